@@ -1,0 +1,1 @@
+"""Targets: one module or folder each; its name is what `--target` takes."""

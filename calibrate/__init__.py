@@ -1,0 +1,1 @@
+"""From an FP32 diffusers UNet to a calibration artifact."""

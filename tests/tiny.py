@@ -1,0 +1,121 @@
+"""Small random networks and artifacts that every test can build in a second."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel
+from torch import Tensor, nn
+
+from dq_toolchain.toolchain.artifact import Artifact, LayerWeights, float_parameters
+from dq_toolchain.toolchain.denoiser import Conditioning, Denoiser
+from dq_toolchain.toolchain.probe import probe
+from dq_toolchain.toolchain.qparams import Scheme, activation_type, quantize, range_to_qparams, weight_type
+from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.rollout import rollout
+from dq_toolchain.toolchain.sampler_table import SamplerTable
+from dq_toolchain.toolchain.simulation import SimulatedUNet
+from dq_toolchain.toolchain.sites import Site, float_operations, weighted_layers
+from dq_toolchain.toolchain.split import find_concat_inputs, split_concat_inputs
+from dq_toolchain.toolchain.step_groups import even_step_groups
+
+SIZE = 8
+
+
+def tiny_unet(seed: int = 0, width: int = 16) -> UNet2DModel:
+    """Class-conditional, 8x8, one attention level, random weights."""
+    torch.manual_seed(seed)
+    unet = UNet2DModel(
+        sample_size=SIZE, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(width, 2 * width),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=8, attention_head_dim=8, num_class_embeds=11,
+    )
+    return unet.eval().requires_grad_(False)
+
+
+def tiny_condition_unet(seed: int = 0) -> UNet2DConditionModel:
+    """Stable Diffusion's topology scaled down: cross-attention over 8-wide text states."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        sample_size=SIZE, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=8, attention_head_dim=2, cross_attention_dim=8,
+    )
+    return unet.eval().requires_grad_(False)
+
+
+def scheduler() -> DDIMScheduler:
+    return DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False,
+                         timestep_spacing="trailing")
+
+
+def labels(count: int) -> Conditioning:
+    return Conditioning({"class_labels": torch.arange(count) % 10}, {"class_labels": torch.full((count,), 10)})
+
+
+def noise(count: int, seed: int = 1, channels: int = 1) -> Tensor:
+    return torch.randn(count, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def tiny_artifact(steps: int = 4, step_groups: int = 2, *, weight_bits: int = 8, scheme: Scheme = "symmetric",
+                  seed: int = 0, width: int = 16) -> tuple[Artifact, nn.Module]:
+    """A min-max artifact of ``tiny_unet`` and the FP32 UNet (splits applied) it came from."""
+    unet = tiny_unet(seed, width)
+    config = dict(unet.config) | {"_class_name": "UNet2DModel"}
+    table = probe(scheduler(), steps)
+    groups = even_step_groups(table.calls, step_groups)
+    conditioning = labels(4)
+    denoiser = Denoiser(unet, table, Conditioning(conditioning.cond))
+    splits = find_concat_inputs(unet, lambda: denoiser(noise(4), 0))
+    split_concat_inputs(unet, splits)
+    layers = dict(weighted_layers(unet))
+    low, high = (torch.zeros(len(groups), len(layers)) for _ in range(2))
+    current = [0]
+    handles = []
+    for index, layer in enumerate(layers.values()):
+
+        def observe(_module: nn.Module, inputs: tuple[Any, ...], index: int = index) -> None:
+            low[current[0], index] = min(low[current[0], index], inputs[0].min())
+            high[current[0], index] = max(high[current[0], index], inputs[0].max())
+
+        handles.append(layer.register_forward_pre_hook(observe))
+    group_of_step = [g for g, members in enumerate(groups) for _ in members]
+
+    def set_step(k: int) -> None:
+        current[0] = group_of_step[k]
+
+    with torch.no_grad():
+        rollout(table, Denoiser(unet, table, Conditioning(conditioning.cond), set_step=set_step), noise(4))
+    for handle in handles:
+        handle.remove()
+    scale, zero_point = range_to_qparams(low, high, activation_type(8), scheme)
+    integers = {}
+    kind = weight_type(weight_bits)
+    for name, layer in layers.items():
+        flat = layer.weight.flatten(1)
+        weight_scale, _ = range_to_qparams(flat.amin(1), flat.amax(1), kind, "symmetric")
+        view = weight_scale.view(-1, *[1] * (layer.weight.dim() - 1))
+        integers[name] = LayerWeights(quantize(layer.weight, view, 0, kind).to(torch.int8), weight_scale)
+    sites = tuple(Site(n, "input", "conv2d" if isinstance(m, nn.Conv2d) else "linear", 8, scheme, weight_bits)
+                  for n, m in layers.items())
+    artifact = Artifact(
+        "tiny", "0" * 64, config, dict(scheduler().config) | {"_class_name": "DDIMScheduler"}, table, 1.0, groups, splits, sites,
+        float_operations(unet, False), integers, scale, zero_point, float_parameters(unet), {"method": "min-max"},
+    )
+    return artifact, unet
+
+
+@torch.no_grad()
+def tiny_reference(artifact: Artifact, unet: nn.Module, seeds: int = 3) -> Reference:
+    """Held-out rollouts of the FP32 UNet and the simulation, as calibrate writes them."""
+    table: SamplerTable = artifact.table
+    conditioning, start = labels(seeds), noise(seeds, seed=99) * table.init_noise_sigma
+    conditioning = conditioning if artifact.guidance != 1 else Conditioning(conditioning.cond)
+    fp32 = Denoiser(unet, table, conditioning, artifact.guidance)
+    simulated = SimulatedUNet(artifact)
+    simulation = Denoiser(simulated, table, conditioning, artifact.guidance, simulated.set_step)
+    outputs: list[Tensor] = []
+    latents = rollout(table, simulation, start, on_step=lambda k, x, f: outputs.append(f))
+    at = [fp32(latents[k] * table.input_scale[k], k) for k in range(table.calls)]
+    return Reference(start, conditioning, None, rollout(table, fp32, start), latents, torch.stack(outputs), torch.stack(at))

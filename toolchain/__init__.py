@@ -1,0 +1,1 @@
+"""Shared vocabulary, file formats, verdicts and the command line."""

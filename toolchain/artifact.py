@@ -1,0 +1,187 @@
+"""The calibration artifact: the one thing that calibrate writes and every backend reads (docs/FORMATS.md).
+
+Self-contained: architecture, sampler, integers and float leftovers; neither the FP32 model nor a hub is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.files import check_hashes, read_json, read_tensors, sha256, write_json, write_tensors
+from dq_toolchain.toolchain.models import build_unet
+from dq_toolchain.toolchain.qparams import activation_type, fp16_exact, weight_type
+from dq_toolchain.toolchain.reference import FILE as REFERENCE
+from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.sampler_table import SamplerTable
+from dq_toolchain.toolchain.sites import FloatOp, Site, weighted_layers
+from dq_toolchain.toolchain.split import split_concat_inputs
+from dq_toolchain.toolchain.step_groups import check_step_groups
+
+SCHEMA, VERSION = "dq-toolchain/calibration", 1
+JSON = "calibration.json"
+REMEDY = "run `dq-toolchain calibrate` again"
+TENSOR_FILES = ("weights.safetensors", "activations.safetensors", "float.safetensors")
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """``weight_q``: int8, shape of the float weight; ``weight_scale``: float32 (out,), fp16-exact."""
+
+    weight_q: Tensor
+    weight_scale: Tensor
+
+    def dequantized(self) -> Tensor:
+        """Float32 weight, shape of ``weight_q``."""
+        return self.weight_q.to(torch.float32) * self.weight_scale.view(-1, *[1] * (self.weight_q.dim() - 1))
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Everything a backend needs. G step groups, L sites (columns of ``scale`` and ``zero_point``).
+
+    Attributes:
+        model_id, weight_hash: name and sha256 of the FP32 weights this came from.
+        config, scheduler_config: diffusers configs.
+        table: the sampler. guidance: w of classifier-free guidance, 1 = none.
+        step_groups: contiguous steps, the noisiest first.
+        splits: convolutions cut at a concatenation, with channel sizes (applied by ``build_float_unet``).
+        layers: integer weights by module name. float_parameters: the rest of the state dict.
+        scale: (G, L) float32, fp16-exact; zero_point: (G, L) int32.
+        record: method, hyper-parameters, seeds, versions, losses (plain JSON values).
+    """
+
+    model_id: str
+    weight_hash: str
+    config: Mapping[str, Any]
+    scheduler_config: Mapping[str, Any]
+    table: SamplerTable
+    guidance: float
+    step_groups: tuple[tuple[int, ...], ...]
+    splits: Mapping[str, tuple[int, ...]]
+    sites: tuple[Site, ...]
+    float_operations: tuple[FloatOp, ...]
+    layers: Mapping[str, LayerWeights]
+    scale: Tensor
+    zero_point: Tensor
+    float_parameters: Mapping[str, Tensor]
+    record: Mapping[str, Any]
+
+    def site_index(self, layer: str, operand: str = "input") -> int:
+        """Column of a site. Raises KeyError."""
+        for index, site in enumerate(self.sites):
+            if site.layer == layer and site.operand == operand:
+                return index
+        raise KeyError(f"{layer}:{operand}")
+
+    @property
+    def group_of_step(self) -> tuple[int, ...]:
+        """step -> step group index."""
+        return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
+
+    def build_float_unet(self) -> nn.Module:
+        """The UNet with dequantized weights and splits applied: float32, eval, gradients off."""
+        unet = build_unet(self.config)
+        split_concat_inputs(unet, self.splits)
+        state = dict(self.float_parameters)
+        state |= {f"{name}.weight": layer.dequantized() for name, layer in self.layers.items()}
+        missing = sorted(set(unet.state_dict()) ^ set(state))
+        if missing:
+            raise ArtifactError(f"the artifact does not fit its architecture: {missing[0]!r}; {REMEDY}")
+        unet.load_state_dict(state)
+        return unet.eval().requires_grad_(False)
+
+    def save(self, folder: Path, reference: Reference) -> None:
+        """Write the whole folder; ``calibration.json`` last, so that a partial folder never loads.
+
+        Raises:
+            ToolchainError: the folder cannot be written.
+        """
+        (folder / JSON).unlink(missing_ok=True)
+        weights = {f"{n}.weight_q": layer.weight_q for n, layer in self.layers.items()}
+        weights |= {f"{n}.weight_scale": layer.weight_scale for n, layer in self.layers.items()}
+        write_tensors(folder / TENSOR_FILES[0], weights)
+        write_tensors(folder / TENSOR_FILES[1], {"scale": self.scale, "zero_point": self.zero_point})
+        write_tensors(folder / TENSOR_FILES[2], self.float_parameters)
+        reference.save(folder / REFERENCE)
+        write_json(folder / JSON, {
+            "schema": SCHEMA, "schema_version": VERSION,
+            "model_id": self.model_id, "weight_hash": self.weight_hash,
+            "config": dict(self.config), "scheduler_config": dict(self.scheduler_config),
+            "table": self.table.to_json(), "guidance": self.guidance,
+            "step_groups": [list(steps) for steps in self.step_groups],
+            "splits": {name: list(channels) for name, channels in self.splits.items()},
+            "sites": [site.to_json() for site in self.sites],
+            "float_operations": [[op.layer, op.kind, op.reason] for op in self.float_operations],
+            "record": dict(self.record),
+            "files": {name: sha256(folder / name) for name in (*TENSOR_FILES, REFERENCE)},
+        })
+
+    @classmethod
+    def load(cls, folder: Path) -> Artifact:
+        """Read an artifact and check hashes, shapes and integer ranges.
+
+        Raises:
+            ArtifactError: missing, damaged, edited or of another schema version; the text names the file.
+        """
+        data = read_json(folder / JSON, SCHEMA, VERSION, REMEDY)
+        try:
+            check_hashes(folder, data["files"], REMEDY)
+            weights, activations, floats = (read_tensors(folder / name, REMEDY) for name in TENSOR_FILES)
+            names = [n.removesuffix(".weight_q") for n in weights if n.endswith(".weight_q")]
+            artifact = cls(
+                data["model_id"], data["weight_hash"], data["config"], data["scheduler_config"],
+                SamplerTable.from_json(data["table"]), float(data["guidance"]),
+                tuple(tuple(steps) for steps in data["step_groups"]),
+                {name: tuple(channels) for name, channels in data["splits"].items()},
+                tuple(Site.from_json(site) for site in data["sites"]),
+                tuple(FloatOp(*op) for op in data["float_operations"]),
+                {n: LayerWeights(weights[f"{n}.weight_q"], weights[f"{n}.weight_scale"]) for n in names},
+                activations["scale"], activations["zero_point"], floats, data["record"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ArtifactError(f"{folder / JSON} is damaged: {type(error).__name__} {error}; {REMEDY}") from error
+        artifact.check(folder)
+        return artifact
+
+    def check(self, folder: Path) -> None:
+        """Raise ArtifactError unless shapes, ranges and fp16-exactness hold for every site."""
+        def refuse(text: str) -> ArtifactError:
+            return ArtifactError(f"{folder}: {text}; {REMEDY}")
+
+        check_step_groups(self.step_groups, self.table.calls)
+        shape = (len(self.step_groups), len(self.sites))
+        if tuple(self.scale.shape) != shape or tuple(self.zero_point.shape) != shape:
+            raise refuse(f"activation parameters have shape {tuple(self.scale.shape)}, expected {shape}")
+        for index, site in enumerate(self.sites):
+            kind = activation_type(site.bits)
+            scale, zero_point = self.scale[:, index], self.zero_point[:, index]
+            if not torch.equal(scale, fp16_exact(scale)):
+                raise refuse(f"scale at site {site.name} is not fp16-exact or below 6.1e-5")
+            if zero_point.min() < kind.qmin or zero_point.max() > kind.qmax:
+                raise refuse(f"zero_point at site {site.name} is outside {kind.qmin}..{kind.qmax}")
+            if site.weight_bits is not None:
+                if site.layer not in self.layers:
+                    raise refuse(f"no integer weights for {site.layer}")
+                weight, allowed = self.layers[site.layer], weight_type(site.weight_bits)
+                if weight.weight_q.dtype != torch.int8 or weight.weight_q.amin() < allowed.qmin or weight.weight_q.amax() > allowed.qmax:
+                    raise refuse(f"weights of {site.layer} are outside {allowed.qmin}..{allowed.qmax}")
+                if not torch.equal(weight.weight_scale, fp16_exact(weight.weight_scale)):
+                    raise refuse(f"a weight scale of {site.layer} is not fp16-exact or below 6.1e-5")
+
+
+def load_reference(folder: Path) -> Reference:
+    """The held-out rollouts of an artifact or bundle folder. Raises ArtifactError."""
+    return Reference.load(folder / REFERENCE, REMEDY)
+
+
+def float_parameters(unet: nn.Module) -> dict[str, Tensor]:
+    """Everything in the state dict except the weights of quantized layers."""
+    quantized = {f"{name}.weight" for name, _ in weighted_layers(unet)}
+    return {name: tensor for name, tensor in unet.state_dict().items() if name not in quantized}

@@ -1,0 +1,80 @@
+"""Integer parameters and the three pure operations on them: quantize, dequantize, fake_quantize.
+
+Everything that rounds in the project rounds here, so that calibration, simulation and audit cannot disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Scheme = Literal["symmetric", "affine"]
+
+SMALLEST_SCALE = 2.0**-14
+"""6.1e-5, the smallest normal fp16 number: below it an fp16 engine keeps fewer bits of the scale."""
+
+
+@dataclass(frozen=True)
+class IntegerType:
+    """A signed integer range. ``qmin``/``qmax`` belong to it, so that no range is recomputed elsewhere."""
+
+    bits: int
+    qmin: int
+    qmax: int
+
+
+def activation_type(bits: int) -> IntegerType:
+    """Full two's-complement range, 2-8 bits (e.g. -128..127)."""
+    return IntegerType(bits, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def weight_type(bits: int) -> IntegerType:
+    """Weights: -127..127 at 8 bits (XNNPACK and TensorRT allow no -128), the full range below (-8..7 at 4)."""
+    return IntegerType(bits, -127 if bits == 8 else -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def fp16_exact(scale: Tensor) -> Tensor:
+    """The nearest fp16-representable scale >= SMALLEST_SCALE, float32, same shape.
+
+    Core ML and fp16 engines store scales in fp16; rounding them here, before weights are rounded, keeps the
+    simulation equal to the device.
+    """
+    return scale.clamp_min(SMALLEST_SCALE).to(torch.float16).to(torch.float32)
+
+
+def quantize(x: Tensor, scale: Tensor, zero_point: Tensor | int, kind: IntegerType) -> Tensor:
+    """clamp(round(x / scale) + zero_point, qmin, qmax), float32 holding integers; shapes broadcast. Ties to even."""
+    return (torch.round(x / scale) + zero_point).clamp(kind.qmin, kind.qmax)
+
+
+def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor | int) -> Tensor:
+    """(q - zero_point) * scale, float32; shapes broadcast."""
+    return (q - zero_point) * scale
+
+
+def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor | int, kind: IntegerType) -> Tensor:
+    """dequantize(quantize(x)): float32, at most scale/2 from x inside the range."""
+    return dequantize(quantize(x, scale, zero_point, kind), scale, zero_point)
+
+
+def range_to_qparams(low: Tensor, high: Tensor, kind: IntegerType, scheme: Scheme) -> tuple[Tensor, Tensor]:
+    """fp16-exact scale and zero_point (int32) that cover [low, high], with zero exactly representable.
+
+    Args:
+        low, high: any equal shape, float32, low <= high.
+    """
+    low, high = low.clamp_max(0), high.clamp_min(0)
+    if scheme == "symmetric":
+        scale = fp16_exact(torch.maximum(low.abs() / -kind.qmin, high / kind.qmax))
+        return scale, torch.zeros_like(scale, dtype=torch.int32)
+    scale = fp16_exact((high - low) / (kind.qmax - kind.qmin))
+    zero_point = (kind.qmin - torch.round(low / scale)).clamp(kind.qmin, kind.qmax).to(torch.int32)
+    return scale, zero_point
+
+
+def qparams_to_range(scale: Tensor, zero_point: Tensor, kind: IntegerType) -> tuple[Tensor, Tensor]:
+    """The float range [low, high] whose ends quantize to qmin and qmax exactly."""
+    return (kind.qmin - zero_point) * scale, (kind.qmax - zero_point) * scale

@@ -1,0 +1,149 @@
+"""The sampler as a table of numbers: one linear recurrence that every rollout, on host or device, runs from.
+
+``probe.py`` fills it from a diffusers scheduler, ``rollout.py`` runs it, the artifact and the bundle carry its JSON form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from dq_toolchain.toolchain.errors import SamplerError
+
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow_prediction")
+REMEDY = "build the table with probe()"
+
+Row = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SamplerTable:
+    """x[k+1] = sum_i a[k][i]*x[k-i] + sum_j b[k][j]*f[k-j] + c[k]*noise[k]; the network is given input_scale[k]*x[k].
+
+    k counts network calls, 0..N-1; x[0] is noise times ``init_noise_sigma``. Entries that would reach before x[0] or
+    f[0] are zero. Two tables of one sampler can differ, since x[k] is itself a sum of earlier terms.
+
+    Attributes:
+        scheduler: diffusers class name.
+        prediction_type: one of PREDICTION_TYPES.
+        timesteps: N, what the network is given at call k.
+        a: N rows of 1 + latent history. b: N rows of 1 + output history. c: N.
+        input_scale: N, scheduler.scale_model_input as a factor.
+    Raises:
+        SamplerError: shapes do not agree, a number is not finite, or a row reaches before the start.
+    """
+
+    scheduler: str
+    prediction_type: str
+    timesteps: Row
+    a: tuple[Row, ...]
+    b: tuple[Row, ...]
+    c: Row
+    input_scale: Row
+    init_noise_sigma: float
+
+    def __post_init__(self) -> None:
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise SamplerError(f"prediction_type must be one of {', '.join(PREDICTION_TYPES)}, got "
+                               f"{self.prediction_type!r}; correct it in the scheduler's config")
+        if not self.calls:
+            raise SamplerError(f"sampler table has no timesteps, at least 1 is needed; {REMEDY}")
+        for name in ("a", "b", "c", "input_scale"):
+            if len(getattr(self, name)) != self.calls:
+                raise SamplerError(f"sampler table: {name} has {len(getattr(self, name))} rows for {self.calls} "
+                                   f"timesteps, they must agree; {REMEDY}")
+        for name, rows in (("a", self.a), ("b", self.b)):
+            if len({len(row) for row in rows}) != 1 or not rows[0]:
+                raise SamplerError(f"sampler table: rows of {name} must be of one length, 1 or more, got "
+                                   f"{sorted({len(row) for row in rows})}; {REMEDY}")
+            if any(any(row[k + 1:]) for k, row in enumerate(rows)):
+                raise SamplerError(f"sampler table: {name} reaches before the first call, those entries must be 0; {REMEDY}")
+        numbers = [self.init_noise_sigma, *self.timesteps, *self.c, *self.input_scale]
+        if not all(map(math.isfinite, [*numbers, *(value for row in (*self.a, *self.b) for value in row)])):
+            raise SamplerError(f"sampler table has a number that is not finite; {REMEDY}")
+        if self.init_noise_sigma <= 0:
+            raise SamplerError(f"init_noise_sigma must be above 0, got {self.init_noise_sigma}; {REMEDY}")
+
+    @property
+    def calls(self) -> int:
+        """N, the number of network calls."""
+        return len(self.timesteps)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether any call adds noise, which then has to be given to ``advance``."""
+        return any(self.c)
+
+    def advance(self, k: int, latents: Sequence[Tensor], outputs: Sequence[Tensor], noise: Tensor | None = None) -> Tensor:
+        """x[k+1], in the dtype of the latents.
+
+        Args:
+            latents: x[k], x[k-1], ..., newest first; longer or shorter than the table's history as long as nothing
+                that has a coefficient is missing. Each (B, C, H, W).
+            outputs: f[k], f[k-1], ..., the network outputs after guidance, likewise.
+            noise: standard normal, shape of x[k]; may be None where c[k] is 0.
+        Raises:
+            SamplerError: a latent, an output or the noise that call k needs is missing.
+        """
+        terms = [*_terms(k, "latents", self.a[k], latents), *_terms(k, "outputs", self.b[k], outputs)]
+        if self.c[k]:
+            if noise is None:
+                raise SamplerError(f"call {k} of {self.scheduler} adds noise and none was given; pass the stored step noise")
+            terms.append(self.c[k] * noise)
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; floats survive the round trip bit for bit."""
+        plain = asdict(self)
+        for name in ("a", "b"):
+            plain[name] = [list(row) for row in plain[name]]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SamplerTable:
+        """The table that ``to_json`` wrote. Raises SamplerError: a key is missing, unknown or of another type."""
+        names = {field.name for field in fields(cls)}
+        if not isinstance(data, Mapping) or set(data) != names:
+            got = sorted(data) if isinstance(data, Mapping) else type(data).__name__
+            raise SamplerError(f"sampler table must have exactly the keys {sorted(names)}, got {got}; {REMEDY}")
+        try:
+            return cls(
+                scheduler=_text(data["scheduler"]), prediction_type=_text(data["prediction_type"]),
+                timesteps=_row(data["timesteps"]), a=tuple(map(_row, data["a"])), b=tuple(map(_row, data["b"])),
+                c=_row(data["c"]), input_scale=_row(data["input_scale"]), init_noise_sigma=_number(data["init_noise_sigma"]),
+            )
+        except TypeError as error:
+            raise SamplerError(f"sampler table: {error}; {REMEDY}") from error
+
+
+def _terms(k: int, what: str, row: Row, history: Sequence[Tensor]) -> list[Tensor]:
+    """Products of one row; the newest is always there, so that a call without any coefficient still gives a tensor."""
+    if not history or any(row[len(history):]):
+        needed = max((i + 1 for i, value in enumerate(row) if value), default=1)
+        raise SamplerError(f"call {k} needs {needed} {what}, got {len(history)}; pass the earlier ones too, newest first")
+    return [value * tensor for i, (value, tensor) in enumerate(zip(row, history, strict=False)) if value or i == 0]
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"expected a number, got {value!r}")
+    return float(value)
+
+
+def _row(values: object) -> Row:
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"expected a list of numbers, got {values!r}")
+    return tuple(map(_number, values))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {value!r}")
+    return value

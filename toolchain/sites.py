@@ -1,0 +1,83 @@
+"""Names of the tensors that get integer parameters, and of the operations that stay in float.
+
+A site is the input of one Conv2d or Linear, or one operand of an attention product. Sites are found by module
+type, never by model name; what is not a site is listed with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from diffusers.models.attention_processor import Attention
+from torch import nn
+
+from dq_toolchain.toolchain.qparams import Scheme
+
+Kind = Literal["conv2d", "linear", "attention"]
+ATTENTION_OPERANDS = ("q", "k", "v", "probs")
+NORMS = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d)
+MULTIPLIES = (nn.ConvTranspose2d, nn.Conv1d, nn.Conv3d, nn.Bilinear, nn.MultiheadAttention)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One quantized tensor: ``layer`` is the module's dotted name, ``operand`` is "input", "q", "k", "v" or "probs"."""
+
+    layer: str
+    operand: str
+    kind: Kind
+    bits: int
+    scheme: Scheme
+    weight_bits: int | None = None
+
+    @property
+    def name(self) -> str:
+        """E.g. ``mid_block.attentions.0.to_q:input``."""
+        return f"{self.layer}:{self.operand}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Site:
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class FloatOp:
+    """An operation that stays in floating point, and why."""
+
+    layer: str
+    kind: str
+    reason: str
+
+
+def weighted_layers(unet: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
+    """Every Conv2d and Linear with its dotted name, in module order."""
+    for name, module in unet.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            yield name, module
+
+
+def attention_layers(unet: nn.Module) -> Iterator[tuple[str, Attention]]:
+    """Every diffusers attention module with its dotted name, in module order."""
+    for name, module in unet.named_modules():
+        if isinstance(module, Attention):
+            yield name, module
+
+
+def float_operations(unet: nn.Module, attention_quantized: bool) -> tuple[FloatOp, ...]:
+    """What stays in float, by name: attention products (unless quantized), norms, embeddings, unsupported products."""
+    found = []
+    for name, module in unet.named_modules():
+        if isinstance(module, NORMS):
+            found.append(FloatOp(name, type(module).__name__, "normalisation: statistics need float"))
+        elif isinstance(module, nn.Embedding):
+            found.append(FloatOp(name, "Embedding", "table look-up: no arithmetic"))
+        elif isinstance(module, Attention) and not attention_quantized:
+            found.append(FloatOp(name, "attention products", 'attention = "float" in the recipe'))
+        elif isinstance(module, MULTIPLIES):
+            found.append(FloatOp(name, type(module).__name__, "module type is not supported by the quantizer"))
+    return tuple(found)
