@@ -1,0 +1,152 @@
+"""The device report: what a runtime measured, in one JSON form for all targets, with the latents beside it.
+
+``run`` and the programs on devices write it, ``validate`` reads it and believes none of its figures.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.files import check_hashes, read_json, read_tensors, sha256, write_json, write_tensors
+from dq_toolchain.toolchain.metrics import psnr, rollout_error, ssim
+from dq_toolchain.toolchain.reference import Reference
+
+SCHEMA, VERSION = "dq-toolchain/report", 1
+JSON, TENSORS = "report.json", "report.safetensors"
+REMEDY = "run `dq-toolchain run` (or the program on the device) again"
+SCHEMA_FILE = Path(__file__).parent / "schemas" / "report.schema.json"
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """A report as read. N network calls, S seeds.
+
+    Attributes:
+        path: the report.json it came from.
+        data: its JSON, valid by report.schema.json; the figures in it are the runtime's claims.
+        latents: (N+1, S, C, H, W) float32, the device's own rollout.
+        outputs_at_simulation: (N, S, C, H, W) float32, its outputs after guidance at the simulation's latents.
+    """
+
+    path: Path
+    data: Mapping[str, Any]
+    latents: Tensor
+    outputs_at_simulation: Tensor
+
+    @property
+    def bundle_folder(self) -> Path:
+        """Where the report says that its bundle lies."""
+        return self.path.parent / str(self.data["bundle"])
+
+    def check_against(self, reference: Reference) -> None:
+        """Raise ArtifactError unless steps, seeds and shapes are those of the reference."""
+        _check_shapes(self.latents, self.outputs_at_simulation, reference, str(self.path))
+        for name, rows, want in (("step_ms", self.data["step_ms"], reference.calls),
+                                 ("per_step", self.data["per_step"], reference.calls),
+                                 *((f"final.{n}", v, reference.seeds) for n, v in self.data["final"].items())):
+            if len(rows) != want:
+                raise ArtifactError(f"{self.path}: {name} has {len(rows)} entries, the bundle has {want}; {REMEDY}")
+        if [row["step"] for row in self.data["per_step"]] != list(range(reference.calls)):
+            raise ArtifactError(f"{self.path}: per_step must list the steps 0-{reference.calls - 1} in order; {REMEDY}")
+
+
+def figures(latents: Tensor, reference: Reference) -> dict[str, Any]:
+    """``per_step`` and ``final`` of a report, as plain JSON values; what is not finite becomes None.
+
+    Args:
+        latents: (N+1, S, C, H, W) float32, the device's own rollout.
+    """
+    fp32 = rollout_error(latents, reference.fp32_latents)
+    simulation = rollout_error(latents, reference.simulation_latents)
+    last, wanted = latents[-1], reference.fp32_latents[-1]
+    return {
+        "per_step": [{"step": k, "error_fp32": _plain(a), "error_simulation": _plain(b)}
+                     for k, (a, b) in enumerate(zip(median(fp32), median(simulation), strict=True))],
+        "final": {"psnr": [_plain(v) for v in psnr(last, wanted)], "ssim": [_plain(v) for v in ssim(last, wanted)]},
+    }
+
+
+def median(values: Tensor) -> Tensor:
+    """Median over the last axis, the mean of the middle two if even; NaN if any value is: (..., S) -> (...)."""
+    return values.quantile(0.5, dim=-1)
+
+
+def write_report(folder: Path, header: Mapping[str, Any], latents: Tensor, outputs_at_simulation: Tensor,
+                 reference: Reference) -> Path:
+    """Compute the figures and write report.safetensors, then report.json; returns the path of the latter.
+
+    Args:
+        header: target, runtime {name, version}, device, versions, compute_unit, bundle_sha256 (of bundle.json),
+            bundle (folder, relative to the report), load_ms, step_ms (N), peak_memory_bytes (None if unknown).
+        latents: (N+1, S, C, H, W) float32. outputs_at_simulation: (N, S, C, H, W) float32.
+    Raises:
+        ArtifactError: a header field is missing or wrong, or the shapes are not those of the reference.
+        ToolchainError: the folder cannot be written.
+    """
+    path = folder / JSON
+    _check_shapes(latents, outputs_at_simulation, reference, "the device's tensors")
+    path.unlink(missing_ok=True)
+    write_tensors(folder / TENSORS, {"latents": latents, "outputs_at_simulation": outputs_at_simulation})
+    data = {"schema": SCHEMA, "schema_version": VERSION, **header, "files": {TENSORS: sha256(folder / TENSORS)},
+            **figures(latents, reference)}
+    _check_schema(data, path)
+    write_json(path, data)
+    return path
+
+
+def load_report(path: Path) -> DeviceReport:
+    """Read report.json (or a folder that holds it) and the latents beside it.
+
+    Raises:
+        ArtifactError: missing, damaged, edited, of another schema version; the text names the file and the place.
+    """
+    path = path / JSON if path.is_dir() else path
+    data = read_json(path, SCHEMA, VERSION, REMEDY)
+    _check_schema(data, path)
+    check_hashes(path.parent, data["files"], REMEDY)
+    tensors = read_tensors(path.parent / TENSORS, REMEDY)
+    if set(tensors) != {"latents", "outputs_at_simulation"}:
+        raise ArtifactError(f"{path.parent / TENSORS} must hold latents and outputs_at_simulation, got "
+                            f"{', '.join(sorted(tensors)) or 'nothing'}; {REMEDY}")
+    latents, outputs = (tensors[name].to(torch.float32) for name in ("latents", "outputs_at_simulation"))
+    return DeviceReport(path, data, latents, outputs)
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    return loaded
+
+
+def _check_schema(data: Mapping[str, Any], path: Path) -> None:
+    import jsonschema
+
+    found = jsonschema.Draft202012Validator(_schema()).iter_errors(dict(data))
+    errors = sorted(found, key=lambda error: list(map(str, error.absolute_path)))
+    if errors:
+        place = ".".join(map(str, errors[0].absolute_path)) or "the report"
+        text = " ".join(errors[0].message.split())
+        raise ArtifactError(f"{path}: {place}: {text if len(text) < 200 else text[:200] + '...'}; {REMEDY}")
+
+
+def _check_shapes(latents: Tensor, outputs: Tensor, reference: Reference, where: str) -> None:
+    for name, tensor, want in (("latents", latents, reference.fp32_latents),
+                               ("outputs_at_simulation", outputs, reference.simulation_outputs)):
+        if tensor.shape != want.shape:
+            raise ArtifactError(f"{where}: {name} has shape {tuple(tensor.shape)}, the bundle expects "
+                                f"{tuple(want.shape)}; {REMEDY}")
+
+
+def _plain(value: Tensor) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None
