@@ -82,7 +82,7 @@ class SimulatedLayer(nn.Module):
         self.register_buffer("weight_q", weight_q)
         self.register_buffer("weight_scale", weight_scale.view(-1, *[1] * (weight_q.dim() - 1)))
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
-        self.operation = _operation(layer)
+        self.operation = operation_of(layer)
         self.channel_shape = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
@@ -94,7 +94,8 @@ class SimulatedLayer(nn.Module):
         return y if self.bias is None else y + self.bias.view(self.channel_shape)
 
 
-def _operation(layer: nn.Conv2d | nn.Linear) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+def operation_of(layer: nn.Conv2d | nn.Linear) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """(x, weight, bias) -> the layer's product, with its stride, padding, dilation and channel groups."""
     if isinstance(layer, nn.Linear):
         return F.linear
     if layer.padding_mode != "zeros":

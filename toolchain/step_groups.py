@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from dq_toolchain.toolchain.errors import ArtifactError, RecipeError
@@ -18,7 +19,7 @@ def even_step_groups(calls: int, count: int) -> StepGroups:
     if not 1 <= count <= calls:
         raise RecipeError(f"step groups must be 1-{calls} (the number of network calls), got {count}; set --step-groups")
     edges = [round(i * calls / count) for i in range(count + 1)]
-    return tuple(tuple(range(a, b)) for a, b in zip(edges, edges[1:], strict=False))
+    return tuple(tuple(range(a, b)) for a, b in itertools.pairwise(edges))
 
 
 def check_step_groups(groups: Sequence[Sequence[int]], calls: int) -> None:

@@ -1,0 +1,122 @@
+"""Trainable fake-quantization: what the fit optimises, in the float form that gradients pass through.
+
+Straight-through rounding everywhere; scales are learned as logarithms and rounded to fp16 inside the forward pass,
+so that the network being fitted always computes with numbers that a device can hold.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from dq_toolchain.toolchain.attention import ProductAttnProcessor
+from dq_toolchain.toolchain.qparams import IntegerType, fp16_exact
+from dq_toolchain.toolchain.simulation import StepGroupSwitch, operation_of
+
+
+def straight_through(rounded: Tensor, x: Tensor) -> Tensor:
+    """The value of ``rounded`` with the gradient of ``x``; same shape."""
+    return x + (rounded - x).detach()
+
+
+def fp16_scale(log_scale: Tensor) -> Tensor:
+    """exp(log_scale) rounded to fp16, gradient as if it were not rounded."""
+    scale = log_scale.exp()
+    return straight_through(fp16_exact(scale.detach()), scale)
+
+
+class ActivationQuantizer(nn.Module):
+    """One site: a learned log-scale and a fixed zero_point per step group, each (G,) float32."""
+
+    zero_point: Tensor
+
+    def __init__(self, scale: Tensor, zero_point: Tensor, kind: IntegerType, switch: StepGroupSwitch) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(scale.log())
+        self.register_buffer("zero_point", zero_point.to(torch.float32))
+        self.kind, self.switch = kind, switch
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fake-quantized x. Scale gradient as in LSQ (Esser et al. 2020, eq. 3), without its 1/sqrt(N) factor:
+        Adam on the logarithm is scale-free."""
+        g = self.switch.current
+        scale = fp16_scale(self.log_scale[g : g + 1])
+        y: Tensor = torch._fake_quantize_learnable_per_tensor_affine(
+            x, scale, self.zero_point[g : g + 1], self.kind.qmin, self.kind.qmax, 1.0)
+        return y
+
+
+class WeightQuantizer(nn.Module):
+    """The integer weights of one layer: learned per-channel log-scale and, optionally, a learned rounding offset.
+
+    q = clamp(round(w / scale + offset)) with |offset| <= 1/2 chooses between floor and ceil of w / scale, which is
+    AdaRound's choice (Nagel et al. 2020, eq. 21). It differs in how the choice is learned: hard rounding in every
+    forward pass with a straight-through gradient, not an annealed sigmoid, because errors that accumulate over
+    several steps are those of the rounded network.
+    """
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, scale: Tensor, kind: IntegerType, learned_rounding: bool) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach().clone())
+        self.log_scale = nn.Parameter(scale.log())
+        self.offset = nn.Parameter(torch.zeros_like(weight)) if learned_rounding else None
+        self.kind = kind
+
+    def _integers(self, scale: Tensor) -> Tensor:
+        ratio = self.weight / scale
+        if self.offset is not None:
+            ratio = ratio + self.offset
+        ratio = ratio.clamp(self.kind.qmin, self.kind.qmax)
+        return straight_through(torch.round(ratio), ratio)
+
+    def forward(self) -> Tensor:
+        """The dequantized weight, shape of ``weight``."""
+        scale = fp16_scale(self.log_scale).view(-1, *[1] * (self.weight.dim() - 1))
+        return self._integers(scale) * scale
+
+    @torch.no_grad()
+    def clamp_offset(self) -> None:
+        """Keep the choice between floor and ceil. Called after every optimizer step."""
+        if self.offset is not None:
+            self.offset.clamp_(-0.5, 0.5)
+
+    @torch.no_grad()
+    def export(self) -> tuple[Tensor, Tensor]:
+        """int8 integers (shape of the weight) and float32 fp16-exact scale (out,)."""
+        scale = fp16_exact(self.log_scale.exp())
+        integers = self._integers(scale.view(-1, *[1] * (self.weight.dim() - 1)))
+        return torch.round(integers).to(torch.int8), scale
+
+
+class QuantizedLayer(nn.Module):
+    """A Conv2d or Linear whose input and weight are fake-quantized; ``enabled = False`` gives back the FP32 layer."""
+
+    bias: Tensor | None
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, activation: ActivationQuantizer, weight: WeightQuantizer) -> None:
+        super().__init__()
+        self.activation, self.weight_quantizer = activation, weight
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+        self.operation = operation_of(layer)
+        self._frozen: Tensor | None = None
+
+    def freeze_weight(self, frozen: bool) -> None:
+        """Compute the fake-quantized weight once (for rollouts) or in every pass (for fitting)."""
+        with torch.no_grad():
+            self._frozen = self.weight_quantizer() if frozen else None
+
+    def forward(self, x: Tensor, *unused: object) -> Tensor:
+        weight = self.weight_quantizer() if self._frozen is None else self._frozen
+        return self.operation(self.activation(x), weight, self.bias)
+
+
+def quantized_product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
+    """q @ k^T or probs @ v with both operands fake-quantized by the modules ``insert`` put on the attention."""
+    first, second = ("q", "k") if which == "scores" else ("probs", "v")
+    return torch.bmm(getattr(attention, f"quantizer_{first}")(left), getattr(attention, f"quantizer_{second}")(right))
+
+
+QUANTIZED_ATTENTION = ProductAttnProcessor(quantized_product)

@@ -1,0 +1,58 @@
+"""From fitted quantizers to the artifact, and the held-out rollouts that go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from dq_toolchain.calibrate.insert import Prepared, QuantizedUNet
+from dq_toolchain.calibrate.samples import Samples
+from dq_toolchain.calibrate.targets import fp32_rollouts
+from dq_toolchain.toolchain.artifact import Artifact, LayerWeights, float_parameters
+from dq_toolchain.toolchain.denoiser import Denoiser
+from dq_toolchain.toolchain.models import Model
+from dq_toolchain.toolchain.qparams import fp16_exact
+from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.sampler_table import SamplerTable
+from dq_toolchain.toolchain.simulation import SimulatedUNet
+from dq_toolchain.toolchain.sites import float_operations
+from dq_toolchain.toolchain.step_groups import StepGroups
+
+
+@torch.no_grad()
+def harden(network: QuantizedUNet, prepared: Prepared, model: Model, table: SamplerTable, guidance: float,
+           step_groups: StepGroups, record: Mapping[str, Any]) -> Artifact:
+    """The artifact of a fitted network: integers, fp16-exact scales, and the float parameters that stay."""
+    quantizers = [network.activations[site.name] for site in network.sites]
+    return Artifact(
+        model_id=model.id, weight_hash=model.weight_hash, config=model.config, scheduler_config=model.scheduler_config,
+        table=table, guidance=guidance, step_groups=step_groups, splits=prepared.splits, sites=prepared.sites,
+        float_operations=float_operations(prepared.unet, any(site.kind == "attention" for site in prepared.sites)),
+        layers={n: LayerWeights(*(t.cpu() for t in layer.weight_quantizer.export())) for n, layer in network.layers.items()},
+        scale=torch.stack([fp16_exact(q.log_scale.exp()) for q in quantizers], dim=1).cpu(),
+        zero_point=torch.stack([q.zero_point for q in quantizers], dim=1).to("cpu", torch.int32),
+        float_parameters={n: t.cpu() for n, t in float_parameters(prepared.unet).items()}, record=record,
+    )
+
+
+@torch.no_grad()
+def held_out_reference(artifact: Artifact, fp32: nn.Module, samples: Samples, batch: int,
+                       advance: Callable[..., None] = lambda n=1: None) -> Reference:
+    """FP32 and integer-simulation rollouts of held-out samples, and FP32's answers at the simulation's latents. On the CPU."""
+    cpu = torch.device("cpu")
+    simulated = SimulatedUNet(artifact)
+    table, guidance = artifact.table, artifact.guidance
+    reference = fp32_rollouts(fp32, table, samples, guidance, batch, cpu, None, advance)
+    simulation = fp32_rollouts(simulated, table, samples, guidance, batch, cpu, simulated.set_step, advance)
+    answers = torch.empty_like(simulation.outputs)
+    for begin in range(0, len(samples), batch):
+        rows = slice(begin, begin + batch)
+        network = Denoiser(fp32, table, samples.conditioning.select(rows), guidance)
+        for k in range(table.calls):
+            answers[k, rows] = network(simulation.latents[k, rows] * table.input_scale[k], k)
+            advance(1)
+    return Reference(samples.start, samples.conditioning, samples.step_noise, reference.latents, simulation.latents,
+                     simulation.outputs, answers)

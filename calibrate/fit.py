@@ -1,0 +1,259 @@
+"""Runs the stages of a fit: segment gradients, Adam, averaged iterates, and the best of all by a held-out rollout.
+
+Everything random derives from (seed, stage, iteration) and everything else is in the checkpoint, so that a run that
+was killed and started again is bit-identical to one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.calibrate.checkpoint import CheckpointFile
+from dq_toolchain.calibrate.diagnose import first_bad_site
+from dq_toolchain.calibrate.gradients import State, segment_gradient
+from dq_toolchain.calibrate.insert import QuantizedUNet
+from dq_toolchain.calibrate.objective import final_error, robust_loss
+from dq_toolchain.calibrate.samples import Samples
+from dq_toolchain.calibrate.stages import Stage
+from dq_toolchain.calibrate.targets import Targets
+from dq_toolchain.toolchain.denoiser import Denoiser
+from dq_toolchain.toolchain.errors import CalibrationError
+from dq_toolchain.toolchain.recipe import CalibrateSection
+from dq_toolchain.toolchain.rollout import rollout
+from dq_toolchain.toolchain.sampler_table import SamplerTable
+
+AVERAGE = 0.98
+"""Decay of the running mean of the iterates."""
+JUDGED = 10
+"""How often per stage the rollout of the validation samples is judged."""
+DIVERGED = 30.0
+"""A loss this many times the stage's first is divergence, not noise."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is fitted: samples with their FP32 targets, the last ``validation`` of which only judge."""
+
+    table: SamplerTable
+    guidance: float
+    samples: Samples
+    targets: Targets
+    validation: int
+    settings: CalibrateSection
+    seed: int
+    device: torch.device
+
+    @property
+    def fitted(self) -> int:
+        return len(self.samples) - self.validation
+
+
+@dataclass
+class Progress:
+    """The part of a fit's state that is not tensors."""
+
+    stage: int = 0
+    iteration: int = 0
+    best: float = math.inf
+    first_loss: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Fit:
+    """Fits a QuantizedUNet to a Problem, stage by stage."""
+
+    def __init__(self, network: QuantizedUNet, problem: Problem, stages: tuple[Stage, ...], checkpoint: CheckpointFile) -> None:
+        self.network, self.problem, self.stages, self.checkpoint = network, problem, stages, checkpoint
+        self.progress = Progress()
+        self.parameters: dict[str, nn.Parameter] = {}
+        self.average: dict[str, Tensor] = {}
+        self.best: dict[str, Tensor] = {}
+        self.optimizer: torch.optim.Adam | None = None
+
+    @property
+    def total_iterations(self) -> int:
+        return sum(stage.iterations for stage in self.stages)
+
+    @property
+    def done_iterations(self) -> int:
+        return sum(stage.iterations for stage in self.stages[: self.progress.stage]) + self.progress.iteration
+
+    def run(self, advance: Callable[..., None] = lambda n=1, note="": None) -> list[dict[str, Any]]:
+        """Run to the end, from the checkpoint if there is one. Returns one record per stage.
+
+        Raises:
+            CalibrationError: a loss or an activation is not finite, or the loss diverges.
+        """
+        saved = self.checkpoint.load()
+        if saved is not None:
+            self._restore(*saved)
+            advance(self.done_iterations)
+        while self.progress.stage < len(self.stages):
+            self._run_stage(self.stages[self.progress.stage], advance)
+        return self.progress.history
+
+    def _run_stage(self, stage: Stage, advance: Callable[..., None]) -> None:
+        if self.optimizer is None:
+            self._begin(stage)
+        frozen = nullcontext() if stage.weights else self.network.frozen_weights()
+        with frozen:
+            if math.isinf(self.progress.best):
+                self._judge()
+            while self.progress.iteration < stage.iterations:
+                loss = self._iterate(stage)
+                self.progress.iteration += 1
+                advance(1, f"{stage.name}, loss {loss:.4g}")
+                if self.progress.iteration % max(1, stage.iterations // JUDGED) == 0:
+                    self._judge()
+                if self.checkpoint.due:
+                    self._save()
+            self._judge()
+        self._load(self.best)
+        self.progress.history.append({"stage": stage.name, "iterations": stage.iterations, "horizon": stage.horizon,
+                                      "validation_psnr": -10 * self.progress.best + 20 * math.log10(2.0)})
+        self.progress.stage += 1
+        self.progress.iteration, self.progress.best, self.optimizer = 0, math.inf, None
+        self._save()
+
+    def _begin(self, stage: Stage) -> None:
+        p = self.problem.settings
+        scales, weights = self.network.scale_parameters(), self.network.weight_parameters() if stage.weights else {}
+        self.parameters = scales | weights
+        self.optimizer = torch.optim.Adam([
+            {"params": [v for n, v in self.parameters.items() if n.endswith("log_scale")], "base": p.scale_lr},
+            {"params": [v for n, v in self.parameters.items() if n.endswith("offset")], "base": p.rounding_lr},
+        ], betas=(0.9, 0.99))
+        self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
+        self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
+
+    def _iterate(self, stage: Stage) -> float:
+        p, progress, optimizer = self.problem, self.progress, self.optimizer
+        assert optimizer is not None
+        generator = torch.Generator().manual_seed(hash_seed(p.seed, progress.stage, progress.iteration))
+        index = torch.randperm(p.fitted, generator=generator)[: p.settings.batch]
+        low, high = stage.window[0], stage.window[1] - stage.horizon
+        first = int(torch.randint(low, high + 1, (), generator=generator))
+        part = p.samples.select(index)
+        denoiser = Denoiser(self.network, p.table, part.conditioning.to(p.device), p.guidance, self.network.set_step)
+        noise = None if part.step_noise is None else part.step_noise.to(p.device)
+        start = self._start(stage, first, index, denoiser, noise)
+        targets = p.targets.latents[first : first + stage.horizon + 1, index].to(p.device)
+        rate = 0.5 * (1 + math.cos(math.pi * progress.iteration / stage.iterations))
+        for group in optimizer.param_groups:
+            group["lr"] = group["base"] * rate
+        optimizer.zero_grad(set_to_none=False)
+        loss, _ = segment_gradient(p.table, denoiser, start, first, stage.horizon, robust_loss(targets, first, stage.horizon),
+                                   stage.gradient, noise)
+        value = float(loss)
+        self._check(value, stage, denoiser, start.latents[0] * p.table.input_scale[first], first)
+        optimizer.step()
+        self.network.clamp_offsets()
+        decay = min(AVERAGE, (1 + progress.iteration) / (10 + progress.iteration))
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                self.average[name].lerp_(parameter, 1 - decay)
+        return value
+
+    def _start(self, stage: Stage, first: int, index: Tensor, denoiser: Denoiser, noise: Tensor | None) -> State:
+        p = self.problem
+        if not stage.inherited or first == 0:
+            fp32 = p.targets.state(p.table, first, index)
+            return State(tuple(x.to(p.device) for x in fp32.latents), tuple(f.to(p.device) for f in fp32.outputs))
+        outputs: list[Tensor] = []
+        with torch.no_grad():
+            run = rollout(p.table, denoiser, p.samples.start[index].to(p.device), noise=noise, last=first,
+                          on_step=lambda _k, _x, f: outputs.append(f))
+        return State(tuple(run.flip(0)), tuple(reversed(outputs)))
+
+    def _check(self, value: float, stage: Stage, denoiser: Denoiser, x: Tensor, k: int) -> None:
+        progress = self.progress
+        bad = [name for name, parameter in self.parameters.items() if parameter.grad is not None and not parameter.grad.isfinite().all()]
+        if not math.isfinite(value) or bad:
+            where = first_bad_site(self.network, lambda: denoiser(x, k)) or (bad[0] if bad else "the latents")
+            raise CalibrationError(f"stage {stage.name!r}, iteration {progress.iteration}: NaN or infinity at site {where}; lower "
+                                   "[calibrate] scale_lr or check the model; the last good checkpoint is kept")
+        if progress.iteration == 0:
+            progress.first_loss = value
+        if value > DIVERGED * progress.first_loss:
+            raise CalibrationError(f"stage {stage.name!r} diverges: loss {value:.3g} after {progress.iteration} iterations, "
+                                   f"{progress.first_loss:.3g} at its start; lower [calibrate] scale_lr and rounding_lr")
+
+    def _judge(self) -> None:
+        current = {name: value.detach().clone() for name, value in self.parameters.items()}
+        for candidate in (current, self.average):
+            self._load(candidate)
+            score = self._validate()
+            if score < self.progress.best:
+                self.progress.best = score
+                self.best = {name: value.clone() for name, value in candidate.items()}
+        self._load(current)
+
+    @torch.no_grad()
+    def _validate(self) -> float:
+        p = self.problem
+        part = p.samples.select(slice(p.fitted, None))
+        frozen = self.network.frozen_weights() if self.stages[self.progress.stage].weights else nullcontext()
+        with frozen:
+            denoiser = Denoiser(self.network, p.table, part.conditioning.to(p.device), p.guidance, self.network.set_step)
+            noise = None if part.step_noise is None else part.step_noise.to(p.device)
+            final = rollout(p.table, denoiser, part.start.to(p.device), noise=noise)[-1]
+        score = final_error(final.cpu(), p.targets.latents[-1, p.fitted :])
+        return score if math.isfinite(score) else math.inf
+
+    @torch.no_grad()
+    def _load(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+
+    def _save(self) -> None:
+        tensors = {f"value.{n}": v.detach() for n, v in (*self.network.scale_parameters().items(),
+                                                         *self.network.weight_parameters().items())}
+        if self.optimizer is not None:
+            tensors |= {f"average.{n}": v for n, v in self.average.items()} | {f"best.{n}": v for n, v in self.best.items()}
+            for name, parameter in self.parameters.items():
+                for key, value in self.optimizer.state.get(parameter, {}).items():
+                    tensors[f"adam.{key}.{name}"] = value
+        self.checkpoint.save(tensors, {**vars(self.progress), "best": _finite(self.progress.best)})
+
+    @torch.no_grad()
+    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        state["best"] = math.inf if state["best"] is None else state["best"]
+        self.progress = Progress(**state)
+        for name, parameter in (*self.network.scale_parameters().items(), *self.network.weight_parameters().items()):
+            parameter.copy_(tensors[f"value.{name}"])
+        if not any(name.startswith("best.") for name in tensors):
+            return
+        self._begin(self.stages[self.progress.stage])
+        assert self.optimizer is not None
+        for name, parameter in self.parameters.items():
+            self.average[name].copy_(tensors[f"average.{name}"])
+            self.best[name].copy_(tensors[f"best.{name}"])
+            adam = dict(_adam_state(tensors, name))
+            if adam:
+                self.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in adam.items()}
+
+
+def _adam_state(tensors: dict[str, Tensor], name: str) -> Iterator[tuple[str, Tensor]]:
+    for key in ("step", "exp_avg", "exp_avg_sq"):
+        if f"adam.{key}.{name}" in tensors:
+            yield key, tensors[f"adam.{key}.{name}"]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def hash_seed(*parts: int) -> int:
+    """A well-mixed 63-bit seed from small integers; the same on every machine."""
+    value = 0x9E3779B97F4A7C15
+    for part in parts:
+        value = ((value ^ (part + 0x7F4A7C15)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        value ^= value >> 31
+    return value & (2**63 - 1)

@@ -1,0 +1,126 @@
+"""Finds the sites of a UNet and puts trainable quantizers there, by module type and by running the network once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.calibrate.fake_quant import QUANTIZED_ATTENTION, ActivationQuantizer, QuantizedLayer, WeightQuantizer
+from dq_toolchain.toolchain.qparams import activation_type, weight_type
+from dq_toolchain.toolchain.recipe import QuantizeSection
+from dq_toolchain.toolchain.simulation import StepGroupSwitch
+from dq_toolchain.toolchain.sites import ATTENTION_OPERANDS, Site, attention_layers, weighted_layers
+from dq_toolchain.toolchain.split import find_concat_inputs, split_concat_inputs
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An FP32 UNet ready to be observed: splits applied, sites known."""
+
+    unet: nn.Module
+    splits: Mapping[str, tuple[int, ...]]
+    sites: tuple[Site, ...]
+
+
+def prepare(unet: nn.Module, settings: QuantizeSection, run: Callable[[nn.Module], object]) -> Prepared:
+    """Split concatenation convolutions and list the sites. The UNet passed in is not changed.
+
+    Args:
+        run: calls the network once on a representative input.
+    """
+    unet = copy.deepcopy(unet).eval().requires_grad_(False)
+    splits = find_concat_inputs(unet, lambda: run(unet)) if settings.split else {}
+    split_concat_inputs(unet, splits)
+    edges = _first_and_last_convolution(unet, run)
+    sites = [
+        Site(name, "input", "conv2d" if isinstance(layer, nn.Conv2d) else "linear", settings.activation_bits, settings.scheme,
+             settings.edge_bits if name in edges else settings.weight_bits)
+        for name, layer in weighted_layers(unet)
+    ]
+    if settings.attention == "int8":
+        sites += [Site(name, operand, "attention", settings.activation_bits, settings.scheme)
+                  for name, _ in attention_layers(unet) for operand in ATTENTION_OPERANDS]
+    return Prepared(unet, splits, tuple(sites))
+
+
+def _first_and_last_convolution(unet: nn.Module, run: Callable[[nn.Module], object]) -> set[str]:
+    order: list[str] = []
+    handles = [layer.register_forward_hook(lambda *_, name=name: order.append(name))
+               for name, layer in weighted_layers(unet) if isinstance(layer, nn.Conv2d)]
+    try:
+        with torch.no_grad():
+            run(unet)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {order[0], order[-1]} if order else set()
+
+
+class QuantizedUNet(nn.Module):
+    """A UNet whose sites are fake-quantized and trainable; call it like the diffusers UNet it was made from."""
+
+    def __init__(self, prepared: Prepared, scale: Tensor, zero_point: Tensor, weight_scales: Mapping[str, Tensor],
+                 group_of_step: tuple[int, ...], learned_rounding: bool) -> None:
+        """
+        Args:
+            scale: (G, L) float32. zero_point: (G, L) int32. Columns as ``prepared.sites``.
+            weight_scales: layer -> (out,) float32.
+        """
+        super().__init__()
+        self.unet = copy.deepcopy(prepared.unet)
+        self.sites, self.group_of_step, self.switch = prepared.sites, group_of_step, StepGroupSwitch()
+        self.activations: dict[str, ActivationQuantizer] = {}
+        self.layers: dict[str, QuantizedLayer] = {}
+        layers = dict(weighted_layers(self.unet))
+        for column, site in enumerate(self.sites):
+            quantizer = ActivationQuantizer(scale[:, column], zero_point[:, column], activation_type(site.bits), self.switch)
+            self.activations[site.name] = quantizer
+            parent, _, child = site.layer.rpartition(".")
+            if site.weight_bits is None:
+                self.unet.get_submodule(site.layer).add_module(f"quantizer_{site.operand}", quantizer)
+                continue
+            layer = layers[site.layer]
+            weight = WeightQuantizer(layer.weight, weight_scales[site.layer], weight_type(site.weight_bits), learned_rounding)
+            self.layers[site.layer] = QuantizedLayer(layer, quantizer, weight)
+            setattr(self.unet.get_submodule(parent), child, self.layers[site.layer])
+        if any(site.kind == "attention" for site in self.sites):
+            for _, attention in attention_layers(self.unet):
+                attention.set_processor(QUANTIZED_ATTENTION)
+
+    def set_step(self, k: int) -> None:
+        """Switch to the step group of network call k."""
+        self.switch.current = self.group_of_step[k]
+
+    def forward(self, sample: Tensor, timestep: Tensor, **keywords: object) -> tuple[Tensor, ...]:
+        out: tuple[Tensor, ...] = self.unet(sample, timestep, **keywords)
+        return out
+
+    @contextmanager
+    def frozen_weights(self) -> Iterator[None]:
+        """Weights are fake-quantized once for all passes inside: for rollouts and for fitting ranges alone."""
+        for layer in self.layers.values():
+            layer.freeze_weight(True)
+        try:
+            yield
+        finally:
+            for layer in self.layers.values():
+                layer.freeze_weight(False)
+
+    def scale_parameters(self) -> dict[str, nn.Parameter]:
+        """Activation log-scales by site."""
+        return {f"{name}.log_scale": q.log_scale for name, q in self.activations.items()}
+
+    def weight_parameters(self) -> dict[str, nn.Parameter]:
+        """Weight log-scales and rounding offsets by layer."""
+        found = {f"{name}.weight.log_scale": layer.weight_quantizer.log_scale for name, layer in self.layers.items()}
+        return found | {f"{name}.weight.offset": layer.weight_quantizer.offset for name, layer in self.layers.items()
+                        if layer.weight_quantizer.offset is not None}
+
+    def clamp_offsets(self) -> None:
+        for layer in self.layers.values():
+            layer.weight_quantizer.clamp_offset()

@@ -1,0 +1,220 @@
+"""The command line: arguments in, one call per command, results out. No logic lives here.
+
+Results go to stdout (tables, or JSON with --json), everything else to stderr. Exit codes: 0 good, 1 the verdict
+failed, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from dq_toolchain.toolchain.errors import ToolchainError
+from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.toolchain.recipe import load_recipe
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, rich_markup_mode=None,
+    help="Diffusion models on phones and embedded accelerators, in integers, with proof that the pictures stay right.",
+    epilog="Start with: dq-toolchain calibrate && dq-toolchain export && dq-toolchain run && dq-toolchain validate",
+)
+console = Console(highlight=False)
+
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", "-r", help="TOML file; flags override it")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="output folder  [default: dq-out]")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+Target = Annotated[str | None, typer.Option("--target", "-t", help="see `dq-toolchain targets`  [default: executorch]")]
+
+
+def _folder(out: Path | None, recipe: Path | None = None) -> Path:
+    return out if out is not None else load_recipe(recipe, {}).run.out
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=1))
+
+
+@app.command(epilog="Examples:  dq-toolchain calibrate | dq-toolchain calibrate --weight-bits 4 --steps 20 --out w4 | "
+                    "dq-toolchain calibrate --model ./my-unet --recipe dq.toml --device cuda")
+def calibrate(
+    recipe: RecipeFile = None,
+    model: Annotated[Path | None, typer.Option(help="diffusers folder (unet/, scheduler/)  [default: embedded digits]")] = None,
+    out: Out = None,
+    steps: Annotated[int | None, typer.Option(help="denoising steps  [default: 20]")] = None,
+    guidance: Annotated[float | None, typer.Option(help="classifier-free guidance scale, 1 is none  [default: 1]")] = None,
+    conditioning: Annotated[Path | None, typer.Option(help="safetensors with cond.NAME and uncond.NAME")] = None,
+    weight_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
+    activation_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
+    scheme: Annotated[str | None, typer.Option(help="symmetric | affine  [default: symmetric]")] = None,
+    step_groups: Annotated[int | None, typer.Option(help="step groups  [default: 5]")] = None,
+    samples: Annotated[int | None, typer.Option(help="FP32 trajectories to fit on  [default: 128]")] = None,
+    ranges: Annotated[str | None, typer.Option(help="mse | minmax | percentile  [default: mse]")] = None,
+    rounding: Annotated[str | None, typer.Option(help="learned | nearest  [default: learned]")] = None,
+    warmup: Annotated[int | None, typer.Option(help="single-step iterations")] = None,
+    iterations: Annotated[int | None, typer.Option(help="multi-step iterations")] = None,
+    horizon: Annotated[int | None, typer.Option(help="denoising steps simulated per iteration")] = None,
+    gradient: Annotated[str | None, typer.Option(help="adjoint | surrogate | full  [default: adjoint]")] = None,
+    seed: Annotated[int | None, typer.Option(help="seed of the calibration samples  [default: 0]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto | cpu | cuda  [default: auto]")] = None,
+    json_: Json = False,
+) -> None:
+    """Quantize a UNet: integer weights, and activation parameters per step group. Continues a run that was killed."""
+    settings = load_recipe(recipe, {
+        "model": {"path": model}, "run": {"out": out, "seed": seed, "device": device},
+        "sampler": {"steps": steps, "guidance": guidance}, "conditioning": {"file": conditioning},
+        "quantize": {"weight_bits": weight_bits, "activation_bits": activation_bits, "scheme": scheme, "step_groups": step_groups},
+        "calibrate": {"samples": samples, "ranges": ranges, "rounding": rounding, "warmup": warmup,
+                      "iterations": iterations, "horizon": horizon, "gradient": gradient},
+    })
+    from dq_toolchain.calibrate.run import calibrate as run_calibrate
+    from dq_toolchain.toolchain.summary import calibration_summary, show_calibration
+
+    folder, artifact, reference = run_calibrate(settings, Reporter())
+    summary = calibration_summary(folder, artifact, reference)
+    if json_:
+        _print_json(summary)
+    else:
+        show_calibration(console, summary)
+
+
+@app.command(epilog="Examples:  dq-toolchain export | dq-toolchain export --target executorch --form static")
+def export(
+    target: Target = None, recipe: RecipeFile = None, out: Out = None,
+    calibration: Annotated[Path | None, typer.Option(help="artifact folder  [default: OUT/calibration]")] = None,
+    form: Annotated[str | None, typer.Option(help="executorch: sentinel | static  [default: sentinel]")] = None,
+    json_: Json = False,
+) -> None:
+    """Lower a calibration artifact to a target's file, audit it, and write the bundle OUT/TARGET."""
+    settings = load_recipe(recipe, {"run": {"out": out}, "export": {"target": target, "form": form}})
+    from dq_toolchain import backends
+    from dq_toolchain.backends.base import ExportOptions
+    from dq_toolchain.toolchain.artifact import Artifact
+    from dq_toolchain.toolchain.summary import bundle_summary, show_bundle
+
+    backend = backends.load(settings.export.target)
+    source = calibration or settings.run.out / "calibration"
+    folder = settings.run.out / settings.export.target
+    bundle = backend.lower(Artifact.load(source), source, folder, ExportOptions(settings.export.form), Reporter().say)
+    summary = bundle_summary(folder, bundle)
+    if json_:
+        _print_json(summary)
+    else:
+        show_bundle(console, summary)
+
+
+@app.command(epilog="Examples:  dq-toolchain run | dq-toolchain run --target executorch --seeds 4 --threads 1")
+def run(
+    target: Target = None, out: Out = None,
+    bundle: Annotated[Path | None, typer.Option(help="bundle folder  [default: OUT/TARGET]")] = None,
+    report: Annotated[Path | None, typer.Option(help="folder for the device report  [default: the bundle]")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="held-out seeds to run  [default: all]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="threads of the runtime  [default: its own choice]")] = None,
+    json_: Json = False,
+) -> None:
+    """Execute a bundle on this machine through the whole sampler and write the device report."""
+    from dq_toolchain import backends
+    from dq_toolchain.toolchain.bundle import Bundle
+
+    settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
+    folder = bundle or settings.run.out / settings.export.target
+    loaded = Bundle.load(folder)
+    reporter = Reporter()
+    backend = backends.load(loaded.target)
+    with reporter.bar("sampling") as progress:
+        path = backend.run(loaded, folder, report or folder, seeds, threads, progress)
+    if json_:
+        _print_json(json.loads(path.read_text(encoding="utf-8")) | {"report": str(path)})
+    else:
+        console.print(f"device report: {escape(str(path))}\nnext: dq-toolchain validate {escape(str(path))}", soft_wrap=True)
+
+
+@app.command(epilog="Examples:  dq-toolchain validate | dq-toolchain validate report.json --html page.html --json")
+def validate(
+    report: Annotated[Path | None, typer.Argument(help="report.json  [default: OUT/TARGET/report.json]")] = None,
+    target: Target = None, out: Out = None,
+    bundle: Annotated[Path | None, typer.Option(help="bundle folder  [default: the one the report names]")] = None,
+    html: Annotated[Path | None, typer.Option(help="also write one self-contained page")] = None,
+    json_: Json = False,
+) -> None:
+    """Judge a device report: fidelity to FP32 and conformance to the simulation. Exit code 1 if the verdict is bad."""
+    from dq_toolchain.toolchain.page import write_page
+    from dq_toolchain.toolchain.show import show_verdict
+    from dq_toolchain.toolchain.verdict import validate as judge
+
+    settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
+    path = report or settings.run.out / settings.export.target / "report.json"
+    verdict = judge(path, bundle)
+    if html is not None:
+        write_page(html, path, bundle, verdict)
+    if json_:
+        _print_json(verdict.to_json())
+    else:
+        show_verdict(console, verdict)
+    if not verdict.passed:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Examples:  dq-toolchain inspect | dq-toolchain inspect dq-out/executorch --json")
+def inspect(
+    path: Annotated[Path | None, typer.Argument(help="artifact or bundle folder  [default: OUT/calibration]")] = None,
+    out: Out = None, json_: Json = False,
+) -> None:
+    """Print every site with bits, scheme and range, and what stays in float and why."""
+    from dq_toolchain.toolchain.summary import inspect_folder, show_inspection
+
+    inspection = inspect_folder(path or _folder(out) / "calibration")
+    if json_:
+        _print_json(inspection)
+    else:
+        show_inspection(console, inspection)
+
+
+@app.command()
+def targets(json_: Json = False) -> None:
+    """List the targets: what they need, what they hold, where they were verified."""
+    from dataclasses import asdict
+
+    from dq_toolchain import backends
+    from dq_toolchain.toolchain.summary import show_targets
+
+    found = [asdict(backends.load(name).describe()) for name in backends.names()]
+    if json_:
+        _print_json(found)
+    else:
+        show_targets(console, found)
+
+
+def main() -> None:
+    """Entry point of the ``dq-toolchain`` command."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command line; every user's mistake becomes one line on stderr and exit code 2."""
+    try:
+        return int(app(arguments, standalone_mode=False) or 0)
+    except ToolchainError as error:
+        return _fail(str(error))
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        return _fail(f"the system refused{place}: {error.strerror or error}; check the path, its permissions and the free space")
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # click's usage errors, wherever typer keeps click
+        if message is None:
+            raise
+        return _fail(f"{message()} See `dq-toolchain --help`.")
+
+
+def _fail(text: str) -> int:
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    return 2
+

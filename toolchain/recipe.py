@@ -1,0 +1,179 @@
+"""The recipe: every setting of calibrate and export, from defaults, a TOML file and command-line flags, in that order.
+
+A recipe is checked as a whole: one error lists every mistake with its file, line and allowed values.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.models import EMBEDDED
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """[model]"""
+
+    path: Path | None = Field(None, description="diffusers folder with unet/ and scheduler/; default: the embedded digits model")
+
+
+class SamplerSection(Section):
+    """[sampler]"""
+
+    steps: int = Field(20, ge=1, le=1000, description="denoising steps")
+    eta: float = Field(0.0, ge=0, le=1, description="DDIM's noise share; 0 is deterministic")
+    guidance: float = Field(1.0, ge=0, le=50, description="classifier-free guidance scale; 1 is none")
+
+
+class ConditioningSection(Section):
+    """[conditioning]"""
+
+    file: Path | None = Field(None, description="safetensors with cond.NAME and uncond.NAME, one row per prompt")
+    null_label: int | None = Field(None, ge=0, description='class label that means "no class", for guidance')
+
+
+class QuantizeSection(Section):
+    """[quantize]"""
+
+    weight_bits: int = Field(8, ge=2, le=8, description="bits of all weights but the edges")
+    edge_bits: int = Field(8, ge=2, le=8, description="bits of the first and last convolution's weights")
+    activation_bits: int = Field(8, ge=2, le=8, description="bits of activations")
+    scheme: Literal["symmetric", "affine"] = Field("symmetric", description="symmetric: zero_point 0 (every target)")
+    attention: Literal["float", "int8"] = Field("float", description="operands of the attention products")
+    split: bool = Field(True, description="separate ranges for the halves of a skip concatenation")
+    step_groups: int = Field(5, ge=1, le=1000, description="step groups, each with its own activation parameters")
+
+
+class CalibrateSection(Section):
+    """[calibrate]"""
+
+    samples: int = Field(128, ge=2, le=100_000, description="FP32 trajectories to fit on")
+    batch: int = Field(16, ge=1, le=1024, description="trajectories per iteration")
+    ranges: Literal["mse", "minmax", "percentile"] = Field("mse", description="how ranges start")
+    percentile: float = Field(99.99, gt=50, le=100, description="share of values kept, for ranges = percentile")
+    rounding: Literal["learned", "nearest"] = Field("learned", description="weight rounding")
+    warmup: int = Field(200, ge=0, description="single-step iterations before the multi-step ones")
+    iterations: int = Field(150, ge=0, description="multi-step iterations on weights and ranges, over all step groups")
+    horizon: int = Field(4, ge=1, le=1000, description="denoising steps simulated per multi-step iteration")
+    gradient: Literal["adjoint", "surrogate", "full"] = Field("adjoint", description="how the multi-step error is differentiated")
+    start: Literal["fp32", "inherited"] = Field("fp32", description="start latents of a multi-step iteration")
+    group_iterations: int = Field(10, ge=0, description="final iterations on the ranges of each step group in turn")
+    scale_lr: float = Field(2e-3, gt=0, le=1, description="learning rate of the logarithm of scales")
+    rounding_lr: float = Field(1e-2, gt=0, le=1, description="learning rate of rounding offsets")
+
+
+class ReferenceSection(Section):
+    """[reference]"""
+
+    seeds: int = Field(16, ge=2, le=4096, description="held-out seeds kept for validation")
+
+
+class ExportSection(Section):
+    """[export]"""
+
+    target: str = Field("executorch", description="what `dq-toolchain targets` lists")
+    form: Literal["sentinel", "static"] = Field("sentinel", description="ExecuTorch: one method and ranges as input, or one method per step group")
+
+
+class RunSection(Section):
+    """[run]"""
+
+    out: Path = Field(Path("dq-out"), description="output folder")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of the calibration samples")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to calibrate")
+
+
+class Recipe(Section):
+    """All settings. Frozen; equal recipes give equal artifacts on the same machine."""
+
+    model: ModelSection = ModelSection()
+    sampler: SamplerSection = SamplerSection()
+    conditioning: ConditioningSection = ConditioningSection()
+    quantize: QuantizeSection = QuantizeSection()
+    calibrate: CalibrateSection = CalibrateSection()
+    reference: ReferenceSection = ReferenceSection()
+    export: ExportSection = ExportSection()
+    run: RunSection = RunSection()
+
+
+def load_recipe(path: Path | None, flags: Mapping[str, Mapping[str, Any]]) -> Recipe:
+    """Defaults, then the model folder's own ``dq.toml``, then the recipe file, then flags.
+
+    Args:
+        path: a TOML file, or None.
+        flags: section -> key -> value; None values were not given.
+    Raises:
+        RecipeError: one line with every mistake and its place.
+    """
+    given = {section: {k: v for k, v in values.items() if v is not None} for section, values in flags.items()}
+    own = _read(path) if path is not None else {}
+    folder = given.get("model", {}).get("path") or _table(own, "model").get("path") or EMBEDDED
+    base_path = Path(folder) / "dq.toml"
+    base = _read(base_path) if base_path.is_file() else {}
+    sources = ((base_path, base), (path, own), (None, given))
+    merged: dict[str, Any] = {}
+    origin: dict[tuple[str, str], Path | None] = {}
+    for source, data in sources:
+        for section, values in data.items():
+            if not isinstance(values, Mapping):
+                merged[section] = values
+                origin[section, ""] = source
+                continue
+            for key, value in values.items():
+                target = merged.setdefault(section, {})
+                if isinstance(target, dict):
+                    target[key] = value
+                    origin[section, key] = source
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise RecipeError("; ".join(_mistake(e, origin) for e in error.errors())) from None
+
+
+def _table(data: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+    value = data.get(section, {})
+    return value if isinstance(value, Mapping) else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"cannot read recipe {path}: {error.strerror}; --recipe takes a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid TOML: {error}") from error
+
+
+def _mistake(error: Any, origin: Mapping[tuple[str, str], Path | None]) -> str:
+    section, key = (str(part) for part in (*error["loc"], "", "")[:2])
+    place = f"[{section}] {key}".strip()
+    source = origin.get((section, key), origin.get((section, ""), None))
+    if (section, key) not in origin and (section, "") not in origin:
+        source = next((s for (sec, _), s in origin.items() if sec == section), None)
+    where = f"{_locate(source, section, key)} {place}" if source else f"--{key.replace('_', '-') or section}"
+    if error["type"] == "extra_forbidden":
+        known = Recipe.model_fields if not key else Recipe.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+        return f"{where}: unknown, allowed: {', '.join(known)}"
+    return f"{where}: got {error['input']!r}, {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _locate(source: Path, section: str, key: str) -> str:
+    current = ""
+    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
+        header = re.match(r"\s*\[\s*([\w.-]+)\s*\]", line)
+        current = header.group(1) if header else current
+        if (header and current == section and not key) or (current == section and re.match(rf"\s*{re.escape(key)}\s*=", line)):
+            return f"{source}:{number}"
+        if not header and current == "" and re.match(rf"\s*{re.escape(section)}\s*[.=]", line):
+            return f"{source}:{number}"
+    return str(source)

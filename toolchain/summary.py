@@ -1,0 +1,116 @@
+"""What the commands print: calibration, bundle, inspection and targets, as plain data and as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dq_toolchain.toolchain.artifact import JSON as CALIBRATION
+from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.bundle import JSON as BUNDLE
+from dq_toolchain.toolchain.bundle import Bundle
+from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.metrics import psnr
+from dq_toolchain.toolchain.qparams import activation_type, qparams_to_range
+from dq_toolchain.toolchain.reference import Reference
+
+
+def calibration_summary(folder: Path, artifact: Artifact, reference: Reference) -> dict[str, Any]:
+    """Where the artifact is and how its simulation does on the held-out seeds."""
+    values = psnr(reference.simulation_latents[-1], reference.fp32_latents[-1])
+    return {
+        "calibration": str(folder), "model": artifact.model_id, "sites": len(artifact.sites),
+        "step_groups": len(artifact.step_groups), "network_calls": artifact.table.calls, "guidance": artifact.guidance,
+        "held_out_seeds": reference.seeds, "simulation_psnr_median": float(values.median()),
+        "simulation_psnr_p10": float(values.quantile(0.1)), "stages": artifact.record.get("stages", []),
+    }
+
+
+def show_calibration(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print ``calibration_summary``."""
+    for stage in summary["stages"]:
+        console.print(f"{stage['stage']:22} {stage['iterations']:5} iterations   validation PSNR {stage['validation_psnr']:.1f} dB")
+    console.print(f"{summary['sites']} sites, {summary['step_groups']} step groups over {summary['network_calls']} network calls")
+    console.print(f"held-out samples against FP32, integer simulation: median PSNR [bold]{summary['simulation_psnr_median']:.1f} dB"
+                  f"[/bold], 10th percentile {summary['simulation_psnr_p10']:.1f} dB ({summary['held_out_seeds']} seeds)")
+    console.print(f"calibration: {escape(summary['calibration'])}", soft_wrap=True)
+    console.print("next: dq-toolchain export")
+
+
+def bundle_summary(folder: Path, bundle: Bundle) -> dict[str, Any]:
+    """Where the bundle is, its sizes and its operations."""
+    return {
+        "bundle": str(folder), "target": bundle.target, "form": bundle.form, "methods": list(bundle.methods),
+        "step_groups": len(bundle.step_groups), "sizes": dict(bundle.sizes),
+        "operations": [vars(operation) for operation in bundle.operations],
+    }
+
+
+def show_bundle(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print ``bundle_summary``."""
+    table = Table("operation", "where", "arithmetic", "count", "why", title="operations of the lowered program")
+    for row in summary["operations"]:
+        table.add_row(*(escape(str(row[key])) for key in ("name", "where", "arithmetic", "count", "why")))
+    console.print(table)
+    for name, size in summary["sizes"].items():
+        console.print(f"{name:28} {size:>12,} bytes")
+    console.print(f"bundle: {escape(summary['bundle'])} (integers audited in the file, executed once per step group)", soft_wrap=True)
+    console.print("next: dq-toolchain run")
+
+
+def inspect_folder(folder: Path) -> dict[str, Any]:
+    """Sites and float operations of an artifact, or operations of a bundle. Raises ArtifactError."""
+    if (folder / BUNDLE).is_file():
+        return bundle_summary(folder, Bundle.load(folder))
+    if not (folder / CALIBRATION).is_file():
+        raise ArtifactError(f"{folder} holds neither {CALIBRATION} nor {BUNDLE}; run `dq-toolchain calibrate` first or give "
+                            "an artifact or bundle folder")
+    artifact = Artifact.load(folder)
+    return {
+        "calibration": str(folder), "model": artifact.model_id, "step_groups": [list(s) for s in artifact.step_groups],
+        "sites": _site_rows(artifact), "float_operations": [vars(op) for op in artifact.float_operations],
+    }
+
+
+def _site_rows(artifact: Artifact) -> list[dict[str, Any]]:
+    rows = []
+    for index, site in enumerate(artifact.sites):
+        low, high = qparams_to_range(artifact.scale[:, index], artifact.zero_point[:, index], activation_type(site.bits))
+        rows.append({
+            "site": site.name, "kind": site.kind, "activation_bits": site.bits, "scheme": site.scheme,
+            "weight_bits": site.weight_bits, "range": [[float(a), float(b)] for a, b in zip(low, high, strict=True)],
+            "scale": artifact.scale[:, index].tolist(), "zero_point": artifact.zero_point[:, index].tolist(),
+        })
+    return rows
+
+
+def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
+    """Print ``inspect_folder``."""
+    if "operations" in inspection:
+        show_bundle(console, inspection)
+        return
+    groups = len(inspection["step_groups"])
+    table = Table("site", "kind", "W bits", "A bits", "scheme", *(f"range, step group {g}" for g in range(groups)),
+                  title=f"{len(inspection['sites'])} sites of {escape(inspection['model'])}")
+    for row in inspection["sites"]:
+        table.add_row(row["site"], row["kind"], str(row["weight_bits"] or "-"), str(row["activation_bits"]), row["scheme"],
+                      *(f"{low:.3g} .. {high:.3g}" for low, high in row["range"]))
+    console.print(table)
+    floats = Table("stays in float", "kind", "why")
+    for row in inspection["float_operations"]:
+        floats.add_row(row["layer"], row["kind"], row["reason"])
+    console.print(floats)
+
+
+def show_targets(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
+    """Print the targets."""
+    table = Table("target", "library", "installed", "schemes", "weight bits", "verified")
+    for row in found:
+        table.add_row(row["name"], row["library"], row["version"] or f"no: {escape(row['install'])}", ", ".join(row["schemes"]),
+                      ", ".join(map(str, row["weight_bits"])), row["verified"])
+    console.print(table)
