@@ -40,12 +40,13 @@ def rollout(
     """
     last = table.calls if last is None else last
     if not 0 <= first <= last <= table.calls:
-        raise SamplerError(f"rollout must be within calls 0-{table.calls}, got first={first}, last={last}; correct the range")
+        raise SamplerError(f"rollout must be within calls 0-{table.calls}, got {first}-{last}; correct first and last")
     if noise is not None and noise.shape != (table.calls, *start.shape):
         raise SamplerError(f"step noise must have shape {(table.calls, *start.shape)}, got {tuple(noise.shape)}; "
                            "draw it for every network call and sample")
-    latents = deque([start, *past_latents], maxlen=max(len(table.a[0]), 1))
-    outputs = deque(past_outputs, maxlen=max(len(table.b[0]), 1))
+    latent_history, output_history = len(table.a[0]), len(table.b[0])
+    latents = deque([start, *past_latents][:latent_history], maxlen=latent_history)
+    outputs = deque(past_outputs[:output_history], maxlen=output_history)
     run = [start]
     for k in range(first, last):
         x = run[-1]

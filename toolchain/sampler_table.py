@@ -1,15 +1,17 @@
 """The sampler as a table of numbers: one linear recurrence that every rollout, on host or device, runs from.
 
-``probe.py`` fills it from a diffusers scheduler, ``rollout.py`` runs it, the artifact and the bundle carry its JSON form.
+``probe`` fills it from a diffusers scheduler, ``rollout`` runs it, the artifact and the bundle carry its JSON form.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dq_toolchain.toolchain.errors import SamplerError
@@ -48,7 +50,7 @@ class SamplerTable:
 
     def __post_init__(self) -> None:
         if self.prediction_type not in PREDICTION_TYPES:
-            raise SamplerError(f"prediction_type must be one of {', '.join(PREDICTION_TYPES)}, got "
+            raise SamplerError(f"prediction_type of {self.scheduler} must be one of {', '.join(PREDICTION_TYPES)}, got "
                                f"{self.prediction_type!r}; correct it in the scheduler's config")
         if not self.calls:
             raise SamplerError(f"sampler table has no timesteps, at least 1 is needed; {REMEDY}")
@@ -61,7 +63,7 @@ class SamplerTable:
                 raise SamplerError(f"sampler table: rows of {name} must be of one length, 1 or more, got "
                                    f"{sorted({len(row) for row in rows})}; {REMEDY}")
             if any(any(row[k + 1:]) for k, row in enumerate(rows)):
-                raise SamplerError(f"sampler table: {name} reaches before the first call, those entries must be 0; {REMEDY}")
+                raise SamplerError(f"sampler table: {name} looks back before call 0, those entries must be 0; {REMEDY}")
         numbers = [self.init_noise_sigma, *self.timesteps, *self.c, *self.input_scale]
         if not all(map(math.isfinite, [*numbers, *(value for row in (*self.a, *self.b) for value in row)])):
             raise SamplerError(f"sampler table has a number that is not finite; {REMEDY}")
@@ -78,7 +80,9 @@ class SamplerTable:
         """Whether any call adds noise, which then has to be given to ``advance``."""
         return any(self.c)
 
-    def advance(self, k: int, latents: Sequence[Tensor], outputs: Sequence[Tensor], noise: Tensor | None = None) -> Tensor:
+    def advance(
+        self, k: int, latents: Sequence[Tensor], outputs: Sequence[Tensor], noise: Tensor | None = None,
+    ) -> Tensor:
         """x[k+1], in the dtype of the latents.
 
         Args:
@@ -89,22 +93,23 @@ class SamplerTable:
         Raises:
             SamplerError: a latent, an output or the noise that call k needs is missing.
         """
-        terms = [*_terms(k, "latents", self.a[k], latents), *_terms(k, "outputs", self.b[k], outputs)]
-        if self.c[k]:
-            if noise is None:
-                raise SamplerError(f"call {k} of {self.scheduler} adds noise and none was given; pass the stored step noise")
-            terms.append(self.c[k] * noise)
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
+        for what, row, history in (("latents", self.a[k], latents), ("outputs", self.b[k], outputs)):
+            if any(row[len(history):]) or not history:
+                raise SamplerError(f"call {k} of {self.scheduler} needs up to {len(row)} {what}, got {len(history)}; "
+                                   "pass the earlier ones too, newest first")
+        if self.c[k] and noise is None:
+            raise SamplerError(f"call {k} of {self.scheduler} adds noise and got none; pass the stored step noise")
+        total = torch.zeros_like(latents[0])
+        for coefficient, tensor in (*zip(self.a[k], latents, strict=False), *zip(self.b[k], outputs, strict=False),
+                                    (self.c[k], noise)):
+            if coefficient and tensor is not None:
+                total = total + coefficient * tensor
         return total
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; floats survive the round trip bit for bit."""
-        plain = asdict(self)
-        for name in ("a", "b"):
-            plain[name] = [list(row) for row in plain[name]]
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SamplerTable:
@@ -117,18 +122,11 @@ class SamplerTable:
             return cls(
                 scheduler=_text(data["scheduler"]), prediction_type=_text(data["prediction_type"]),
                 timesteps=_row(data["timesteps"]), a=tuple(map(_row, data["a"])), b=tuple(map(_row, data["b"])),
-                c=_row(data["c"]), input_scale=_row(data["input_scale"]), init_noise_sigma=_number(data["init_noise_sigma"]),
+                c=_row(data["c"]), input_scale=_row(data["input_scale"]),
+                init_noise_sigma=_number(data["init_noise_sigma"]),
             )
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise SamplerError(f"sampler table: {error}; {REMEDY}") from error
-
-
-def _terms(k: int, what: str, row: Row, history: Sequence[Tensor]) -> list[Tensor]:
-    """Products of one row; the newest is always there, so that a call without any coefficient still gives a tensor."""
-    if not history or any(row[len(history):]):
-        needed = max((i + 1 for i, value in enumerate(row) if value), default=1)
-        raise SamplerError(f"call {k} needs {needed} {what}, got {len(history)}; pass the earlier ones too, newest first")
-    return [value * tensor for i, (value, tensor) in enumerate(zip(row, history, strict=False)) if value or i == 0]
 
 
 def _number(value: object) -> float:

@@ -118,6 +118,13 @@ def test_what_no_table_can_hold_is_refused_by_name(name: str, options: dict[str,
         table_of({"_class_name": name, **options})
 
 
+def test_input_scaling_that_is_no_factor_is_refused() -> None:
+    scheduler = load_scheduler(DDIM)
+    scheduler.scale_model_input = lambda x, t: x.clamp(-2, 2)
+    with pytest.raises(SamplerError, match="not linear"):
+        probe(scheduler, 3)
+
+
 @pytest.mark.parametrize("steps", [0, -1, 1001, 2.5, True, None])
 def test_steps_are_checked(steps: Any) -> None:
     with pytest.raises(SamplerError, match=r"1-1000 .*got"):
