@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -119,3 +120,12 @@ def tiny_reference(artifact: Artifact, unet: nn.Module, seeds: int = 3) -> Refer
     latents = rollout(table, simulation, start, on_step=lambda k, x, f: outputs.append(f))
     at = [fp32(latents[k] * table.input_scale[k], k) for k in range(table.calls)]
     return Reference(start, conditioning, None, rollout(table, fp32, start), latents, torch.stack(outputs), torch.stack(at))
+
+
+def write_tiny_model(folder: Path, unet: nn.Module | None = None) -> Path:
+    """A diffusers folder with ``tiny_unet`` (or another UNet) and a DDIM scheduler."""
+    model: Any = tiny_unet() if unet is None else unet
+    model.save_pretrained(folder / "unet")
+    scheduler().save_pretrained(folder / "scheduler")
+    (folder / "dq.toml").write_text("[conditioning]\nnull_label = 10\n" if unet is None else "")
+    return folder

@@ -1,0 +1,27 @@
+"""A tiny model on disk and a recipe that calibrates it in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dq_toolchain.toolchain.recipe import Recipe, load_recipe
+from tests.tiny import write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def tiny_recipe(model: Path, out: Path, **sections: dict[str, object]) -> Recipe:
+    base: dict[str, dict[str, object]] = {
+        "model": {"path": model}, "run": {"out": out, "device": "cpu"}, "sampler": {"steps": 4},
+        "quantize": {"step_groups": 2},
+        "calibrate": {"samples": 8, "batch": 4, "warmup": 4, "iterations": 4, "horizon": 2, "group_iterations": 2},
+        "reference": {"seeds": 2},
+    }
+    for section, values in sections.items():
+        base[section] = base.get(section, {}) | values
+    return load_recipe(None, base)

@@ -1,0 +1,78 @@
+"""Trainable quantizers: what they compute is what the integers give, and rounding stays between floor and ceil."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dq_toolchain.calibrate.fake_quant import ActivationQuantizer, QuantizedLayer, WeightQuantizer
+from dq_toolchain.calibrate.observer import choose_weight_scale
+from dq_toolchain.toolchain.qparams import activation_type, fake_quantize, fp16_exact, weight_type
+from dq_toolchain.toolchain.simulation import StepGroupSwitch
+
+KIND = activation_type(8)
+
+
+def test_activation_equals_the_pure_function_in_every_step_group() -> None:
+    switch = StepGroupSwitch()
+    scale, zero_point = fp16_exact(torch.tensor([0.02, 0.05])), torch.tensor([0, -17], dtype=torch.int32)
+    quantizer = ActivationQuantizer(scale, zero_point, KIND, switch)
+    x = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * 2
+    for step_group in (0, 1):
+        switch.current = step_group
+        expected = fake_quantize(x, scale[step_group], int(zero_point[step_group]), KIND)
+        difference = (quantizer(x) - expected).abs()
+        assert (difference > 1e-6).float().mean() < 1e-3  # x/scale and x*(1/scale) may part at exact ties only
+        assert difference.max() <= scale[step_group] * 1.001
+
+
+def test_scale_gradient_equals_lsq() -> None:
+    quantizer = ActivationQuantizer(fp16_exact(torch.tensor([0.03])), torch.zeros(1, dtype=torch.int32), KIND, StepGroupSwitch())
+    x = torch.linspace(-6, 6, 401)
+    quantizer(x).sum().backward()
+    scale = float(fp16_exact(quantizer.log_scale.detach().exp()))
+    ratio = x / scale
+    inside = (torch.round(ratio) >= KIND.qmin) & (torch.round(ratio) <= KIND.qmax)
+    lsq = torch.where(inside, torch.round(ratio) - ratio, ratio.sign() * torch.where(ratio < 0, -KIND.qmin, KIND.qmax))
+    assert float(quantizer.log_scale.grad) == pytest.approx(float(lsq.sum()) * scale, rel=1e-3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_learned_rounding_stays_between_floor_and_ceil(bits: int) -> None:
+    kind = weight_type(bits)
+    weight = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(1))
+    quantizer = WeightQuantizer(weight, choose_weight_scale(weight, kind), kind, learned_rounding=True)
+    assert quantizer.offset is not None
+    nearest, scale = quantizer.export()
+    with torch.no_grad():
+        quantizer.offset.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)) * 3)
+    quantizer.clamp_offset()
+    moved, _ = quantizer.export()
+    ratio = (weight / scale.view(-1, 1, 1, 1)).clamp(kind.qmin, kind.qmax)
+    assert (moved >= torch.floor(ratio)).all()
+    assert (moved <= torch.ceil(ratio)).all()
+    assert not torch.equal(moved, nearest)
+
+
+def test_export_is_what_the_forward_pass_computed() -> None:
+    layer = nn.Conv2d(4, 6, 3)
+    kind = weight_type(4)
+    quantizer = WeightQuantizer(layer.weight, choose_weight_scale(layer.weight, kind), kind, learned_rounding=True)
+    with torch.no_grad():
+        quantizer.log_scale.add_(0.013)
+    integers, scale = quantizer.export()
+    assert torch.equal(scale, fp16_exact(scale))
+    torch.testing.assert_close(quantizer(), integers * scale.view(-1, 1, 1, 1), rtol=0, atol=1e-6)
+
+
+def test_frozen_weights_give_the_same_output() -> None:
+    layer = nn.Linear(8, 4)
+    kind = weight_type(8)
+    quantized = QuantizedLayer(layer, ActivationQuantizer(torch.tensor([0.02]), torch.zeros(1), KIND, StepGroupSwitch()),
+                               WeightQuantizer(layer.weight, choose_weight_scale(layer.weight, kind), kind, True))
+    x = torch.randn(3, 8)
+    live = quantized(x)
+    quantized.freeze_weight(True)
+    assert torch.equal(quantized(x), live)
+    assert live.requires_grad

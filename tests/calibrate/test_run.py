@@ -1,0 +1,182 @@
+"""The whole calibration on a tiny model: artifact round trip, simulation, resume after SIGKILL, errors that name things."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dq_toolchain.calibrate import fit
+from dq_toolchain.calibrate.run import calibrate, setup
+from dq_toolchain.toolchain.artifact import TENSOR_FILES, Artifact, load_reference
+from dq_toolchain.toolchain.errors import CalibrationError, ModelError, RecipeError
+from dq_toolchain.toolchain.files import sha256
+from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.toolchain.recipe import load_recipe
+from tests.calibrate.conftest import tiny_recipe
+from tests.tiny import noise, tiny_condition_unet, tiny_unet, write_tiny_model
+
+QUIET = Reporter(quiet=True)
+
+
+def test_artifact_loads_bit_equal_and_holds_every_site(tiny_model: Path, tmp_path: Path) -> None:
+    folder, artifact, reference = calibrate(tiny_recipe(tiny_model, tmp_path), QUIET)
+    loaded, again = Artifact.load(folder), load_reference(folder)
+    assert torch.equal(loaded.scale, artifact.scale)
+    assert torch.equal(loaded.zero_point, artifact.zero_point)
+    for name, layer in artifact.layers.items():
+        assert torch.equal(loaded.layers[name].weight_q, layer.weight_q)
+        assert torch.equal(loaded.layers[name].weight_scale, layer.weight_scale)
+    assert torch.equal(again.simulation_latents, reference.simulation_latents)
+    assert loaded.table == artifact.table
+    assert [s.weight_bits for s in loaded.sites if s.kind != "attention"].count(None) == 0
+    assert not (tmp_path / "calibration.work").exists()
+
+
+@pytest.mark.parametrize("sections", [
+    {"sampler": {"steps": 4, "guidance": 2.0}}, {"quantize": {"step_groups": 4, "scheme": "affine", "attention": "int8"}},
+    {"quantize": {"step_groups": 1, "weight_bits": 4, "split": False}}, {"calibrate": {"start": "inherited", "gradient": "surrogate"}},
+    {"calibrate": {"rounding": "nearest", "ranges": "percentile"}}, {"calibrate": {"gradient": "full", "ranges": "minmax"}},
+])
+def test_every_setting_gives_a_simulation_near_fp32(sections: dict[str, dict[str, object]], tiny_model: Path, tmp_path: Path) -> None:
+    base = {"calibrate": {"samples": 8, "batch": 4, "warmup": 2, "iterations": 2, "horizon": 2, "group_iterations": 1}}
+    base["calibrate"] |= sections.get("calibrate", {})  # type: ignore[arg-type]
+    _, _artifact, reference = calibrate(tiny_recipe(tiny_model, tmp_path, **{**sections, **base}), QUIET)
+    error = (reference.simulation_latents[-1] - reference.fp32_latents[-1]).norm() / reference.fp32_latents[-1].norm()
+    assert 1e-5 < error < 0.2
+
+
+def test_conditional_unet_from_a_conditioning_file(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    model = write_tiny_model(tmp_path / "model", tiny_condition_unet())
+    with pytest.raises(RecipeError, match="encoder_hidden_states"):
+        calibrate(tiny_recipe(model, tmp_path / "out"), QUIET)
+    states = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
+    save_file({"cond.encoder_hidden_states": states, "uncond.encoder_hidden_states": states * 0}, tmp_path / "text.safetensors")
+    _, artifact, reference = calibrate(tiny_recipe(model, tmp_path / "out", conditioning={"file": tmp_path / "text.safetensors"},
+                                                   sampler={"steps": 4, "guidance": 3.0}), QUIET)
+    assert any("attn2.to_k" in site.layer for site in artifact.sites)
+    assert reference.conditioning.uncond["encoder_hidden_states"].shape == (2, 5, 8)
+
+
+def test_held_out_samples_are_the_same_for_every_calibration_seed(tiny_model: Path, tmp_path: Path) -> None:
+    references = [calibrate(tiny_recipe(tiny_model, tmp_path / str(seed), run={"out": tmp_path / str(seed), "seed": seed}), QUIET)[2]
+                  for seed in (0, 1)]
+    assert torch.equal(references[0].start, references[1].start)
+    assert not torch.equal(references[0].simulation_latents[-1], references[1].simulation_latents[-1])
+
+
+def test_fitting_lowers_the_error_of_four_bit_weights(tiny_model: Path, tmp_path: Path) -> None:
+    errors = {}
+    for name, iterations in (("ranges", 0), ("fitted", 40)):
+        settings = {"samples": 12, "batch": 6, "warmup": iterations, "iterations": iterations, "group_iterations": 0, "horizon": 4}
+        _, _, reference = calibrate(tiny_recipe(tiny_model, tmp_path / name, calibrate=settings, reference={"seeds": 8},
+                                                quantize={"weight_bits": 4, "step_groups": 2}), QUIET)
+        errors[name] = float((reference.simulation_latents[-1] - reference.fp32_latents[-1]).square().mean())
+    assert errors["fitted"] < 0.7 * errors["ranges"]
+
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+from dq_toolchain.calibrate import checkpoint
+checkpoint.SECONDS_BETWEEN = 0.05
+from dq_toolchain.toolchain.cli import run_command
+sys.exit(run_command(sys.argv[1:]))
+"""
+
+
+def test_a_run_killed_at_random_points_ends_in_the_bit_identical_artifact(tiny_model: Path, tmp_path: Path) -> None:
+    def command(out: str) -> list[str]:
+        return [sys.executable, "-c", SCRIPT, "calibrate", "--model", str(tiny_model), "--steps", "4", "--step-groups", "2", "--samples", "8",
+                "--warmup", "40", "--iterations", "40", "--horizon", "2", "--out", str(tmp_path / out), "--device", "cpu"]
+
+    subprocess.run(command("straight"), check=True, capture_output=True)
+    dice, kills = random.Random(11), 0
+    for _ in range(12):
+        process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (tmp_path / "killed" / "calibration.work").exists():
+            time.sleep(0.02)
+        time.sleep(dice.uniform(0.0, 1.5))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 2
+    subprocess.run(command("killed"), check=True, capture_output=True)
+    for name in (*TENSOR_FILES, "reference.safetensors", "calibration.json"):
+        assert sha256(tmp_path / "killed" / "calibration" / name) == sha256(tmp_path / "straight" / "calibration" / name), name
+
+
+def test_nan_in_a_weight_and_in_an_activation_are_named(tmp_path: Path) -> None:
+    unet = tiny_unet()
+    with torch.no_grad():
+        unet.conv_out.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"conv_out\.weight"):
+        calibrate(tiny_recipe(write_tiny_model(tmp_path / "nan", unet), tmp_path / "out"), QUIET)
+    unet = tiny_unet()
+    with torch.no_grad():
+        unet.mid_block.resnets[0].norm1.weight.fill_(1e38)
+    with pytest.raises(CalibrationError, match=r"mid_block\.resnets\.0\.conv1:input"):
+        calibrate(tiny_recipe(write_tiny_model(tmp_path / "inf", unet), tmp_path / "out", conditioning={"null_label": 10}), QUIET)
+
+
+def test_constant_activations_name_the_site(tmp_path: Path) -> None:
+    unet = tiny_unet()
+    with torch.no_grad():
+        unet.conv_norm_out.weight.zero_()
+        unet.conv_norm_out.bias.zero_()
+    with pytest.raises(CalibrationError, match=r"conv_out:input.*constant"):
+        calibrate(tiny_recipe(write_tiny_model(tmp_path / "model", unet), tmp_path / "out", conditioning={"null_label": 10}), QUIET)
+
+
+def test_a_diverging_fit_stops_with_the_reason_and_keeps_its_checkpoint(tiny_model: Path, tmp_path: Path,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "DIVERGED", 0.5)
+    with pytest.raises(CalibrationError, match="diverges"):
+        calibrate(tiny_recipe(tiny_model, tmp_path), QUIET)
+    assert (tmp_path / "calibration.work" / "ranges.safetensors").is_file()
+    assert not (tmp_path / "calibration").exists()
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dq_toolchain.toolchain import files
+    from dq_toolchain.toolchain.errors import ToolchainError
+
+    real, saved = files.save_file, []
+
+    def full(tensors: object, path: Path, **keywords: object) -> None:
+        if "fit.safetensors" in Path(path).name and saved:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        saved.append(path)
+        real(tensors, path, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files, "save_file", full)
+    with pytest.raises(ToolchainError, match=r"fit\.safetensors.*No space left"):
+        calibrate(tiny_recipe(tiny_model, tmp_path), QUIET)
+    assert sorted(p.name for p in (tmp_path / "calibration.work").iterdir()) == ["README.txt", "ranges.safetensors"]
+
+
+def test_guidance_without_a_null_label_is_refused(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "model")
+    (model / "dq.toml").unlink()
+    with pytest.raises(RecipeError, match="null_label"):
+        setup(load_recipe(None, {"model": {"path": model}, "sampler": {"guidance": 2.0}}))
+
+
+def test_the_prepared_network_is_the_fp32_network(tiny_model: Path, tmp_path: Path) -> None:
+    state = setup(tiny_recipe(tiny_model, tmp_path))
+    assert state.prepared.splits
+    x, time_, label = noise(2), torch.tensor([500.0, 100.0]), torch.tensor([1, 2])
+    with torch.no_grad():
+        split, whole = (net(x, time_, label).sample for net in (state.prepared.unet, state.model.unet))
+    torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-5)

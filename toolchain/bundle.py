@@ -1,0 +1,145 @@
+"""The exported bundle: what is copied to the device, described by bundle.json (docs/FORMATS.md).
+
+Backends write it, ``run`` and ``validate`` read it; the file is written last, so a partial folder never loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
+from dq_toolchain.toolchain.files import check_hashes, read_json, sha256, write_json
+from dq_toolchain.toolchain.reference import FILE as REFERENCE
+from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.sampler_table import SamplerTable
+from dq_toolchain.toolchain.step_groups import StepGroups, check_step_groups
+
+SCHEMA, VERSION = "dq-toolchain/bundle", 1
+JSON = "bundle.json"
+RANGES = "ranges.safetensors"
+REMEDY = "run `dq-toolchain export` again"
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the lowered program: ``dtype`` is "float32" or "int64"."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A row of the table of operations of one lowered program.
+
+    Attributes:
+        name: the runtime's word for the operation. count: over all methods.
+        where: "delegate" or "portable". arithmetic: e.g. "int8 x int8 -> int32" or "float32".
+        why: what keeps it from running in integers or in the delegate; empty if nothing does.
+    """
+
+    name: str
+    where: str
+    arithmetic: str
+    count: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The content of bundle.json.
+
+    Attributes:
+        target, form: backend name and the form it was lowered in.
+        model_id, weight_hash: copied from the artifact, for reports.
+        versions: libraries that lowered it.
+        program: file name of the lowered model.
+        inputs, outputs: of every method, in order.
+        methods: one per step group, or one for all; ``method_of_step`` resolves it.
+        limits: of ``validate``.
+        operations: what runs in integers, what in float, and why.
+        sizes: bytes by file name. files: sha256 by file name.
+    """
+
+    target: str
+    form: str
+    model_id: str
+    weight_hash: str
+    versions: Mapping[str, str]
+    program: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    step_groups: StepGroups
+    methods: tuple[str, ...]
+    table: SamplerTable
+    guidance: float
+    limits: Mapping[str, Any]
+    operations: tuple[Operation, ...]
+    sizes: Mapping[str, int]
+    files: Mapping[str, str]
+
+    @property
+    def group_of_step(self) -> tuple[int, ...]:
+        """step -> step group index."""
+        return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
+
+    def method_of_step(self, k: int) -> str:
+        """Name of the method that network call k executes."""
+        return self.methods[self.group_of_step[k] if len(self.methods) > 1 else 0]
+
+    def save(self, folder: Path) -> None:
+        """Write bundle.json. Raises ToolchainError."""
+        write_json(folder / JSON, {"schema": SCHEMA, "schema_version": VERSION, **asdict(self), "table": self.table.to_json()})
+
+    @classmethod
+    def load(cls, folder: Path) -> Bundle:
+        """Read bundle.json and check the hashes of every file it names.
+
+        Raises:
+            ArtifactError: missing, damaged, edited or of another schema version; the text names the file.
+        """
+        path = folder / JSON
+        data = read_json(path, SCHEMA, VERSION, REMEDY)
+        try:
+            bundle = cls(
+                target=str(data["target"]), form=str(data["form"]), model_id=str(data["model_id"]),
+                weight_hash=str(data["weight_hash"]), versions=dict(data["versions"]), program=str(data["program"]),
+                inputs=_ports(data["inputs"]), outputs=_ports(data["outputs"]),
+                step_groups=tuple(tuple(map(int, steps)) for steps in data["step_groups"]),
+                methods=tuple(map(str, data["methods"])), table=SamplerTable.from_json(data["table"]),
+                guidance=float(data["guidance"]), limits=dict(data["limits"]),
+                operations=tuple(Operation(**row) for row in data["operations"]),
+                sizes=dict(data["sizes"]), files=dict(data["files"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, SamplerError) as error:
+            text = " ".join(str(error).split())
+            raise ArtifactError(f"{path} is damaged: {type(error).__name__} {text}; {REMEDY}") from error
+        bundle._check(path)
+        check_hashes(folder, bundle.files, REMEDY)
+        return bundle
+
+    def _check(self, path: Path) -> None:
+        check_step_groups(self.step_groups, self.table.calls)
+        if len(self.methods) not in (1, len(self.step_groups)):
+            raise ArtifactError(f"{path} has {len(self.methods)} methods for {len(self.step_groups)} step groups, "
+                                f"allowed are 1 or {len(self.step_groups)}; {REMEDY}")
+        for name in (self.program, REFERENCE):
+            if name not in self.files:
+                raise ArtifactError(f"{path} lists no file {name!r}; {REMEDY}")
+
+    def reference(self, folder: Path) -> Reference:
+        """The held-out rollouts in the bundle. Raises ArtifactError."""
+        return Reference.load(folder / REFERENCE, REMEDY)
+
+
+def _ports(rows: Any) -> tuple[Port, ...]:
+    return tuple(Port(str(row["name"]), str(row["dtype"]), tuple(map(int, row["shape"]))) for row in rows)
+
+
+def bundle_hash(folder: Path) -> str:
+    """sha256 of bundle.json, by which a report names the bundle it ran."""
+    return sha256(folder / JSON)

@@ -1,0 +1,133 @@
+"""The verdict as one self-contained HTML page: pictures, error per step, sites, operations, sizes and times.
+
+No script and no outside file, so that it can be mailed and opened years later.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from dq_toolchain.toolchain.errors import ToolchainError
+from dq_toolchain.toolchain.files import write_bytes
+from dq_toolchain.toolchain.metrics import PICTURE_CHANNELS, to_unit
+from dq_toolchain.toolchain.show import PARTS, median_ms
+from dq_toolchain.toolchain.verdict import Verdict
+
+TEMPLATES = Path(__file__).parent / "templates"
+MOST_SAMPLES = 16
+GAIN = 8
+"""The difference picture shows device - FP32 this many times larger, grey = equal."""
+
+
+def write_page(verdict: Verdict, path: Path) -> None:
+    """Write the page. Raises ToolchainError: it cannot be written."""
+    if path.is_dir():
+        raise ToolchainError(f"cannot write {path}: it is a folder; --html takes a file name such as out.html")
+    write_bytes(path, render(verdict).encode())
+
+
+def render(verdict: Verdict) -> str:
+    """The page as text; equal verdicts give equal text."""
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["figure"] = _figure
+    parts = []
+    for title, question, name in PARTS:
+        checks = getattr(verdict, name)
+        parts.append({"title": title, "question": question, "checks": checks, "step": verdict.first_step_of(checks),
+                      "passed": all(check.passed for check in checks)})
+    return environment.get_template("report.html.j2").render(
+        verdict=verdict, data=verdict.report.data, bundle=verdict.bundle, parts=parts, pictures=_pictures(verdict),
+        plots=[_plot(verdict, which) for which in ("error", "ratio")], ms=median_ms(verdict), gain=GAIN,
+        sizes=[(name, f"{size / 1e6:.3f} MB") for name, size in sorted(verdict.bundle.sizes.items())],
+    )
+
+
+def _figure(value: float | None, form: str = ".3f") -> str:
+    return "n/a" if value is None else format(value, form)
+
+
+def _pictures(verdict: Verdict) -> list[dict[str, str]]:
+    reference = verdict.reference
+    fp32 = reference.fp32_latents[-1][:MOST_SAMPLES]
+    device = verdict.report.latents[-1][:MOST_SAMPLES].nan_to_num(0, 0, 0)
+    simulation = reference.simulation_latents[-1][:MOST_SAMPLES]
+    wanted, got = to_unit(fp32, fp32), to_unit(device, fp32)
+    rows = [("FP32", wanted), ("simulation", to_unit(simulation, fp32)), ("device", got),
+            (f"device minus FP32, {GAIN} times", (0.5 + GAIN / 2 * (got - wanted)).clamp(0, 1))]
+    return [{"title": title, "uri": _data_uri(_png(strip(images)), "image/png")} for title, images in rows]
+
+
+def strip(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Images (S, C, H, W) in [0, 1] side by side, eight to a row: (rows, columns) or (rows, columns, 3) uint8.
+
+    Latents of other than one or three channels show their first channel.
+    """
+    if images.shape[1] not in PICTURE_CHANNELS:
+        images = images[:, :1]
+    count, channels, height, width = images.shape
+    across = min(8, count)
+    down = -(-count // across)
+    sheet = np.zeros((down * (height + 1) - 1, across * (width + 1) - 1, channels), np.uint8)
+    for index, image in enumerate((images * 255).round().byte().permute(0, 2, 3, 1).numpy()):
+        top, left = index // across * (height + 1), index % across * (width + 1)
+        sheet[top:top + height, left:left + width] = image
+    return sheet[:, :, 0] if channels == 1 else sheet
+
+
+def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    stream = io.BytesIO()
+    picture = Image.fromarray(pixels)
+    factor = max(1, 560 // picture.width)
+    picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _plot(verdict: Verdict, which: str) -> str:
+    """An SVG as a data URI; light background in both themes."""
+    import matplotlib  # takes a second; only the page needs it
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained", facecolor="white")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    steps = [row.step for row in verdict.steps]
+
+    def line(name: str, label: str, **style: Any) -> None:
+        values = [np.nan if getattr(row, name) is None else getattr(row, name) for row in verdict.steps]
+        axes.plot(steps, values, label=label, **style)
+
+    if which == "error":
+        line("error_limit", "limit", color="#b00020", linestyle="--")
+        line("simulation_error", "simulation", color="#777777", marker="o", markersize=3)
+        line("error_fp32", "device", color="#0b62a4", marker="o", markersize=3)
+        axes.set(yscale="log", ylabel="relative error of the latents", title="Own rollout against FP32")
+    else:
+        limit = float(verdict.bundle.limits["conformance"]["ratio_step"])
+        low, high = ([np.nan if (v := getattr(row, n)) is None else v for row in verdict.steps]
+                     for n in ("ratio_low", "ratio_high"))
+        axes.axhspan(1 / limit, limit, color="#2e7d32", alpha=0.12, label="allowed")
+        axes.fill_between(steps, np.clip(low, 0.25, 4), np.clip(high, 0.25, 4), color="#0b62a4", alpha=0.2, label="interval")
+        line("ratio", "device / simulation", color="#0b62a4", marker="o", markersize=3)
+        axes.set(yscale="log", ylabel="size of the output's error", title="Fed the simulation's latents")
+    axes.set_xlabel("step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    stream = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "dq-toolchain", "svg.fonttype": "path"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return _data_uri(stream.getvalue(), "image/svg+xml")
