@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.toolchain.quiet import quiet_imports
 from dq_toolchain.toolchain.recipe import load_recipe
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
     help="Diffusion models on phones and embedded accelerators, in integers, with proof that the pictures stay right.",
     epilog="Start with: dq-toolchain calibrate && dq-toolchain export && dq-toolchain run && dq-toolchain validate",
 )
-console = Console(highlight=False)
+console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
 
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", "-r", help="TOML file; flags override it")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="output folder  [default: dq-out]")]
@@ -197,6 +198,7 @@ def main() -> None:
 
 def run_command(arguments: list[str]) -> int:
     """Run one command line; every user's mistake becomes one line on stderr and exit code 2."""
+    quiet_imports()
     try:
         return int(app(arguments, standalone_mode=False) or 0)
     except ToolchainError as error:

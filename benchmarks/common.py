@@ -1,0 +1,111 @@
+"""Shared by the benchmark scripts: calibrate in memory, evaluate on held-out seeds, print a table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.calibrate.checkpoint import CheckpointFile
+from dq_toolchain.calibrate.finish import harden
+from dq_toolchain.calibrate.fit import Fit, Problem
+from dq_toolchain.calibrate.observer import Histogram, choose_qparams
+from dq_toolchain.calibrate.run import ROLLOUT_BATCH, VALIDATION_SHARE, Setup, quantize_with, setup
+from dq_toolchain.calibrate.samples import draw, held_out_seeds
+from dq_toolchain.calibrate.stages import plan
+from dq_toolchain.calibrate.targets import Targets, fp32_rollouts, observe
+from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.features import DigitFeatures, class_agreement, frechet_distance
+from dq_toolchain.toolchain.metrics import psnr
+from dq_toolchain.toolchain.qparams import activation_type
+from dq_toolchain.toolchain.recipe import Recipe, load_recipe
+from dq_toolchain.toolchain.simulation import SimulatedUNet
+
+Overrides = Mapping[str, Mapping[str, Any]]
+
+
+class NoCheckpoint(CheckpointFile):
+    """A benchmark starts afresh every time."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), "")
+
+    def load(self) -> None:
+        return None
+
+    def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """FP32 rollouts and histograms of one calibration seed; every method of that seed starts here."""
+
+    recipe: Recipe
+    state: Setup
+    targets: Targets
+    histograms: list[list[Histogram]]
+
+
+def recipe_of(*overrides: Overrides) -> Recipe:
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in overrides:
+        for section, values in layer.items():
+            merged.setdefault(section, {}).update(values)
+    return load_recipe(None, merged)
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    state = setup(recipe)
+    targets, histograms = observe(state.prepared, state.table, state.samples, recipe.sampler.guidance, ROLLOUT_BATCH,
+                                  state.device, state.group_of_step, lambda n=1: None)
+    return Prepared(recipe, state, targets, histograms)
+
+
+def fit(prepared: Prepared, recipe: Recipe, *, iterations: bool = True) -> tuple[Artifact, float]:
+    """The artifact that ``recipe`` gives from the prepared rollouts, and the seconds that fitting took."""
+    state = prepared.state
+    chosen = [[choose_qparams(h, activation_type(site.bits), recipe.quantize.scheme, recipe.calibrate.ranges,
+                              recipe.calibrate.percentile) for site, h in zip(state.prepared.sites, row, strict=True)]
+              for row in prepared.histograms]
+    scale = torch.stack([torch.stack([s for s, _ in row]) for row in chosen])
+    zero_point = torch.stack([torch.stack([z for _, z in row]) for row in chosen])
+    network = quantize_with(state, scale, zero_point, recipe)
+    stages = plan(recipe.calibrate, state.step_groups) if iterations else ()
+    validation = max(1, recipe.calibrate.samples // VALIDATION_SHARE)
+    problem = Problem(state.table, recipe.sampler.guidance, state.samples, prepared.targets, validation, recipe.calibrate,
+                      recipe.run.seed, state.device)
+    begin = time.perf_counter()
+    record = {"stages": Fit(network, problem, stages, NoCheckpoint()).run()}
+    seconds = time.perf_counter() - begin
+    return harden(network.cpu(), state.prepared, state.model, state.table, recipe.sampler.guidance, state.step_groups,
+                  record), seconds
+
+
+class Judge:
+    """FP32 samples of held-out seeds, kept, and the figures of an artifact against them."""
+
+    def __init__(self, prepared: Prepared, seeds: int) -> None:
+        self.recipe, self.state = prepared.recipe, prepared.state
+        self.samples = draw(self.state.model.unet, self.state.table, self.recipe, held_out_seeds(seeds))
+        self.fp32 = self._run(self.state.prepared.unet)
+        self.extractor = DigitFeatures()
+        self.features, self.labels = self.extractor.features(self.fp32), self.extractor.labels(self.fp32)
+
+    def _run(self, unet: torch.nn.Module) -> Tensor:
+        set_step = unet.set_step if isinstance(unet, SimulatedUNet) else None
+        return fp32_rollouts(unet, self.state.table, self.samples, self.recipe.sampler.guidance, 64, torch.device("cpu"),
+                             set_step).latents[-1]
+
+    def figures(self, artifact: Artifact) -> dict[str, float]:
+        """Integer simulation on the held-out seeds: PSNR (median, 10th percentile), class agreement, Frechet distance."""
+        samples = self._run(SimulatedUNet(artifact))
+        values = psnr(samples, self.fp32)
+        return {"psnr": float(values.median()), "psnr_p10": float(values.quantile(0.1)),
+                "agreement": class_agreement(self.extractor.labels(samples), self.labels),
+                "frechet": frechet_distance(self.extractor.features(samples), self.features)}
