@@ -100,6 +100,7 @@ def _plot(verdict: Verdict, which: str) -> str:
     import matplotlib  # takes a second; only the page needs it
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6.4, 3.2), layout="constrained", facecolor="white")
     FigureCanvasSVG(figure)
@@ -120,11 +121,12 @@ def _plot(verdict: Verdict, which: str) -> str:
         low, high = ([np.nan if (v := getattr(row, n)) is None else v for row in verdict.steps]
                      for n in ("ratio_low", "ratio_high"))
         axes.axhspan(1 / limit, limit, color="#2e7d32", alpha=0.12, label="allowed")
-        axes.fill_between(steps, np.clip(low, 0.25, 4), np.clip(high, 0.25, 4), color="#0b62a4", alpha=0.2, label="interval")
+        axes.fill_between(steps, np.clip(low, 0.25, 4), np.clip(high, 0.25, 4), color="#0b62a4", alpha=0.2,
+                          label="interval")
         line("ratio", "device / simulation", color="#0b62a4", marker="o", markersize=3)
         axes.set(yscale="log", ylabel="size of the output's error", title="Fed the simulation's latents")
     axes.set_xlabel("step")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
     stream = io.BytesIO()

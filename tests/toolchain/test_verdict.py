@@ -1,0 +1,222 @@
+"""A report of a correct device passes as a whole; edits, damage and misfits are told apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from dq_toolchain.toolchain.bundle import bundle_hash
+from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.files import sha256
+from dq_toolchain.toolchain.page import render, write_page
+from dq_toolchain.toolchain.report import load_report, write_report
+from dq_toolchain.toolchain.show import show_verdict
+from dq_toolchain.toolchain.verdict import validate
+from tests.toolchain.devices import CORRECT, Case, case, header, run, skipping, write_bundle, write_run, wrong_scale
+
+
+@pytest.fixture(scope="module")
+def made() -> Case:
+    return case()
+
+
+@pytest.fixture(scope="module")
+def good(made: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with the report of a correct device inside."""
+    folder = write_bundle(tmp_path_factory.mktemp("good"), made)
+    write_run(folder, made, CORRECT["fake-quantized float32"](made))
+    return folder
+
+
+@pytest.fixture
+def bundle(good: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(good, tmp_path / "bundle"))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_a_correct_device_passes_both_verdicts(good: Path) -> None:
+    verdict = validate(good / "report" / "report.json")
+    assert verdict.passed
+    assert (verdict.fidelity_passed, verdict.conformance_passed, verdict.first_step) == (True, True, None)
+    assert verdict.to_json() == json.loads(json.dumps(verdict.to_json(), allow_nan=False))
+    assert validate(good / "report").passed  # the folder will do
+
+
+def test_a_sampler_fault_fails_both_and_names_the_step(made: Case, bundle: Path) -> None:
+    write_run(bundle, made, run(made.artifact, made.reference, table=skipping(made.artifact.table, 3)))
+    verdict = validate(bundle / "report")
+    assert not verdict.fidelity_passed
+    assert verdict.first_step_of(verdict.fidelity) == 3
+    assert {c.name: c.step for c in verdict.conformance if not c.passed} == {"conformance.rollout": 3}
+
+
+def test_small_damage_fails_conformance_while_the_picture_is_right(made: Case, bundle: Path) -> None:
+    column = made.artifact.site_index("mid_block.attentions.0.to_k")
+    write_run(bundle, made, run(wrong_scale(made.artifact, column, 2.0), made.reference))
+    verdict = validate(bundle / "report")
+    assert verdict.fidelity_passed
+    assert not verdict.conformance_passed
+    assert verdict.first_step == 0
+
+
+def test_nan_is_a_verdict_not_a_crash(made: Case, bundle: Path) -> None:
+    latents, outputs = (t.clone() for t in run(made.artifact, made.reference))
+    latents[5:, 1] = torch.nan
+    outputs[6:, 1] = torch.inf
+    write_run(bundle, made, (latents, outputs))
+    verdict = validate(bundle / "report")
+    assert {c.name: c.step for c in (*verdict.fidelity, *verdict.conformance) if not c.passed} == {
+        "fidelity.finite": 4, "conformance.finite": 4}
+    assert verdict.first_step == 4
+    json.dumps(verdict.to_json(), allow_nan=False)
+    assert "NaN" in render(verdict)
+    show_verdict(verdict, Console(quiet=True))
+
+
+CLAIMS: dict[str, tuple[str, int | None, Callable[[dict[str, Any]], object]]] = {
+    "smaller error": ("claims.error_fp32", 2, lambda d: d["per_step"][2].update(error_fp32=1e-6)),
+    "error left out": ("claims.error_simulation", 1, lambda d: d["per_step"][1].update(error_simulation=None)),
+    "error as NaN": ("claims.error_fp32", 0, lambda d: d["per_step"][0].update(error_fp32=float("nan"))),
+    "better PSNR": ("claims.psnr", None, lambda d: d["final"]["psnr"].__setitem__(4, 61.5)),
+    "better SSIM": ("claims.ssim", None, lambda d: d["final"]["ssim"].__setitem__(0, 0.5)),
+}
+
+
+@pytest.mark.parametrize("edited", CLAIMS)
+def test_a_claim_that_does_not_follow_from_the_latents_fails_by_name(bundle: Path, edited: str) -> None:
+    name, step, change = CLAIMS[edited]
+    edit(bundle / "report" / "report.json", change)
+    verdict = validate(bundle / "report")
+    assert [(c.name, c.step) for c in verdict.claims if not c.passed] == [(name, step)]
+    assert not verdict.passed
+    assert verdict.fidelity_passed
+    assert verdict.conformance_passed
+
+
+def test_ssim_may_be_left_out(bundle: Path) -> None:
+    edit(bundle / "report" / "report.json", lambda d: d["final"].pop("ssim"))
+    assert validate(bundle / "report").passed
+
+
+BAD_REPORTS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "schema is not": lambda d: d.update(schema="dq-toolchain/other"),
+    "schema_version 2": lambda d: d.update(schema_version=2),
+    "is not a": lambda d: d.clear(),
+    "'device' is a required property": lambda d: d.pop("device"),
+    "unexpected": lambda d: d.update(surprise=1),
+    "load_ms": lambda d: d.update(load_ms="fast"),
+    "step_ms has 7 entries, the bundle has 8": lambda d: d["step_ms"].pop(),
+    "per_step has 7 entries": lambda d: d["per_step"].pop(),
+    "must list the steps 0-7 in order": lambda d: d["per_step"].reverse(),
+    "final.psnr has 15 entries": lambda d: d["final"]["psnr"].pop(),
+    "another bundle": lambda d: d.update(bundle_sha256="0" * 64),
+    "target is 'coreml'": lambda d: d.update(target="coreml"),
+    "cannot read": lambda d: d.update(bundle="nowhere"),
+    "was changed": lambda d: d["files"].update({"report.safetensors": "0" * 64}),
+}
+
+
+@pytest.mark.parametrize("text", BAD_REPORTS)
+def test_a_bad_report_is_one_line(bundle: Path, text: str) -> None:
+    change = BAD_REPORTS[text]
+    edit(bundle / "report" / "report.json", change)
+    with pytest.raises(ArtifactError, match=re.escape("is not a" if text == "schema is not" else text)) as caught:
+        validate(bundle / "report")
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_files_are_refused(made: Case, bundle: Path) -> None:
+    tensors = bundle / "report" / "report.safetensors"
+    whole = tensors.read_bytes()
+    tensors.write_bytes(whole[:-8])
+    with pytest.raises(ArtifactError, match="was changed"):
+        validate(bundle / "report")
+    edit(bundle / "report" / "report.json", lambda d: d["files"].update({"report.safetensors": sha256(tensors)}))
+    with pytest.raises(ArtifactError, match="cannot read"):
+        validate(bundle / "report")
+    tensors.unlink()
+    with pytest.raises(ArtifactError, match="is missing"):
+        validate(bundle / "report")
+    (bundle / "report" / "report.json").write_text("{")
+    with pytest.raises(ArtifactError, match="not valid JSON"):
+        validate(bundle / "report")
+    with pytest.raises(ArtifactError, match="cannot read"):
+        validate(bundle / "nothing.json")
+
+
+def test_a_report_of_other_shapes_is_refused_on_writing_and_on_reading(made: Case, bundle: Path) -> None:
+    latents, outputs = run(made.artifact, made.reference)
+    with pytest.raises(ArtifactError, match="latents has shape"):
+        write_report(bundle / "report", header(bundle), latents[:-1], outputs, made.reference)
+    few = dataclasses.replace(
+        made.reference, start=made.reference.start[:5], fp32_latents=made.reference.fp32_latents[:, :5],
+        simulation_latents=made.reference.simulation_latents[:, :5], simulation_outputs=outputs[:, :5],
+        fp32_outputs_at_simulation=outputs[:, :5])
+    write_report(bundle / "report", header(bundle), latents[:, :5], outputs[:, :5], few)
+    with pytest.raises(ArtifactError, match="the bundle expects"):
+        validate(bundle / "report")
+
+
+def test_a_header_with_a_gap_is_not_written(made: Case, bundle: Path) -> None:
+    incomplete = header(bundle)
+    del incomplete["compute_unit"]
+    with pytest.raises(ArtifactError, match="compute_unit"):
+        write_report(bundle / "other", incomplete, *run(made.artifact, made.reference), made.reference)
+    assert not (bundle / "other" / "report.json").exists()
+
+
+@pytest.mark.parametrize("limits", [{}, {"fidelity": {"error": []}, "conformance": {}}])
+def test_a_bundle_without_usable_limits_is_refused(made: Case, tmp_path: Path, limits: dict[str, Any]) -> None:
+    folder = write_bundle(tmp_path, made)
+    write_run(folder, made, run(made.artifact, made.reference))
+    edit(folder / "bundle.json", lambda d: d.update(limits=limits))
+    edit(folder / "report" / "report.json", lambda d: d.update(bundle_sha256=bundle_hash(folder)))
+    with pytest.raises(ArtifactError, match="limits do not fit"):
+        validate(folder / "report")
+
+
+def test_writing_and_reading_a_report_keeps_every_bit(made: Case, bundle: Path) -> None:
+    device = run(made.artifact, made.reference)
+    report = load_report(write_run(bundle, made, device))
+    assert torch.equal(report.latents, device[0])
+    assert torch.equal(report.outputs_at_simulation, device[1])
+
+
+def test_the_page_stands_alone_and_is_the_same_each_time(good: Path, tmp_path: Path) -> None:
+    verdict = validate(good / "report")
+    text = render(verdict)
+    assert text == render(validate(good / "report"))
+    assert text.count("data:image/png;base64,") == 4
+    assert text.count("data:image/svg+xml;base64,") == 2
+    assert "http" not in re.sub(r"data:[^\"]*", "", text)
+    assert "<script" not in text
+    assert "a &lt;test&gt; device" in text  # what a report says cannot become markup
+    assert "statistics need float" in text
+    write_page(verdict, tmp_path / "out.html")
+    assert (tmp_path / "out.html").read_text() == text
+
+
+def test_the_console_names_the_failing_step(made: Case, bundle: Path) -> None:
+    write_run(bundle, made, run(made.artifact, made.reference, table=skipping(made.artifact.table, 3)))
+    stream = io.StringIO()
+    show_verdict(validate(bundle / "report"), Console(width=200, file=stream))
+    text = stream.getvalue()
+    assert "FAIL conformance" in text
+    assert "first step outside its limits: 3" in text
+    assert "verdict: FAIL" in text
