@@ -101,15 +101,11 @@ class QuantizedLayer(nn.Module):
         self.activation, self.weight_quantizer = activation, weight
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
         self.operation = operation_of(layer)
-        self._frozen: Tensor | None = None
-
-    def freeze_weight(self, frozen: bool) -> None:
-        """Compute the fake-quantized weight once (for rollouts) or in every pass (for fitting)."""
-        with torch.no_grad():
-            self._frozen = self.weight_quantizer() if frozen else None
+        self.held_weight: Tensor | None = None
+        """A fake-quantized weight computed before, to be used in every pass; None computes it in each pass."""
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
-        weight = self.weight_quantizer() if self._frozen is None else self._frozen
+        weight = self.weight_quantizer() if self.held_weight is None else self.held_weight
         return self.operation(self.activation(x), weight, self.bias)
 
 

@@ -149,8 +149,9 @@ class Fit:
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * rate
         optimizer.zero_grad(set_to_none=False)
-        loss, _ = segment_gradient(p.table, denoiser, start, first, stage.horizon, robust_loss(targets, first, stage.horizon),
-                                   stage.gradient, noise)
+        with self.network.weights_once() if stage.weights else nullcontext():
+            loss, _ = segment_gradient(p.table, denoiser, start, first, stage.horizon,
+                                       robust_loss(targets, first, stage.horizon), stage.gradient, noise)
         value = float(loss)
         self._check(value, stage, denoiser, start.latents[0] * p.table.input_scale[first], first)
         optimizer.step()

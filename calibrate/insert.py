@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -102,14 +102,33 @@ class QuantizedUNet(nn.Module):
 
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
-        """Weights are fake-quantized once for all passes inside: for rollouts and for fitting ranges alone."""
-        for layer in self.layers.values():
-            layer.freeze_weight(True)
+        """Weights are fake-quantized once for all passes inside and get no gradient: for rollouts and range fitting."""
+        with torch.no_grad():
+            self._hold([layer.weight_quantizer() for layer in self.layers.values()])
         try:
             yield
         finally:
-            for layer in self.layers.values():
-                layer.freeze_weight(False)
+            self._hold([None] * len(self.layers))
+
+    @contextmanager
+    def weights_once(self) -> Iterator[None]:
+        """Weights are fake-quantized once for all passes inside; their gradients are summed and sent on at the end.
+
+        The same gradient as quantizing in every pass, at the cost of one: a segment of n steps makes 2n passes.
+        """
+        weights = [layer.weight_quantizer() for layer in self.layers.values()]
+        held = [weight.detach().requires_grad_() for weight in weights]
+        self._hold(held)
+        try:
+            yield
+        finally:
+            self._hold([None] * len(self.layers))
+        reached = [(weight, leaf.grad) for weight, leaf in zip(weights, held, strict=True) if leaf.grad is not None]
+        torch.autograd.backward([weight for weight, _ in reached], [gradient for _, gradient in reached])
+
+    def _hold(self, weights: Sequence[Tensor | None]) -> None:
+        for layer, weight in zip(self.layers.values(), weights, strict=True):
+            layer.held_weight = weight
 
     def scale_parameters(self) -> dict[str, nn.Parameter]:
         """Activation log-scales by site."""

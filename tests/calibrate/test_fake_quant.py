@@ -66,13 +66,13 @@ def test_export_is_what_the_forward_pass_computed() -> None:
     torch.testing.assert_close(quantizer(), integers * scale.view(-1, 1, 1, 1), rtol=0, atol=1e-6)
 
 
-def test_frozen_weights_give_the_same_output() -> None:
+def test_a_held_weight_gives_the_same_output() -> None:
     layer = nn.Linear(8, 4)
     kind = weight_type(8)
     quantized = QuantizedLayer(layer, ActivationQuantizer(torch.tensor([0.02]), torch.zeros(1), KIND, StepGroupSwitch()),
                                WeightQuantizer(layer.weight, choose_weight_scale(layer.weight, kind), kind, True))
     x = torch.randn(3, 8)
     live = quantized(x)
-    quantized.freeze_weight(True)
+    quantized.held_weight = quantized.weight_quantizer().detach()
     assert torch.equal(quantized(x), live)
     assert live.requires_grad

@@ -1,0 +1,98 @@
+"""Quality tables of docs/RESULTS.md: the integer simulation against FP32 on held-out seeds of the embedded model.
+
+    python benchmarks/quality.py w8            # W8A8: what step groups add, what fitting adds, without and with guidance
+    python benchmarks/quality.py w4            # W4A8: ranges only, single-step, AccuQuant, at equal fitting time, 3 seeds
+    python benchmarks/quality.py w4 --json results.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.common import Judge, fit, prepare, recipe_of
+
+CALIBRATION_SEEDS = (0, 1, 2)
+NEAREST = {"calibrate": {"rounding": "nearest"}}
+
+
+def row(name: str, seed: int, seconds: float, figures: dict[str, float], **more: Any) -> dict[str, Any]:
+    return {"method": name, "seed": seed, **more, "fit_seconds": round(seconds, 1), **figures}
+
+
+def w8(held_out: int) -> list[dict[str, Any]]:
+    """Each combination of step groups and fitting, symmetric and affine ranges."""
+    rows = []
+    for guidance in (1.0, 2.0):
+        for step_groups, scheme in ((1, "symmetric"), (5, "symmetric"), (5, "affine")):
+            recipe = recipe_of({"quantize": {"step_groups": step_groups, "scheme": scheme}, "sampler": {"guidance": guidance}})
+            prepared = prepare(recipe)
+            judge = Judge(prepared, held_out)
+            for name, fitted in (("ranges only", False), ("fitted (default)", True)):
+                artifact, seconds = fit(prepared, recipe, iterations=fitted)
+                rows.append(row(name, 0, seconds, judge.figures(artifact), guidance=guidance, step_groups=step_groups, scheme=scheme))
+                print(rows[-1], flush=True)
+    return rows
+
+
+def w4(held_out: int) -> list[dict[str, Any]]:
+    """Three methods from the same FP32 rollouts. Single-step gets as many iterations as fill AccuQuant's fitting time."""
+    rows = []
+    four_bits = {"quantize": {"weight_bits": 4}}
+    for seed in CALIBRATION_SEEDS:
+        recipe = recipe_of(four_bits, {"run": {"seed": seed}})
+        prepared = prepare(recipe)
+        judge = Judge(prepared, held_out)
+        artifact, seconds = fit(prepared, recipe, iterations=False)
+        rows.append(row("ranges only", seed, seconds, judge.figures(artifact)))
+        artifact, multi_seconds = fit(prepared, recipe)
+        rows.append(row("AccuQuant (default)", seed, multi_seconds, judge.figures(artifact)))
+        per_iteration = seconds_per_single_step(prepared, four_bits, seed)
+        single = {"calibrate": {"warmup": round(multi_seconds / per_iteration), "iterations": 0, "group_iterations": 0}}
+        artifact, seconds = fit(prepared, recipe_of(four_bits, {"run": {"seed": seed}}, single))
+        rows.append(row("single-step", seed, seconds, judge.figures(artifact), iterations=single["calibrate"]["warmup"]))
+        for one in rows[-3:]:
+            print(one, flush=True)
+    return rows
+
+
+def seconds_per_single_step(prepared: Any, base: dict[str, Any], seed: int) -> float:
+    """Fitting seconds of one single-step iteration, the judging included, measured over a short fit."""
+    iterations = 100
+    short = {"calibrate": {"warmup": iterations, "iterations": 0, "group_iterations": 0}}
+    begin = time.perf_counter()
+    _, seconds = fit(prepared, recipe_of(base, {"run": {"seed": seed}}, short))
+    judged = min(seconds, time.perf_counter() - begin)
+    return judged / iterations
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(key for one in rows for key in one))
+    table = Table(*columns)
+    for one in rows:
+        table.add_row(*(f"{one[c]:.4g}" if isinstance(one.get(c), float) else str(one.get(c, "")) for c in columns))
+    console = Console(width=160)
+    console.print(table)
+    for name in dict.fromkeys(one["method"] for one in rows):
+        values = [one["psnr"] for one in rows if one["method"] == name]
+        if len(values) > 1:
+            console.print(f"{name}: PSNR mean {statistics.mean(values):.2f} dB, spread {min(values):.2f} - {max(values):.2f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=("w8", "w4"))
+    parser.add_argument("--held-out", type=int, default=256, help="held-out seeds")
+    parser.add_argument("--json", type=Path, help="also write the rows here")
+    arguments = parser.parse_args()
+    result = {"w8": w8, "w4": w4}[arguments.table](arguments.held_out)
+    show(result)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
