@@ -90,7 +90,7 @@ class InceptionFeatures:
 
 
 def extractor_for(images: Tensor) -> FeatureExtractor:
-    """What fits (N, C, H, W) images: the digit classifier if they are 1x28x28, else Inception. Raises ToolchainError."""
+    """The digit classifier for images of (N, 1, 28, 28), Inception for all others. Raises ToolchainError."""
     return DigitFeatures() if tuple(images.shape[1:]) == (1, 28, 28) else InceptionFeatures()
 
 

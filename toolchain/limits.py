@@ -9,7 +9,7 @@ simulation read as fake-quantized float32, in float64, with its input changed by
 layers; 3 networks of 55-102 sites, 8 and 4 weight bits, 6-20 steps, 16 seeds):
 
     size of the error, device / simulation    per step 0.91-1.05, step group 0.94-1.03, all steps 0.986-1.002
-    the same, latents of the own rollout      per step 0.91-1.06 (geometric mean over the seeds)
+    the same, latents of the own rollout      per step 0.91-1.08 (geometric mean over the seeds)
     bias / size of the error                  at most 0.066
     size of the difference / of the error     at most 1.10 (medians); sqrt(2) for independent errors of equal size
     seeds and steps without any flip          0.04-0.95 in float32 and float64, 0 with fp16 between the layers

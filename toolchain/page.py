@@ -27,7 +27,7 @@ GAIN = 8
 """The difference picture shows device - FP32 this many times larger, grey = equal."""
 
 
-def write_page(verdict: Verdict, path: Path) -> None:
+def write_page(path: Path, verdict: Verdict) -> None:
     """Write the page. Raises ToolchainError: it cannot be written."""
     if path.is_dir():
         raise ToolchainError(f"cannot write {path}: it is a folder; --html takes a file name such as out.html")
@@ -117,7 +117,7 @@ def _plot(verdict: Verdict, which: str) -> str:
         line("error_fp32", "device", color="#0b62a4", marker="o", markersize=3)
         axes.set(yscale="log", ylabel="relative error of the latents", title="Own rollout against FP32")
     else:
-        limit = float(verdict.bundle.limits["conformance"]["ratio_step"])
+        limit = float(verdict.limits["conformance"]["ratio_step"])
         low, high = ([np.nan if (v := getattr(row, n)) is None else v for row in verdict.steps]
                      for n in ("ratio_low", "ratio_high"))
         axes.axhspan(1 / limit, limit, color="#2e7d32", alpha=0.12, label="allowed")

@@ -60,6 +60,17 @@ class DeviceReport:
             raise ArtifactError(f"{self.path}: per_step must list the steps 0-{reference.calls - 1} in order; {REMEDY}")
 
 
+def first_seeds(reference: Reference, count: int) -> Reference:
+    """The reference of the first ``count`` held-out seeds, for a device that ran only those."""
+    if count >= reference.seeds:
+        return reference
+    noise = None if reference.step_noise is None else reference.step_noise[:, :count]
+    return Reference(
+        reference.start[:count], reference.conditioning.select(slice(count)), noise, reference.fp32_latents[:, :count],
+        reference.simulation_latents[:, :count], reference.simulation_outputs[:, :count],
+        reference.fp32_outputs_at_simulation[:, :count])
+
+
 def figures(latents: Tensor, reference: Reference) -> dict[str, Any]:
     """``per_step`` and ``final`` of a report, as plain JSON values; what is not finite becomes None.
 
@@ -89,6 +100,7 @@ def write_report(folder: Path, header: Mapping[str, Any], latents: Tensor, outpu
         header: target, runtime {name, version}, device, versions, compute_unit, bundle_sha256 (of bundle.json),
             bundle (folder, relative to the report), load_ms, step_ms (N), peak_memory_bytes (None if unknown).
         latents: (N+1, S, C, H, W) float32. outputs_at_simulation: (N, S, C, H, W) float32.
+        reference: of the seeds that were run (``first_seeds`` if not all).
     Raises:
         ArtifactError: a header field is missing or wrong, or the shapes are not those of the reference.
         ToolchainError: the folder cannot be written.

@@ -10,7 +10,7 @@ from dq_toolchain.toolchain.checks import Check
 from dq_toolchain.toolchain.verdict import StepFigures, Verdict
 
 
-def show_verdict(verdict: Verdict, console: Console) -> None:
+def show_verdict(console: Console, verdict: Verdict) -> None:
     """Print the verdict; failed checks are listed with their step and figures."""
     data = verdict.report.data
     console.print(f"[bold]{escape(data['target'])}[/] on {escape(data['device'])}, {escape(data['runtime']['name'])} "

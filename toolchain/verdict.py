@@ -18,8 +18,9 @@ from dq_toolchain.toolchain.checks import Check
 from dq_toolchain.toolchain.conformance import conformance, step_intervals, teacher_forced
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.fidelity import fidelity
+from dq_toolchain.toolchain.limits import limits_for
 from dq_toolchain.toolchain.reference import Reference
-from dq_toolchain.toolchain.report import REMEDY, DeviceReport, figures, load_report, median
+from dq_toolchain.toolchain.report import REMEDY, DeviceReport, figures, first_seeds, load_report, median
 
 CLAIM_TOLERANCE = 1e-3
 """Relative; runtimes sum their figures in float32 and in another order (dB are absolute, hundredths)."""
@@ -58,6 +59,7 @@ class Verdict:
     """What ``validate`` decided, with what it was decided on.
 
     Attributes:
+        reference: of the seeds that the device ran. limits: the bundle's, for that many seeds.
         claims: figures of the report that do not follow from its latents; each is a failed check.
         final: psnr and ssim, one value per seed, computed here.
         steps: one row per network call.
@@ -66,6 +68,7 @@ class Verdict:
     report: DeviceReport
     bundle: Bundle
     reference: Reference
+    limits: Mapping[str, Any]
     fidelity: tuple[Check, ...]
     conformance: tuple[Check, ...]
     claims: tuple[Check, ...]
@@ -111,7 +114,7 @@ class Verdict:
 
 
 def validate(report_path: Path, bundle_folder: Path | None = None) -> Verdict:
-    """Judge a device report.
+    """Judge a device report, of all held-out seeds or the first few.
 
     Args:
         report_path: report.json, or the folder that holds it.
@@ -128,7 +131,9 @@ def validate(report_path: Path, bundle_folder: Path | None = None) -> Verdict:
     if report.data["target"] != bundle.target:
         raise ArtifactError(f"{report.path}: target is {report.data['target']!r}, the bundle's is {bundle.target!r}; "
                             f"{REMEDY}")
-    reference = bundle.reference(folder)
+    whole = bundle.reference(folder)
+    seeds = report.latents.shape[1] if report.latents.dim() == 5 else whole.seeds
+    reference = first_seeds(whole, max(seeds, 1))
     report.check_against(reference)
     if reference.calls != bundle.table.calls:
         raise ArtifactError(f"{folder}: the reference has {reference.calls} steps, the sampler table "
@@ -137,15 +142,18 @@ def validate(report_path: Path, bundle_folder: Path | None = None) -> Verdict:
 
 
 def judge(report: DeviceReport, bundle: Bundle, reference: Reference) -> Verdict:
-    """The verdict on a report whose shapes fit. Raises ArtifactError: the bundle's limits are not usable."""
+    """The verdict on a report whose shapes fit ``reference``. Raises ArtifactError: the bundle's limits do not."""
     computed = figures(report.latents, reference)
     try:
+        limits = dict(bundle.limits)
+        if reference.seeds < len(limits["fidelity"]["simulation_psnr"]):
+            limits["fidelity"] = limits_for(reference)["fidelity"]
         return Verdict(
-            report, bundle, reference,
-            fidelity(report.latents, reference, bundle.limits["fidelity"]),
+            report, bundle, reference, limits,
+            fidelity(report.latents, reference, limits["fidelity"]),
             conformance(report.latents, report.outputs_at_simulation, reference, bundle.step_groups,
-                        bundle.limits["conformance"]),
-            check_claims(report.data, computed), computed["final"], _steps(report, bundle, reference, computed),
+                        limits["conformance"]),
+            check_claims(report.data, computed), computed["final"], _steps(report, bundle, reference, limits, computed),
         )
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ArtifactError(f"the bundle's limits do not fit its reference ({type(error).__name__} "
@@ -187,7 +195,7 @@ def _finite(value: float | Tensor) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _steps(report: DeviceReport, bundle: Bundle, reference: Reference,
+def _steps(report: DeviceReport, bundle: Bundle, reference: Reference, limits: Mapping[str, Any],
            computed: Mapping[str, Any]) -> tuple[StepFigures, ...]:
     forced = teacher_forced(report.outputs_at_simulation, reference)
     own = figures(reference.simulation_latents, reference)["per_step"]
@@ -199,7 +207,7 @@ def _steps(report: DeviceReport, bundle: Bundle, reference: Reference,
     return tuple(
         StepFigures(
             k, bundle.group_of_step[k], float(report.data["step_ms"][k]), computed["per_step"][k]["error_fp32"],
-            float(bundle.limits["fidelity"]["error"][k]), computed["per_step"][k]["error_simulation"],
+            float(limits["fidelity"]["error"][k]), computed["per_step"][k]["error_simulation"],
             float(own[k]["error_fp32"]), ratio(ratios[k].estimate), ratio(ratios[k].low), ratio(ratios[k].high),
             _finite(biases[k]), _finite(apart[k]),
         )

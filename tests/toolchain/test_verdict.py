@@ -19,7 +19,7 @@ from dq_toolchain.toolchain.bundle import bundle_hash
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.files import sha256
 from dq_toolchain.toolchain.page import render, write_page
-from dq_toolchain.toolchain.report import load_report, write_report
+from dq_toolchain.toolchain.report import first_seeds, load_report, write_report
 from dq_toolchain.toolchain.show import show_verdict
 from dq_toolchain.toolchain.verdict import validate
 from tests.toolchain.devices import CORRECT, Case, case, header, run, skipping, write_bundle, write_run, wrong_scale
@@ -86,7 +86,7 @@ def test_nan_is_a_verdict_not_a_crash(made: Case, bundle: Path) -> None:
     assert verdict.first_step == 4
     json.dumps(verdict.to_json(), allow_nan=False)
     assert "NaN" in render(verdict)
-    show_verdict(verdict, Console(quiet=True))
+    show_verdict(Console(quiet=True), verdict)
 
 
 CLAIMS: dict[str, tuple[str, int | None, Callable[[dict[str, Any]], object]]] = {
@@ -164,13 +164,28 @@ def test_a_report_of_other_shapes_is_refused_on_writing_and_on_reading(made: Cas
     latents, outputs = run(made.artifact, made.reference)
     with pytest.raises(ArtifactError, match="latents has shape"):
         write_report(bundle / "report", header(bundle), latents[:-1], outputs, made.reference)
-    few = dataclasses.replace(
-        made.reference, start=made.reference.start[:5], fp32_latents=made.reference.fp32_latents[:, :5],
-        simulation_latents=made.reference.simulation_latents[:, :5], simulation_outputs=outputs[:, :5],
-        fp32_outputs_at_simulation=outputs[:, :5])
-    write_report(bundle / "report", header(bundle), latents[:, :5], outputs[:, :5], few)
+    more = dataclasses.replace(
+        made.reference, start=_twice(made.reference.start, 0), fp32_latents=_twice(made.reference.fp32_latents),
+        simulation_latents=_twice(latents), simulation_outputs=_twice(outputs),
+        fp32_outputs_at_simulation=_twice(outputs))
+    write_report(bundle / "report", header(bundle), _twice(latents), _twice(outputs), more)
     with pytest.raises(ArtifactError, match="the bundle expects"):
         validate(bundle / "report")
+
+
+def _twice(x: torch.Tensor, axis: int = 1) -> torch.Tensor:
+    return torch.cat([x, x], axis)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_a_device_may_run_the_first_few_seeds(made: Case, bundle: Path, seeds: int) -> None:
+    few = first_seeds(made.reference, seeds)
+    write_report(bundle / "report", header(bundle), *run(made.artifact, few, mode="fake_quantize"), few)
+    verdict = validate(bundle / "report")
+    assert verdict.passed, verdict.to_json()
+    skips = run(made.artifact, few, table=skipping(made.artifact.table, 3))
+    write_report(bundle / "report", header(bundle), *skips, few)
+    assert validate(bundle / "report").first_step == 3
 
 
 def test_a_header_with_a_gap_is_not_written(made: Case, bundle: Path) -> None:
@@ -208,14 +223,14 @@ def test_the_page_stands_alone_and_is_the_same_each_time(good: Path, tmp_path: P
     assert "<script" not in text
     assert "a &lt;test&gt; device" in text  # what a report says cannot become markup
     assert "statistics need float" in text
-    write_page(verdict, tmp_path / "out.html")
+    write_page(tmp_path / "out.html", verdict)
     assert (tmp_path / "out.html").read_text() == text
 
 
 def test_the_console_names_the_failing_step(made: Case, bundle: Path) -> None:
     write_run(bundle, made, run(made.artifact, made.reference, table=skipping(made.artifact.table, 3)))
     stream = io.StringIO()
-    show_verdict(validate(bundle / "report"), Console(width=200, file=stream))
+    show_verdict(Console(width=200, file=stream), validate(bundle / "report"))
     text = stream.getvalue()
     assert "FAIL conformance" in text
     assert "first step outside its limits: 3" in text
