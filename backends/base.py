@@ -1,0 +1,64 @@
+"""What a target is to the rest of the project: three functions in a module named after it.
+
+``backends.load(name)`` returns such a module; the command line calls nothing else of a backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.bundle import Bundle
+
+Form = Literal["sentinel", "static"]
+Say = Callable[[str], None]
+"""One line about what is going on; where it goes is the caller's business."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to lower.
+
+    Attributes:
+        form: "sentinel" is one method whose activation ranges are an input; "static" is one method per step group.
+    """
+
+    form: Form = "sentinel"
+
+
+@dataclass(frozen=True)
+class TargetInfo:
+    """What ``dq-toolchain targets`` prints.
+
+    Attributes:
+        library: distribution the backend needs. version: the installed one, None if it is missing.
+        install: what to type to get it.
+        schemes, weight_bits, activation_bits: what the target can hold.
+        verified: where its files were executed and compared.
+    """
+
+    name: str
+    library: str
+    version: str | None
+    install: str
+    schemes: tuple[str, ...]
+    weight_bits: tuple[int, ...]
+    activation_bits: tuple[int, ...]
+    verified: str
+
+
+class Backend(Protocol):
+    """A backend module. Importing it must not import the vendor's library."""
+
+    def describe(self) -> TargetInfo:
+        """Facts about the target, without importing its library."""
+
+    def lower(self, artifact: Artifact, artifact_folder: Path, out: Path, options: ExportOptions, progress: Say) -> Bundle:
+        """Write the bundle folder, bundle.json last. Raises BackendError: the target cannot hold the artifact."""
+
+    def run(self, bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threads: int | None,
+            progress: Callable[[int, int], None]) -> Path:
+        """Execute the bundle's sampler and write the device report; returns the path of report.json."""

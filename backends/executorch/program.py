@@ -1,0 +1,128 @@
+"""From a UNet with integer layers to the bytes of a .pte: wrap, export with torch, lower with XNNPACK.
+
+The bytes are only a claim until audit.py has read them back and device.py has executed them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.backends.executorch.layers import Geometry, LayerFactory, RangesInput
+from dq_toolchain.backends.executorch.quiet import quiet
+from dq_toolchain.backends.executorch.vendor import lowering
+from dq_toolchain.toolchain.bundle import Port
+from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.sites import weighted_layers
+
+DTYPES = {torch.float32: "float32", torch.int64: "int64"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the network, batch 1.
+
+    Attributes:
+        sample: (1, C, H, W) float32. timestep: (1,) float32.
+        conditioning: keyword tensors of the UNet, first axis 1, in the order of the program's inputs.
+    """
+
+    sample: Tensor
+    timestep: Tensor
+    conditioning: Mapping[str, Tensor]
+
+    def arguments(self, ranges: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Positional inputs of a program; ``ranges`` (1, 2L) last, if the program takes it."""
+        tail = () if ranges is None else (ranges,)
+        return (self.sample, self.timestep, *self.conditioning.values(), *tail)
+
+    def ports(self, ranges: Tensor | None = None) -> tuple[Port, ...]:
+        """Names, dtypes and shapes of ``arguments``."""
+        names = ("sample", "timestep", *self.conditioning, *(() if ranges is None else ("ranges",)))
+        return tuple(Port(name, _dtype(name, tensor), tuple(tensor.shape))
+                     for name, tensor in zip(names, self.arguments(ranges), strict=True))
+
+
+def _dtype(name: str, tensor: Tensor) -> str:
+    if tensor.dtype not in DTYPES:
+        raise BackendError(f"conditioning {name!r} has dtype {tensor.dtype}, target 'executorch' takes float32 and int64; "
+                           "calibrate again with that dtype")
+    return DTYPES[tensor.dtype]
+
+
+class _Program(nn.Module):
+    """A UNet as a function of positional tensors."""
+
+    def __init__(self, unet: nn.Module, keywords: Sequence[str], ranges: RangesInput | None) -> None:
+        super().__init__()
+        self.unet, self.keywords, self.ranges = unet, tuple(keywords), ranges
+
+    def forward(self, sample: Tensor, timestep: Tensor, *rest: Tensor) -> Tensor:
+        if self.ranges is not None:
+            self.ranges.current, rest = rest[-1], rest[:-1]
+        out: Tensor = self.unet(sample, timestep, **dict(zip(self.keywords, rest, strict=True)), return_dict=False)[0]
+        return out
+
+
+@torch.no_grad()
+def input_shapes(unet: nn.Module, call: Call) -> dict[str, tuple[int, ...]]:
+    """Shape of the input of every Conv2d and Linear, by layer name, found by running the network once."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    handles = []
+    for name, layer in weighted_layers(unet):
+
+        def look(_layer: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            if shapes.setdefault(name, tuple(inputs[0].shape)) != tuple(inputs[0].shape):
+                raise BackendError(f"{name} is called twice with different shapes, which the sentinel form cannot hold; "
+                                   "use a UNet that calls each layer once")
+
+        handles.append(layer.register_forward_pre_hook(look))
+    try:
+        unet(call.sample, call.timestep, **call.conditioning, return_dict=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def with_integer_layers(unet: nn.Module, call: Call, factory: LayerFactory) -> nn.Module:
+    """Replace every Conv2d and Linear, in place, by what ``factory`` makes of it; float weights are dropped."""
+    shapes = input_shapes(unet, call)
+    for name, layer in list(weighted_layers(unet)):
+        if name not in shapes:
+            raise BackendError(f"{name} is never called by the UNet, so nothing is known of its input; "
+                               "use a UNet without unused layers")
+        parent, _, child = name.rpartition(".")
+        setattr(unet.get_submodule(parent), child, factory(name, layer, Geometry.of(layer, shapes[name])))
+    return unet
+
+
+def export(unet: nn.Module, call: Call, ranges: Tensor | None = None,
+           port: RangesInput | None = None) -> torch.export.ExportedProgram:
+    """torch.export of one method. ``ranges`` (1, 2L) is an example of the input that ``port`` hands to the layers."""
+    with torch.no_grad(), quiet():
+        program = _Program(unet, tuple(call.conditioning), port).eval()
+        return torch.export.export(program, call.arguments(ranges), strict=False)
+
+
+def lower_methods(methods: Mapping[str, torch.export.ExportedProgram]) -> bytes:
+    """The .pte of one or more exported methods; constants are shared between them.
+
+    Raises:
+        BackendError: executorch refuses the program.
+    """
+    tools = lowering()
+    try:
+        with quiet():
+            edge = tools.to_edge_transform_and_lower(
+                dict(methods), partitioner={name: [tools.XnnpackPartitioner()] for name in methods},
+                compile_config=tools.EdgeCompileConfig(_check_ir_validity=False))
+            buffer = edge.to_executorch().buffer
+    except (RuntimeError, AssertionError, KeyError, NotImplementedError, ValueError, TypeError) as error:
+        text = " ".join(str(error).split())
+        raise BackendError(f"executorch cannot lower this network: {type(error).__name__} {text[:300]}; "
+                           "report it with the model's config.json") from error
+    return bytes(buffer)

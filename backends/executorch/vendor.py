@@ -1,0 +1,66 @@
+"""The only place that imports executorch: lazily, quietly, and once.
+
+Importing this module imports nothing of the vendor; each function does when it is called.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from dq_toolchain.backends.executorch.quiet import quiet
+from dq_toolchain.toolchain.errors import BackendError
+
+INSTALL = "pip install 'dq-toolchain[executorch]'"
+LIBRARY = "executorch"
+
+
+def _module(name: str) -> Any:
+    try:
+        with quiet():
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise BackendError(f"target 'executorch' needs {LIBRARY}, which does not import ({' '.join(str(error).split())}); "
+                           f"install it with: {INSTALL}") from error
+
+
+@functools.cache
+def decomposed() -> Any:
+    """The namespace of quantize/dequantize operators that lowering recognises."""
+    _module("torch.ao.quantization.fx._decomposed")  # registers them
+    return torch.ops.quantized_decomposed
+
+
+@functools.cache
+def lowering() -> SimpleNamespace:
+    """to_edge_transform_and_lower, EdgeCompileConfig, XnnpackPartitioner."""
+    exir = _module("executorch.exir")
+    partitioner = _module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+    decomposed()
+    return SimpleNamespace(
+        to_edge_transform_and_lower=exir.to_edge_transform_and_lower, EdgeCompileConfig=exir.EdgeCompileConfig,
+        XnnpackPartitioner=partitioner.XnnpackPartitioner)
+
+
+@functools.cache
+def serialization() -> SimpleNamespace:
+    """deserialize_pte_binary, XNNHeader, and the text of XNNPACK's flatbuffer schema."""
+    program = _module("executorch.exir._serialize._program")
+    graph = _module("executorch.backends.xnnpack.serialization.xnnpack_graph_serialize")
+    return SimpleNamespace(deserialize_pte_binary=program.deserialize_pte_binary, XNNHeader=graph.XNNHeader,
+                           xnnpack_schema=graph._get_schema_bytes().decode())
+
+
+@functools.cache
+def runtime() -> Any:
+    """The Runtime singleton of executorch.runtime."""
+    return _module("executorch.runtime").Runtime.get()
+
+
+def set_threads(count: int) -> None:
+    """Threads of XNNPACK's pool, process-wide; only safe while no program runs."""
+    _module("executorch.extension.pybindings._portable_lib")._unsafe_reset_threadpool(count)
