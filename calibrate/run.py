@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from dq_toolchain.calibrate.checkpoint import CheckpointFile, fingerprint
 from dq_toolchain.calibrate.diagnose import require_signal
@@ -25,9 +26,9 @@ from dq_toolchain.calibrate.stages import plan
 from dq_toolchain.calibrate.targets import Targets, observe
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.denoiser import Denoiser
-from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.files import write_bytes
-from dq_toolchain.toolchain.models import Model, load_model
+from dq_toolchain.toolchain.models import REFUSALS, Model, load_model
 from dq_toolchain.toolchain.probe import load_scheduler, probe
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.qparams import activation_type, weight_type
@@ -69,8 +70,16 @@ def setup(recipe: Recipe) -> Setup:
     step_groups = even_step_groups(table.calls, recipe.quantize.step_groups)
     samples = draw(model.unet, table, recipe, calibration_seeds(recipe.run.seed, recipe.calibrate.samples))
     probe_sample = samples.select(slice(0, 1))
-    prepared = prepare(model.unet, recipe.quantize, lambda unet: Denoiser(
-        unet, table, probe_sample.conditioning, recipe.sampler.guidance)(probe_sample.start * table.input_scale[0], 0))
+
+    def run_once(unet: nn.Module) -> None:
+        network = Denoiser(unet, table, probe_sample.conditioning, recipe.sampler.guidance)
+        try:
+            network(probe_sample.start * table.input_scale[0], 0)
+        except REFUSALS as error:
+            raise ModelError(f"the UNet cannot be called with a latent of shape {tuple(probe_sample.start.shape)}: "
+                             f"{' '.join(str(error).split())}; check {model.folder / 'unet' / 'config.json'}") from error
+
+    prepared = prepare(model.unet, recipe.quantize, run_once)
     prepared.unet.to(device)
     return Setup(model, table, step_groups, prepared, samples, device)
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.toolchain.errors import ArtifactError
-from dq_toolchain.toolchain.files import check_hashes, read_json, read_tensors, sha256, write_json, write_tensors
+from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
+from dq_toolchain.toolchain.files import check_hashes, check_seal, read_json, read_tensors, seal, sha256, write_json, write_tensors
 from dq_toolchain.toolchain.models import build_unet
 from dq_toolchain.toolchain.qparams import activation_type, fp16_exact, weight_type
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
@@ -110,7 +110,7 @@ class Artifact:
         write_tensors(folder / TENSOR_FILES[1], {"scale": self.scale, "zero_point": self.zero_point})
         write_tensors(folder / TENSOR_FILES[2], self.float_parameters)
         reference.save(folder / REFERENCE)
-        write_json(folder / JSON, {
+        write_json(folder / JSON, seal({
             "schema": SCHEMA, "schema_version": VERSION,
             "model_id": self.model_id, "weight_hash": self.weight_hash,
             "config": dict(self.config), "scheduler_config": dict(self.scheduler_config),
@@ -121,7 +121,7 @@ class Artifact:
             "float_operations": [[op.layer, op.kind, op.reason] for op in self.float_operations],
             "record": dict(self.record),
             "files": {name: sha256(folder / name) for name in (*TENSOR_FILES, REFERENCE)},
-        })
+        }))
 
     @classmethod
     def load(cls, folder: Path) -> Artifact:
@@ -131,6 +131,7 @@ class Artifact:
             ArtifactError: missing, damaged, edited or of another schema version; the text names the file.
         """
         data = read_json(folder / JSON, SCHEMA, VERSION, REMEDY)
+        check_seal(folder / JSON, data, REMEDY)
         try:
             check_hashes(folder, data["files"], REMEDY)
             weights, activations, floats = (read_tensors(folder / name, REMEDY) for name in TENSOR_FILES)
@@ -145,7 +146,7 @@ class Artifact:
                 {n: LayerWeights(weights[f"{n}.weight_q"], weights[f"{n}.weight_scale"]) for n in names},
                 activations["scale"], activations["zero_point"], floats, data["record"],
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, SamplerError) as error:
             raise ArtifactError(f"{folder / JSON} is damaged: {type(error).__name__} {error}; {REMEDY}") from error
         artifact.check(folder)
         return artifact

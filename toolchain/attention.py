@@ -11,6 +11,8 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
+from dq_toolchain.toolchain.errors import ModelError
+
 Product = Callable[[Attention, str, Tensor, Tensor], Tensor]
 """(attention, "scores" | "values", left (B*heads, T, a), right (B*heads, a, U)) -> left @ right."""
 
@@ -27,8 +29,10 @@ class ProductAttnProcessor:
 
     def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
                  attention_mask: Tensor | None = None, temb: Tensor | None = None) -> Tensor:
-        if attention_mask is not None or attn.spatial_norm is not None:
-            raise NotImplementedError("attention masks and spatial norms are not part of a UNet's sampling call")
+        extras = (attention_mask, attn.spatial_norm, attn.norm_q, attn.norm_k, attn.added_kv_proj_dim)
+        if any(extra is not None for extra in extras):
+            raise ModelError("this UNet's attention has a mask, a norm of queries and keys, a spatial norm or added key and value "
+                             'projections, which have no integer form here; set [quantize] attention = "float"')
         residual, shape = hidden_states, hidden_states.shape
         x = hidden_states.flatten(2).transpose(1, 2) if len(shape) == 4 else hidden_states
         if attn.group_norm is not None:

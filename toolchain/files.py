@@ -57,7 +57,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write JSON whole or not at all; NaN and infinity are refused. Raises ToolchainError."""
-    write_bytes(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
+    try:
+        text = json.dumps(data, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise ToolchainError(f"cannot write {path}: a figure is NaN or infinite, which JSON does not hold; nothing was "
+                             "written") from error
+    write_bytes(path, f"{text}\n".encode())
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -115,3 +120,22 @@ def check_hashes(folder: Path, expected: Mapping[str, str], remedy: str) -> None
             raise ArtifactError(f"{path} is missing; {remedy}")
         if sha256(path) != digest:
             raise ArtifactError(f"{path} was changed after it was written (sha256 differs from the one recorded); {remedy}")
+
+
+SEAL = "content_sha256"
+
+
+def _content_hash(data: Mapping[str, Any]) -> str:
+    content = {name: value for name, value in data.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def seal(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object with its own hash, so that an edit is seen (by mistake, not by malice) whatever it changes."""
+    return {**data, SEAL: _content_hash(data)}
+
+
+def check_seal(path: Path, data: Mapping[str, Any], remedy: str) -> None:
+    """Raise ArtifactError unless the object read from ``path`` is what ``seal`` hashed."""
+    if data.get(SEAL) != _content_hash(data):
+        raise ArtifactError(f"{path} was changed after it was written ({SEAL} differs from its content); {remedy}")

@@ -22,6 +22,8 @@ from dq_toolchain.toolchain.files import sha256
 
 EMBEDDED = Path(__file__).parent / "digits"
 ARCHITECTURES = ("UNet2DModel", "UNet2DConditionModel")
+REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What diffusers and torch raise on building or calling a UNet whose config or input does not make sense."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,12 @@ def build_unet(config: Mapping[str, Any]) -> nn.Module:
     """
     name = config.get("_class_name")
     if name not in ARCHITECTURES:
-        raise ModelError(f"unet/config.json: _class_name is {name!r}, allowed are {' and '.join(ARCHITECTURES)}")
+        raise ModelError(f"unet/config.json: _class_name is {name!r}, allowed are {' and '.join(ARCHITECTURES)}; "
+                         "other networks are not supported")
     try:
         unet: nn.Module = getattr(diffusers, name).from_config(dict(config))
-    except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
-        raise ModelError(f"unet/config.json is not a valid {name} config: {' '.join(str(error).split())}") from error
+    except REFUSALS as error:
+        raise ModelError(f"unet/config.json is not a valid {name} config: {' '.join(str(error).split())}; correct it") from error
     return unet.eval().requires_grad_(False)
 
 
@@ -59,9 +62,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ModelError(f"cannot read {path}: {error.strerror}; --model takes a diffusers folder with unet/ and "
                          "scheduler/") from error
     except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}") from error
+        raise ModelError(f"{path} is not valid JSON: {error}; restore the file that diffusers saved") from error
     if not isinstance(data, dict):
-        raise ModelError(f"{path} holds a {type(data).__name__}, expected a JSON object")
+        raise ModelError(f"{path} holds a {type(data).__name__}, expected a JSON object; restore the file that "
+                         "diffusers saved")
     return data
 
 
@@ -82,14 +86,16 @@ def load_model(folder: Path | None = None) -> Model:
     try:
         state = load_file(weights)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot read {weights}: {' '.join(str(error).split())}; only safetensors are read") from error
+        raise ModelError(f"cannot read {weights}: {' '.join(str(error).split())}; only safetensors are read, save the model "
+                         "with save_pretrained(safe_serialization=True)") from error
     expected = unet.state_dict()
     wrong = sorted(set(state) ^ set(expected)) or sorted(n for n in state if state[n].shape != expected[n].shape)
     if wrong:
-        raise ModelError(f"{weights} does not fit unet/config.json: {len(wrong)} tensors differ, first {wrong[0]!r}")
+        raise ModelError(f"{weights} does not fit unet/config.json: {len(wrong)} tensors are missing, unknown or of another shape, "
+                         f"first {wrong[0]!r}; take both from one model")
     unet.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()})
     bad = [name for name, tensor in unet.state_dict().items() if not torch.isfinite(tensor).all()]
     if bad:
-        raise ModelError(f"{weights}: {bad[0]!r} holds NaN or infinity")
+        raise ModelError(f"{weights}: {bad[0]!r} holds NaN or infinity, allowed are finite weights; take another checkpoint")
     identity = "digits (embedded)" if folder == EMBEDDED else folder.resolve().name
     return Model(identity, sha256(weights), config, scheduler_config, unet, folder)

@@ -24,73 +24,73 @@ class Section(BaseModel):
 class ModelSection(Section):
     """[model]"""
 
-    path: Path | None = Field(None, description="diffusers folder with unet/ and scheduler/; default: the embedded digits model")
+    path: Path | None = Field(default=None, description="diffusers folder with unet/ and scheduler/; default: the embedded digits model")
 
 
 class SamplerSection(Section):
     """[sampler]"""
 
-    steps: int = Field(20, ge=1, le=1000, description="denoising steps")
-    eta: float = Field(0.0, ge=0, le=1, description="DDIM's noise share; 0 is deterministic")
-    guidance: float = Field(1.0, ge=0, le=50, description="classifier-free guidance scale; 1 is none")
+    steps: int = Field(default=20, ge=1, le=1000, description="denoising steps")
+    eta: float = Field(default=0.0, ge=0, le=1, description="DDIM's noise share; 0 is deterministic")
+    guidance: float = Field(default=1.0, ge=0, le=50, description="classifier-free guidance scale; 1 is none")
 
 
 class ConditioningSection(Section):
     """[conditioning]"""
 
-    file: Path | None = Field(None, description="safetensors with cond.NAME and uncond.NAME, one row per prompt")
-    null_label: int | None = Field(None, ge=0, description='class label that means "no class", for guidance')
+    file: Path | None = Field(default=None, description="safetensors with cond.NAME and uncond.NAME, one row per prompt")
+    null_label: int | None = Field(default=None, ge=0, description='class label that means "no class", for guidance')
 
 
 class QuantizeSection(Section):
     """[quantize]"""
 
-    weight_bits: int = Field(8, ge=2, le=8, description="bits of all weights but the edges")
-    edge_bits: int = Field(8, ge=2, le=8, description="bits of the first and last convolution's weights")
-    activation_bits: int = Field(8, ge=2, le=8, description="bits of activations")
-    scheme: Literal["symmetric", "affine"] = Field("symmetric", description="symmetric: zero_point 0 (every target)")
-    attention: Literal["float", "int8"] = Field("float", description="operands of the attention products")
-    split: bool = Field(True, description="separate ranges for the halves of a skip concatenation")
-    step_groups: int = Field(5, ge=1, le=1000, description="step groups, each with its own activation parameters")
+    weight_bits: int = Field(default=8, ge=2, le=8, description="bits of all weights but the edges")
+    edge_bits: int = Field(default=8, ge=2, le=8, description="bits of the first and last convolution's weights")
+    activation_bits: int = Field(default=8, ge=2, le=8, description="bits of activations")
+    scheme: Literal["symmetric", "affine"] = Field(default="symmetric", description="symmetric: zero_point 0 (every target)")
+    attention: Literal["float", "int8"] = Field(default="float", description="operands of the attention products")
+    split: bool = Field(default=True, description="separate ranges for the halves of a skip concatenation")
+    step_groups: int = Field(default=5, ge=1, le=1000, description="step groups, each with its own activation parameters")
 
 
 class CalibrateSection(Section):
     """[calibrate]"""
 
-    samples: int = Field(128, ge=2, le=100_000, description="FP32 trajectories to fit on")
-    batch: int = Field(16, ge=1, le=1024, description="trajectories per iteration")
-    ranges: Literal["mse", "minmax", "percentile"] = Field("mse", description="how ranges start")
-    percentile: float = Field(99.99, gt=50, le=100, description="share of values kept, for ranges = percentile")
-    rounding: Literal["learned", "nearest"] = Field("learned", description="weight rounding")
-    warmup: int = Field(200, ge=0, description="single-step iterations before the multi-step ones")
-    iterations: int = Field(150, ge=0, description="multi-step iterations on weights and ranges, over all step groups")
-    horizon: int = Field(4, ge=1, le=1000, description="denoising steps simulated per multi-step iteration")
-    gradient: Literal["adjoint", "surrogate", "full"] = Field("adjoint", description="how the multi-step error is differentiated")
-    start: Literal["fp32", "inherited"] = Field("fp32", description="start latents of a multi-step iteration")
-    group_iterations: int = Field(10, ge=0, description="final iterations on the ranges of each step group in turn")
-    scale_lr: float = Field(2e-3, gt=0, le=1, description="learning rate of the logarithm of scales")
-    rounding_lr: float = Field(1e-2, gt=0, le=1, description="learning rate of rounding offsets")
+    samples: int = Field(default=128, ge=2, le=100_000, description="FP32 trajectories to fit on")
+    batch: int = Field(default=16, ge=1, le=1024, description="trajectories per iteration")
+    ranges: Literal["mse", "minmax", "percentile"] = Field(default="mse", description="how ranges start")
+    percentile: float = Field(default=99.99, gt=50, le=100, description="share of values kept, for ranges = percentile")
+    rounding: Literal["learned", "nearest"] = Field(default="learned", description="weight rounding")
+    warmup: int = Field(default=200, ge=0, description="single-step iterations before the multi-step ones")
+    iterations: int = Field(default=150, ge=0, description="multi-step iterations on weights and ranges, over all step groups")
+    horizon: int = Field(default=4, ge=1, le=1000, description="denoising steps simulated per multi-step iteration")
+    gradient: Literal["adjoint", "surrogate", "full"] = Field(default="adjoint", description="how the multi-step error is differentiated")
+    start: Literal["fp32", "inherited"] = Field(default="fp32", description="start latents of a multi-step iteration")
+    group_iterations: int = Field(default=10, ge=0, description="final iterations on the ranges of each step group in turn")
+    scale_lr: float = Field(default=2e-3, gt=0, le=1, description="learning rate of the logarithm of scales")
+    rounding_lr: float = Field(default=1e-2, gt=0, le=1, description="learning rate of rounding offsets")
 
 
 class ReferenceSection(Section):
     """[reference]"""
 
-    seeds: int = Field(16, ge=2, le=4096, description="held-out seeds kept for validation")
+    seeds: int = Field(default=16, ge=2, le=4096, description="held-out seeds kept for validation")
 
 
 class ExportSection(Section):
     """[export]"""
 
-    target: str = Field("executorch", description="what `dq-toolchain targets` lists")
-    form: Literal["sentinel", "static"] = Field("sentinel", description="ExecuTorch: one method and ranges as input, or one method per step group")
+    target: str = Field(default="executorch", description="what `dq-toolchain targets` lists")
+    form: Literal["sentinel", "static"] = Field(default="sentinel", description="ExecuTorch: one method and ranges as input, or one method per step group")
 
 
 class RunSection(Section):
     """[run]"""
 
-    out: Path = Field(Path("dq-out"), description="output folder")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of the calibration samples")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to calibrate")
+    out: Path = Field(default=Path("dq-out"), description="output folder")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="seed of the calibration samples")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to calibrate")
 
 
 class Recipe(Section):

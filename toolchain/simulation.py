@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.attention import ProductAttnProcessor
+from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.qparams import IntegerType, activation_type, dequantize, quantize
 from dq_toolchain.toolchain.sites import attention_layers, weighted_layers
 
@@ -59,10 +60,15 @@ class ActivationTable(nn.Module):
         return float(torch.maximum(low, high).max())
 
 
-def accumulator_dtype(bound: float) -> torch.dtype:
-    """The float type in which integer sums of magnitude <= bound are exact; int32 itself must hold them."""
+def accumulator_dtype(bound: float, layer: str) -> torch.dtype:
+    """The float type in which integer sums of magnitude <= bound are exact; int32 itself must hold them.
+
+    Raises:
+        ArtifactError: it cannot; the text names the layer.
+    """
     if bound >= 2**31:
-        raise OverflowError(f"a sum may reach {bound:.3g}, which does not fit int32")
+        raise ArtifactError(f"sums of {layer} may reach {bound:.3g}, int32 holds less than 2.15e+09; use fewer weight or "
+                            "activation bits")
     return torch.float32 if bound <= 2**24 else torch.float64
 
 
@@ -74,11 +80,11 @@ class SimulatedLayer(nn.Module):
     bias: Tensor | None
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, weight_q: Tensor, weight_scale: Tensor, table: ActivationTable,
-                 mode: Mode) -> None:
+                 mode: Mode, name: str = "the layer") -> None:
         super().__init__()
         self.table, self.mode = table, mode
         bound = float(weight_q.to(torch.float64).abs().flatten(1).sum(1).max()) * table.largest
-        self.accumulator = accumulator_dtype(bound)
+        self.accumulator = accumulator_dtype(bound, name)
         self.register_buffer("weight_q", weight_q)
         self.register_buffer("weight_scale", weight_scale.view(-1, *[1] * (weight_q.dim() - 1)))
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
@@ -115,7 +121,7 @@ def _attention_product(mode: Mode) -> Callable[[Attention, str, Tensor, Tensor],
         if mode == "fake_quantize":
             return torch.bmm(first.fake(left), second.fake(right))
         (a, scale_a), (b, scale_b) = first.integers(left), second.integers(right)
-        dtype = accumulator_dtype(first.largest * second.largest * left.shape[-1])
+        dtype = accumulator_dtype(first.largest * second.largest * left.shape[-1], f"an attention product ({which})")
         return torch.bmm(a.to(dtype), b.to(dtype)).to(torch.float32) * (scale_a * scale_b)
 
     return product
@@ -134,7 +140,7 @@ class SimulatedUNet(nn.Module):
         }
         for name, layer in list(weighted_layers(unet)):
             weights = artifact.layers[name]
-            simulated = SimulatedLayer(layer, weights.weight_q, weights.weight_scale, tables[f"{name}:input"], mode)
+            simulated = SimulatedLayer(layer, weights.weight_q, weights.weight_scale, tables[f"{name}:input"], mode, name)
             parent, _, child = name.rpartition(".")
             setattr(unet.get_submodule(parent), child, simulated)
         processor = ProductAttnProcessor(_attention_product(mode))
