@@ -5,7 +5,7 @@ Self-contained: architecture, sampler, integers and float leftovers; neither the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
-from dq_toolchain.toolchain.files import check_hashes, check_seal, read_json, read_tensors, seal, sha256, write_json, write_tensors
-from dq_toolchain.toolchain.models import build_unet
+from dq_toolchain.toolchain.errors import ArtifactError, ModelError, SamplerError
+from dq_toolchain.toolchain.files import (
+    check_hashes,
+    check_seal,
+    read_json,
+    read_tensors,
+    seal,
+    sha256,
+    write_json,
+    write_tensors,
+)
+from dq_toolchain.toolchain.models import REFUSALS, build_unet
 from dq_toolchain.toolchain.qparams import activation_type, fp16_exact, weight_type
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
@@ -87,15 +96,16 @@ class Artifact:
 
     def build_float_unet(self) -> nn.Module:
         """The UNet with dequantized weights and splits applied: float32, eval, gradients off."""
-        unet = build_unet(self.config)
-        split_concat_inputs(unet, self.splits)
+        unet = self._architecture()
         state = dict(self.float_parameters)
         state |= {f"{name}.weight": layer.dequantized() for name, layer in self.layers.items()}
-        missing = sorted(set(unet.state_dict()) ^ set(state))
-        if missing:
-            raise ArtifactError(f"the artifact does not fit its architecture: {missing[0]!r}; {REMEDY}")
         unet.load_state_dict(state)
         return unet.eval().requires_grad_(False)
+
+    def _architecture(self) -> nn.Module:
+        unet = build_unet(self.config)
+        split_concat_inputs(unet, self.splits)
+        return unet
 
     def save(self, folder: Path, reference: Reference) -> None:
         """Write the whole folder; ``calibration.json`` last, so that a partial folder never loads.
@@ -156,25 +166,50 @@ class Artifact:
         def refuse(text: str) -> ArtifactError:
             return ArtifactError(f"{folder}: {text}; {REMEDY}")
 
-        check_step_groups(self.step_groups, self.table.calls)
+        check_step_groups(self.step_groups, self.table.calls, f"{folder / JSON}: step groups")
+        self._check_parameters(refuse)
         shape = (len(self.step_groups), len(self.sites))
         if tuple(self.scale.shape) != shape or tuple(self.zero_point.shape) != shape:
             raise refuse(f"activation parameters have shape {tuple(self.scale.shape)}, expected {shape}")
+        if {site.layer for site in self.sites if site.weight_bits is not None} != set(self.layers):
+            raise refuse("sites and integer weights are not those of the same layers")
         for index, site in enumerate(self.sites):
+            fault = site.fault()
+            if fault is not None:
+                raise refuse(f"site {site.name}: {fault}")
             kind = activation_type(site.bits)
-            scale, zero_point = self.scale[:, index], self.zero_point[:, index]
-            if not torch.equal(scale, fp16_exact(scale)):
-                raise refuse(f"scale at site {site.name} is not fp16-exact or below 6.1e-5")
+            zero_point = self.zero_point[:, index]
+            if not _is_scale(self.scale[:, index]):
+                raise refuse(f"scale at site {site.name} is not fp16-exact, infinite or below 6.1e-5")
             if zero_point.min() < kind.qmin or zero_point.max() > kind.qmax:
                 raise refuse(f"zero_point at site {site.name} is outside {kind.qmin}..{kind.qmax}")
             if site.weight_bits is not None:
-                if site.layer not in self.layers:
-                    raise refuse(f"no integer weights for {site.layer}")
-                weight, allowed = self.layers[site.layer], weight_type(site.weight_bits)
-                if weight.weight_q.dtype != torch.int8 or weight.weight_q.amin() < allowed.qmin or weight.weight_q.amax() > allowed.qmax:
-                    raise refuse(f"weights of {site.layer} are outside {allowed.qmin}..{allowed.qmax}")
-                if not torch.equal(weight.weight_scale, fp16_exact(weight.weight_scale)):
-                    raise refuse(f"a weight scale of {site.layer} is not fp16-exact or below 6.1e-5")
+                weight, allowed = self.layers[site.layer].weight_q, weight_type(site.weight_bits)
+                if weight.dtype != torch.int8 or weight.amin() < allowed.qmin or weight.amax() > allowed.qmax:
+                    raise refuse(f"weights of {site.layer} are not int8 or outside {allowed.qmin}..{allowed.qmax}")
+                if not _is_scale(self.layers[site.layer].weight_scale):
+                    raise refuse(f"a weight scale of {site.layer} is not fp16-exact, infinite or below 6.1e-5")
+
+    def _check_parameters(self, refuse: Callable[[str], ArtifactError]) -> None:
+        """Every parameter of the architecture is there once, in its shape, and finite."""
+        try:
+            with torch.device("meta"):  # shapes only
+                expected = {name: tensor.shape for name, tensor in self._architecture().state_dict().items()}
+        except (ModelError, *REFUSALS) as error:
+            raise refuse(f"the architecture cannot be built: {' '.join(str(error).split())}") from error
+        found = {name: tensor.shape for name, tensor in self.float_parameters.items()}
+        found |= {f"{name}.weight": layer.weight_q.shape for name, layer in self.layers.items()}
+        wrong = [name for name in sorted(set(expected) | set(found)) if expected.get(name) != found.get(name)]
+        wrong += [name for name, layer in self.layers.items() if layer.weight_scale.shape != layer.weight_q.shape[:1]]
+        if wrong:
+            raise refuse(f"{wrong[0]!r} is missing, unknown or of another shape than in the architecture")
+        bad = [name for name, tensor in self.float_parameters.items() if not torch.isfinite(tensor).all()]
+        if bad:
+            raise refuse(f"{bad[0]!r} holds NaN or infinity")
+
+
+def _is_scale(scale: Tensor) -> bool:
+    return bool(torch.isfinite(scale).all()) and torch.equal(scale, fp16_exact(scale))
 
 
 def load_reference(folder: Path) -> Reference:

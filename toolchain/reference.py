@@ -78,11 +78,16 @@ class Reference:
             "fp32_latents": (calls + 1, *shape), "simulation_latents": (calls + 1, *shape),
             "simulation_outputs": (calls, *shape), "fp32_outputs_at_simulation": (calls, *shape),
         }
+        if self.step_noise is not None:
+            expected["step_noise"] = (calls, *shape)
         for name, want in expected.items():
             got = tuple(getattr(self, name).shape)
             if got != want:
                 raise ArtifactError(f"{path}: {name} has shape {got}, expected {want}; {remedy}")
-        for side in (self.conditioning.cond, self.conditioning.uncond):
-            for name, value in side.items():
-                if len(value) != shape[0]:
-                    raise ArtifactError(f"{path}: conditioning {name!r} has {len(value)} rows for {shape[0]} seeds; {remedy}")
+        cond, uncond = self.conditioning.cond, self.conditioning.uncond
+        if uncond and set(cond) != set(uncond):
+            raise ArtifactError(f"{path}: cond has {sorted(cond)}, uncond {sorted(uncond)}, they must agree; {remedy}")
+        for name, value in (*cond.items(), *uncond.items()):
+            if value.shape[:1] != shape[:1]:
+                raise ArtifactError(f"{path}: conditioning {name!r} has shape {tuple(value.shape)}, expected {shape[0]} rows, "
+                                    f"one per seed; {remedy}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from diffusers.models.attention_processor import Attention
 from torch import nn
@@ -16,6 +16,7 @@ from torch import nn
 from dq_toolchain.toolchain.qparams import Scheme
 
 Kind = Literal["conv2d", "linear", "attention"]
+BITS = range(2, 9)
 ATTENTION_OPERANDS = ("q", "k", "v", "probs")
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d)
 MULTIPLIES = (nn.ConvTranspose2d, nn.Conv1d, nn.Conv3d, nn.Bilinear, nn.MultiheadAttention)
@@ -36,6 +37,14 @@ class Site:
     def name(self) -> str:
         """E.g. ``mid_block.attentions.0.to_q:input``."""
         return f"{self.layer}:{self.operand}"
+
+    def fault(self) -> str | None:
+        """What is wrong with values read from a file, None if nothing is."""
+        if self.kind not in get_args(Kind) or self.scheme not in get_args(Scheme):
+            return f"kind {self.kind!r}, scheme {self.scheme!r}; allowed are {get_args(Kind)} and {get_args(Scheme)}"
+        if self.bits not in BITS or (self.weight_bits is not None and self.weight_bits not in BITS):
+            return f"bits {self.bits!r}, weight bits {self.weight_bits!r}; allowed are 2-8"
+        return None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

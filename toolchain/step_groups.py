@@ -17,14 +17,15 @@ def even_step_groups(calls: int, count: int) -> StepGroups:
         RecipeError: count is not in 1..calls.
     """
     if not 1 <= count <= calls:
-        raise RecipeError(f"step groups must be 1-{calls} (the number of network calls), got {count}; set --step-groups")
+        raise RecipeError(f"step groups must be 1-{calls} (the number of network calls), got {count}; "
+                          "set --step-groups")
     edges = [round(i * calls / count) for i in range(count + 1)]
     return tuple(tuple(range(a, b)) for a, b in itertools.pairwise(edges))
 
 
-def check_step_groups(groups: Sequence[Sequence[int]], calls: int) -> None:
-    """Raise ArtifactError unless the groups cover 0..calls-1 in order, each step once."""
+def check_step_groups(groups: Sequence[Sequence[int]], calls: int, where: str = "step groups") -> None:
+    """Raise ArtifactError, ``where`` first, unless the groups cover 0..calls-1 in order, each step once."""
     flat = [step for steps in groups for step in steps]
     if flat != list(range(calls)) or not all(len(steps) for steps in groups):
-        raise ArtifactError(f"step groups must cover steps 0-{calls - 1} in order, got {[list(s) for s in groups]}; "
+        raise ArtifactError(f"{where} must cover steps 0-{calls - 1} in order, got {[list(s) for s in groups]}; "
                             "run `dq-toolchain calibrate` again")
