@@ -62,29 +62,56 @@ def recipe_of(*overrides: Overrides) -> Recipe:
 
 def prepare(recipe: Recipe) -> Prepared:
     state = setup(recipe)
-    targets, histograms = observe(state.prepared, state.table, state.samples, recipe.sampler.guidance, ROLLOUT_BATCH,
-                                  state.device, state.group_of_step, lambda n=1: None)
+    targets, histograms = observe(
+        state.prepared,
+        state.table,
+        state.samples,
+        recipe.sampler.guidance,
+        ROLLOUT_BATCH,
+        state.device,
+        state.group_of_step,
+        lambda n=1: None,
+    )
     return Prepared(recipe, state, targets, histograms)
 
 
 def fit(prepared: Prepared, recipe: Recipe, *, iterations: bool = True) -> tuple[Artifact, float]:
     """The artifact that ``recipe`` gives from the prepared rollouts, and the seconds that fitting took."""
     state = prepared.state
-    chosen = [[choose_qparams(h, activation_type(site.bits), recipe.quantize.scheme, recipe.calibrate.ranges,
-                              recipe.calibrate.percentile) for site, h in zip(state.prepared.sites, row, strict=True)]
-              for row in prepared.histograms]
+    chosen = [
+        [
+            choose_qparams(
+                h,
+                activation_type(site.bits),
+                recipe.quantize.scheme,
+                recipe.calibrate.ranges,
+                recipe.calibrate.percentile,
+            )
+            for site, h in zip(state.prepared.sites, row, strict=True)
+        ]
+        for row in prepared.histograms
+    ]
     scale = torch.stack([torch.stack([s for s, _ in row]) for row in chosen])
     zero_point = torch.stack([torch.stack([z for _, z in row]) for row in chosen])
     network = quantize_with(state, scale, zero_point, recipe)
     stages = plan(recipe.calibrate, state.step_groups) if iterations else ()
     validation = max(1, recipe.calibrate.samples // VALIDATION_SHARE)
-    problem = Problem(state.table, recipe.sampler.guidance, state.samples, prepared.targets, validation, recipe.calibrate,
-                      recipe.run.seed, state.device)
+    problem = Problem(
+        state.table,
+        recipe.sampler.guidance,
+        state.samples,
+        prepared.targets,
+        validation,
+        recipe.calibrate,
+        recipe.run.seed,
+        state.device,
+    )
     begin = time.perf_counter()
     record = {"stages": Fit(network, problem, stages, NoCheckpoint()).run()}
     seconds = time.perf_counter() - begin
-    return harden(network.cpu(), state.prepared, state.model, state.table, recipe.sampler.guidance, state.step_groups,
-                  record), seconds
+    return harden(
+        network.cpu(), state.prepared, state.model, state.table, recipe.sampler.guidance, state.step_groups, record
+    ), seconds
 
 
 class Judge:
@@ -99,13 +126,17 @@ class Judge:
 
     def _run(self, unet: torch.nn.Module) -> Tensor:
         set_step = unet.set_step if isinstance(unet, SimulatedUNet) else None
-        return fp32_rollouts(unet, self.state.table, self.samples, self.recipe.sampler.guidance, 64, torch.device("cpu"),
-                             set_step).latents[-1]
+        return fp32_rollouts(
+            unet, self.state.table, self.samples, self.recipe.sampler.guidance, 64, torch.device("cpu"), set_step
+        ).latents[-1]
 
     def figures(self, artifact: Artifact) -> dict[str, float]:
         """Integer simulation on the held-out seeds: PSNR (median, 10th percentile), class agreement, Frechet distance."""
         samples = self._run(SimulatedUNet(artifact))
         values = psnr(samples, self.fp32)
-        return {"psnr": float(values.median()), "psnr_p10": float(values.quantile(0.1)),
-                "agreement": class_agreement(self.extractor.labels(samples), self.labels),
-                "frechet": frechet_distance(self.extractor.features(samples), self.features)}
+        return {
+            "psnr": float(values.median()),
+            "psnr_p10": float(values.quantile(0.1)),
+            "agreement": class_agreement(self.extractor.labels(samples), self.labels),
+            "frechet": frechet_distance(self.extractor.features(samples), self.features),
+        }

@@ -1,8 +1,8 @@
 """Quality tables of docs/RESULTS.md: the integer simulation against FP32 on held-out seeds of the embedded model.
 
-    python benchmarks/quality.py w8            # W8A8: what step groups add, what fitting adds, without and with guidance
-    python benchmarks/quality.py w4            # W4A8: ranges only, single-step, AccuQuant, at equal fitting time, 3 seeds
-    python benchmarks/quality.py w4 --json results.json
+python benchmarks/quality.py w8            # W8A8: what step groups add, what fitting adds, without and with guidance
+python benchmarks/quality.py w4            # W4A8: ranges only, single-step, AccuQuant, at equal fitting time, 3 seeds
+python benchmarks/quality.py w4 --json results.json
 """
 
 from __future__ import annotations
@@ -32,12 +32,24 @@ def w8(held_out: int) -> list[dict[str, Any]]:
     rows = []
     for guidance in (1.0, 2.0):
         for step_groups, scheme in ((1, "symmetric"), (5, "symmetric"), (5, "affine")):
-            recipe = recipe_of({"quantize": {"step_groups": step_groups, "scheme": scheme}, "sampler": {"guidance": guidance}})
+            recipe = recipe_of(
+                {"quantize": {"step_groups": step_groups, "scheme": scheme}, "sampler": {"guidance": guidance}}
+            )
             prepared = prepare(recipe)
             judge = Judge(prepared, held_out)
             for name, fitted in (("ranges only", False), ("fitted (default)", True)):
                 artifact, seconds = fit(prepared, recipe, iterations=fitted)
-                rows.append(row(name, 0, seconds, judge.figures(artifact), guidance=guidance, step_groups=step_groups, scheme=scheme))
+                rows.append(
+                    row(
+                        name,
+                        0,
+                        seconds,
+                        judge.figures(artifact),
+                        guidance=guidance,
+                        step_groups=step_groups,
+                        scheme=scheme,
+                    )
+                )
                 print(rows[-1], flush=True)
     return rows
 
@@ -57,7 +69,9 @@ def w4(held_out: int) -> list[dict[str, Any]]:
         per_iteration = seconds_per_single_step(prepared, four_bits, seed)
         single = {"calibrate": {"warmup": round(multi_seconds / per_iteration), "iterations": 0, "group_iterations": 0}}
         artifact, seconds = fit(prepared, recipe_of(four_bits, {"run": {"seed": seed}}, single))
-        rows.append(row("single-step", seed, seconds, judge.figures(artifact), iterations=single["calibrate"]["warmup"]))
+        rows.append(
+            row("single-step", seed, seconds, judge.figures(artifact), iterations=single["calibrate"]["warmup"])
+        )
         for one in rows[-3:]:
             print(one, flush=True)
     return rows
@@ -83,7 +97,9 @@ def show(rows: list[dict[str, Any]]) -> None:
     for name in dict.fromkeys(one["method"] for one in rows):
         values = [one["psnr"] for one in rows if one["method"] == name]
         if len(values) > 1:
-            console.print(f"{name}: PSNR mean {statistics.mean(values):.2f} dB, spread {min(values):.2f} - {max(values):.2f}")
+            console.print(
+                f"{name}: PSNR mean {statistics.mean(values):.2f} dB, spread {min(values):.2f} - {max(values):.2f}"
+            )
 
 
 if __name__ == "__main__":

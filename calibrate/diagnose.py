@@ -38,5 +38,7 @@ def require_signal(sites: Sequence[Site], histograms: Sequence[Sequence[Histogra
     for step_group, row in enumerate(histograms):
         for site, histogram in zip(sites, row, strict=True):
             if histogram.low == histogram.high:
-                raise CalibrationError(f"activations at site {site.name} are constant ({histogram.low:g}) in step group "
-                                       f"{step_group}: no range can be chosen; check the model's weights and the conditioning")
+                raise CalibrationError(
+                    f"activations at site {site.name} are constant ({histogram.low:g}) in step group "
+                    f"{step_group}: no range can be chosen; check the model's weights and the conditioning"
+                )

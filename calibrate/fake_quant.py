@@ -43,7 +43,8 @@ class ActivationQuantizer(nn.Module):
         g = self.switch.current
         scale = fp16_scale(self.log_scale[g : g + 1])
         y: Tensor = torch._fake_quantize_learnable_per_tensor_affine(
-            x, scale, self.zero_point[g : g + 1], self.kind.qmin, self.kind.qmax, 1.0)
+            x, scale, self.zero_point[g : g + 1], self.kind.qmin, self.kind.qmax, 1.0
+        )
         return y
 
 

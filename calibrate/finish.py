@@ -23,24 +23,42 @@ from dq_toolchain.toolchain.step_groups import StepGroups
 
 
 @torch.no_grad()
-def harden(network: QuantizedUNet, prepared: Prepared, model: Model, table: SamplerTable, guidance: float,
-           step_groups: StepGroups, record: Mapping[str, Any]) -> Artifact:
+def harden(
+    network: QuantizedUNet,
+    prepared: Prepared,
+    model: Model,
+    table: SamplerTable,
+    guidance: float,
+    step_groups: StepGroups,
+    record: Mapping[str, Any],
+) -> Artifact:
     """The artifact of a fitted network: integers, fp16-exact scales, and the float parameters that stay."""
     quantizers = [network.activations[site.name] for site in network.sites]
     return Artifact(
-        model_id=model.id, weight_hash=model.weight_hash, config=model.config, scheduler_config=model.scheduler_config,
-        table=table, guidance=guidance, step_groups=step_groups, splits=prepared.splits, sites=prepared.sites,
+        model_id=model.id,
+        weight_hash=model.weight_hash,
+        config=model.config,
+        scheduler_config=model.scheduler_config,
+        table=table,
+        guidance=guidance,
+        step_groups=step_groups,
+        splits=prepared.splits,
+        sites=prepared.sites,
         float_operations=float_operations(prepared.unet, any(site.kind == "attention" for site in prepared.sites)),
-        layers={n: LayerWeights(*(t.cpu() for t in layer.weight_quantizer.export())) for n, layer in network.layers.items()},
+        layers={
+            n: LayerWeights(*(t.cpu() for t in layer.weight_quantizer.export())) for n, layer in network.layers.items()
+        },
         scale=torch.stack([fp16_exact(q.log_scale.exp()) for q in quantizers], dim=1).cpu(),
         zero_point=torch.stack([q.zero_point for q in quantizers], dim=1).to("cpu", torch.int32),
-        float_parameters={n: t.cpu() for n, t in float_parameters(prepared.unet).items()}, record=record,
+        float_parameters={n: t.cpu() for n, t in float_parameters(prepared.unet).items()},
+        record=record,
     )
 
 
 @torch.no_grad()
-def held_out_reference(artifact: Artifact, fp32: nn.Module, samples: Samples, batch: int,
-                       advance: Callable[..., None] = lambda n=1: None) -> Reference:
+def held_out_reference(
+    artifact: Artifact, fp32: nn.Module, samples: Samples, batch: int, advance: Callable[..., None] = lambda n=1: None
+) -> Reference:
     """FP32 and integer-simulation rollouts of held-out samples, and FP32's answers at the simulation's latents. On the CPU."""
     cpu = torch.device("cpu")
     simulated = SimulatedUNet(artifact)
@@ -54,5 +72,12 @@ def held_out_reference(artifact: Artifact, fp32: nn.Module, samples: Samples, ba
         for k in range(table.calls):
             answers[k, rows] = network(simulation.latents[k, rows] * table.input_scale[k], k)
             advance(1)
-    return Reference(samples.start, samples.conditioning, samples.step_noise, reference.latents, simulation.latents,
-                     simulation.outputs, answers)
+    return Reference(
+        samples.start,
+        samples.conditioning,
+        samples.step_noise,
+        reference.latents,
+        simulation.latents,
+        simulation.outputs,
+        answers,
+    )

@@ -32,7 +32,8 @@ from dq_toolchain.toolchain.sampler_table import SamplerTable
 AVERAGE = 0.98
 """Decay of the running mean of the iterates."""
 JUDGED = 10
-"""How often per stage the rollout of the validation samples is judged."""
+LEAST_INTERVAL = 5
+"""Ten times per stage, but at most every fifth iteration, the validation samples are run and judged."""
 DIVERGED = 30.0
 """A loss this many times the stage's first is divergence, not noise."""
 
@@ -69,7 +70,9 @@ class Progress:
 class Fit:
     """Fits a QuantizedUNet to a Problem, stage by stage."""
 
-    def __init__(self, network: QuantizedUNet, problem: Problem, stages: tuple[Stage, ...], checkpoint: CheckpointFile) -> None:
+    def __init__(
+        self, network: QuantizedUNet, problem: Problem, stages: tuple[Stage, ...], checkpoint: CheckpointFile
+    ) -> None:
         self.network, self.problem, self.stages, self.checkpoint = network, problem, stages, checkpoint
         self.progress = Progress()
         self.parameters: dict[str, nn.Parameter] = {}
@@ -110,14 +113,20 @@ class Fit:
                 loss = self._iterate(stage)
                 self.progress.iteration += 1
                 advance(1, f"{stage.name}, loss {loss:.4g}")
-                if self.progress.iteration % max(1, stage.iterations // JUDGED) == 0:
+                interval = max(LEAST_INTERVAL, stage.iterations // JUDGED)
+                if self.progress.iteration % interval == 0 or self.progress.iteration == stage.iterations:
                     self._judge()
                 if self.checkpoint.due:
                     self._save()
-            self._judge()
         self._load(self.best)
-        self.progress.history.append({"stage": stage.name, "iterations": stage.iterations, "horizon": stage.horizon,
-                                      "validation_psnr": -10 * self.progress.best + 20 * math.log10(2.0)})
+        self.progress.history.append(
+            {
+                "stage": stage.name,
+                "iterations": stage.iterations,
+                "horizon": stage.horizon,
+                "validation_psnr": -10 * self.progress.best + 20 * math.log10(2.0),
+            }
+        )
         self.progress.stage += 1
         self.progress.iteration, self.progress.best, self.optimizer = 0, math.inf, None
         self._save()
@@ -126,10 +135,13 @@ class Fit:
         p = self.problem.settings
         scales, weights = self.network.scale_parameters(), self.network.weight_parameters() if stage.weights else {}
         self.parameters = scales | weights
-        self.optimizer = torch.optim.Adam([
-            {"params": [v for n, v in self.parameters.items() if n.endswith("log_scale")], "base": p.scale_lr},
-            {"params": [v for n, v in self.parameters.items() if n.endswith("offset")], "base": p.rounding_lr},
-        ], betas=(0.9, 0.99))
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": [v for n, v in self.parameters.items() if n.endswith("log_scale")], "base": p.scale_lr},
+                {"params": [v for n, v in self.parameters.items() if n.endswith("offset")], "base": p.rounding_lr},
+            ],
+            betas=(0.9, 0.99),
+        )
         self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
 
@@ -150,8 +162,16 @@ class Fit:
             group["lr"] = group["base"] * rate
         optimizer.zero_grad(set_to_none=False)
         with self.network.weights_once() if stage.weights else nullcontext():
-            loss, _ = segment_gradient(p.table, denoiser, start, first, stage.horizon,
-                                       robust_loss(targets, first, stage.horizon), stage.gradient, noise)
+            loss, _ = segment_gradient(
+                p.table,
+                denoiser,
+                start,
+                first,
+                stage.horizon,
+                robust_loss(targets, first, stage.horizon),
+                stage.gradient,
+                noise,
+            )
         value = float(loss)
         self._check(value, stage, denoiser, start.latents[0] * p.table.input_scale[first], first)
         optimizer.step()
@@ -169,22 +189,36 @@ class Fit:
             return State(tuple(x.to(p.device) for x in fp32.latents), tuple(f.to(p.device) for f in fp32.outputs))
         outputs: list[Tensor] = []
         with torch.no_grad():
-            run = rollout(p.table, denoiser, p.samples.start[index].to(p.device), noise=noise, last=first,
-                          on_step=lambda _k, _x, f: outputs.append(f))
+            run = rollout(
+                p.table,
+                denoiser,
+                p.samples.start[index].to(p.device),
+                noise=noise,
+                last=first,
+                on_step=lambda _k, _x, f: outputs.append(f),
+            )
         return State(tuple(run.flip(0)), tuple(reversed(outputs)))
 
     def _check(self, value: float, stage: Stage, denoiser: Denoiser, x: Tensor, k: int) -> None:
         progress = self.progress
-        bad = [name for name, parameter in self.parameters.items() if parameter.grad is not None and not parameter.grad.isfinite().all()]
+        bad = [
+            name
+            for name, parameter in self.parameters.items()
+            if parameter.grad is not None and not parameter.grad.isfinite().all()
+        ]
         if not math.isfinite(value) or bad:
             where = first_bad_site(self.network, lambda: denoiser(x, k)) or (bad[0] if bad else "the latents")
-            raise CalibrationError(f"stage {stage.name!r}, iteration {progress.iteration}: NaN or infinity at site {where}; lower "
-                                   "[calibrate] scale_lr or check the model; the last good checkpoint is kept")
+            raise CalibrationError(
+                f"stage {stage.name!r}, iteration {progress.iteration}: NaN or infinity at site {where}; lower "
+                "[calibrate] scale_lr or check the model; the last good checkpoint is kept"
+            )
         if progress.iteration == 0:
             progress.first_loss = value
         if value > DIVERGED * progress.first_loss:
-            raise CalibrationError(f"stage {stage.name!r} diverges: loss {value:.3g} after {progress.iteration} iterations, "
-                                   f"{progress.first_loss:.3g} at its start; lower [calibrate] scale_lr and rounding_lr")
+            raise CalibrationError(
+                f"stage {stage.name!r} diverges: loss {value:.3g} after {progress.iteration} iterations, "
+                f"{progress.first_loss:.3g} at its start; lower [calibrate] scale_lr and rounding_lr"
+            )
 
     def _judge(self) -> None:
         current = {name: value.detach().clone() for name, value in self.parameters.items()}
@@ -202,7 +236,9 @@ class Fit:
         part = p.samples.select(slice(p.fitted, None))
         frozen = self.network.frozen_weights() if self.stages[self.progress.stage].weights else nullcontext()
         with frozen:
-            denoiser = Denoiser(self.network, p.table, part.conditioning.to(p.device), p.guidance, self.network.set_step)
+            denoiser = Denoiser(
+                self.network, p.table, part.conditioning.to(p.device), p.guidance, self.network.set_step
+            )
             noise = None if part.step_noise is None else part.step_noise.to(p.device)
             final = rollout(p.table, denoiser, part.start.to(p.device), noise=noise)[-1]
         score = final_error(final.cpu(), p.targets.latents[-1, p.fitted :])
@@ -214,10 +250,14 @@ class Fit:
             parameter.copy_(values[name])
 
     def _save(self) -> None:
-        tensors = {f"value.{n}": v.detach() for n, v in (*self.network.scale_parameters().items(),
-                                                         *self.network.weight_parameters().items())}
+        tensors = {
+            f"value.{n}": v.detach()
+            for n, v in (*self.network.scale_parameters().items(), *self.network.weight_parameters().items())
+        }
         if self.optimizer is not None:
-            tensors |= {f"average.{n}": v for n, v in self.average.items()} | {f"best.{n}": v for n, v in self.best.items()}
+            tensors |= {f"average.{n}": v for n, v in self.average.items()} | {
+                f"best.{n}": v for n, v in self.best.items()
+            }
             for name, parameter in self.parameters.items():
                 for key, value in self.optimizer.state.get(parameter, {}).items():
                     tensors[f"adam.{key}.{name}"] = value
@@ -238,7 +278,9 @@ class Fit:
             self.best[name].copy_(tensors[f"best.{name}"])
             adam = dict(_adam_state(tensors, name))
             if adam:
-                self.optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in adam.items()}
+                self.optimizer.state[parameter] = {
+                    k: v if k == "step" else v.to(parameter.device) for k, v in adam.items()
+                }
 
 
 def _adam_state(tensors: dict[str, Tensor], name: str) -> Iterator[tuple[str, Tensor]]:

@@ -37,8 +37,16 @@ class State:
     outputs: tuple[Tensor, ...] = ()
 
 
-def segment_gradient(table: SamplerTable, network: Network, start: State, first: int, length: int, loss: Loss,
-                     kind: Gradient, noise: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+def segment_gradient(
+    table: SamplerTable,
+    network: Network,
+    start: State,
+    first: int,
+    length: int,
+    loss: Loss,
+    kind: Gradient,
+    noise: Tensor | None = None,
+) -> tuple[Tensor, list[Tensor]]:
     """Accumulate d(sum of losses)/d(parameters) into ``.grad`` of the network's parameters.
 
     Args:
@@ -59,8 +67,9 @@ def _noise(noise: Tensor | None, k: int) -> Tensor | None:
     return None if noise is None else noise[k]
 
 
-def _full(table: SamplerTable, network: Network, start: State, first: int, length: int, loss: Loss,
-          noise: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+def _full(
+    table: SamplerTable, network: Network, start: State, first: int, length: int, loss: Loss, noise: Tensor | None
+) -> tuple[Tensor, list[Tensor]]:
     latents, outputs = list(start.latents), list(start.outputs)
     visited, gradients = [latents[0]], []
     total = torch.zeros((), device=latents[0].device)
@@ -76,8 +85,9 @@ def _full(table: SamplerTable, network: Network, start: State, first: int, lengt
 
 
 @torch.no_grad()
-def _sweep(table: SamplerTable, network: Network, start: State, first: int, length: int,
-           noise: Tensor | None) -> list[Tensor]:
+def _sweep(
+    table: SamplerTable, network: Network, start: State, first: int, length: int, noise: Tensor | None
+) -> list[Tensor]:
     latents, outputs = list(start.latents), list(start.outputs)
     for k in range(first, first + length):
         outputs.insert(0, network(latents[0] * table.input_scale[k], k))
@@ -85,8 +95,16 @@ def _sweep(table: SamplerTable, network: Network, start: State, first: int, leng
     return latents[length::-1]
 
 
-def _adjoint(table: SamplerTable, network: Network, start: State, first: int, length: int, loss: Loss,
-             noise: Tensor | None, through_network: bool) -> tuple[Tensor, list[Tensor]]:
+def _adjoint(
+    table: SamplerTable,
+    network: Network,
+    start: State,
+    first: int,
+    length: int,
+    loss: Loss,
+    noise: Tensor | None,
+    through_network: bool,
+) -> tuple[Tensor, list[Tensor]]:
     visited = _sweep(table, network, start, first, length, noise)
     total = torch.zeros((), device=visited[0].device)
     # costate of x[first + i] and of f[first + i]; contributions to the history before the segment are dropped

@@ -38,20 +38,32 @@ def prepare(unet: nn.Module, settings: QuantizeSection, run: Callable[[nn.Module
     split_concat_inputs(unet, splits)
     edges = _first_and_last_convolution(unet, run)
     sites = [
-        Site(name, "input", "conv2d" if isinstance(layer, nn.Conv2d) else "linear", settings.activation_bits, settings.scheme,
-             settings.edge_bits if name in edges else settings.weight_bits)
+        Site(
+            name,
+            "input",
+            "conv2d" if isinstance(layer, nn.Conv2d) else "linear",
+            settings.activation_bits,
+            settings.scheme,
+            settings.edge_bits if name in edges else settings.weight_bits,
+        )
         for name, layer in weighted_layers(unet)
     ]
     if settings.attention == "int8":
-        sites += [Site(name, operand, "attention", settings.activation_bits, settings.scheme)
-                  for name, _ in attention_layers(unet) for operand in ATTENTION_OPERANDS]
+        sites += [
+            Site(name, operand, "attention", settings.activation_bits, settings.scheme)
+            for name, _ in attention_layers(unet)
+            for operand in ATTENTION_OPERANDS
+        ]
     return Prepared(unet, splits, tuple(sites))
 
 
 def _first_and_last_convolution(unet: nn.Module, run: Callable[[nn.Module], object]) -> set[str]:
     order: list[str] = []
-    handles = [layer.register_forward_hook(lambda *_, name=name: order.append(name))
-               for name, layer in weighted_layers(unet) if isinstance(layer, nn.Conv2d)]
+    handles = [
+        layer.register_forward_hook(lambda *_, name=name: order.append(name))
+        for name, layer in weighted_layers(unet)
+        if isinstance(layer, nn.Conv2d)
+    ]
     try:
         with torch.no_grad():
             run(unet)
@@ -64,8 +76,15 @@ def _first_and_last_convolution(unet: nn.Module, run: Callable[[nn.Module], obje
 class QuantizedUNet(nn.Module):
     """A UNet whose sites are fake-quantized and trainable; call it like the diffusers UNet it was made from."""
 
-    def __init__(self, prepared: Prepared, scale: Tensor, zero_point: Tensor, weight_scales: Mapping[str, Tensor],
-                 group_of_step: tuple[int, ...], learned_rounding: bool) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        scale: Tensor,
+        zero_point: Tensor,
+        weight_scales: Mapping[str, Tensor],
+        group_of_step: tuple[int, ...],
+        learned_rounding: bool,
+    ) -> None:
         """
         Args:
             scale: (G, L) float32. zero_point: (G, L) int32. Columns as ``prepared.sites``.
@@ -78,14 +97,18 @@ class QuantizedUNet(nn.Module):
         self.layers: dict[str, QuantizedLayer] = {}
         layers = dict(weighted_layers(self.unet))
         for column, site in enumerate(self.sites):
-            quantizer = ActivationQuantizer(scale[:, column], zero_point[:, column], activation_type(site.bits), self.switch)
+            quantizer = ActivationQuantizer(
+                scale[:, column], zero_point[:, column], activation_type(site.bits), self.switch
+            )
             self.activations[site.name] = quantizer
             parent, _, child = site.layer.rpartition(".")
             if site.weight_bits is None:
                 self.unet.get_submodule(site.layer).add_module(f"quantizer_{site.operand}", quantizer)
                 continue
             layer = layers[site.layer]
-            weight = WeightQuantizer(layer.weight, weight_scales[site.layer], weight_type(site.weight_bits), learned_rounding)
+            weight = WeightQuantizer(
+                layer.weight, weight_scales[site.layer], weight_type(site.weight_bits), learned_rounding
+            )
             self.layers[site.layer] = QuantizedLayer(layer, quantizer, weight)
             setattr(self.unet.get_submodule(parent), child, self.layers[site.layer])
         if any(site.kind == "attention" for site in self.sites):
@@ -137,8 +160,11 @@ class QuantizedUNet(nn.Module):
     def weight_parameters(self) -> dict[str, nn.Parameter]:
         """Weight log-scales and rounding offsets by layer."""
         found = {f"{name}.weight.log_scale": layer.weight_quantizer.log_scale for name, layer in self.layers.items()}
-        return found | {f"{name}.weight.offset": layer.weight_quantizer.offset for name, layer in self.layers.items()
-                        if layer.weight_quantizer.offset is not None}
+        return found | {
+            f"{name}.weight.offset": layer.weight_quantizer.offset
+            for name, layer in self.layers.items()
+            if layer.weight_quantizer.offset is not None
+        }
 
     def clamp_offsets(self) -> None:
         for layer in self.layers.values():

@@ -21,6 +21,7 @@ def robust_loss(targets: Tensor, first: int, length: int) -> Loss:
     Args:
         targets: (length + 1, B, C, H, W), FP32 latents at steps first .. first + length.
     """
+
     def loss(k: int, x: Tensor) -> tuple[Tensor, Tensor]:
         error = x - targets[k - first]
         root = (error.flatten(1).square().mean(1) + FLOOR**2).sqrt()

@@ -34,8 +34,10 @@ class Histogram:
         """Add a tensor of any shape. Raises CalibrationError naming the site when it holds NaN or infinity."""
         low, high = (float(v) for v in torch.aminmax(x.detach()))
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise CalibrationError(f"activations at site {site} hold NaN or infinity in the FP32 rollout; check the "
-                                   "model's weights and the scheduler")
+            raise CalibrationError(
+                f"activations at site {site} hold NaN or infinity in the FP32 rollout; check the "
+                "model's weights and the scheduler"
+            )
         self.low, self.high = min(self.low, low), max(self.high, high)
         largest = max(-low, high)
         if largest > self.span:
@@ -52,7 +54,9 @@ class Histogram:
 
     def _double(self) -> None:
         merged = self.counts.view(-1, 2).sum(1)
-        self.counts = torch.cat([torch.zeros(BINS // 4, dtype=torch.float64), merged, torch.zeros(BINS // 4, dtype=torch.float64)])
+        self.counts = torch.cat(
+            [torch.zeros(BINS // 4, dtype=torch.float64), merged, torch.zeros(BINS // 4, dtype=torch.float64)]
+        )
         self.span *= 2
 
     @property
@@ -70,8 +74,9 @@ class Histogram:
         return float(low), float(high)
 
 
-def choose_qparams(histogram: Histogram, kind: IntegerType, scheme: Scheme, method: RangeMethod,
-                   percentile: float) -> tuple[Tensor, Tensor]:
+def choose_qparams(
+    histogram: Histogram, kind: IntegerType, scheme: Scheme, method: RangeMethod, percentile: float
+) -> tuple[Tensor, Tensor]:
     """scale () float32 fp16-exact and zero_point () int32 for one site and step group.
 
     ``mse`` shrinks (min, max) jointly by 1 - 0.01 i, i = 0..79, and keeps the smallest error in the L2.4 norm

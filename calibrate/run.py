@@ -76,8 +76,10 @@ def setup(recipe: Recipe) -> Setup:
         try:
             network(probe_sample.start * table.input_scale[0], 0)
         except REFUSALS as error:
-            raise ModelError(f"the UNet cannot be called with a latent of shape {tuple(probe_sample.start.shape)}: "
-                             f"{' '.join(str(error).split())}; check {model.folder / 'unet' / 'config.json'}") from error
+            raise ModelError(
+                f"the UNet cannot be called with a latent of shape {tuple(probe_sample.start.shape)}: "
+                f"{' '.join(str(error).split())}; check {model.folder / 'unet' / 'config.json'}"
+            ) from error
 
     prepared = prepare(model.unet, recipe.quantize, run_once)
     prepared.unet.to(device)
@@ -106,21 +108,43 @@ def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Refer
     folder = recipe.run.out / "calibration"
     work = recipe.run.out / "calibration.work"
     state = setup(recipe)
-    write_bytes(work / "README.txt", b"Checkpoints of an unfinished calibration; `dq-toolchain calibrate` continues from them.\n")
+    write_bytes(
+        work / "README.txt",
+        b"Checkpoints of an unfinished calibration; `dq-toolchain calibrate` continues from them.\n",
+    )
     settings = recipe.model_dump(mode="json", exclude={"run": {"out"}, "export": True, "reference": True})
-    identity = fingerprint(settings, state.model.weight_hash, state.model.config, state.model.scheduler_config, versions())
+    identity = fingerprint(
+        settings, state.model.weight_hash, state.model.config, state.model.scheduler_config, versions()
+    )
     targets, scale, zero_point = _ranges(recipe, state, work / "ranges.safetensors", identity, reporter)
     network = quantize_with(state, scale, zero_point, recipe)
-    problem = Problem(state.table, recipe.sampler.guidance, state.samples, targets,
-                      max(1, recipe.calibrate.samples // VALIDATION_SHARE), recipe.calibrate, recipe.run.seed, state.device)
-    fit = Fit(network, problem, plan(recipe.calibrate, state.step_groups), CheckpointFile(work / "fit.safetensors", identity))
+    problem = Problem(
+        state.table,
+        recipe.sampler.guidance,
+        state.samples,
+        targets,
+        max(1, recipe.calibrate.samples // VALIDATION_SHARE),
+        recipe.calibrate,
+        recipe.run.seed,
+        state.device,
+    )
+    fit = Fit(
+        network, problem, plan(recipe.calibrate, state.step_groups), CheckpointFile(work / "fit.safetensors", identity)
+    )
     with reporter.task("fitting", fit.total_iterations) as advance:
         stages = fit.run(advance)
-    record = {"recipe": settings, "seeds": {"calibration": recipe.run.seed, "held_out": recipe.reference.seeds},
-              "versions": versions(), "stages": stages, "device": state.device.type}
+    record = {
+        "recipe": settings,
+        "seeds": {"calibration": recipe.run.seed, "held_out": recipe.reference.seeds},
+        "versions": versions(),
+        "stages": stages,
+        "device": state.device.type,
+    }
     network.cpu()
     state.prepared.unet.cpu()
-    artifact = harden(network, state.prepared, state.model, state.table, recipe.sampler.guidance, state.step_groups, record)
+    artifact = harden(
+        network, state.prepared, state.model, state.table, recipe.sampler.guidance, state.step_groups, record
+    )
     held_out = draw(state.model.unet, state.table, recipe, held_out_seeds(recipe.reference.seeds))
     batches = -(-len(held_out) // ROLLOUT_BATCH)
     with reporter.task("held-out rollouts", 3 * batches * state.table.calls) as advance:
@@ -133,15 +157,21 @@ def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Refer
 def quantize_with(state: Setup, scale: torch.Tensor, zero_point: torch.Tensor, recipe: Recipe) -> QuantizedUNet:
     """The trainable network with the given activation parameters (G, L) and searched weight scales."""
     layers = {site.layer: site for site in state.prepared.sites if site.weight_bits is not None}
-    weights = {name: choose_weight_scale(state.prepared.unet.get_parameter(f"{name}.weight"), weight_type(site.weight_bits or 8))
-               for name, site in layers.items()}
-    network = QuantizedUNet(state.prepared, scale, zero_point, weights, state.group_of_step,
-                            recipe.calibrate.rounding == "learned")
+    weights = {
+        name: choose_weight_scale(
+            state.prepared.unet.get_parameter(f"{name}.weight"), weight_type(site.weight_bits or 8)
+        )
+        for name, site in layers.items()
+    }
+    network = QuantizedUNet(
+        state.prepared, scale, zero_point, weights, state.group_of_step, recipe.calibrate.rounding == "learned"
+    )
     return network.to(state.device)
 
 
-def _ranges(recipe: Recipe, state: Setup, path: Path, identity: str,
-            reporter: Reporter) -> tuple[Targets, torch.Tensor, torch.Tensor]:
+def _ranges(
+    recipe: Recipe, state: Setup, path: Path, identity: str, reporter: Reporter
+) -> tuple[Targets, torch.Tensor, torch.Tensor]:
     checkpoint = CheckpointFile(path, identity)
     saved = checkpoint.load()
     if saved is not None:
@@ -149,17 +179,36 @@ def _ranges(recipe: Recipe, state: Setup, path: Path, identity: str,
         return Targets(tensors["latents"], tensors["outputs"]), tensors["scale"], tensors["zero_point"]
     batches = -(-len(state.samples) // ROLLOUT_BATCH)
     with reporter.task("FP32 rollouts", batches * state.table.calls) as advance:
-        targets, histograms = observe(state.prepared, state.table, state.samples, recipe.sampler.guidance, ROLLOUT_BATCH,
-                                      state.device, state.group_of_step, advance)
+        targets, histograms = observe(
+            state.prepared,
+            state.table,
+            state.samples,
+            recipe.sampler.guidance,
+            ROLLOUT_BATCH,
+            state.device,
+            state.group_of_step,
+            advance,
+        )
     require_signal(state.prepared.sites, histograms)
-    chosen = [[choose_qparams(histogram, activation_type(site.bits), site.scheme, recipe.calibrate.ranges, recipe.calibrate.percentile)
-               for site, histogram in zip(state.prepared.sites, row, strict=True)] for row in histograms]
+    chosen = [
+        [
+            choose_qparams(
+                histogram, activation_type(site.bits), site.scheme, recipe.calibrate.ranges, recipe.calibrate.percentile
+            )
+            for site, histogram in zip(state.prepared.sites, row, strict=True)
+        ]
+        for row in histograms
+    ]
     scale = torch.stack([torch.stack([s for s, _ in row]) for row in chosen])
     zero_point = torch.stack([torch.stack([z for _, z in row]) for row in chosen])
-    checkpoint.save({"latents": targets.latents, "outputs": targets.outputs, "scale": scale, "zero_point": zero_point}, {})
+    checkpoint.save(
+        {"latents": targets.latents, "outputs": targets.outputs, "scale": scale, "zero_point": zero_point}, {}
+    )
     return targets, scale, zero_point
 
 
 def versions() -> dict[str, Any]:
     """Library versions that a calibration depends on."""
-    return {name: version(name) for name in ("dq-toolchain", "torch", "diffusers", "numpy")} | {"python": platform.python_version()}
+    return {name: version(name) for name in ("dq-toolchain", "torch", "diffusers", "numpy")} | {
+        "python": platform.python_version()
+    }

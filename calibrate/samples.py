@@ -34,8 +34,11 @@ class Samples:
     step_noise: Tensor | None
 
     def select(self, index: Tensor | slice) -> Samples:
-        return Samples(self.start[index], self.conditioning.select(index),
-                       None if self.step_noise is None else self.step_noise[:, index])
+        return Samples(
+            self.start[index],
+            self.conditioning.select(index),
+            None if self.step_noise is None else self.step_noise[:, index],
+        )
 
     def __len__(self) -> int:
         return len(self.start)
@@ -72,10 +75,14 @@ def _latent_shape(config: Any) -> tuple[int, int, int]:
     size = config.sample_size
     sides = (size, size) if isinstance(size, int) else tuple(size or ())
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ModelError(f"unet/config.json: sample_size is {size!r}, allowed are the latent's side or [height, width]; set it there")
+        raise ModelError(
+            f"unet/config.json: sample_size is {size!r}, allowed are the latent's side or [height, width]; set it there"
+        )
     if config.in_channels != config.out_channels:
-        raise ModelError(f"unet/config.json: in_channels {config.in_channels} and out_channels {config.out_channels} differ (inpainting, "
-                         "learned variance), which is not supported; use a model with as many outputs as inputs")
+        raise ModelError(
+            f"unet/config.json: in_channels {config.in_channels} and out_channels {config.out_channels} differ (inpainting, "
+            "learned variance), which is not supported; use a model with as many outputs as inputs"
+        )
     return config.in_channels, *sides
 
 
@@ -83,8 +90,10 @@ def _needed(config: Any) -> set[str]:
     """The keywords that the UNet must be called with."""
     for option in ("addition_embed_type", "class_embed_type"):
         if getattr(config, option, None) is not None:
-            raise ModelError(f"the UNet has {option} = {getattr(config, option)!r}, which is not supported; allowed are models with class "
-                             "labels (num_class_embeds) and encoder_hidden_states")
+            raise ModelError(
+                f"the UNet has {option} = {getattr(config, option)!r}, which is not supported; allowed are models with class "
+                "labels (num_class_embeds) and encoder_hidden_states"
+            )
     options = {"class_labels": "num_class_embeds", "encoder_hidden_states": "cross_attention_dim"}
     return {keyword for keyword, option in options.items() if getattr(config, option, None) is not None}
 
@@ -100,15 +109,21 @@ def _conditioning(unet: nn.Module, recipe: Recipe, count: int) -> Conditioning:
     elif "class_labels" in needed:
         cond["class_labels"], uncond["class_labels"] = _labels(config.num_class_embeds, recipe, count)
     if not needed <= set(cond):
-        raise RecipeError(f"this UNet needs {' and '.join(sorted(needed - set(cond)))}, got none: set [conditioning] file (--conditioning) to a "
-                          "safetensors file with cond.NAME, one row per prompt, and uncond.NAME for guidance")
+        raise RecipeError(
+            f"this UNet needs {' and '.join(sorted(needed - set(cond)))}, got none: set [conditioning] file (--conditioning) to a "
+            "safetensors file with cond.NAME, one row per prompt, and uncond.NAME for guidance"
+        )
     if guidance == 1:
         return Conditioning(cond)
     if not needed:
-        raise RecipeError(f"guidance: got {guidance}, allowed is 1, since this UNet takes no conditioning that could be left out")
+        raise RecipeError(
+            f"guidance: got {guidance}, allowed is 1, since this UNet takes no conditioning that could be left out"
+        )
     if set(cond) != set(uncond):
-        raise RecipeError(f"guidance {guidance} needs uncond.{'/'.join(sorted(needed - set(uncond)))} in {file} beside every cond tensor; "
-                          "add it or set guidance to 1")
+        raise RecipeError(
+            f"guidance {guidance} needs uncond.{'/'.join(sorted(needed - set(uncond)))} in {file} beside every cond tensor; "
+            "add it or set guidance to 1"
+        )
     return Conditioning(cond, uncond)
 
 
@@ -116,9 +131,13 @@ def _labels(classes: int, recipe: Recipe, count: int) -> tuple[Tensor, Tensor]:
     """Class labels in turn, without the one that means "no class"; and that one."""
     null = recipe.conditioning.null_label
     if null is None and recipe.sampler.guidance != 1:
-        raise RecipeError('guidance needs [conditioning] null_label, the class label that means "no class"; set it or set guidance to 1')
+        raise RecipeError(
+            'guidance needs [conditioning] null_label, the class label that means "no class"; set it or set guidance to 1'
+        )
     if null is not None and null >= classes:
-        raise RecipeError(f"[conditioning] null_label: got {null}, allowed 0-{classes - 1} (num_class_embeds of the UNet); correct it")
+        raise RecipeError(
+            f"[conditioning] null_label: got {null}, allowed 0-{classes - 1} (num_class_embeds of the UNet); correct it"
+        )
     usable = torch.tensor([label for label in range(classes) if label != null])
     if not len(usable):
         raise RecipeError(f"[conditioning] null_label: got {null}, the UNet's only class label; leave it out")
@@ -132,14 +151,22 @@ def _from_file(path: Path, config: Any, needed: set[str], count: int) -> tuple[d
     for name, tensor in sorted(tensors.items()):  # cond before uncond
         side, _, keyword = name.partition(".")
         if side not in sides or keyword not in needed:
-            names = f"cond.NAME and uncond.NAME with NAME {' or '.join(sorted(needed))}" if needed else "none (the UNet takes no conditioning)"
+            names = (
+                f"cond.NAME and uncond.NAME with NAME {' or '.join(sorted(needed))}"
+                if needed
+                else "none (the UNet takes no conditioning)"
+            )
             raise RecipeError(f"{path}: got tensor {name!r}, allowed are {names}; rename or remove it")
         wanted = _misfit(keyword, tensor, config)
         if wanted is not None:
-            raise RecipeError(f"{path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, allowed is {wanted}; correct the file")
+            raise RecipeError(
+                f"{path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, allowed is {wanted}; correct the file"
+            )
         if tensor.shape[1:] != shapes.setdefault(keyword, tensor.shape)[1:]:
-            raise RecipeError(f"{path}: rows of {name} have shape {tuple(tensor.shape[1:])}, those of cond.{keyword} "
-                              f"{tuple(shapes[keyword][1:])}; pad them to one length")
+            raise RecipeError(
+                f"{path}: rows of {name} have shape {tuple(tensor.shape[1:])}, those of cond.{keyword} "
+                f"{tuple(shapes[keyword][1:])}; pad them to one length"
+            )
         rows = tensor[torch.arange(count) % len(tensor)]
         sides[side][keyword] = rows.float() if keyword == "encoder_hidden_states" else rows.long()
     return sides["cond"], sides["uncond"]

@@ -38,5 +38,7 @@ def plan(settings: CalibrateSection, step_groups: StepGroups) -> tuple[Stage, ..
     ]
     for index, steps in enumerate(step_groups):
         window = (steps[0], steps[-1] + 1)
-        stages.append(Stage(f"step group {index}", settings.group_iterations, len(steps), window, False, True, settings.gradient))
+        stages.append(
+            Stage(f"step group {index}", settings.group_iterations, len(steps), window, False, True, settings.gradient)
+        )
     return tuple(stage for stage in stages if stage.iterations > 0)

@@ -35,14 +35,23 @@ class Targets:
     def state(self, table: SamplerTable, step: int, index: Tensor) -> State:
         """Where FP32 stands before ``step``, with the history that the sampler looks back on."""
         back_latents, back_outputs = len(table.a[0]), len(table.b[0]) - 1
-        return State(tuple(self.latents[k, index] for k in range(step, max(-1, step - back_latents), -1)),
-                     tuple(self.outputs[k, index] for k in range(step - 1, max(-1, step - 1 - back_outputs), -1)))
+        return State(
+            tuple(self.latents[k, index] for k in range(step, max(-1, step - back_latents), -1)),
+            tuple(self.outputs[k, index] for k in range(step - 1, max(-1, step - 1 - back_outputs), -1)),
+        )
 
 
 @torch.no_grad()
-def fp32_rollouts(unet: nn.Module, table: SamplerTable, samples: Samples, guidance: float, batch: int,
-                  device: torch.device, set_step: Callable[[int], None] | None = None,
-                  advance: Callable[..., None] = lambda n=1: None) -> Targets:
+def fp32_rollouts(
+    unet: nn.Module,
+    table: SamplerTable,
+    samples: Samples,
+    guidance: float,
+    batch: int,
+    device: torch.device,
+    set_step: Callable[[int], None] | None = None,
+    advance: Callable[..., None] = lambda n=1: None,
+) -> Targets:
     """Run the sampler for every sample, ``batch`` at a time; results on the CPU."""
     latents, outputs = [], []
     for begin in range(0, len(samples), batch):
@@ -60,8 +69,16 @@ def fp32_rollouts(unet: nn.Module, table: SamplerTable, samples: Samples, guidan
     return Targets(torch.cat(latents, dim=1), torch.cat(outputs, dim=1))
 
 
-def observe(prepared: Prepared, table: SamplerTable, samples: Samples, guidance: float, batch: int, device: torch.device,
-            group_of_step: tuple[int, ...], advance: Callable[..., None]) -> tuple[Targets, list[list[Histogram]]]:
+def observe(
+    prepared: Prepared,
+    table: SamplerTable,
+    samples: Samples,
+    guidance: float,
+    batch: int,
+    device: torch.device,
+    group_of_step: tuple[int, ...],
+    advance: Callable[..., None],
+) -> tuple[Targets, list[list[Histogram]]]:
     """FP32 rollouts with every site observed.
 
     Returns:
@@ -88,8 +105,11 @@ def observe(prepared: Prepared, table: SamplerTable, samples: Samples, guidance:
     handles = []
     for site in prepared.sites:
         if site.weight_bits is not None:
-            handles.append(prepared.unet.get_submodule(site.layer).register_forward_pre_hook(
-                lambda _module, inputs, name=site.name: collect(name, inputs[0])))
+            handles.append(
+                prepared.unet.get_submodule(site.layer).register_forward_pre_hook(
+                    lambda _module, inputs, name=site.name: collect(name, inputs[0])
+                )
+            )
         elif site.operand == "q":
             module = prepared.unet.get_submodule(site.layer)
             assert isinstance(module, Attention)

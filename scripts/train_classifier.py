@@ -25,13 +25,19 @@ from dq_toolchain.toolchain.files import write_json, write_tensors
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     """Random view of every image: (B, 1, 28, 28) in [-1, 1] -> the same shape."""
+
     def uniform(limit: float, *shape: int) -> Tensor:
         return (torch.rand(shape, generator=generator) * 2 - 1) * limit
 
     count = len(x)
     angle, zoom, shear = uniform(math.radians(12), count), 1 + uniform(0.12, count), uniform(0.15, count)
-    rows = torch.stack([torch.stack([angle.cos() * zoom, (shear - angle.sin()) * zoom], 1),
-                        torch.stack([angle.sin() * zoom, angle.cos() * zoom], 1)], 1)
+    rows = torch.stack(
+        [
+            torch.stack([angle.cos() * zoom, (shear - angle.sin()) * zoom], 1),
+            torch.stack([angle.sin() * zoom, angle.cos() * zoom], 1),
+        ],
+        1,
+    )
     theta = torch.cat([rows, uniform(2 / 14, count, 2).unsqueeze(2)], 2)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     contrast = 1 - 0.25 * torch.rand(count, 1, 1, 1, generator=generator)
@@ -72,8 +78,15 @@ def train(args: argparse.Namespace) -> None:
                 print(f"step {done}/{steps} loss {loss.item():.3f} left {left / 60:.1f} min", flush=True)
     model.eval()
     result = accuracy(model, *load_digits(args.data, "test"))
-    record = {"test_accuracy": result, "epochs": args.epochs, "batch": args.batch, "lr": args.lr, "seed": args.seed,
-              "parameters": sum(p.numel() for p in model.parameters()), "data": "MNIST train, 60 000 images"}
+    record = {
+        "test_accuracy": result,
+        "epochs": args.epochs,
+        "batch": args.batch,
+        "lr": args.lr,
+        "seed": args.seed,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "data": "MNIST train, 60 000 images",
+    }
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
     write_tensors(args.out, state, {name: json.dumps(value) for name, value in record.items()})
     write_json(args.out.with_suffix(".json"), record)

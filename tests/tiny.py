@@ -28,9 +28,16 @@ def tiny_unet(seed: int = 0, width: int = 16) -> UNet2DModel:
     """Class-conditional, 8x8, one attention level, random weights."""
     torch.manual_seed(seed)
     unet = UNet2DModel(
-        sample_size=SIZE, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(width, 2 * width),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=8, attention_head_dim=8, num_class_embeds=11,
+        sample_size=SIZE,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(width, 2 * width),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+        attention_head_dim=8,
+        num_class_embeds=11,
     )
     return unet.eval().requires_grad_(False)
 
@@ -39,16 +46,27 @@ def tiny_condition_unet(seed: int = 0) -> UNet2DConditionModel:
     """Stable Diffusion's topology scaled down: cross-attention over 8-wide text states."""
     torch.manual_seed(seed)
     unet = UNet2DConditionModel(
-        sample_size=SIZE, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(16, 32),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        norm_num_groups=8, attention_head_dim=2, cross_attention_dim=8,
+        sample_size=SIZE,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        norm_num_groups=8,
+        attention_head_dim=2,
+        cross_attention_dim=8,
     )
     return unet.eval().requires_grad_(False)
 
 
 def scheduler() -> DDIMScheduler:
-    return DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False,
-                         timestep_spacing="trailing")
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
 
 
 def labels(count: int) -> Conditioning:
@@ -59,8 +77,15 @@ def noise(count: int, seed: int = 1, channels: int = 1) -> Tensor:
     return torch.randn(count, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def tiny_artifact(steps: int = 4, step_groups: int = 2, *, weight_bits: int = 8, scheme: Scheme = "symmetric",
-                  seed: int = 0, width: int = 16) -> tuple[Artifact, nn.Module]:
+def tiny_artifact(
+    steps: int = 4,
+    step_groups: int = 2,
+    *,
+    weight_bits: int = 8,
+    scheme: Scheme = "symmetric",
+    seed: int = 0,
+    width: int = 16,
+) -> tuple[Artifact, nn.Module]:
     """A min-max artifact of ``tiny_unet`` and the FP32 UNet (splits applied) it came from."""
     unet = tiny_unet(seed, width)
     config = dict(unet.config) | {"_class_name": "UNet2DModel"}
@@ -98,11 +123,26 @@ def tiny_artifact(steps: int = 4, step_groups: int = 2, *, weight_bits: int = 8,
         weight_scale, _ = range_to_qparams(flat.amin(1), flat.amax(1), kind, "symmetric")
         view = weight_scale.view(-1, *[1] * (layer.weight.dim() - 1))
         integers[name] = LayerWeights(quantize(layer.weight, view, 0, kind).to(torch.int8), weight_scale)
-    sites = tuple(Site(n, "input", "conv2d" if isinstance(m, nn.Conv2d) else "linear", 8, scheme, weight_bits)
-                  for n, m in layers.items())
+    sites = tuple(
+        Site(n, "input", "conv2d" if isinstance(m, nn.Conv2d) else "linear", 8, scheme, weight_bits)
+        for n, m in layers.items()
+    )
     artifact = Artifact(
-        "tiny", "0" * 64, config, dict(scheduler().config) | {"_class_name": "DDIMScheduler"}, table, 1.0, groups, splits, sites,
-        float_operations(unet, False), integers, scale, zero_point, float_parameters(unet), {"method": "min-max"},
+        "tiny",
+        "0" * 64,
+        config,
+        dict(scheduler().config) | {"_class_name": "DDIMScheduler"},
+        table,
+        1.0,
+        groups,
+        splits,
+        sites,
+        float_operations(unet, False),
+        integers,
+        scale,
+        zero_point,
+        float_parameters(unet),
+        {"method": "min-max"},
     )
     return artifact, unet
 
@@ -119,7 +159,9 @@ def tiny_reference(artifact: Artifact, unet: nn.Module, seeds: int = 3) -> Refer
     outputs: list[Tensor] = []
     latents = rollout(table, simulation, start, on_step=lambda k, x, f: outputs.append(f))
     at = [fp32(latents[k] * table.input_scale[k], k) for k in range(table.calls)]
-    return Reference(start, conditioning, None, rollout(table, fp32, start), latents, torch.stack(outputs), torch.stack(at))
+    return Reference(
+        start, conditioning, None, rollout(table, fp32, start), latents, torch.stack(outputs), torch.stack(at)
+    )
 
 
 def write_tiny_model(folder: Path, unet: nn.Module | None = None) -> Path:

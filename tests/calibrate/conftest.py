@@ -17,7 +17,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiny_recipe(model: Path, out: Path, **sections: dict[str, object]) -> Recipe:
     base: dict[str, dict[str, object]] = {
-        "model": {"path": model}, "run": {"out": out, "device": "cpu"}, "sampler": {"steps": 4},
+        "model": {"path": model},
+        "run": {"out": out, "device": "cpu"},
+        "sampler": {"steps": 4},
         "quantize": {"step_groups": 2},
         "calibrate": {"samples": 8, "batch": 4, "warmup": 4, "iterations": 4, "horizon": 2, "group_iterations": 2},
         "reference": {"seeds": 2},

@@ -28,7 +28,9 @@ def test_activation_equals_the_pure_function_in_every_step_group() -> None:
 
 
 def test_scale_gradient_equals_lsq() -> None:
-    quantizer = ActivationQuantizer(fp16_exact(torch.tensor([0.03])), torch.zeros(1, dtype=torch.int32), KIND, StepGroupSwitch())
+    quantizer = ActivationQuantizer(
+        fp16_exact(torch.tensor([0.03])), torch.zeros(1, dtype=torch.int32), KIND, StepGroupSwitch()
+    )
     x = torch.linspace(-6, 6, 401)
     quantizer(x).sum().backward()
     scale = float(fp16_exact(quantizer.log_scale.detach().exp()))
@@ -69,8 +71,11 @@ def test_export_is_what_the_forward_pass_computed() -> None:
 def test_a_held_weight_gives_the_same_output() -> None:
     layer = nn.Linear(8, 4)
     kind = weight_type(8)
-    quantized = QuantizedLayer(layer, ActivationQuantizer(torch.tensor([0.02]), torch.zeros(1), KIND, StepGroupSwitch()),
-                               WeightQuantizer(layer.weight, choose_weight_scale(layer.weight, kind), kind, True))
+    quantized = QuantizedLayer(
+        layer,
+        ActivationQuantizer(torch.tensor([0.02]), torch.zeros(1), KIND, StepGroupSwitch()),
+        WeightQuantizer(layer.weight, choose_weight_scale(layer.weight, kind), kind, True),
+    )
     x = torch.randn(3, 8)
     live = quantized(x)
     quantized.held_weight = quantized.weight_quantizer().detach()

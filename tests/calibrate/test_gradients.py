@@ -91,7 +91,9 @@ def test_adjoint_equals_finite_differences(name: str) -> None:
                 name_of = next(n for n, p in net.named_parameters() if p is parameter)
                 matching[name_of].add_(sign * step * direction)
             values.append(float(segment_gradient(table, other, start, 1, 4, loss, "adjoint")[0]))
-        assert (values[0] - values[1]) / (2 * step) == pytest.approx(float((parameter.grad * direction).sum()), rel=1e-6)
+        assert (values[0] - values[1]) / (2 * step) == pytest.approx(
+            float((parameter.grad * direction).sum()), rel=1e-6
+        )
 
 
 def test_surrogate_equals_its_closed_form() -> None:

@@ -36,8 +36,11 @@ def test_every_convolution_and_linear_is_a_site_and_the_edges_keep_their_bits() 
 
 def test_a_conditional_unet_gets_attention_operands_too() -> None:
     unet = tiny_condition_unet()
-    prepared = prepare(unet, QuantizeSection(attention="int8"),
-                       lambda u: u(noise(1, channels=4), torch.tensor([10.0]), torch.zeros(1, 3, 8)))
+    prepared = prepare(
+        unet,
+        QuantizeSection(attention="int8"),
+        lambda u: u(noise(1, channels=4), torch.tensor([10.0]), torch.zeros(1, 3, 8)),
+    )
     names = [site.name for site in prepared.sites]
     assert len(names) == len(set(names))
     assert "mid_block.attentions.0.transformer_blocks.0.attn2:probs" in names

@@ -39,12 +39,20 @@ def test_artifact_loads_bit_equal_and_holds_every_site(tiny_model: Path, tmp_pat
     assert not (tmp_path / "calibration.work").exists()
 
 
-@pytest.mark.parametrize("sections", [
-    {"sampler": {"steps": 4, "guidance": 2.0}}, {"quantize": {"step_groups": 4, "scheme": "affine", "attention": "int8"}},
-    {"quantize": {"step_groups": 1, "weight_bits": 4, "split": False}}, {"calibrate": {"start": "inherited", "gradient": "surrogate"}},
-    {"calibrate": {"rounding": "nearest", "ranges": "percentile"}}, {"calibrate": {"gradient": "full", "ranges": "minmax"}},
-])
-def test_every_setting_gives_a_simulation_near_fp32(sections: dict[str, dict[str, object]], tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"sampler": {"steps": 4, "guidance": 2.0}},
+        {"quantize": {"step_groups": 4, "scheme": "affine", "attention": "int8"}},
+        {"quantize": {"step_groups": 1, "weight_bits": 4, "split": False}},
+        {"calibrate": {"start": "inherited", "gradient": "surrogate"}},
+        {"calibrate": {"rounding": "nearest", "ranges": "percentile"}},
+        {"calibrate": {"gradient": "full", "ranges": "minmax"}},
+    ],
+)
+def test_every_setting_gives_a_simulation_near_fp32(
+    sections: dict[str, dict[str, object]], tiny_model: Path, tmp_path: Path
+) -> None:
     base = {"calibrate": {"samples": 8, "batch": 4, "warmup": 2, "iterations": 2, "horizon": 2, "group_iterations": 1}}
     base["calibrate"] |= sections.get("calibrate", {})  # type: ignore[arg-type]
     _, _artifact, reference = calibrate(tiny_recipe(tiny_model, tmp_path, **{**sections, **base}), QUIET)
@@ -59,16 +67,30 @@ def test_conditional_unet_from_a_conditioning_file(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="encoder_hidden_states"):
         calibrate(tiny_recipe(model, tmp_path / "out"), QUIET)
     states = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
-    save_file({"cond.encoder_hidden_states": states, "uncond.encoder_hidden_states": states * 0}, tmp_path / "text.safetensors")
-    _, artifact, reference = calibrate(tiny_recipe(model, tmp_path / "out", conditioning={"file": tmp_path / "text.safetensors"},
-                                                   sampler={"steps": 4, "guidance": 3.0}), QUIET)
+    save_file(
+        {"cond.encoder_hidden_states": states, "uncond.encoder_hidden_states": states * 0},
+        tmp_path / "text.safetensors",
+    )
+    _, artifact, reference = calibrate(
+        tiny_recipe(
+            model,
+            tmp_path / "out",
+            conditioning={"file": tmp_path / "text.safetensors"},
+            sampler={"steps": 4, "guidance": 3.0},
+        ),
+        QUIET,
+    )
     assert any("attn2.to_k" in site.layer for site in artifact.sites)
     assert reference.conditioning.uncond["encoder_hidden_states"].shape == (2, 5, 8)
 
 
 def test_held_out_samples_are_the_same_for_every_calibration_seed(tiny_model: Path, tmp_path: Path) -> None:
-    references = [calibrate(tiny_recipe(tiny_model, tmp_path / str(seed), run={"out": tmp_path / str(seed), "seed": seed}), QUIET)[2]
-                  for seed in (0, 1)]
+    references = [
+        calibrate(
+            tiny_recipe(tiny_model, tmp_path / str(seed), run={"out": tmp_path / str(seed), "seed": seed}), QUIET
+        )[2]
+        for seed in (0, 1)
+    ]
     assert torch.equal(references[0].start, references[1].start)
     assert not torch.equal(references[0].simulation_latents[-1], references[1].simulation_latents[-1])
 
@@ -76,9 +98,24 @@ def test_held_out_samples_are_the_same_for_every_calibration_seed(tiny_model: Pa
 def test_fitting_lowers_the_error_of_four_bit_weights(tiny_model: Path, tmp_path: Path) -> None:
     errors = {}
     for name, iterations in (("ranges", 0), ("fitted", 40)):
-        settings = {"samples": 12, "batch": 6, "warmup": iterations, "iterations": iterations, "group_iterations": 0, "horizon": 4}
-        _, _, reference = calibrate(tiny_recipe(tiny_model, tmp_path / name, calibrate=settings, reference={"seeds": 8},
-                                                quantize={"weight_bits": 4, "step_groups": 2}), QUIET)
+        settings = {
+            "samples": 12,
+            "batch": 6,
+            "warmup": iterations,
+            "iterations": iterations,
+            "group_iterations": 0,
+            "horizon": 4,
+        }
+        _, _, reference = calibrate(
+            tiny_recipe(
+                tiny_model,
+                tmp_path / name,
+                calibrate=settings,
+                reference={"seeds": 8},
+                quantize={"weight_bits": 4, "step_groups": 2},
+            ),
+            QUIET,
+        )
         errors[name] = float((reference.simulation_latents[-1] - reference.fp32_latents[-1]).square().mean())
     assert errors["fitted"] < 0.7 * errors["ranges"]
 
@@ -95,8 +132,30 @@ sys.exit(run_command(sys.argv[1:]))
 
 def test_a_run_killed_at_random_points_ends_in_the_bit_identical_artifact(tiny_model: Path, tmp_path: Path) -> None:
     def command(out: str) -> list[str]:
-        return [sys.executable, "-c", SCRIPT, "calibrate", "--model", str(tiny_model), "--steps", "4", "--step-groups", "2", "--samples", "8",
-                "--warmup", "40", "--iterations", "40", "--horizon", "2", "--out", str(tmp_path / out), "--device", "cpu"]
+        return [
+            sys.executable,
+            "-c",
+            SCRIPT,
+            "calibrate",
+            "--model",
+            str(tiny_model),
+            "--steps",
+            "4",
+            "--step-groups",
+            "2",
+            "--samples",
+            "8",
+            "--warmup",
+            "40",
+            "--iterations",
+            "40",
+            "--horizon",
+            "2",
+            "--out",
+            str(tmp_path / out),
+            "--device",
+            "cpu",
+        ]
 
     subprocess.run(command("straight"), check=True, capture_output=True)
     dice, kills = random.Random(11), 0
@@ -113,7 +172,9 @@ def test_a_run_killed_at_random_points_ends_in_the_bit_identical_artifact(tiny_m
     assert kills >= 2
     subprocess.run(command("killed"), check=True, capture_output=True)
     for name in (*TENSOR_FILES, "reference.safetensors", "calibration.json"):
-        assert sha256(tmp_path / "killed" / "calibration" / name) == sha256(tmp_path / "straight" / "calibration" / name), name
+        assert sha256(tmp_path / "killed" / "calibration" / name) == sha256(
+            tmp_path / "straight" / "calibration" / name
+        ), name
 
 
 def test_nan_in_a_weight_and_in_an_activation_are_named(tmp_path: Path) -> None:
@@ -126,7 +187,10 @@ def test_nan_in_a_weight_and_in_an_activation_are_named(tmp_path: Path) -> None:
     with torch.no_grad():
         unet.mid_block.resnets[0].norm1.weight.fill_(1e38)
     with pytest.raises(CalibrationError, match=r"mid_block\.resnets\.0\.conv1:input"):
-        calibrate(tiny_recipe(write_tiny_model(tmp_path / "inf", unet), tmp_path / "out", conditioning={"null_label": 10}), QUIET)
+        calibrate(
+            tiny_recipe(write_tiny_model(tmp_path / "inf", unet), tmp_path / "out", conditioning={"null_label": 10}),
+            QUIET,
+        )
 
 
 def test_constant_activations_name_the_site(tmp_path: Path) -> None:
@@ -135,11 +199,15 @@ def test_constant_activations_name_the_site(tmp_path: Path) -> None:
         unet.conv_norm_out.weight.zero_()
         unet.conv_norm_out.bias.zero_()
     with pytest.raises(CalibrationError, match=r"conv_out:input.*constant"):
-        calibrate(tiny_recipe(write_tiny_model(tmp_path / "model", unet), tmp_path / "out", conditioning={"null_label": 10}), QUIET)
+        calibrate(
+            tiny_recipe(write_tiny_model(tmp_path / "model", unet), tmp_path / "out", conditioning={"null_label": 10}),
+            QUIET,
+        )
 
 
-def test_a_diverging_fit_stops_with_the_reason_and_keeps_its_checkpoint(tiny_model: Path, tmp_path: Path,
-                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diverging_fit_stops_with_the_reason_and_keeps_its_checkpoint(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fit, "DIVERGED", 0.5)
     with pytest.raises(CalibrationError, match="diverges"):
         calibrate(tiny_recipe(tiny_model, tmp_path), QUIET)
@@ -147,7 +215,9 @@ def test_a_diverging_fit_stops_with_the_reason_and_keeps_its_checkpoint(tiny_mod
     assert not (tmp_path / "calibration").exists()
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dq_toolchain.toolchain import files
     from dq_toolchain.toolchain.errors import ToolchainError
 
