@@ -131,7 +131,7 @@ class Judge:
         ).latents[-1]
 
     def figures(self, artifact: Artifact) -> dict[str, float]:
-        """Integer simulation on the held-out seeds: PSNR (median, 10th percentile), class agreement, Frechet distance."""
+        """The integer simulation on held-out seeds: PSNR, its 10th percentile, class agreement, Frechet distance."""
         samples = self._run(SimulatedUNet(artifact))
         values = psnr(samples, self.fp32)
         return {

@@ -20,7 +20,6 @@ from dq_toolchain.calibrate.run import quantize_with, setup
 from dq_toolchain.toolchain.denoiser import Denoiser
 from dq_toolchain.toolchain.recipe import Recipe, load_recipe
 
-
 HORIZONS = (1, 2, 5, 10, 20)
 
 

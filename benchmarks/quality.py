@@ -55,7 +55,7 @@ def w8(held_out: int) -> list[dict[str, Any]]:
 
 
 def w4(held_out: int) -> list[dict[str, Any]]:
-    """Three methods from the same FP32 rollouts. Single-step gets as many iterations as fill AccuQuant's fitting time."""
+    """Three methods from the same FP32 rollouts; single-step gets as many iterations as fill AccuQuant's time."""
     rows = []
     four_bits = {"quantize": {"weight_bits": 4}}
     for seed in CALIBRATION_SEEDS:

@@ -59,7 +59,7 @@ def harden(
 def held_out_reference(
     artifact: Artifact, fp32: nn.Module, samples: Samples, batch: int, advance: Callable[..., None] = lambda n=1: None
 ) -> Reference:
-    """FP32 and integer-simulation rollouts of held-out samples, and FP32's answers at the simulation's latents. On the CPU."""
+    """Rollouts of held-out samples in FP32 and in the simulation, and FP32's answers at the simulation's latents."""
     cpu = torch.device("cpu")
     simulated = SimulatedUNet(artifact)
     table, guidance = artifact.table, artifact.guidance

@@ -16,7 +16,7 @@ from dq_toolchain.toolchain.step_groups import StepGroups
 
 @dataclass(frozen=True)
 class Stage:
-    """``window``: the steps that segments are drawn from, [first, last). ``weights``: whether weights are fitted too."""
+    """``window``: steps that segments are drawn from, [first, last). ``weights``: whether weights are fitted too."""
 
     name: str
     iterations: int

@@ -3,7 +3,8 @@
     python scripts/train_digits.py --data mnist.npz --epochs 10
     python scripts/train_digits.py --data mnist.npz --epochs 5 --resume --time-power 0.6 --lr 1e-3 --seed 1
 
-The second command goes on from the weights of the first and draws noisy timesteps more often, where the class is decided.
+The second command goes on from the weights of the first and draws noisy timesteps more often: there the class is
+decided.
 
 Writes a diffusers folder (unet/, scheduler/), the loss curve's end and a sample grid. Label 10 means "no class":
 10 % of the labels are replaced by it, so that classifier-free guidance works.
@@ -20,10 +21,9 @@ from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
+from digit_data import load_digits
 from PIL import Image
 from torch import Tensor, nn
-
-from digit_data import load_digits
 
 NULL_LABEL = 10
 

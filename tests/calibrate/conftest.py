@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-def tiny_recipe(model: Path, out: Path, **sections: dict[str, object]) -> Recipe:
+def tiny_recipe(model: Path, out: Path, **sections: Mapping[str, object]) -> Recipe:
     base: dict[str, dict[str, object]] = {
         "model": {"path": model},
         "run": {"out": out, "device": "cpu"},
@@ -25,5 +26,5 @@ def tiny_recipe(model: Path, out: Path, **sections: dict[str, object]) -> Recipe
         "reference": {"seeds": 2},
     }
     for section, values in sections.items():
-        base[section] = base.get(section, {}) | values
+        base[section] = base.get(section, {}) | dict(values)
     return load_recipe(None, base)

@@ -1,4 +1,4 @@
-"""The whole calibration on a tiny model: artifact round trip, simulation, resume after SIGKILL, errors that name things."""
+"""The whole calibration on a tiny model: artifact, simulation, resume after SIGKILL, errors that name things."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from dq_toolchain.calibrate import fit
@@ -53,9 +54,8 @@ def test_artifact_loads_bit_equal_and_holds_every_site(tiny_model: Path, tmp_pat
 def test_every_setting_gives_a_simulation_near_fp32(
     sections: dict[str, dict[str, object]], tiny_model: Path, tmp_path: Path
 ) -> None:
-    base = {"calibrate": {"samples": 8, "batch": 4, "warmup": 2, "iterations": 2, "horizon": 2, "group_iterations": 1}}
-    base["calibrate"] |= sections.get("calibrate", {})  # type: ignore[arg-type]
-    _, _artifact, reference = calibrate(tiny_recipe(tiny_model, tmp_path, **{**sections, **base}), QUIET)
+    fast = {"warmup": 2, "iterations": 2, "group_iterations": 1} | sections.get("calibrate", {})
+    _, _artifact, reference = calibrate(tiny_recipe(tiny_model, tmp_path, **{**sections, "calibrate": fast}), QUIET)
     error = (reference.simulation_latents[-1] - reference.fp32_latents[-1]).norm() / reference.fp32_latents[-1].norm()
     assert 1e-5 < error < 0.2
 
@@ -221,7 +221,8 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     from dq_toolchain.toolchain import files
     from dq_toolchain.toolchain.errors import ToolchainError
 
-    real, saved = files.save_file, []
+    saved: list[Path] = []
+    real = safetensors.torch.save_file
 
     def full(tensors: object, path: Path, **keywords: object) -> None:
         if "fit.safetensors" in Path(path).name and saved:
