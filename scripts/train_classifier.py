@@ -1,6 +1,6 @@
 """Train the digit classifier that ships beside the embedded model.
 
-    python scripts/train_classifier.py --data mnist.npz --out toolchain/digits/classifier.safetensors
+    python -m scripts.train_classifier --data mnist.npz --out toolchain/digits/classifier.safetensors
 
 Shifts, rotations, zoom, contrast and noise make it indifferent to what a sampler or a quantizer does to a stroke.
 Writes the weights (test accuracy in the metadata) and a .json of the same name with how they were made.
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from digit_data import load_digits
 from torch import Tensor
 
 from dq_toolchain.toolchain.classifier import DigitClassifier
 from dq_toolchain.toolchain.files import write_json, write_tensors
+from scripts.digit_data import load_digits
 
 
 def augment(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,7 @@
 """Train the embedded reference model: a class-conditional v-prediction UNet2DModel for 28x28 digits.
 
-    python scripts/train_digits.py --data mnist.npz --epochs 10
-    python scripts/train_digits.py --data mnist.npz --epochs 5 --resume --time-power 0.6 --lr 1e-3 --seed 1
+    python -m scripts.train_digits --data mnist.npz --epochs 10
+    python -m scripts.train_digits --data mnist.npz --epochs 5 --resume --time-power 0.6 --lr 1e-3 --seed 1
 
 The second command goes on from the weights of the first and draws noisy timesteps more often: there the class is
 decided.
@@ -21,9 +21,10 @@ from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
-from digit_data import load_digits
 from PIL import Image
 from torch import Tensor, nn
+
+from scripts.digit_data import load_digits
 
 NULL_LABEL = 10
 
