@@ -1,6 +1,6 @@
 """Peak allocator memory of one calibration iteration against the number of denoising steps it simulates.
 
-    python benchmarks/memory.py [--json memory.json]
+    python -m benchmarks.memory [--json memory.json]
 
 Counted from torch's own allocator events, so that it is activations and gradients, not the process.
 """

@@ -1,8 +1,8 @@
 """Quality tables of docs/RESULTS.md: the integer simulation against FP32 on held-out seeds of the embedded model.
 
-python benchmarks/quality.py w8            # W8A8: what step groups add, what fitting adds, without and with guidance
-python benchmarks/quality.py w4            # W4A8: ranges only, single-step, AccuQuant, at equal fitting time, 3 seeds
-python benchmarks/quality.py w4 --json results.json
+python -m benchmarks.quality w8            # W8A8: what step groups add, what fitting adds, without and with guidance
+python -m benchmarks.quality w4            # W4A8: ranges only, single-step, AccuQuant, at equal fitting time, 3 seeds
+python -m benchmarks.quality w4 --json results.json
 """
 
 from __future__ import annotations

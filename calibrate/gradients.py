@@ -6,7 +6,8 @@ coefficients, J[k] the network's Jacobian df/dx.
 
 - ``full``: plain backpropagation through the unrolled segment; activation memory O(n).
 - ``adjoint``: the same gradient by recomputation (Chen et al. 2016 taken to one step at a time): a sweep without
-  graph keeps n latents, then each step is rerun alone, latest first; activation memory O(1).
+  graph keeps n latents, then each step is run alone, latest first; activation memory O(1). It costs 2n - 1 forward
+  and n backward passes, hence for n = 1 what single-step fitting costs.
 - ``surrogate``: the adjoint with J dropped, AccuQuant's approximation. The exact gradient of
   ||x[n] + sum_j w_j (f(sg x[j]) - sg f(x[j])) - target||^2 with w_j = (prod_{m>j} A_m) B_j, sg = stop-gradient;
   our reconstruction, since the paper gives no code (see docs/METHOD.md).
@@ -87,12 +88,13 @@ def _full(
 @torch.no_grad()
 def _sweep(
     table: SamplerTable, network: Network, start: State, first: int, length: int, noise: Tensor | None
-) -> list[Tensor]:
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Latents and outputs after ``length`` steps without a graph, newest first, the history before them included."""
     latents, outputs = list(start.latents), list(start.outputs)
     for k in range(first, first + length):
         outputs.insert(0, network(latents[0] * table.input_scale[k], k))
         latents.insert(0, table.advance(k, latents, outputs, _noise(noise, k)))
-    return latents[length::-1]
+    return latents, outputs
 
 
 def _adjoint(
@@ -105,25 +107,26 @@ def _adjoint(
     noise: Tensor | None,
     through_network: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    visited = _sweep(table, network, start, first, length, noise)
+    latents, outputs = _sweep(table, network, start, first, length - 1, noise)
+    visited = latents[length - 1 :: -1]  # x[first + i], to be completed by the last step
     total = torch.zeros((), device=visited[0].device)
     # costate of x[first + i] and of f[first + i]; contributions to the history before the segment are dropped
     latent_costate: list[Tensor | None] = [None] * (length + 1)
     output_costate: list[Tensor | None] = [None] * length
     for i in reversed(range(length)):
         k = first + i
+        x = visited[i].detach().requires_grad_(through_network and i > 0)
+        with torch.enable_grad():
+            output = network(x * table.input_scale[k], k)
+        if i == length - 1:
+            visited.append(table.advance(k, latents, [output.detach(), *outputs], _noise(noise, k)))
         value, gradient = loss(k + 1, visited[i + 1])
         total = total + value
         costate = _add(latent_costate[i + 1], gradient)
         latent_costate[i + 1] = None
         _spread(latent_costate, table.a[k], i, costate)
         _spread(output_costate, table.b[k], i, costate)
-        pull = output_costate[i]
-        assert pull is not None
-        x = visited[i].detach().requires_grad_(through_network and i > 0)
-        with torch.enable_grad():
-            output = network(x * table.input_scale[k], k)
-        torch.autograd.backward(output, pull)
+        torch.autograd.backward(output, output_costate[i])
         if x.grad is not None:
             latent_costate[i] = _add(latent_costate[i], x.grad)
         output_costate[i] = None
