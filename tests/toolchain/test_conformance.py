@@ -172,6 +172,20 @@ def test_the_figures_are_what_they_say(made: Case) -> None:
     torch.testing.assert_close(figures.difference, torch.full_like(figures.difference, 2.0), rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize(("damaged", "first"), [({2}, 4), ({0, 1, 2, 3}, 0), ({1, 2}, 2), (set(), None)])
+def test_the_scan_names_the_first_group_without_agreement(made: Case, damaged: set[int], first: int | None) -> None:
+    share = torch.tensor([0.25, 0.3, 0.25, 0.3, 0.5, 0.6, 0.6, 0.6])  # early groups alone prove nothing
+    error = made.reference.simulation_outputs - made.reference.fp32_outputs_at_simulation
+    outputs = made.reference.simulation_outputs.clone()
+    for group, steps in enumerate(made.artifact.step_groups):
+        for step in steps:
+            agreeing = 0 if group in damaged else round(float(share[step]) * len(outputs[step]))
+            outputs[step, agreeing:] += 0.5 * error[step, agreeing:].roll(1, dims=-1)
+    limits = made.limits["conformance"] | {"exact": {"difference": 0.02, "share": share.tolist()}}
+    checks = conformance(made.reference.simulation_latents, outputs, made.reference, made.artifact.step_groups, limits)
+    assert {check.name: check.step for check in checks}["conformance.exact"] == first
+
+
 def test_an_exact_simulation_has_ratio_one() -> None:
     made = case(seeds=2)
     equal = dataclasses.replace(made.reference, simulation_outputs=made.reference.fp32_outputs_at_simulation)
