@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
-from dq_toolchain.toolchain.files import check_hashes, read_json, sha256, write_json
+from dq_toolchain.toolchain.files import check_hashes, check_seal, read_json, seal, sha256, write_json
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.sampler_table import SamplerTable
@@ -93,7 +93,8 @@ class Bundle:
 
     def save(self, folder: Path) -> None:
         """Write bundle.json. Raises ToolchainError."""
-        write_json(folder / JSON, {"schema": SCHEMA, "schema_version": VERSION, **asdict(self), "table": self.table.to_json()})
+        write_json(folder / JSON, seal({
+            "schema": SCHEMA, "schema_version": VERSION, **asdict(self), "table": self.table.to_json()}))
 
     @classmethod
     def load(cls, folder: Path) -> Bundle:
@@ -104,6 +105,7 @@ class Bundle:
         """
         path = folder / JSON
         data = read_json(path, SCHEMA, VERSION, REMEDY)
+        check_seal(path, data, REMEDY)
         try:
             bundle = cls(
                 target=str(data["target"]), form=str(data["form"]), model_id=str(data["model_id"]),

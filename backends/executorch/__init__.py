@@ -1,1 +1,47 @@
-"""ExecuTorch (XNNPACK): lowering, audit and execution. The folder name is the target name."""
+"""Target 'executorch': PyTorch's own runtime with XNNPACK's int8 kernels; phones, boards, desktops, this machine.
+
+Nothing of executorch is imported before ``lower`` or ``run`` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dq_toolchain.backends.executorch.vendor import INSTALL, LIBRARY
+
+if TYPE_CHECKING:
+    from dq_toolchain.backends.base import ExportOptions, Say, TargetInfo
+    from dq_toolchain.toolchain.artifact import Artifact
+    from dq_toolchain.toolchain.bundle import Bundle
+
+
+def describe() -> TargetInfo:
+    """Facts about the target, without importing executorch."""
+    from dq_toolchain.backends.base import TargetInfo
+
+    try:
+        installed: str | None = version(LIBRARY)
+    except PackageNotFoundError:
+        installed = None
+    return TargetInfo(
+        name="executorch", library=LIBRARY, version=installed, install=INSTALL, schemes=("symmetric", "affine"),
+        weight_bits=(2, 3, 4, 5, 6, 7, 8), activation_bits=(8,),
+        verified="ExecuTorch 1.4.1, x86-64 Linux: executed, equal to the integer simulation; not run on Arm")
+
+
+def lower(artifact: Artifact, artifact_folder: Path, out: Path, options: ExportOptions, progress: Say) -> Bundle:
+    """Write the bundle folder; see ``lowering.lower``."""
+    from dq_toolchain.backends.executorch import lowering
+
+    return lowering.lower(artifact, artifact_folder, out, options, progress)
+
+
+def run(bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threads: int | None,
+        progress: Callable[[int, int], None]) -> Path:
+    """Execute the bundle and write the device report; see ``running.run``."""
+    from dq_toolchain.backends.executorch import running
+
+    return running.run(bundle, bundle_folder, out, seeds, threads, progress)

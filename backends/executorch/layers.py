@@ -97,7 +97,7 @@ class _IntegerLayer(nn.Module):
         if self.geometry.convolution is None:
             return F.linear(x, weight, self.bias)
         stride, padding, dilation, groups = self.geometry.convolution
-        return F.conv2d(x, weight, self.bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+        return F.conv2d(x, weight, self.bias, stride, padding, dilation, groups)
 
 
 class SentinelLayer(_IntegerLayer):

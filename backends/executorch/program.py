@@ -46,6 +46,11 @@ class Call:
                      for name, tensor in zip(names, self.arguments(ranges), strict=True))
 
 
+    def output(self) -> Port:
+        """The network output: shape of the sample."""
+        return Port("output", "float32", tuple(self.sample.shape))
+
+
 def _dtype(name: str, tensor: Tensor) -> str:
     if tensor.dtype not in DTYPES:
         raise BackendError(f"conditioning {name!r} has dtype {tensor.dtype}, target 'executorch' takes float32 and int64; "

@@ -7,6 +7,7 @@ Source: measured in backends/executorch.md: every portable operation between con
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from diffusers.models.activations import GEGLU
@@ -21,6 +22,11 @@ from dq_toolchain.toolchain.split import SplitConv2d
 
 class DelegatedGroupNorm(nn.Module):
     """GroupNorm as means over planes and over channels of a group; takes (B, C, H, W) or (B, C, T)."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: Tensor
+    ones: Tensor
 
     def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
@@ -48,6 +54,10 @@ class DelegatedGroupNorm(nn.Module):
 class DelegatedLayerNorm(nn.Module):
     """LayerNorm over the last axis of (B, T, C), with the tokens as images of one channel."""
 
+    weight: Tensor
+    bias: Tensor
+    eps: Tensor
+
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
         (self.channels,) = norm.normalized_shape
@@ -69,21 +79,25 @@ class DelegatedLayerNorm(nn.Module):
 class DelegatedUpsample(nn.Module):
     """Nearest-neighbour x2 by broadcast products with ones, then the layer's own convolution."""
 
+    twice_columns: Tensor
+    twice_rows: Tensor
+
     def __init__(self, conv: nn.Module | None) -> None:
         super().__init__()
         self.conv = conv
         self.register_buffer("twice_columns", torch.ones(1, 2, 1))
         self.register_buffer("twice_rows", torch.ones(1, 2, 1))
 
-    def forward(self, x: Tensor, output_size: object = None) -> Tensor:
+    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         batch, channels, height, width = x.shape
-        if output_size is not None and tuple(output_size) != (2 * height, 2 * width):  # type: ignore[arg-type]
-            raise BackendError(f"the picture's side must be a multiple of the UNet's total downsampling: {height}x{width} "
-                               f"cannot be doubled to {output_size}; train at such a size")
+        if output_size is not None and tuple(output_size) != (2 * height, 2 * width):
+            raise BackendError(f"the picture's side must be a multiple of the UNet's total downsampling: {height}x"
+                               f"{width} cannot be doubled to {tuple(output_size)}; use such a size")
         x = x.permute(0, 2, 3, 1).reshape(batch * height * width, 1, channels) * self.twice_columns
         x = x.reshape(batch * height, 1, 2 * width * channels) * self.twice_rows
         x = x.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
-        return x if self.conv is None else self.conv(x)  # type: ignore[no-any-return]
+        out: Tensor = x if self.conv is None else self.conv(x)
+        return out
 
 
 class DelegatedSplitConv(nn.Module):
@@ -94,11 +108,10 @@ class DelegatedSplitConv(nn.Module):
         self.channels, self.parts = split.channels, split.parts
 
     def forward(self, x: Tensor) -> Tensor:
-        total, start = None, 0
-        for part, channels in zip(self.parts, self.channels, strict=True):
-            y = part(x[:, start:start + channels])
-            total, start = y if total is None else total + y, start + channels
-        assert total is not None
+        total: Tensor = self.parts[0](x[:, :self.channels[0]])
+        start = self.channels[0]
+        for part, channels in zip(list(self.parts)[1:], self.channels[1:], strict=True):
+            total, start = total + part(x[:, start:start + channels]), start + channels
         return total
 
 
@@ -108,15 +121,18 @@ class DelegatedGEGLU(nn.Module):
     def __init__(self, feed_forward: GEGLU) -> None:
         super().__init__()
         self.proj = feed_forward.proj
-        self.half = feed_forward.proj.out_features // 2
+        self.middle = feed_forward.proj.out_features // 2
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.proj(x)
-        return x[..., :self.half] * torch.nn.functional.gelu(x[..., self.half:])
+        out: Tensor = x[..., :self.middle] * nn.functional.gelu(x[..., self.middle:])
+        return out
 
 
 class DelegatedTimesteps(nn.Module):
     """The sinusoidal embedding with its frequencies as a constant: (B,) -> (B, channels)."""
+
+    frequencies: Tensor
 
     def __init__(self, embedding: Timesteps) -> None:
         super().__init__()
@@ -148,7 +164,8 @@ class DelegatedAttention:
         context = x if encoder_hidden_states is None else encoder_hidden_states
         if encoder_hidden_states is not None and attn.norm_cross:
             context = attn.norm_encoder_hidden_states(encoder_hidden_states)
-        query, key, value = (_split_heads(t, attn.heads) for t in (attn.to_q(x), attn.to_k(context), attn.to_v(context)))
+        projections = (attn.to_q(x), attn.to_k(context), attn.to_v(context))
+        query, key, value = (_split_heads(projection, attn.heads) for projection in projections)
         scores = torch.bmm(query, key.permute(0, 2, 1)) * attn.score_scale
         out = attn.to_out[0](_join_heads(torch.bmm(torch.softmax(scores, dim=-1), value), attn.heads))
         if len(shape) == 4:
@@ -167,13 +184,15 @@ def _split_heads(x: Tensor, heads: int) -> Tensor:
 
 def _join_heads(x: Tensor, heads: int) -> Tensor:
     rows, tokens, channels = x.shape
-    return x.reshape(rows // heads, heads, tokens, channels).permute(0, 2, 1, 3).reshape(rows // heads, tokens, heads * channels)
+    x = x.reshape(rows // heads, heads, tokens, channels).permute(0, 2, 1, 3)
+    return x.reshape(rows // heads, tokens, heads * channels)
 
 
 def _refuse_attention(name: str, attn: Attention) -> None:
     for field in ("spatial_norm", "norm_q", "norm_k", "add_k_proj"):
         if getattr(attn, field, None) is not None:
-            raise BackendError(f"{name}: attention with {field} is not supported by target 'executorch'; use a UNet without it")
+            raise BackendError(f"{name}: attention with {field} is not supported by target 'executorch'; "
+                               "use a UNet without it")
 
 
 def _replacement(module: nn.Module) -> nn.Module | None:

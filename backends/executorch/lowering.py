@@ -1,0 +1,159 @@
+"""From the calibration artifact to a bundle folder: lower, read back and audit, execute, and only then publish.
+
+Everything is written beside the target folder first; a failure anywhere leaves no bundle and no half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.backends.base import ExportOptions, Say
+from dq_toolchain.backends.executorch.audit import StaticQParams, audit
+from dq_toolchain.backends.executorch.check import check_supported
+from dq_toolchain.backends.executorch.device import Device
+from dq_toolchain.backends.executorch.layers import Geometry, RangesInput, SentinelLayer, StaticLayer, range_table
+from dq_toolchain.backends.executorch.program import Call, export, lower_methods, with_integer_layers
+from dq_toolchain.backends.executorch.pte_file import read_pte
+from dq_toolchain.backends.executorch.rewrites import rewrite
+from dq_toolchain.backends.executorch.sampler import Schedule
+from dq_toolchain.backends.executorch.smoke import smoke
+from dq_toolchain.backends.executorch.static import output_qparams, static_reference
+from dq_toolchain.backends.executorch.vendor import LIBRARY
+from dq_toolchain.toolchain.artifact import Artifact, load_reference
+from dq_toolchain.toolchain.bundle import JSON, RANGES, Bundle
+from dq_toolchain.toolchain.errors import ToolchainError
+from dq_toolchain.toolchain.files import sha256, write_bytes, write_tensors
+from dq_toolchain.toolchain.limits import limits_for, twin_outputs
+from dq_toolchain.toolchain.reference import FILE as REFERENCE
+from dq_toolchain.toolchain.reference import Reference
+
+PROGRAM = "model.pte"
+TARGET = "executorch"
+
+
+@dataclass(frozen=True)
+class _Lowered:
+    """A lowered program with what the audit and the bundle need to know about it."""
+
+    data: bytes
+    methods: tuple[str, ...]
+    ranges: Tensor | None
+    static: dict[str, StaticQParams] | None
+    reference: Reference
+    limits: dict[str, Any]
+
+
+def example_call(artifact: Artifact, reference: Reference) -> Call:
+    """Inputs of the first seed at the first step; their shapes become the program's."""
+    return Call(reference.start[:1].to(torch.float32), torch.tensor([artifact.table.timesteps[0]], dtype=torch.float32),
+                dict(reference.conditioning.select(slice(1)).cond))
+
+
+def memory_estimate(unet: nn.Module) -> int:
+    """Bytes that lowering is expected to need beyond the library itself: float weights, integers, and copies of both."""
+    return 10 * sum(parameter.numel() * parameter.element_size() for parameter in unet.parameters())
+
+
+def _lower_sentinel(artifact: Artifact, reference: Reference, unet: nn.Module, call: Call, say: Say) -> _Lowered:
+    port, ranges = RangesInput(), range_table(artifact.scale, artifact.zero_point)
+
+    def layer(name: str, module: nn.Conv2d | nn.Linear, geometry: Geometry) -> nn.Module:
+        index = artifact.site_index(name)
+        bits = artifact.sites[index].weight_bits or 8
+        return SentinelLayer(artifact.layers[name], module.bias, geometry, bits, index, port)
+
+    network = with_integer_layers(rewrite(unet), call, layer)
+    say(f"lowering one method for {len(artifact.step_groups)} step groups")
+    data = lower_methods({"forward": export(network, call, ranges[:1], port)})
+    limits = limits_for(reference, twin_outputs(artifact, reference))
+    return _Lowered(data, ("forward",), ranges, None, reference, limits)
+
+
+def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say) -> _Lowered:
+    say("measuring the ranges of outputs")
+    outputs = output_qparams(artifact, reference)
+    static = {f"step_group_{g}": outputs.of_group(artifact, g) for g in range(len(artifact.step_groups))}
+    exported = {}
+    for method, qparams in static.items():
+
+        def layer(name: str, module: nn.Conv2d | nn.Linear, geometry: Geometry, qparams: StaticQParams = qparams) -> nn.Module:
+            bits = artifact.sites[artifact.site_index(name)].weight_bits or 8
+            return StaticLayer(artifact.layers[name], module.bias, geometry, bits, qparams.entries[name], qparams.results[name])
+
+        exported[method] = export(with_integer_layers(rewrite(artifact.build_float_unet()), call, layer), call)
+    say(f"lowering {len(static)} methods, one per step group")
+    data = lower_methods(exported)
+    return _Lowered(data, tuple(static), None, static, *static_reference(artifact, reference, outputs))
+
+
+def lower(artifact: Artifact, artifact_folder: Path, out: Path, options: ExportOptions, progress: Say) -> Bundle:
+    """Write the bundle folder ``out``: model.pte, ranges and reference, bundle.json last.
+
+    Raises:
+        BackendError: a site cannot be held, executorch refuses the network, the file differs from the artifact, or
+            it does not execute as the simulation does. No bundle is left then.
+        ToolchainError: ``out`` cannot be written.
+    """
+    reference = load_reference(artifact_folder)
+    unet = artifact.build_float_unet()
+    check_supported(artifact, unet)
+    call = example_call(artifact, reference)
+    progress(f"lowering {len(artifact.sites)} integer layers; needs about {memory_estimate(unet) / 2**20 + 700:.0f} MB of memory")
+    if options.form == "sentinel":
+        lowered = _lower_sentinel(artifact, reference, unet, call, progress)
+    else:
+        lowered = _lower_static(artifact, reference, call, progress)
+    with _staging(out) as folder:
+        write_bytes(folder / PROGRAM, lowered.data)
+        lowered.reference.save(folder / REFERENCE)
+        if lowered.ranges is not None:
+            write_tensors(folder / RANGES, {"ranges": lowered.ranges})
+        progress("reading the file back: every integer, scale and zero_point")
+        operations = audit(read_pte(folder / PROGRAM), artifact, lowered.ranges, lowered.static)
+        groups = artifact.group_of_step
+        schedule = Schedule(artifact.table, artifact.guidance, tuple(lowered.methods[g if lowered.static else 0] for g in groups),
+                            groups, lowered.ranges)
+        progress("executing it once per step group")
+        smoke(Device(folder / PROGRAM, lowered.methods), schedule, lowered.reference)
+        names = sorted(path.name for path in folder.iterdir())
+        example = None if lowered.ranges is None else lowered.ranges[:1]
+        bundle = Bundle(
+            target=TARGET, form=options.form, model_id=artifact.model_id, weight_hash=artifact.weight_hash,
+            versions={name: version(name) for name in (LIBRARY, "torch", "diffusers")} | {"python": platform.python_version()},
+            program=PROGRAM, inputs=call.ports(example), outputs=(call.output(),), step_groups=artifact.step_groups,
+            methods=lowered.methods, table=artifact.table, guidance=artifact.guidance, limits=lowered.limits,
+            operations=operations, sizes={name: (folder / name).stat().st_size for name in names},
+            files={name: sha256(folder / name) for name in names})
+        bundle.save(folder)
+    return Bundle.load(out)
+
+
+@contextlib.contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` that takes its place at the end; an older bundle disappears first, other files stay."""
+    staging = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        yield staging
+        out.mkdir(exist_ok=True)
+        (out / JSON).unlink(missing_ok=True)
+        (out / RANGES).unlink(missing_ok=True)
+        for path in sorted(staging.iterdir(), key=lambda path: path.name == JSON):
+            os.replace(path, out / path.name)
+    except OSError as error:
+        raise ToolchainError(f"cannot write {out}: {error.strerror or error}; choose a folder with space that you may write to "
+                             "(--out)") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
