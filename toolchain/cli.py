@@ -21,10 +21,11 @@ from dq_toolchain.toolchain.quiet import quiet_imports
 from dq_toolchain.toolchain.recipe import load_recipe
 
 app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, rich_markup_mode=None,
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Diffusion models on phones and embedded accelerators, in integers, with proof that the pictures stay right.",
     epilog="Start with: dq-toolchain calibrate && dq-toolchain export && dq-toolchain run && dq-toolchain validate",
 )
+INTERRUPTED = 130
 console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
 
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", "-r", help="TOML file; flags override it")]
@@ -152,7 +153,7 @@ def validate(
     path = report or settings.run.out / settings.export.target / "report.json"
     verdict = judge(path, bundle)
     if html is not None:
-        write_page(html, path, bundle, verdict)
+        write_page(html, verdict)
     if json_:
         _print_json(verdict.to_json())
     else:
@@ -176,7 +177,7 @@ def inspect(
         show_inspection(console, inspection)
 
 
-@app.command()
+@app.command(epilog="Examples:  dq-toolchain targets | dq-toolchain targets --json")
 def targets(json_: Json = False) -> None:
     """List the targets: what they need, what they hold, where they were verified."""
     from dataclasses import asdict
@@ -184,7 +185,7 @@ def targets(json_: Json = False) -> None:
     from dq_toolchain import backends
     from dq_toolchain.toolchain.summary import show_targets
 
-    found = [asdict(backends.load(name).describe()) for name in backends.names()]
+    found = [asdict(backends.describe(name)) for name in backends.names()]
     if json_:
         _print_json(found)
     else:
@@ -200,20 +201,22 @@ def run_command(arguments: list[str]) -> int:
     """Run one command line; every user's mistake becomes one line on stderr and exit code 2."""
     quiet_imports()
     try:
-        return int(app(arguments, standalone_mode=False) or 0)
+        code = int(app(arguments or ["--help"], standalone_mode=False) or 0)
     except ToolchainError as error:
         return _fail(str(error))
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
         return _fail(f"the system refused{place}: {error.strerror or error}; check the path, its permissions and the free space")
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except Exception as error:
         message = getattr(error, "format_message", None)  # click's usage errors, wherever typer keeps click
         if message is None:
             raise
         return _fail(f"{message()} See `dq-toolchain --help`.")
+    if code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this code
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+    return code
 
 
 def _fail(text: str) -> int:

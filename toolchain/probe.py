@@ -20,6 +20,8 @@ from dq_toolchain.toolchain.sampler_table import Row, SamplerTable
 MAX_HISTORY = 8  # the most latents, and the most outputs, that a device is asked to keep
 TOLERANCE = 1e-5  # relative error of one step; schedulers compute partly in float32
 NEGLIGIBLE = 1e-9  # relative to a row's largest coefficient; probing is done in float64
+USUAL = ("DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "PNDMScheduler", "UniPCMultistepScheduler",
+         "FlowMatchEulerDiscreteScheduler")
 
 Suspects = Mapping[str, tuple[Any, ...]]
 CLIPPING: Suspects = {"clip_sample": (True,), "thresholding": (True,)}
@@ -39,10 +41,10 @@ def load_scheduler(config: Mapping[str, Any]) -> Any:
     """
     import diffusers.schedulers as library  # takes seconds; only whoever needs a scheduler pays
 
-    name = config.get("_class_name")
-    allowed = sorted(entry for entry in dir(library) if entry.endswith("Scheduler"))
-    if name not in allowed:
-        raise SamplerError(f"_class_name must be one of {', '.join(allowed)}; got {name!r}, correct the config")
+    name: Any = config.get("_class_name")
+    if name not in (entry for entry in dir(library) if entry.endswith("Scheduler")):
+        raise SamplerError("scheduler_config.json: _class_name must be a deterministic scheduler of diffusers such as "
+                           f"{', '.join(USUAL)}; got {name!r}, correct it")
     with _errors_of(name, config):
         return getattr(library, name).from_config(dict(config))
 

@@ -14,17 +14,17 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.models import EMBEDDED
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
     """[model]"""
 
-    path: Path | None = Field(default=None, description="diffusers folder with unet/ and scheduler/; default: the embedded digits model")
+    path: Path | None = Field(default=None, strict=False,
+        description="diffusers folder with unet/ and scheduler/; default: the embedded digits model")
 
 
 class SamplerSection(Section):
@@ -38,7 +38,8 @@ class SamplerSection(Section):
 class ConditioningSection(Section):
     """[conditioning]"""
 
-    file: Path | None = Field(default=None, description="safetensors with cond.NAME and uncond.NAME, one row per prompt")
+    file: Path | None = Field(default=None, strict=False,
+        description="safetensors with cond.NAME and uncond.NAME, one row per prompt")
     null_label: int | None = Field(default=None, ge=0, description='class label that means "no class", for guidance')
 
 
@@ -65,7 +66,8 @@ class CalibrateSection(Section):
     warmup: int = Field(default=200, ge=0, description="single-step iterations before the multi-step ones")
     iterations: int = Field(default=150, ge=0, description="multi-step iterations on weights and ranges, over all step groups")
     horizon: int = Field(default=4, ge=1, le=1000, description="denoising steps simulated per multi-step iteration")
-    gradient: Literal["adjoint", "surrogate", "full"] = Field(default="adjoint", description="how the multi-step error is differentiated")
+    gradient: Literal["adjoint", "surrogate", "full"] = Field(default="adjoint",
+        description="how the multi-step error is differentiated")
     start: Literal["fp32", "inherited"] = Field(default="fp32", description="start latents of a multi-step iteration")
     group_iterations: int = Field(default=10, ge=0, description="final iterations on the ranges of each step group in turn")
     scale_lr: float = Field(default=2e-3, gt=0, le=1, description="learning rate of the logarithm of scales")
@@ -82,13 +84,14 @@ class ExportSection(Section):
     """[export]"""
 
     target: str = Field(default="executorch", description="what `dq-toolchain targets` lists")
-    form: Literal["sentinel", "static"] = Field(default="sentinel", description="ExecuTorch: one method and ranges as input, or one method per step group")
+    form: Literal["sentinel", "static"] = Field(default="sentinel",
+        description="ExecuTorch: one method and ranges as input, or one method per step group")
 
 
 class RunSection(Section):
     """[run]"""
 
-    out: Path = Field(default=Path("dq-out"), description="output folder")
+    out: Path = Field(default=Path("dq-out"), strict=False, description="output folder")
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="seed of the calibration samples")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to calibrate")
 
@@ -115,10 +118,13 @@ def load_recipe(path: Path | None, flags: Mapping[str, Mapping[str, Any]]) -> Re
     Raises:
         RecipeError: one line with every mistake and its place.
     """
+    # diffusers takes seconds to import: --help does not wait for it
+    from dq_toolchain.toolchain.models import EMBEDDED
+
     given = {section: {k: v for k, v in values.items() if v is not None} for section, values in flags.items()}
     own = _read(path) if path is not None else {}
     folder = given.get("model", {}).get("path") or _table(own, "model").get("path") or EMBEDDED
-    base_path = Path(folder) / "dq.toml"
+    base_path = (Path(folder) if isinstance(folder, str | Path) else EMBEDDED) / "dq.toml"
     base = _read(base_path) if base_path.is_file() else {}
     sources = ((base_path, base), (path, own), (None, given))
     merged: dict[str, Any] = {}
@@ -164,16 +170,22 @@ def _mistake(error: Any, origin: Mapping[tuple[str, str], Path | None]) -> str:
     if error["type"] == "extra_forbidden":
         known = Recipe.model_fields if not key else Recipe.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
         return f"{where}: unknown, allowed: {', '.join(known)}"
+    if error["type"] == "model_type":
+        return f"{where}: got {error['input']!r}, input should be a table of settings"
+    if error["type"] == "path_type":
+        return f"{where}: got {error['input']!r}, input should be a path in quotes"
     return f"{where}: got {error['input']!r}, {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def _locate(source: Path, section: str, key: str) -> str:
-    current = ""
+    name, current = rf"""["']?{re.escape(key)}["']?""", ""
     for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
-        header = re.match(r"\s*\[\s*([\w.-]+)\s*\]", line)
+        header = re.match(r"\s*\[+\s*([\w.-]+)\s*\]", line)
         current = header.group(1) if header else current
-        if (header and current == section and not key) or (current == section and re.match(rf"\s*{re.escape(key)}\s*=", line)):
+        whole = header and current in ((section,) if not key else (f"{section}.{key}",))
+        if whole or (current == section and not header and key and re.match(rf"\s*{name}\s*=", line)):
             return f"{source}:{number}"
-        if not header and current == "" and re.match(rf"\s*{re.escape(section)}\s*[.=]", line):
+        dotted = rf"(=|\.\s*{name}\s*=)" if key else "[.=]"
+        if not header and current == "" and re.match(rf"\s*{re.escape(section)}\s*{dotted}", line):
             return f"{source}:{number}"
     return str(source)

@@ -59,7 +59,8 @@ def show_bundle(console: Console, summary: Mapping[str, Any]) -> None:
     console.print(table)
     for name, size in summary["sizes"].items():
         console.print(f"{name:28} {size:>12,} bytes")
-    console.print(f"bundle: {escape(summary['bundle'])} (integers audited in the file, executed once per step group)", soft_wrap=True)
+    console.print(f"bundle: {escape(summary['bundle'])} (integers audited in the file, executed once per step group)",
+                  soft_wrap=True)
     console.print("next: dq-toolchain run")
 
 

@@ -143,8 +143,10 @@ JSON_MISTAKES: dict[str, Callable[[dict[str, Any]], object]] = {
     "step missing in the groups": lambda d: d["step_groups"][0].pop(), "site without a name": lambda d: d["sites"][0].pop("layer"),
     "guidance is text": lambda d: d.update(guidance="much"), "a list for a site": lambda d: d["sites"].__setitem__(0, []),
     "a site too many": lambda d: d["sites"].append(d["sites"][0]), "bits out of range": lambda d: d["sites"][0].update(bits=9),
-    "weight bits out of range": lambda d: d["sites"][0].update(weight_bits=16), "bits are text": lambda d: d["sites"][0].update(bits="8"),
-    "unknown scheme": lambda d: d["sites"][0].update(scheme="odd"), "unknown layer": lambda d: d["sites"][0].update(layer="nowhere"),
+    "weight bits out of range": lambda d: d["sites"][0].update(weight_bits=16),
+    "bits are text": lambda d: d["sites"][0].update(bits="8"),
+    "unknown scheme": lambda d: d["sites"][0].update(scheme="odd"),
+    "unknown layer": lambda d: d["sites"][0].update(layer="nowhere"),
 }
 
 
@@ -166,7 +168,8 @@ TENSOR_MISTAKES: dict[str, tuple[str, Callable[[dict[str, Tensor]], object], str
     "weight out of range": ("weights", lambda t: t["conv_in.weight_q"].view(-1).__setitem__(0, 8), r"conv_in .*outside -8\.\.7"),
     "weights in float": ("weights", lambda t: t.update({"conv_in.weight_q": t["conv_in.weight_q"].float()}), "conv_in"),
     "weight scale not fp16": ("weights", lambda t: t["conv_in.weight_scale"].__setitem__(0, 0.3), "conv_in .*fp16-exact"),
-    "weight of another shape": ("weights", lambda t: t.update({"conv_in.weight_q": t["conv_in.weight_q"][:, :, :2].contiguous()}), "conv_in"),
+    "weight of another shape": ("weights", lambda t: t.update({"conv_in.weight_q": t["conv_in.weight_q"][:, :, :2].clone()}),
+                                "conv_in"),
     "no weight scale": ("weights", lambda t: t.pop("conv_in.weight_scale"), "conv_in"),
     "no weight": ("weights", lambda t: (t.pop("conv_in.weight_q"), t.pop("conv_in.weight_scale")), "conv_in"),
     "no bias": ("float", lambda t: t.pop("conv_in.bias"), "conv_in.bias"),

@@ -78,7 +78,9 @@ def test_the_ends_of_the_float_range_are_the_integer_ends() -> None:
     assert quantize(high, scale, zero_point, kind).tolist() == [kind.qmax] * 2
 
 
-@pytest.mark.parametrize(("bits", "activation", "weight"), [(8, (-128, 127), (-127, 127)), (4, (-8, 7), (-8, 7)), (2, (-2, 1), (-2, 1))])
+@pytest.mark.parametrize(("bits", "activation", "weight"), [
+    (8, (-128, 127), (-127, 127)), (4, (-8, 7), (-8, 7)), (2, (-2, 1), (-2, 1)),
+])
 def test_integer_ranges(bits: int, activation: tuple[int, int], weight: tuple[int, int]) -> None:
     assert (activation_type(bits).qmin, activation_type(bits).qmax) == activation
     assert (weight_type(bits).qmin, weight_type(bits).qmax) == weight

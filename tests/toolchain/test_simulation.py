@@ -28,8 +28,8 @@ KIND = activation_type(8)
 TIME, LABEL = torch.tensor([600.0, 30.0]), torch.tensor([2, 7])
 
 
-def table(scale: float, zero_point: int, kind: Any = KIND) -> ActivationTable:
-    return ActivationTable(fp16_exact(torch.tensor([scale])), torch.tensor([zero_point], dtype=torch.int32), kind, StepGroupSwitch())
+def table(scale: float, zero_point: int) -> ActivationTable:
+    return ActivationTable(fp16_exact(torch.tensor([scale])), torch.tensor([zero_point]), KIND, StepGroupSwitch())
 
 
 def integers_of(x: Tensor, activation: ActivationTable) -> Tensor:
@@ -92,7 +92,7 @@ def test_the_accumulator_is_the_narrowest_exact_one() -> None:
 @pytest.mark.parametrize(("inputs", "zero_point", "dtype"), [
     (1032, 0, torch.float32), (1033, 0, torch.float64), (517, 127, torch.float32), (519, 127, torch.float64),
 ])
-def test_a_layer_that_could_pass_two_to_the_24_sums_in_float64_and_is_exact(inputs: int, zero_point: int, dtype: torch.dtype) -> None:
+def test_sums_beyond_two_to_the_24_are_taken_in_float64(inputs: int, zero_point: int, dtype: torch.dtype) -> None:
     layer = nn.Linear(inputs, 2, bias=False)
     weight_q = torch.full((2, inputs), 127, dtype=torch.int8)
     weight_q[1, 0] = 126
@@ -118,15 +118,18 @@ def test_sums_that_int32_cannot_hold_are_refused_with_the_layers_name() -> None:
 def with_int8_attention(artifact: Artifact) -> Artifact:
     """The artifact with its attention operands quantized too, at scales that fit unit-variance operands."""
     unet = artifact.build_float_unet()
-    added = tuple(Site(name, operand, "attention", 8, "symmetric") for name, _ in attention_layers(unet) for operand in ATTENTION_OPERANDS)
-    scale = fp16_exact(torch.tensor([1 / 127 if site.operand == "probs" else 0.02 for site in added])).expand(len(artifact.scale), -1)
+    added = tuple(Site(name, operand, "attention", 8, "symmetric")
+                  for name, _ in attention_layers(unet) for operand in ATTENTION_OPERANDS)
+    row = fp16_exact(torch.tensor([1 / 127 if site.operand == "probs" else 0.02 for site in added]))
+    scale = row.expand(len(artifact.scale), -1)
     return dataclasses.replace(
         artifact, sites=(*artifact.sites, *added), scale=torch.cat([artifact.scale, scale], 1),
         zero_point=torch.cat([artifact.zero_point, torch.zeros_like(scale, dtype=torch.int32)], 1))
 
 
 CASES = [pytest.param(scheme, bits, attention, id=f"{scheme}-W{bits}-{'int8' if attention else 'float'} attention")
-         for scheme, bits, attention in (("symmetric", 8, False), ("affine", 8, False), ("symmetric", 4, True), ("affine", 8, True))]
+         for scheme, bits, attention in (
+             ("symmetric", 8, False), ("affine", 8, False), ("symmetric", 4, True), ("affine", 8, True))]
 
 
 def both(scheme: Scheme, bits: int, attention: bool) -> tuple[SimulatedUNet, SimulatedUNet]:

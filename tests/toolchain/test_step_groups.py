@@ -27,7 +27,9 @@ def test_a_count_that_does_not_fit_is_refused_with_what_is_allowed(count: int) -
         even_step_groups(5, count)
 
 
-@pytest.mark.parametrize("groups", [[[0, 1], [3]], [[1, 0], [2, 3]], [[0, 1], [1, 2, 3]], [[0, 1], [], [2, 3]], [[0, 1, 2, 3, 4]], []])
+@pytest.mark.parametrize("groups", [
+    [[0, 1], [3]], [[1, 0], [2, 3]], [[0, 1], [1, 2, 3]], [[0, 1], [], [2, 3]], [[0, 1, 2, 3, 4]], [],
+])
 def test_groups_that_do_not_cover_the_steps_are_refused(groups: list[list[int]]) -> None:
     with pytest.raises(ArtifactError, match="step groups must cover steps 0-3"):
         check_step_groups(groups, 4)

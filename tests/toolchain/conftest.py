@@ -1,0 +1,32 @@
+"""A folder with a model, an artifact and a judged bundle, for tests of the whole command."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import tiny_artifact, tiny_condition_unet, tiny_reference, write_tiny_model
+from tests.toolchain import devices
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, an artifact, and a bundle with the report of an emulated device."""
+    folder = tmp_path_factory.mktemp("originals")
+    write_tiny_model(folder / "model")
+    write_tiny_model(folder / "text-model", tiny_condition_unet())
+    artifact, unet = tiny_artifact()
+    artifact.save(folder / "dq-out" / "calibration", tiny_reference(artifact, unet))
+    made = devices.case(seeds=4)
+    bundle = devices.write_bundle(folder / "dq-out" / "executorch", made)
+    devices.write_run(bundle, made, devices.run(made.artifact, made.reference))
+    return folder
+
+
+@pytest.fixture
+def box(originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the originals as the current folder."""
+    monkeypatch.chdir(shutil.copytree(originals, tmp_path / "box"))
+    return tmp_path / "box"

@@ -1,0 +1,311 @@
+"""What a user can get wrong: each entry spoils a copy of good input, and says what the error must contain."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
+from safetensors.torch import load_file, save_file
+
+WEIGHTS = Path("model") / "unet" / "diffusion_pytorch_model.safetensors"
+QUICK = ["--steps", "4", "--step-groups", "2", "--samples", "4", "--warmup", "0", "--iterations", "0", "--device", "cpu"]
+"""A calibration of a second, once nothing is wrong."""
+
+Prepare = Callable[[Path], list[str]]
+"""Spoils something in the folder and returns the command line."""
+REPORT = "dq-out/executorch/report/report.json"
+LATENTS = "dq-out/executorch/report/report.safetensors"
+
+
+def calibrate(*arguments: str) -> list[str]:
+    """A command line that only the mistake can stop."""
+    return ["calibrate", "--model", "model", *QUICK, *arguments]
+
+
+def flags(*arguments: str) -> Prepare:
+    return lambda box: calibrate(*arguments)
+
+
+def command(*arguments: str) -> Prepare:
+    return lambda box: list(arguments)
+
+
+def with_json(name: str, change: Callable[[dict[str, Any]], object], *arguments: str) -> Prepare:
+    def prepare(box: Path) -> list[str]:
+        data = json.loads((box / name).read_text())
+        change(data)
+        (box / name).write_text(json.dumps(data))
+        return list(arguments) or calibrate()
+
+    return prepare
+
+
+def with_bytes(name: str, change: Callable[[bytes], bytes] | None, *arguments: str) -> Prepare:
+    def prepare(box: Path) -> list[str]:
+        data = (box / name).read_bytes()
+        (box / name).unlink()
+        if change is not None:
+            (box / name).write_bytes(change(data))
+        return list(arguments) or calibrate()
+
+    return prepare
+
+
+def with_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Prepare:
+    def prepare(box: Path) -> list[str]:
+        state = load_file(box / WEIGHTS)
+        change(state)
+        save_file(state, box / WEIGHTS)
+        return calibrate()
+
+    return prepare
+
+
+def with_pickle(box: Path) -> list[str]:
+    (box / WEIGHTS).unlink()
+    (box / WEIGHTS).with_suffix(".bin").write_bytes(pickle.dumps(Exploit(box / "unpickled")))
+    return calibrate()
+
+
+def with_disguised_pickle(box: Path) -> list[str]:
+    (box / WEIGHTS).write_bytes(pickle.dumps(Exploit(box / "unpickled")))
+    return calibrate()
+
+
+def with_scheduler(scheduler: Any) -> Prepare:
+    def prepare(box: Path) -> list[str]:
+        scheduler.save_pretrained(box / "model" / "scheduler")
+        return calibrate()
+
+    return prepare
+
+
+def with_recipe(text: str | bytes) -> Prepare:
+    def prepare(box: Path) -> list[str]:
+        (box / "bad.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+        return calibrate("--recipe", "bad.toml")
+
+    return prepare
+
+
+def with_conditioning(tensors: dict[str, torch.Tensor], *arguments: str, model: str = "text-model") -> Prepare:
+    def prepare(box: Path) -> list[str]:
+        save_file(tensors, box / "text.safetensors")
+        return calibrate("--model", model, "--conditioning", "text.safetensors", *arguments)
+
+    return prepare
+
+
+def without(name: str, *arguments: str) -> Prepare:
+    return with_bytes(name, None, *arguments)
+
+
+def without_null_label(box: Path) -> list[str]:
+    (box / "model" / "dq.toml").unlink()
+    return calibrate("--guidance", "2")
+
+
+def without_folder(name: str, *arguments: str) -> Prepare:
+    def prepare(box: Path) -> list[str]:
+        shutil.rmtree(box / name)
+        return list(arguments)
+
+    return prepare
+
+
+def file_in_the_way(*arguments: str) -> Prepare:
+    def prepare(box: Path) -> list[str]:
+        (box / "file").write_text("not a folder")
+        return list(arguments)
+
+    return prepare
+
+
+def empty_folder(box: Path) -> list[str]:
+    (box / "empty").mkdir()
+    return ["inspect", "empty"]
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+class Exploit:
+    """Unpickling it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.write_text, (self.path, "unpickled")
+
+
+STATES = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+CONFIG, SCHEDULER = "model/unet/config.json", "model/scheduler/scheduler_config.json"
+CALIBRATION, BUNDLE = "dq-out/calibration/calibration.json", "dq-out/executorch/bundle.json"
+
+MISTAKES: dict[str, tuple[Prepare, str]] = {
+    # the model
+    "missing model folder": (flags("--model", "nowhere"),
+                             r"nowhere/unet/config\.json.*--model takes a diffusers folder"),
+    "model is a file": (file_in_the_way("calibrate", "--model", "file"), r"file/unet/config\.json"),
+    "missing config": (without(CONFIG), r"cannot read model/unet/config\.json"),
+    "config is not JSON": (with_bytes(CONFIG, half), r"model/unet/config\.json is not valid JSON"),
+    "config is a list": (with_bytes(CONFIG, lambda _: b"[]"), r"config\.json holds a list"),
+    "unknown network": (with_json(CONFIG, lambda d: d.update(_class_name="Transformer")),
+                        "'Transformer', allowed are UNet2DModel and"),
+    "config that diffusers refuses": (with_json(CONFIG, lambda d: d.update(norm_num_groups=7)),
+                                      r"config\.json is not a valid UNet2DModel"),
+    "config that fails when called": (with_json(CONFIG, lambda d: d.update(freq_shift="a")),
+                                      r"cannot be called.*model/unet/config\.json"),
+    "sample size that does not halve": (with_json(CONFIG, lambda d: d.update(sample_size=7)),
+                                        r"\(1, 1, 7, 7\).*model/unet/config\.json"),
+    "no sample size": (with_json(CONFIG, lambda d: d.update(sample_size=None)), "sample_size is None, allowed"),
+    "class embedding that is no table": (with_json(CONFIG, lambda d: d.update(class_embed_type="timestep")), "does not fit"),
+    "missing weights": (without(str(WEIGHTS)), r"diffusion_pytorch_model\.safetensors.*only safetensors are read"),
+    "truncated weights": (with_bytes(str(WEIGHTS), half),
+                          r"cannot read model/unet/diffusion_pytorch_model\.safetensors"),
+    "weights of another model": (with_tensors(lambda t: t.pop("conv_in.bias")),
+                                 "'conv_in.bias'; take both from one model"),
+    "weights of another shape": (with_json(CONFIG, lambda d: d.update(block_out_channels=[32, 32])),
+                                 r"does not fit unet/config\.json"),
+    "NaN in the weights": (with_tensors(lambda t: t["conv_out.weight"].fill_(float("nan"))),
+                           r"'conv_out\.weight' holds NaN"),
+    "pickle instead of safetensors": (with_pickle, "only safetensors are read"),
+    "pickle named safetensors": (with_disguised_pickle, r"cannot read model/unet/diffusion_pytorch_model\.safetensors"),
+    # the scheduler
+    "missing scheduler": (without(SCHEDULER), r"cannot read model/scheduler/scheduler_config\.json"),
+    "unknown scheduler": (with_json(SCHEDULER, lambda d: d.update(_class_name="MyScheduler")),
+                          "_class_name must be .*DDIMScheduler.*got 'MyScheduler'"),
+    "scheduler without a name": (with_json(SCHEDULER, lambda d: d.pop("_class_name")),
+                                 "_class_name must be .*got None"),
+    "scheduler that clips": (with_json(SCHEDULER, lambda d: d.update(clip_sample=True)),
+                             "DDIMScheduler is not linear.*clip_sample=True"),
+    "ancestral scheduler": (with_scheduler(EulerAncestralDiscreteScheduler()),
+                            "EulerAncestralDiscreteScheduler.*noise"),
+    "DDPM scheduler": (with_scheduler(DDPMScheduler(clip_sample=False)), "DDPMScheduler.*noise"),
+    "option of the wrong kind": (with_json(SCHEDULER, lambda d: d.update(beta_schedule="odd")), "DDIMScheduler.*odd"),
+    "zero training steps": (with_json(SCHEDULER, lambda d: d.update(num_train_timesteps=0)),
+                            "DDIMScheduler|num_train_timesteps"),
+    # the settings
+    "no steps": (flags("--steps", "0"), "--steps: got 0, input should be greater"),
+    "too many steps": (flags("--steps", "1001"), "--steps: got 1001"),
+    "steps are text": (flags("--steps", "many"), "'--steps'.*valid integer"),
+    "more steps than trained": (with_json(SCHEDULER, lambda d: d.update(num_train_timesteps=3)),
+                                "steps must be an integer in 1-3 .*got 4"),
+    "no step groups": (flags("--step-groups", "0"), "--step-groups: got 0"),
+    "more step groups than steps": (flags("--step-groups", "5"), "step groups must be 1-4 .*got 5"),
+    "weight bits 1": (flags("--weight-bits", "1"), "--weight-bits: got 1, input should be greater than or equal to 2"),
+    "weight bits 9": (flags("--weight-bits", "9"), "--weight-bits: got 9, input should be less than or equal to 8"),
+    "activation bits 1": (flags("--activation-bits", "1"), "--activation-bits: got 1"),
+    "activation bits 9": (flags("--activation-bits", "9"), "--activation-bits: got 9"),
+    "unknown scheme": (flags("--scheme", "odd"), "--scheme: got 'odd', input should be 'symmetric' or 'affine'"),
+    "unknown gradient": (flags("--gradient", "odd"),
+                         "--gradient: got 'odd', input should be 'adjoint', 'surrogate' or 'full'"),
+    "unknown rounding": (flags("--rounding", "odd"), "--rounding: got 'odd', input should be 'learned' or 'nearest'"),
+    "unknown ranges": (flags("--ranges", "odd"),
+                       "--ranges: got 'odd', input should be 'mse', 'minmax' or 'percentile'"),
+    "one sample": (flags("--samples", "1"), "--samples: got 1"),
+    "negative seed": (flags("--seed", "-1"), "--seed: got -1"),
+    "no guidance scale": (flags("--guidance", "nan"), "--guidance: got nan"),
+    "several flags at once": (flags("--steps", "0", "--scheme", "odd"), "--steps: got 0.*--scheme: got 'odd'"),
+    "no GPU": (flags("--device", "cuda"), "--device: got cuda, .*allowed here: auto, cpu"),
+    "unknown device": (flags("--device", "tpu"), "--device: got 'tpu'"),
+    # conditioning
+    "guidance without a null label": (without_null_label, "guidance needs .*null_label"),
+    "null label out of range": (with_recipe("[conditioning]\nnull_label = 11"), "null_label: got 11, allowed 0-10"),
+    "missing conditioning file": (flags("--conditioning", "nowhere.safetensors"), r"cannot read nowhere\.safetensors"),
+    "conditioning is no safetensors": (flags("--conditioning", "model/dq.toml"), r"cannot read model/dq\.toml"),
+    "text model without text": (flags("--model", "text-model"), r"needs encoder_hidden_states.*--conditioning"),
+    "unknown tensor": (with_conditioning({"prompt": STATES}),
+                       r"text\.safetensors: got tensor 'prompt', allowed are cond\.NAME"),
+    "keyword the UNet lacks": (with_conditioning({"cond.encoder_hidden_states": STATES}, model="model"),
+                               "NAME class_labels"),
+    "states of another width": (with_conditioning({"cond.encoder_hidden_states": STATES[..., :4].contiguous()}),
+                                r"\(P, T, 8\)"),
+    "states without rows": (with_conditioning({"cond.encoder_hidden_states": STATES[:0]}), "P at least 1"),
+    "NaN in the states": (with_conditioning({"cond.encoder_hidden_states": STATES * float("nan")}), "finite"),
+    "prompts of two lengths": (with_conditioning({"cond.encoder_hidden_states": STATES,
+                                                  "uncond.encoder_hidden_states": STATES[:, :3].contiguous()}, "--guidance", "2"),
+                               "pad them to one length"),
+    "guidance without uncond": (with_conditioning({"cond.encoder_hidden_states": STATES}, "--guidance", "2"),
+                                r"needs uncond\.encoder"),
+    "labels out of range": (with_conditioning({"cond.class_labels": torch.tensor([3, 11])}, model="model"),
+                            "integer labels 0-10"),
+    "labels in float": (with_conditioning({"cond.class_labels": torch.tensor([3.0])}, model="model"),
+                        "integer labels 0-10"),
+    # the recipe
+    "missing recipe": (flags("--recipe", "nowhere.toml"), r"cannot read recipe nowhere\.toml"),
+    "recipe is not TOML": (with_recipe("[sampler"), r"bad\.toml is not valid TOML"),
+    "recipe is not text": (with_recipe(b"\xff\xfe\x00"), r"bad\.toml is not valid TOML"),
+    "unknown key": (with_recipe("[quantize]\ncolour = 1"),
+                    r"bad\.toml:2 \[quantize\] colour: unknown, allowed: weight_bits"),
+    "unknown section": (with_recipe("[quantise]\nweight_bits = 4"),
+                        r"bad\.toml:1 \[quantise\]: unknown, allowed: model"),
+    "value of another type": (with_recipe("[calibrate]\nbatch = '16'"), r"bad\.toml:2 \[calibrate\] batch: got '16'"),
+    "several mistakes in the recipe": (with_recipe("[calibrate]\nbatch = 0\n[run]\nspeed = 1"),
+                                       r"bad\.toml:2 .*; bad\.toml:4 .*"),
+    "mistake in the model's own recipe": (with_bytes("model/dq.toml", lambda _: b"[conditioning]\nnull = 1"),
+                                          r"model/dq\.toml:2"),
+    # the command line
+    "unknown flag": (flags("--colour", "red"), "--colour.*--help"),
+    "unknown command": (command("compile"), "'compile'.*--help"),
+    "flag without value": (command("calibrate", "--steps"), "--steps"),
+    "argument too many": (command("inspect", "a", "b"), "b.*--help"),
+    "unknown target": (command("export", "--target", "toaster"), "one of .*executorch.*got 'toaster'"),
+    "unknown form": (command("export", "--form", "odd"), "--form: got 'odd', input should be 'sentinel' or 'static'"),
+    "no seeds to run": (command("run", "--seeds", "0"), "--seeds"),
+    # output
+    "output below a file": (file_in_the_way(*calibrate("--out", "file/out")), "cannot write file/out.*--out"),
+    "output is a file": (file_in_the_way(*calibrate("--out", "file")), "cannot write file/.*--out"),
+    "page below a file": (file_in_the_way("validate", REPORT, "--html", "file/page.html"),
+                          "cannot write file/page.html"),
+    # export, run, validate, inspect
+    "export without calibration": (without_folder("dq-out/calibration", "export"),
+                                   r"dq-out/calibration/calibration\.json.*calibrate"),
+    "export of an edited artifact": (with_json(CALIBRATION, lambda d: d.update(guidance=9), "export"),
+                                     r"calibration\.json was changed"),
+    "export of another version": (with_json(CALIBRATION, lambda d: d.update(schema_version=9), "export"),
+                                  "schema_version 9 .*allowed 1"),
+    "export of truncated weights": (with_bytes("dq-out/calibration/weights.safetensors", half, "export"),
+                                    r"weights\.safetensors was changed"),
+    "export without reference": (without("dq-out/calibration/reference.safetensors", "export"),
+                                 r"reference\.safetensors is missing"),
+    "export of a report": (with_bytes(CALIBRATION, lambda _: b'{"schema": "dq-toolchain/report"}', "export"),
+                           "'dq-toolchain/report', allowed"),
+    "run without bundle": (without_folder("dq-out/executorch", "run"), r"dq-out/executorch/bundle\.json.*export"),
+    "run of an edited bundle": (with_json(BUNDLE, lambda d: d.update(guidance=9), "run"), r"bundle\.json was changed"),
+    "run of another version": (with_json(BUNDLE, lambda d: d.update(schema_version=9), "run"),
+                               "schema_version 9 .*allowed 1"),
+    "run of a program that was changed": (with_bytes("dq-out/executorch/model.bin", half, "run"),
+                                          r"model\.bin was changed"),
+    "run of a bundle without program": (without("dq-out/executorch/model.bin", "run"), r"model\.bin is missing"),
+    "report missing": (without(REPORT, "validate", REPORT), r"cannot read dq-out/executorch/report/report\.json"),
+    "report is not JSON": (with_bytes(REPORT, half, "validate", REPORT), r"report\.json is not valid JSON"),
+    "report of another kind": (with_json(REPORT, lambda d: d.update(schema="x"), "validate", REPORT),
+                               "got 'x', allowed"),
+    "report of another version": (with_json(REPORT, lambda d: d.update(schema_version=2), "validate", REPORT),
+                                  "schema_version 2 .*allowed 1"),
+    "report without a field": (with_json(REPORT, lambda d: d.pop("step_ms"), "validate", REPORT),
+                               "'step_ms' is a required"),
+    "report with fewer steps": (with_json(REPORT, lambda d: d["step_ms"].pop(), "validate", REPORT),
+                                "step_ms has 7 entries"),
+    "report of another bundle": (with_json(REPORT, lambda d: d.update(bundle_sha256="0" * 64), "validate", REPORT),
+                                 "another bundle"),
+    "latents that were changed": (with_bytes(LATENTS, lambda d: d[:-1] + b"!", "validate", REPORT),
+                                  r"report\.safetensors was changed"),
+    "latents missing": (without(LATENTS, "validate", REPORT),
+                        r"report\.safetensors is missing"),
+    "no report yet": (command("validate"), r"dq-out/executorch/report\.json"),
+    "bundle of the report is gone": (without(BUNDLE, "validate", REPORT), r"bundle\.json"),
+    "inspect of an empty folder": (empty_folder, r"empty holds neither calibration\.json nor bundle\.json"),
+    "inspect of nothing": (command("inspect", "nowhere"), "nowhere holds neither"),
+    "inspect of an edited artifact": (with_json(CALIBRATION, lambda d: d["sites"].pop(), "inspect"),
+                                      r"calibration\.json was changed"),
+}
