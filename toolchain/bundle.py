@@ -62,6 +62,7 @@ class Bundle:
         methods: one per step group, or one for all; ``method_of_step`` resolves it.
         limits: of ``validate``.
         operations: what runs in integers, what in float, and why.
+        sites: every quantized tensor with bits, scheme and range per step group (``site_rows``).
         sizes: bytes by file name. files: sha256 by file name.
     """
 
@@ -79,6 +80,7 @@ class Bundle:
     guidance: float
     limits: Mapping[str, Any]
     operations: tuple[Operation, ...]
+    sites: tuple[Mapping[str, Any], ...]
     sizes: Mapping[str, int]
     files: Mapping[str, str]
 
@@ -115,6 +117,7 @@ class Bundle:
                 methods=tuple(map(str, data["methods"])), table=SamplerTable.from_json(data["table"]),
                 guidance=float(data["guidance"]), limits=dict(data["limits"]),
                 operations=tuple(Operation(**row) for row in data["operations"]),
+                sites=tuple(dict(row) for row in data["sites"]),
                 sizes=dict(data["sizes"]), files=dict(data["files"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, SamplerError) as error:

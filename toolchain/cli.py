@@ -49,7 +49,9 @@ def calibrate(
     model: Annotated[Path | None, typer.Option(help="diffusers folder (unet/, scheduler/)  [default: embedded digits]")] = None,
     out: Out = None,
     steps: Annotated[int | None, typer.Option(help="denoising steps  [default: 20]")] = None,
-    guidance: Annotated[float | None, typer.Option(help="classifier-free guidance scale, 1 is none  [default: 1]")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="classifier-free guidance scale, 1 is none  [default: 1; embedded model: 3]")
+    ] = None,
     conditioning: Annotated[Path | None, typer.Option(help="safetensors with cond.NAME and uncond.NAME")] = None,
     weight_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
     activation_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
@@ -201,7 +203,7 @@ def run_command(arguments: list[str]) -> int:
     """Run one command line; every user's mistake becomes one line on stderr and exit code 2."""
     quiet_imports()
     try:
-        code = int(app(arguments or ["--help"], standalone_mode=False) or 0)
+        code = int(app(arguments or ["--help"], prog_name="dq-toolchain", standalone_mode=False) or 0)
     except ToolchainError as error:
         return _fail(str(error))
     except OSError as error:
@@ -213,7 +215,8 @@ def run_command(arguments: list[str]) -> int:
         message = getattr(error, "format_message", None)  # click's usage errors, wherever typer keeps click
         if message is None:
             raise
-        return _fail(f"{message()} See `dq-toolchain --help`.")
+        path = getattr(getattr(error, "ctx", None), "command_path", "dq-toolchain")
+        return _fail(f"{message().rstrip('.')}; see `{path} --help`")
     if code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this code
         print("interrupted; run the same command again to continue", file=sys.stderr)
     return code

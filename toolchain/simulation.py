@@ -107,7 +107,7 @@ def operation_of(layer: nn.Conv2d | nn.Linear) -> Callable[[Tensor, Tensor, Tens
     if layer.padding_mode != "zeros":
         raise ValueError(f"padding_mode {layer.padding_mode!r} has no integer form")
     stride, padding, dilation, groups = layer.stride, layer.padding, layer.dilation, layer.groups
-    return lambda x, w, b: F.conv2d(x, w, b, stride, padding, dilation, groups)  # type: ignore[arg-type]
+    return lambda x, w, b: F.conv2d(x, w, b, stride, padding, dilation, groups)
 
 
 def _attention_product(mode: Mode) -> Callable[[Attention, str, Tensor, Tensor], Tensor]:

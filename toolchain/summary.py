@@ -16,8 +16,8 @@ from dq_toolchain.toolchain.bundle import JSON as BUNDLE
 from dq_toolchain.toolchain.bundle import Bundle
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.metrics import psnr
-from dq_toolchain.toolchain.qparams import activation_type, qparams_to_range
 from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.site_rows import site_rows
 
 
 def calibration_summary(folder: Path, artifact: Artifact, reference: Reference) -> dict[str, Any]:
@@ -74,20 +74,8 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
     artifact = Artifact.load(folder)
     return {
         "calibration": str(folder), "model": artifact.model_id, "step_groups": [list(s) for s in artifact.step_groups],
-        "sites": _site_rows(artifact), "float_operations": [vars(op) for op in artifact.float_operations],
+        "sites": site_rows(artifact), "float_operations": [vars(op) for op in artifact.float_operations],
     }
-
-
-def _site_rows(artifact: Artifact) -> list[dict[str, Any]]:
-    rows = []
-    for index, site in enumerate(artifact.sites):
-        low, high = qparams_to_range(artifact.scale[:, index], artifact.zero_point[:, index], activation_type(site.bits))
-        rows.append({
-            "site": site.name, "kind": site.kind, "activation_bits": site.bits, "scheme": site.scheme,
-            "weight_bits": site.weight_bits, "range": [[float(a), float(b)] for a, b in zip(low, high, strict=True)],
-            "scale": artifact.scale[:, index].tolist(), "zero_point": artifact.zero_point[:, index].tolist(),
-        })
-    return rows
 
 
 def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:

@@ -37,9 +37,12 @@ from dq_toolchain.toolchain.files import sha256, write_bytes, write_tensors
 from dq_toolchain.toolchain.limits import limits_for, twin_outputs
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.site_rows import site_rows
 
 PROGRAM = "model.pte"
 TARGET = "executorch"
+LIBRARY_MB = 700
+"""Resident size of Python with torch and executorch loaded, before any network is lowered."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def example_call(artifact: Artifact, reference: Reference) -> Call:
 
 
 def memory_estimate(unet: nn.Module) -> int:
-    """Bytes that lowering is expected to need beyond the library itself: float weights, integers, and copies of both."""
+    """Bytes that lowering needs beyond the library itself: float weights, integers, and copies of both."""
     return 10 * sum(parameter.numel() * parameter.element_size() for parameter in unet.parameters())
 
 
@@ -87,9 +90,11 @@ def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say
     exported = {}
     for method, qparams in static.items():
 
-        def layer(name: str, module: nn.Conv2d | nn.Linear, geometry: Geometry, qparams: StaticQParams = qparams) -> nn.Module:
+        def layer(name: str, module: nn.Conv2d | nn.Linear, geometry: Geometry,
+                  qparams: StaticQParams = qparams) -> nn.Module:
             bits = artifact.sites[artifact.site_index(name)].weight_bits or 8
-            return StaticLayer(artifact.layers[name], module.bias, geometry, bits, qparams.entries[name], qparams.results[name])
+            entry, result = qparams.entries[name], qparams.results[name]
+            return StaticLayer(artifact.layers[name], module.bias, geometry, bits, entry, result)
 
         exported[method] = export(with_integer_layers(rewrite(artifact.build_float_unet()), call, layer), call)
     say(f"lowering {len(static)} methods, one per step group")
@@ -109,7 +114,8 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, options: ExportO
     unet = artifact.build_float_unet()
     check_supported(artifact, unet)
     call = example_call(artifact, reference)
-    progress(f"lowering {len(artifact.sites)} integer layers; needs about {memory_estimate(unet) / 2**20 + 700:.0f} MB of memory")
+    progress(f"lowering {len(artifact.sites)} integer layers; needs about "
+             f"{memory_estimate(unet) / 2**20 + LIBRARY_MB:.0f} MB of memory")
     if options.form == "sentinel":
         lowered = _lower_sentinel(artifact, reference, unet, call, progress)
     else:
@@ -122,18 +128,19 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, options: ExportO
         progress("reading the file back: every integer, scale and zero_point")
         operations = audit(read_pte(folder / PROGRAM), artifact, lowered.ranges, lowered.static)
         groups = artifact.group_of_step
-        schedule = Schedule(artifact.table, artifact.guidance, tuple(lowered.methods[g if lowered.static else 0] for g in groups),
-                            groups, lowered.ranges)
+        methods = tuple(lowered.methods[g if lowered.static else 0] for g in groups)
+        schedule = Schedule(artifact.table, artifact.guidance, methods, groups, lowered.ranges)
         progress("executing it once per step group")
         smoke(Device(folder / PROGRAM, lowered.methods), schedule, lowered.reference)
         names = sorted(path.name for path in folder.iterdir())
         example = None if lowered.ranges is None else lowered.ranges[:1]
+        libraries = {name: version(name) for name in (LIBRARY, "torch", "diffusers")}
         bundle = Bundle(
             target=TARGET, form=options.form, model_id=artifact.model_id, weight_hash=artifact.weight_hash,
-            versions={name: version(name) for name in (LIBRARY, "torch", "diffusers")} | {"python": platform.python_version()},
+            versions=libraries | {"python": platform.python_version()},
             program=PROGRAM, inputs=call.ports(example), outputs=(call.output(),), step_groups=artifact.step_groups,
             methods=lowered.methods, table=artifact.table, guidance=artifact.guidance, limits=lowered.limits,
-            operations=operations, sizes={name: (folder / name).stat().st_size for name in names},
+            operations=operations, sites=tuple(site_rows(artifact)), sizes={name: (folder / name).stat().st_size for name in names},
             files={name: sha256(folder / name) for name in names})
         bundle.save(folder)
     return Bundle.load(out)
@@ -153,7 +160,7 @@ def _staging(out: Path) -> Iterator[Path]:
         for path in sorted(staging.iterdir(), key=lambda path: path.name == JSON):
             os.replace(path, out / path.name)
     except OSError as error:
-        raise ToolchainError(f"cannot write {out}: {error.strerror or error}; choose a folder with space that you may write to "
-                             "(--out)") from error
+        raise ToolchainError(f"cannot write {out}: {error.strerror or error}; choose a folder with space that you may "
+                             "write to (--out)") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)

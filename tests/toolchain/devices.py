@@ -21,6 +21,7 @@ from dq_toolchain.toolchain.report import write_report
 from dq_toolchain.toolchain.rollout import rollout
 from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.simulation import Mode, SimulatedLayer, SimulatedUNet
+from dq_toolchain.toolchain.site_rows import site_rows
 from tests.tiny import tiny_artifact, tiny_reference
 
 STEPS, GROUPS, SEEDS = 8, 4, 16
@@ -119,7 +120,8 @@ def write_bundle(folder: Path, made: Case) -> Path:
         table=artifact.table, guidance=artifact.guidance, limits=made.limits,
         operations=(Operation("convolution", "delegate", "int8 x int8 -> int32", 12, ""),
                     Operation("group norm", "delegate", "float32", 5, "statistics need float")),
-        sizes={"model.bin": 7}, files={name: sha256(folder / name) for name in ("model.bin", FILE)},
+        sites=tuple(site_rows(artifact)), sizes={"model.bin": 7},
+        files={name: sha256(folder / name) for name in ("model.bin", FILE)},
     ).save(folder)
     return folder
 
