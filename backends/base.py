@@ -56,7 +56,8 @@ class Backend(Protocol):
     def describe(self) -> TargetInfo:
         """Facts about the target, without importing its library."""
 
-    def lower(self, artifact: Artifact, artifact_folder: Path, out: Path, options: ExportOptions, progress: Say) -> Bundle:
+    def lower(self, artifact: Artifact, artifact_folder: Path, out: Path, options: ExportOptions,
+              progress: Say) -> Bundle:
         """Write the bundle folder, bundle.json last. Raises BackendError: the target cannot hold the artifact."""
 
     def run(self, bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threads: int | None,

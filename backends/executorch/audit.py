@@ -29,10 +29,12 @@ REMEDY = "nothing was exported; report it with calibration.json"
 _WHY = {
     "attention products stay in float: attention = \"float\" in the recipe": ("BatchMatrixMultiply", "Softmax"),
     "normalisation: statistics need float": ("GlobalAvgPooling2d", "ReciprocalSquareRoot", "Subtract"),
-    "activation functions, sums and products between layers": ("Sigmoid", "Gelu", "Tanh", "Add", "Multiply", "Div", "Sin", "Cos"),
+    "activation functions, sums and products between layers": (
+        "Sigmoid", "Gelu", "Tanh", "Add", "Multiply", "Div", "Sin", "Cos"),
     "brings a layer's input to its range and to int8": ("Maximum", "Minimum", "Convert", "Clamp"),
-    "moves data, no arithmetic": ("StaticTranspose", "StaticReshape", "StaticSlice", "StaticConstantPad", "Copy", "Concatenate2",
-                                  "Concatenate3", "Concatenate4", "Concatenate5"),
+    "moves data, no arithmetic": (
+        "StaticTranspose", "StaticReshape", "StaticSlice", "StaticConstantPad", "Copy", "Concatenate2", "Concatenate3",
+        "Concatenate4", "Concatenate5"),
 }
 _PORTABLE_WHY = {
     "embedding": "table look-up, no arithmetic", "dim_order": "moves data, no arithmetic", "full": "writes a constant",
@@ -98,9 +100,8 @@ def _audit_sentinel(method: Method, artifact: Artifact) -> None:
         seen[site.layer] += 1
         _check_types(graph, node, site.layer, "qdint8", "fp32")
         _check_weights(graph, node, site.layer, artifact.layers[site.layer], sentinels=True)
-        bias = artifact.float_parameters.get(f"{site.layer}.bias")
-        got = _bias(graph, node)
-        if (bias is None) != (got is None) or (bias is not None and got is not None and bias.numpy().tobytes() != got.data):
+        bias, got = artifact.float_parameters.get(f"{site.layer}.bias"), _bias(graph, node)
+        if (b"" if bias is None else bias.numpy().tobytes()) != (b"" if got is None else got.data):
             raise _fail(f"the bias of {site.layer} differs")
     _check_once(seen, artifact, method.name)
 
@@ -117,14 +118,16 @@ def _audit_static(method: Method, artifact: Artifact, qparams: StaticQParams) ->
                 _check_types(graph, node, layer, "qint8", "qint8")
                 break
         else:
-            raise _fail(f"method {method.name} has a {node.kind} whose integers, input and output parameters belong to no layer")
+            raise _fail(f"method {method.name} has a {node.kind} whose integers, input and output parameters belong "
+                        "to no layer")
     _check_once(seen, artifact, method.name)
 
 
 def _check_once(seen: Counter[str], artifact: Artifact, method: str) -> None:
     for site in artifact.sites:
         if seen[site.layer] != 1:
-            raise _fail(f"{site.layer} is in method {method} {seen[site.layer]} times as an integer operation, expected once")
+            raise _fail(f"{site.layer} is in method {method} {seen[site.layer]} times as an integer operation, "
+                        "expected once")
 
 
 def _check_types(graph: Graph, node: Node, layer: str, entry: str, result: str) -> None:
@@ -174,7 +177,7 @@ def _same_static_bias(graph: Graph, node: Node, artifact: Artifact, layer: str, 
     bias, value = artifact.float_parameters.get(f"{layer}.bias"), _bias(graph, node)
     if bias is None or value is None:
         return bias is None and value is None
-    step = torch.tensor(qparams.entries[layer].scale, dtype=torch.float64) * artifact.layers[layer].weight_scale.to(torch.float64)
+    step = qparams.entries[layer].scale * artifact.layers[layer].weight_scale.to(torch.float64)
     got = torch.frombuffer(bytearray(value.data), dtype=torch.int32).to(torch.float64)
     exact = bias.to(torch.float64) / step
     return value.dtype.endswith("int32") and bool(((got - exact).abs() <= 0.5 + exact.abs() * 2.0**-22).all())
@@ -196,12 +199,13 @@ def _operations(methods: Iterable[Method]) -> Iterator[Operation]:
         for name in method.portable:
             why = next((text for word, text in _PORTABLE_WHY.items() if word in name), "XNNPACK has no kernel for it")
             rows[name, "portable", "float32", why] += 1
-    for (name, where, arithmetic, why), count in sorted(rows.items(), key=lambda row: (row[0][1], row[0][2], row[0][0])):
-        yield Operation(name, where, arithmetic, count, why)
+    for name, where, arithmetic, why in sorted(rows, key=lambda row: (row[1], row[2], row[0])):
+        yield Operation(name, where, arithmetic, rows[name, where, arithmetic, why], why)
 
 
 def _arithmetic(graph: Graph, node: Node) -> tuple[str, str]:
     if node.kind in PRODUCTS:
-        return ("int8 x int4 -> int32" if graph.values[node.fields["filter_id"]].dtype == "qcint4" else "int8 x int8 -> int32"), ""
+        bits = 4 if graph.values[node.fields["filter_id"]].dtype == "qcint4" else 8
+        return f"int8 x int{bits} -> int32", ""
     why = next((text for text, kinds in _WHY.items() if node.kind in kinds), "between layers")
     return "float32", why

@@ -8,8 +8,6 @@ from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.sites import FloatOp, weighted_layers
 
-WEIGHT_BITS = (4, 8)
-
 
 def check_supported(artifact: Artifact, unet: nn.Module) -> None:
     """Raise BackendError for the first site that XNNPACK's int8 kernels cannot hold.
@@ -23,11 +21,11 @@ def check_supported(artifact: Artifact, unet: nn.Module) -> None:
             raise BackendError(f"{site.name}: target 'executorch' multiplies attention operands in float only; "
                                'calibrate with attention = "float"')
         if site.bits != 8:
-            raise BackendError(f"activation bits must be 8 for target 'executorch', got {site.bits} at site {site.name}; "
-                               "calibrate with 8-bit activations")
+            raise BackendError(f"activation bits must be 8 for target 'executorch', got {site.bits} at site "
+                               f"{site.name}; calibrate with 8-bit activations")
         if site.weight_bits is None or not 2 <= site.weight_bits <= 8:
-            raise BackendError(f"weight bits must be 2-8 for target 'executorch', got {site.weight_bits} at site {site.name}; "
-                               "calibrate again")
+            raise BackendError(f"weight bits must be 2-8 for target 'executorch', got {site.weight_bits} at site "
+                               f"{site.name}; calibrate again")
         layer = layers[site.layer]
         if isinstance(layer, nn.Conv2d):
             _check_convolution(site.layer, layer)
@@ -43,12 +41,12 @@ def _check_convolution(name: str, layer: nn.Conv2d) -> None:
         raise BackendError(f"{name} has {layer.groups} channel groups, target 'executorch' takes 1; use a UNet without "
                            "grouped convolutions")
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        raise BackendError(f"{name} has padding {layer.padding!r} ({layer.padding_mode}), target 'executorch' takes numbers "
-                           "and zeros; use a UNet with such padding")
+        raise BackendError(f"{name} has padding {layer.padding!r} ({layer.padding_mode}), target 'executorch' takes "
+                           "numbers and zeros; use a UNet with such padding")
 
 
 def _check_float_operations(operations: tuple[FloatOp, ...]) -> None:
     for operation in operations:
         if "not supported" in operation.reason:
-            raise BackendError(f"{operation.layer} is a {operation.kind}, which target 'executorch' does not hold in integers; "
-                               "use a UNet without it")
+            raise BackendError(f"{operation.layer} is a {operation.kind}, which target 'executorch' does not hold in "
+                               "integers; use a UNet without it")

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _SCALARS = {
-    "bool": "?", "byte": "b", "ubyte": "B", "short": "h", "ushort": "H", "int": "i", "uint": "I", "long": "q", "ulong": "Q",
-    "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q", "uint64": "Q",
-    "float": "f", "double": "d", "float32": "f", "float64": "d",
+    "bool": "?", "byte": "b", "ubyte": "B", "short": "h", "ushort": "H", "int": "i", "uint": "I", "long": "q",
+    "ulong": "Q", "int8": "b", "uint8": "B", "int16": "h", "uint16": "H", "int32": "i", "uint32": "I", "int64": "q",
+    "uint64": "Q", "float": "f", "double": "d", "float32": "f", "float64": "d",
 }
 
 
@@ -34,7 +34,8 @@ class Schema:
             if kind == "table":
                 if re.search(r"\bid\s*:\s*\d", body):
                     raise ValueError(f"table {name} numbers its fields, which this reader does not know")
-                schema.tables[name] = [(f, t.replace(" ", "")) for f, t in re.findall(r"(\w+)\s*:\s*(\[?\s*\w+\s*\]?)[^;]*;", body)]
+                fields = re.findall(r"(\w+)\s*:\s*(\[?\s*\w+\s*\]?)[^;]*;", body)
+                schema.tables[name] = [(label, type_.replace(" ", "")) for label, type_ in fields]
             elif kind == "enum":
                 labels, value = {}, -1
                 for label, number in re.findall(r"(\w+)\s*(?:=\s*(\d+))?\s*(?:,|$|\s)", body.strip()):
@@ -42,13 +43,13 @@ class Schema:
                     labels[value] = label
                 schema.enums[name] = (base, labels)
             else:
-                schema.unions[name] = [(label, table or label) for label, table in re.findall(r"(\w+)\s*(?::\s*(\w+))?\s*(?:,|$|\s)",
-                                                                                              body.strip())]
+                members = re.findall(r"(\w+)\s*(?::\s*(\w+))?\s*(?:,|$|\s)", body.strip())
+                schema.unions[name] = [(label, table or label) for label, table in members]
         return schema
 
 
 class Reader:
-    """Reads tables of one buffer. A union field ``x`` is the pair ``(label, table)``; absent fields are 0, "" or None."""
+    """Reads tables of one buffer. A union field is the pair ``(label, table)``; absent fields are 0, "", [] or None."""
 
     def __init__(self, schema: Schema, data: bytes) -> None:
         self.schema, self.data = schema, data

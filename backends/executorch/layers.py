@@ -36,7 +36,8 @@ def xnnpack_qparams(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     Source: XNNPACK, src/xnnpack/quantization.h, xnn_f32_qd8_asymmetric_quantization_params; float32 throughout.
     """
     low, high = low.to(torch.float32).clamp_max(0), high.to(torch.float32).clamp_min(0)
-    inverse = torch.where(low == high, 1.0, 255.0 / (high - low))
+    # Tensor by tensor: torch computes number / tensor as a product with the reciprocal, one rounding more.
+    inverse = torch.where(low == high, 1.0, torch.full_like(low, 255.0) / (high - low))
     from_low, from_high = -128 + low * inverse, 127 + high * inverse
     exact = torch.where(from_low + from_high > 0, -128 - low * inverse, 127 - high * inverse)
     return 1 / inverse, torch.round(exact.clamp(-128, 127)).to(torch.int32)
@@ -93,7 +94,8 @@ class _IntegerLayer(nn.Module):
     def apply_weights(self, x: Tensor) -> Tensor:
         """x: dequantized input. The dequantize node on the weight is what XNNPACK recognises."""
         qmin, qmax = (-8, 7) if self.packed4 else (-128, 127)
-        weight = decomposed().dequantize_per_channel(self.weight_q, self.weight_scale, self.weight_zero, 0, qmin, qmax, torch.int8)
+        weight = decomposed().dequantize_per_channel(
+            self.weight_q, self.weight_scale, self.weight_zero, 0, qmin, qmax, torch.int8)
         if self.geometry.convolution is None:
             return F.linear(x, weight, self.bias)
         stride, padding, dilation, groups = self.geometry.convolution
@@ -101,10 +103,10 @@ class _IntegerLayer(nn.Module):
 
 
 class SentinelLayer(_IntegerLayer):
-    """Float32 result; values beyond any range are planted beside the data, where the weights are zero, then all is clamped.
+    """Float32 result; values beyond any range are planted beside the data, where weights are zero, then all is clamped.
 
     Clamping to [lo, hi] turns the planted values into exactly lo and hi, so that these are the run-time minimum and
-    maximum and the dynamic kernel uses exactly the artifact's scale and zero_point. Zero weights keep them out of the sum.
+    maximum and the dynamic kernel uses exactly the artifact's scale and zero_point. Zero weights keep them out of sums.
     """
 
     sentinels: Tensor

@@ -53,8 +53,8 @@ class Call:
 
 def _dtype(name: str, tensor: Tensor) -> str:
     if tensor.dtype not in DTYPES:
-        raise BackendError(f"conditioning {name!r} has dtype {tensor.dtype}, target 'executorch' takes float32 and int64; "
-                           "calibrate again with that dtype")
+        raise BackendError(f"conditioning {name!r} has dtype {tensor.dtype}, target 'executorch' takes float32 and "
+                           "int64; calibrate again with that dtype")
     return DTYPES[tensor.dtype]
 
 
@@ -81,8 +81,8 @@ def input_shapes(unet: nn.Module, call: Call) -> dict[str, tuple[int, ...]]:
 
         def look(_layer: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
             if shapes.setdefault(name, tuple(inputs[0].shape)) != tuple(inputs[0].shape):
-                raise BackendError(f"{name} is called twice with different shapes, which the sentinel form cannot hold; "
-                                   "use a UNet that calls each layer once")
+                raise BackendError(f"{name} is called twice with different shapes, which target 'executorch' cannot "
+                                   "hold; use a UNet that calls each layer once")
 
         handles.append(layer.register_forward_pre_hook(look))
     try:

@@ -42,7 +42,8 @@ def _check(bundle: Bundle, seeds: int | None, threads: int | None, reference: Re
     if bundle.target != "executorch":
         raise BackendError(f"the bundle is for target {bundle.target!r}, this is 'executorch'; name that target")
     if seeds is not None and not 1 <= seeds <= reference.seeds:
-        raise BackendError(f"seeds must be 1-{reference.seeds} (the held-out seeds of the bundle), got {seeds}; change --seeds")
+        raise BackendError(f"seeds must be 1-{reference.seeds} (the held-out seeds of the bundle), got {seeds}; "
+                           "change --seeds")
     if threads is not None and not 1 <= threads <= 256:
         raise BackendError(f"threads must be 1-256, got {threads}; change --threads")
 
@@ -91,7 +92,8 @@ def run(bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threa
         for k, milliseconds in network.step_ms:
             times[k].append(milliseconds)
     header = {
-        "target": bundle.target, "runtime": {"name": "ExecuTorch", "version": version(LIBRARY)}, "device": device_name(),
+        "target": bundle.target, "runtime": {"name": "ExecuTorch", "version": version(LIBRARY)},
+        "device": device_name(),
         "versions": {"torch": version("torch"), "python": platform.python_version(), "system": platform.platform()},
         "compute_unit": "XNNPACK CPU", "bundle_sha256": bundle_hash(bundle_folder),
         "bundle": os.path.relpath(bundle_folder.resolve(), out.resolve()), "load_ms": device.load_ms,

@@ -54,4 +54,5 @@ class DeviceNetwork:
         ranges, group = self.schedule.ranges, self.schedule.group_of_step[k]
         timestep = torch.tensor([self.schedule.table.timesteps[k]], dtype=torch.float32)
         call = Call(x.to(torch.float32), timestep, {name: keywords[name] for name in self.conditioning.cond})
-        return self.device(self.schedule.method_of_step[k], call.arguments(None if ranges is None else ranges[group:group + 1]))
+        inputs = call.arguments(None if ranges is None else ranges[group:group + 1])
+        return self.device(self.schedule.method_of_step[k], inputs)

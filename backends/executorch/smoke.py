@@ -30,10 +30,11 @@ def smoke(device: Device, schedule: Schedule, reference: Reference) -> None:
         x = reference.simulation_latents[k][:1] * schedule.table.input_scale[k]
         out, simulated = network(x, k), reference.simulation_outputs[k][:1]
         if not torch.isfinite(out).all():
-            raise BackendError(f"the lowered program gives NaN or infinity in step group {group}; nothing was exported; "
-                               "calibrate again")
+            raise BackendError(f"the lowered program gives NaN or infinity in step group {group}; nothing was "
+                               "exported; calibrate again")
         error = float(relative_error(simulated, reference.fp32_outputs_at_simulation[k][:1]))
         distance = float(relative_error(out, simulated))
-        if distance > TOLERANCE * error + FLOOR:
-            raise BackendError(f"the lowered program is {distance:.3g} from the simulation in step group {group}, allowed is "
-                               f"{TOLERANCE * error + FLOOR:.3g}; nothing was exported; report it with calibration.json")
+        allowed = TOLERANCE * error + FLOOR
+        if distance > allowed:
+            raise BackendError(f"the lowered program is {distance:.3g} from the simulation in step group {group}, "
+                               f"allowed is {allowed:.3g}; nothing was exported; report it with calibration.json")

@@ -41,18 +41,21 @@ class OutputQParams:
         layers = [site.layer for site in artifact.sites]
 
         def numbers(scale: Tensor, zero_point: Tensor) -> dict[str, QParams]:
-            return {name: QParams(float(s), int(z)) for name, s, z in zip(layers, scale[group], zero_point[group], strict=True)}
+            rows = zip(layers, scale[group], zero_point[group], strict=True)
+            return {name: QParams(float(s), int(z)) for name, s, z in rows}
 
         return StaticQParams(numbers(artifact.scale, artifact.zero_point), numbers(self.scale, self.zero_point))
 
 
 def _simulation(artifact: Artifact, reference: Reference, hook: Hook) -> Denoiser:
-    """The integer simulation with ``hook(site, output, step group)`` on every layer; what it returns replaces the output."""
+    """The integer simulation; what ``hook(site, output, step group)`` returns replaces a layer's output."""
     network = SimulatedUNet(artifact)
     for name, layer in network.unet.named_modules():
         if isinstance(layer, SimulatedLayer):
 
-            def after(_layer: nn.Module, _inputs: object, out: Tensor, index: int = artifact.site_index(name)) -> Tensor | None:
+            index = artifact.site_index(name)
+
+            def after(_layer: nn.Module, _inputs: object, out: Tensor, index: int = index) -> Tensor | None:
                 return hook(index, out, network.switch.current)
 
             layer.register_forward_hook(after)
@@ -60,8 +63,8 @@ def _simulation(artifact: Artifact, reference: Reference, hook: Hook) -> Denoise
 
 
 def _at_simulation(denoiser: Denoiser, reference: Reference) -> Tensor:
-    table = denoiser.table
-    return torch.stack([denoiser(reference.simulation_latents[k] * table.input_scale[k], k) for k in range(table.calls)])
+    table, latents = denoiser.table, reference.simulation_latents
+    return torch.stack([denoiser(latents[k] * table.input_scale[k], k) for k in range(table.calls)])
 
 
 @torch.no_grad()
@@ -80,15 +83,18 @@ def output_qparams(artifact: Artifact, reference: Reference) -> OutputQParams:
 
     _at_simulation(_simulation(artifact, reference, observe), reference)
     if not (low.isfinite().all() and high.isfinite().all()):
-        raise BackendError("the simulation's outputs are not finite, so the static form has no output ranges; calibrate again")
+        raise BackendError("the simulation's outputs are not finite, so the static form has no output ranges; "
+                           "calibrate again")
     scale, zero_point = torch.empty(shape), torch.empty(shape, dtype=torch.int32)
     for index, site in enumerate(artifact.sites):
-        scale[:, index], zero_point[:, index] = range_to_qparams(low[:, index], high[:, index], activation_type(8), site.scheme)
+        column = range_to_qparams(low[:, index], high[:, index], activation_type(8), site.scheme)
+        scale[:, index], zero_point[:, index] = column
     return OutputQParams(scale, zero_point)
 
 
 @torch.no_grad()
-def static_reference(artifact: Artifact, reference: Reference, outputs: OutputQParams) -> tuple[Reference, dict[str, Any]]:
+def static_reference(artifact: Artifact, reference: Reference,
+                     outputs: OutputQParams) -> tuple[Reference, dict[str, Any]]:
     """The reference and limits of a bundle whose outputs are quantized too.
 
     The simulation's latents stay (the FP32 outputs at them are known), its outputs at them are computed anew; what

@@ -24,8 +24,8 @@ def site_of(graph: Graph, node: Node, sites: int) -> int:
         (site,) = found
         return site
     except (KeyError, ValueError) as error:
-        raise BackendError(f"audit of the lowered file failed: the input of a {node.kind} cannot be traced to the ranges "
-                           f"({error}); nothing was exported; report it with calibration.json") from error
+        raise BackendError(f"audit of the lowered file failed: the input of a {node.kind} cannot be traced to the "
+                           f"ranges ({error}); nothing was exported; report it with calibration.json") from error
 
 
 def _require(node: Node, kind: str) -> None:

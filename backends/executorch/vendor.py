@@ -24,7 +24,8 @@ def _module(name: str) -> Any:
         with quiet():
             return importlib.import_module(name)
     except ImportError as error:
-        raise BackendError(f"target 'executorch' needs {LIBRARY}, which does not import ({' '.join(str(error).split())}); "
+        text = " ".join(str(error).split())
+        raise BackendError(f"target 'executorch' needs {LIBRARY}, which does not import ({text}); "
                            f"install it with: {INSTALL}") from error
 
 

@@ -1,0 +1,67 @@
+"""Artifacts small enough to lower in seconds, and the bundles made of them once per session."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+from torch import nn
+
+from dq_toolchain import backends
+from dq_toolchain.backends.base import ExportOptions
+from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.bundle import Bundle
+from dq_toolchain.toolchain.reference import Reference
+from tests import tiny
+
+
+def small_unet(seed: int = 0, width: int = 8) -> UNet2DModel:
+    """One level, no attention: 17 sites, among them split 1x1 convolutions; lowers in a few seconds."""
+    torch.manual_seed(seed)
+    unet = UNet2DModel(
+        sample_size=tiny.SIZE, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(width,),
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), mid_block_type=None, norm_num_groups=4,
+        num_class_embeds=11)
+    return unet.eval().requires_grad_(False)
+
+
+def small_artifact(step_groups: int = 2, guidance: float = 1.0,
+                   **options: object) -> tuple[Artifact, nn.Module, Reference]:
+    """A min-max artifact of ``small_unet`` with its FP32 network and held-out rollouts."""
+    with mock.patch.object(tiny, "tiny_unet", small_unet):
+        artifact, unet = tiny.tiny_artifact(step_groups=step_groups, width=8, **options)  # type: ignore[arg-type]
+    artifact = replace(artifact, guidance=guidance)
+    return artifact, unet, tiny.tiny_reference(artifact, unet)
+
+
+def lower_into(folder: Path, artifact: Artifact, reference: Reference, form: str = "sentinel") -> tuple[Bundle, Path]:
+    """Save the artifact, lower it, and return the bundle and its folder."""
+    artifact.save(folder / "calibration", reference)
+    out = folder / "bundle"
+    options = ExportOptions(form)  # type: ignore[arg-type]
+    return backends.load("executorch").lower(artifact, folder / "calibration", out, options, lambda _: None), out
+
+
+Lowered = tuple[Artifact, nn.Module, Reference, Bundle, Path]
+
+
+def lowered(folder: Path, made: tuple[Artifact, nn.Module, Reference], form: str = "sentinel") -> Lowered:
+    artifact, unet, reference = made
+    bundle, out = lower_into(folder, artifact, reference, form)
+    return artifact, unet, reference, bundle, out
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
+    """Sentinel form, 2 step groups, affine, with guidance."""
+    return lowered(tmp_path_factory.mktemp("small"), small_artifact(guidance=2.0, scheme="affine"))
+
+
+@pytest.fixture(scope="session")
+def static(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
+    """Static form, 2 step groups."""
+    return lowered(tmp_path_factory.mktemp("static"), small_artifact(), "static")
