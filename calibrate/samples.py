@@ -160,7 +160,7 @@ def _from_file(path: Path, config: Any, needed: set[str], count: int) -> tuple[d
         wanted = _misfit(keyword, tensor, config)
         if wanted is not None:
             raise RecipeError(
-                f"{path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, allowed is {wanted}; correct the file"
+                f"{path}: {name} is {_describe(tensor)}, allowed is {wanted}; correct the file"
             )
         if tensor.shape[1:] != shapes.setdefault(keyword, tensor.shape)[1:]:
             raise RecipeError(
@@ -183,3 +183,8 @@ def _misfit(keyword: str, tensor: Tensor, config: Any) -> str | None:
     good = tensor.is_floating_point() and tensor.dim() == 3 and tensor.numel() > 0 and bool(tensor.isfinite().all())
     good = good and (not isinstance(width, int) or tensor.shape[-1] == width)  # a list gives every block its own
     return None if good else f"finite floating-point states of shape (P, T, {width}), P at least 1"
+
+
+def _describe(tensor: Tensor) -> str:
+    low, high = (f"{float(v):g}" for v in torch.aminmax(tensor)) if tensor.numel() else ("none", "none")
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)} with values {low} to {high}"

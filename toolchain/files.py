@@ -45,6 +45,8 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, FileExistsError):
+        return f"{error.filename} is a file, not a folder"
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split())
 

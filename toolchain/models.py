@@ -38,20 +38,23 @@ class Model:
     folder: Path
 
 
-def build_unet(config: Mapping[str, Any]) -> nn.Module:
+def build_unet(config: Mapping[str, Any], where: str = "unet/config.json") -> nn.Module:
     """A UNet with random weights from a diffusers config, eval mode, gradients off.
+
+    Args:
+        where: file that the config came from, for the error.
 
     Raises:
         ModelError: ``_class_name`` is not one of ARCHITECTURES, or diffusers rejects the config.
     """
     name = config.get("_class_name")
     if name not in ARCHITECTURES:
-        raise ModelError(f"unet/config.json: _class_name is {name!r}, allowed are {' and '.join(ARCHITECTURES)}; "
+        raise ModelError(f"{where}: _class_name is {name!r}, allowed are {' and '.join(ARCHITECTURES)}; "
                          "other networks are not supported")
     try:
         unet: nn.Module = getattr(diffusers, name).from_config(dict(config))
     except REFUSALS as error:
-        raise ModelError(f"unet/config.json is not a valid {name} config: {' '.join(str(error).split())}; correct it") from error
+        raise ModelError(f"{where} is not a valid {name} config: {' '.join(str(error).split())}; correct it") from error
     return unet.eval().requires_grad_(False)
 
 
@@ -81,7 +84,7 @@ def load_model(folder: Path | None = None) -> Model:
     folder = EMBEDDED if folder is None else folder
     config = _read_config(folder / "unet" / "config.json")
     scheduler_config = _read_config(folder / "scheduler" / "scheduler_config.json")
-    unet = build_unet(config)
+    unet = build_unet(config, str(folder / "unet" / "config.json"))
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     try:
         state = load_file(weights)

@@ -237,7 +237,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     "guidance without uncond": (with_conditioning({"cond.encoder_hidden_states": STATES}, "--guidance", "2"),
                                 r"needs uncond\.encoder"),
     "labels out of range": (with_conditioning({"cond.class_labels": torch.tensor([3, 11])}, model="model"),
-                            "integer labels 0-10"),
+                            "values 3 to 11, allowed is integer labels 0-10"),
     "labels in float": (with_conditioning({"cond.class_labels": torch.tensor([3.0])}, model="model"),
                         "integer labels 0-10"),
     # the recipe
@@ -254,8 +254,8 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     "mistake in the model's own recipe": (with_bytes("model/dq.toml", lambda _: b"[conditioning]\nnull = 1"),
                                           r"model/dq\.toml:2"),
     # the command line
-    "unknown flag": (flags("--colour", "red"), "--colour.*--help"),
-    "unknown command": (command("compile"), "'compile'.*--help"),
+    "unknown flag": (flags("--colour", "red"), "--colour.*see `dq-toolchain calibrate --help`"),
+    "unknown command": (command("compile"), "'compile'; see `dq-toolchain --help`"),
     "flag without value": (command("calibrate", "--steps"), "--steps"),
     "argument too many": (command("inspect", "a", "b"), "b.*--help"),
     "unknown target": (command("export", "--target", "toaster"), "one of .*executorch.*got 'toaster'"),
@@ -265,7 +265,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     "output below a file": (file_in_the_way(*calibrate("--out", "file/out")), "cannot write file/out.*--out"),
     "output is a file": (file_in_the_way(*calibrate("--out", "file")), "cannot write file/.*--out"),
     "page below a file": (file_in_the_way("validate", REPORT, "--html", "file/page.html"),
-                          "cannot write file/page.html"),
+                          "cannot write file/page.html: file is a file, not a folder"),
     # export, run, validate, inspect
     "export without calibration": (without_folder("dq-out/calibration", "export"),
                                    r"dq-out/calibration/calibration\.json.*calibrate"),

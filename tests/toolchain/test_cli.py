@@ -24,7 +24,7 @@ SMALL = "[calibrate]\ngroup_iterations = 0\n[reference]\nseeds = 2\n"
 def test_help_shows_what_the_command_does_and_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command([command, "--help"]) == 0
     out, err = capsys.readouterr()
-    assert f"Usage: dq-toolchain {command}" in out.replace(Path(sys.argv[0]).name, "dq-toolchain")
+    assert f"Usage: dq-toolchain {command}" in out
     assert "Examples:" in out
     assert f"dq-toolchain {command}" in out.split("Examples:")[1]
     assert err == ""
