@@ -139,7 +139,7 @@ def save(ema: UNet2DModel, loss: float | None, done: int, args: argparse.Namespa
     }
     summary = {"parameters": sum(p.numel() for p in plain.parameters()), "runs": [*earlier, run]}
     record.write_text(json.dumps(summary, indent=2) + "\n")
-    save_grid(sample_grid(plain, 2.0, rows=4), out / "samples.png")
+    save_grid(sample_grid(plain, 3.0, rows=4), out / "samples.png")
 
 
 if __name__ == "__main__":
