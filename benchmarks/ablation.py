@@ -35,7 +35,11 @@ def passes_per_iteration(horizon: int, inherited: bool, batch: int, calls: int =
 def ablate(passes: int, seeds: int, held_out: int, batch: int) -> list[dict[str, object]]:
     rows = []
     for seed in range(seeds):
-        base = {"quantize": {"weight_bits": 4}, "run": {"seed": seed}, "calibrate": {"batch": batch, "group_iterations": 0}}
+        base = {
+            "quantize": {"weight_bits": 4},
+            "run": {"seed": seed},
+            "calibrate": {"batch": batch, "group_iterations": 0},
+        }
         prepared = prepare(recipe_of(base))
         judge = Judge(prepared, held_out)
         for name, variant in VARIANTS.items():

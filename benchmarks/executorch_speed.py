@@ -42,9 +42,15 @@ def random_unet(channels: tuple[int, int, int]) -> nn.Module:
     """RGB 32x32, one layer per block, attention at 16x16; random weights."""
     torch.manual_seed(0)
     unet: nn.Module = UNet2DModel(
-        sample_size=32, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=channels,
+        sample_size=32,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        block_out_channels=channels,
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"), norm_num_groups=32)
+        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=32,
+    )
     return unet.eval().requires_grad_(False)
 
 
@@ -73,8 +79,8 @@ def integer_program(unet: nn.Module, call: Call) -> tuple[bytes, Tensor]:
     for handle in handles:
         handle.remove()
     order = list(low)
-    ends = (torch.stack([end[name] for name in order])[None] for end in (low, high))
-    scale, zero_point = range_to_qparams(*ends, activation_type(8), "symmetric")
+    lows, highs = (torch.stack([end[name] for name in order])[None] for end in (low, high))
+    scale, zero_point = range_to_qparams(lows, highs, activation_type(8), "symmetric")
     ranges, port, kind = range_table(scale, zero_point), RangesInput(), weight_type(8)
 
     def integer_layer(name: str, layer: nn.Conv2d | nn.Linear, geometry: Geometry) -> nn.Module:
@@ -122,8 +128,11 @@ def competitors(unet: nn.Module, call: Call, programs: Programs) -> dict[str, Ne
         return lambda: device("forward", inputs)
 
     return {
-        "W8A8 .pte": program(programs.integer, programs.ranges), "FP32 .pte, rewrites": program(programs.rewritten),
-        "FP32 .pte, stock": program(programs.stock), "torch eager": eager, "torch.compile": compiled_call,
+        "W8A8 .pte": program(programs.integer, programs.ranges),
+        "FP32 .pte, rewrites": program(programs.rewritten),
+        "FP32 .pte, stock": program(programs.stock),
+        "torch eager": eager,
+        "torch.compile": compiled_call,
     }
 
 
@@ -159,9 +168,16 @@ def main() -> None:
                 torch.compiler.reset()
                 timed = interleaved(competitors(unet, call, programs), arguments.rounds)
                 integer = timed["W8A8 .pte"]["median_ms"]
-                results.append({
-                    "model": model, "parameters": sum(p.numel() for p in unet.parameters()), "threads": threads,
-                    "sizes": sizes, "ms": timed, "w8a8_relative_to": {n: integer / t["median_ms"] for n, t in timed.items()}})
+                results.append(
+                    {
+                        "model": model,
+                        "parameters": sum(p.numel() for p in unet.parameters()),
+                        "threads": threads,
+                        "sizes": sizes,
+                        "ms": timed,
+                        "w8a8_relative_to": {n: integer / t["median_ms"] for n, t in timed.items()},
+                    }
+                )
                 if not arguments.json:
                     show(results[-1])
     if arguments.json:
@@ -172,8 +188,10 @@ def main() -> None:
 def show(result: dict[str, Any]) -> None:
     print(f"\n{result['model']}, {result['parameters'] / 1e6:.1f} M parameters, {result['threads']} thread(s)")
     for name, timed in result["ms"].items():
-        print(f"  {name:22} median {timed['median_ms']:8.2f} ms   min {timed['min_ms']:8.2f} ms   "
-              f"W8A8 takes {result['w8a8_relative_to'][name]:.2f} of it")
+        print(
+            f"  {name:22} median {timed['median_ms']:8.2f} ms   min {timed['min_ms']:8.2f} ms   "
+            f"W8A8 takes {result['w8a8_relative_to'][name]:.2f} of it"
+        )
 
 
 if __name__ == "__main__":

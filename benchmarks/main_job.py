@@ -1,6 +1,6 @@
 """Wall time of every command of the main job on the embedded model, defaults, in a fresh output folder.
 
-    python -m benchmarks.main_job [--json main_job.json] [calibrate flags...]
+python -m benchmarks.main_job [--json main_job.json] [calibrate flags...]
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ def main_job(out: Path, flags: list[str]) -> dict[str, float]:
     seconds = {}
     for name in COMMANDS:
         extra = flags if name == "calibrate" else []
-        command = [sys.executable, "-c", "from dq_toolchain.toolchain.cli import main; main()", name, "--out", str(out), *extra]
+        command = [
+            sys.executable,
+            "-c",
+            "from dq_toolchain.toolchain.cli import main; main()",
+            name,
+            "--out",
+            str(out),
+            *extra,
+        ]
         begin = time.perf_counter()
         subprocess.run(command, check=True)
         seconds[name] = time.perf_counter() - begin

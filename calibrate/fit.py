@@ -31,9 +31,9 @@ from dq_toolchain.toolchain.sampler_table import SamplerTable
 
 AVERAGE = 0.98
 """Decay of the running mean of the iterates."""
-JUDGED = 10
+JUDGED = 5
 LEAST_INTERVAL = 5
-"""Ten times per stage, but at most every fifth iteration, the validation samples are run and judged."""
+"""Five times per stage, but at most every fifth iteration, the validation samples are run and judged."""
 DIVERGED = 30.0
 """A loss this many times the stage's first is divergence, not noise."""
 
@@ -222,7 +222,7 @@ class Fit:
 
     def _judge(self) -> None:
         current = {name: value.detach().clone() for name, value in self.parameters.items()}
-        for candidate in (current, self.average):
+        for candidate in (self.average,) if self.progress.iteration else (current,):
             self._load(candidate)
             score = self._validate()
             if score < self.progress.best:

@@ -38,8 +38,8 @@ from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.step_groups import StepGroups, even_step_groups
 
 ROLLOUT_BATCH = 32
-VALIDATION_SHARE = 4
-"""One calibration sample in four only judges iterates; it is never fitted (nor is any held-out sample)."""
+VALIDATION_SHARE = 8
+"""One calibration sample in eight only judges iterates; it is never fitted (nor is any held-out sample)."""
 
 
 @dataclass(frozen=True)
