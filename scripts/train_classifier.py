@@ -56,7 +56,7 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     images, labels = load_digits(args.data, "train")
-    model = DigitClassifier().to(memory_format=torch.channels_last)
+    model = DigitClassifier().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = args.epochs * (len(images) // args.batch)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps, pct_start=0.15)
