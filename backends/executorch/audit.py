@@ -26,9 +26,10 @@ PRODUCTS = ("Conv2d", "DepthwiseConv2d", "FullyConnected")
 PORTABLE_PRODUCTS = ("convolution", "linear", "addmm", "aten::mm")
 REMEDY = "nothing was exported; report it with calibration.json"
 
+NORMALISATION = "normalisation: statistics need float"
 _WHY = {
     "attention products stay in float: attention = \"float\" in the recipe": ("BatchMatrixMultiply", "Softmax"),
-    "normalisation: statistics need float": ("GlobalAvgPooling2d", "ReciprocalSquareRoot", "Subtract"),
+    NORMALISATION: ("GlobalAvgPooling2d", "ReciprocalSquareRoot", "Subtract"),
     "activation functions, sums and products between layers": (
         "Sigmoid", "Gelu", "Tanh", "Add", "Multiply", "Div", "Sin", "Cos"),
     "brings a layer's input to its range and to int8": ("Maximum", "Minimum", "Convert", "Clamp"),
@@ -207,5 +208,7 @@ def _arithmetic(graph: Graph, node: Node) -> tuple[str, str]:
     if node.kind in PRODUCTS:
         bits = 4 if graph.values[node.fields["filter_id"]].dtype == "qcint4" else 8
         return f"int8 x int{bits} -> int32", ""
+    if node.kind == "BatchMatrixMultiply" and graph.values[node.fields["input2_id"]].external != NOTHING:
+        return "float32", NORMALISATION  # by a constant, which comes in from outside: the average of GroupNorm
     why = next((text for text, kinds in _WHY.items() if node.kind in kinds), "between layers")
     return "float32", why

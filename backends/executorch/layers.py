@@ -170,15 +170,25 @@ class QParams:
 
 
 class StaticLayer(_IntegerLayer):
-    """Input and output quantized with constants: XNNPACK's static int8 kernels, one program per step group."""
+    """Input and output quantized with constants: XNNPACK's static int8 kernels, one program per step group.
+
+    Args:
+        skip: the output also enters a concatenation. A product with one then follows: XNNPACK's layout pass hands a
+            dequantized value that is used inside and outside of a delegate on in the wrong layout.
+    """
+
+    one: Tensor
 
     def __init__(self, weights: LayerWeights, bias: Tensor | None, geometry: Geometry, bits: int, entry: QParams,
-                 result: QParams) -> None:
+                 result: QParams, skip: bool = False) -> None:
         super().__init__(weights, bias, geometry, bits, 0)
-        self.entry, self.result = entry, result
+        self.entry, self.result, self.skip = entry, result, skip
+        if skip:
+            self.register_buffer("one", torch.ones(1, 1, 1, 1))
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
-        return _fake_quantize(self.apply_weights(_fake_quantize(x, self.entry)), self.result)
+        out = _fake_quantize(self.apply_weights(_fake_quantize(x, self.entry)), self.result)
+        return out * self.one if self.skip else out
 
 
 def _fake_quantize(x: Tensor, p: QParams) -> Tensor:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.downsampling import Downsample2D
 from torch import Tensor, nn
 
 from dq_toolchain.backends.base import ExportOptions, Say
@@ -88,13 +89,15 @@ def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say
     outputs = output_qparams(artifact, reference)
     static = {f"step_group_{g}": outputs.of_group(artifact, g) for g in range(len(artifact.step_groups))}
     exported = {}
+    skips = {"conv_in", *(f"{name}.conv" for name, module in artifact.build_float_unet().named_modules()
+                          if isinstance(module, Downsample2D))}
     for method, qparams in static.items():
 
         def layer(name: str, module: nn.Conv2d | nn.Linear, geometry: Geometry,
                   qparams: StaticQParams = qparams) -> nn.Module:
             bits = artifact.sites[artifact.site_index(name)].weight_bits or 8
             entry, result = qparams.entries[name], qparams.results[name]
-            return StaticLayer(artifact.layers[name], module.bias, geometry, bits, entry, result)
+            return StaticLayer(artifact.layers[name], module.bias, geometry, bits, entry, result, name in skips)
 
         exported[method] = export(with_integer_layers(rewrite(artifact.build_float_unet()), call, layer), call)
     say(f"lowering {len(static)} methods, one per step group")

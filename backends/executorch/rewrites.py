@@ -21,34 +21,41 @@ from dq_toolchain.toolchain.split import SplitConv2d
 
 
 class DelegatedGroupNorm(nn.Module):
-    """GroupNorm as means over planes and over channels of a group; takes (B, C, H, W) or (B, C, T)."""
+    """GroupNorm as means over planes, then a small product that averages over the channels of a group.
+
+    Takes (B, C, H, W) or (B, C, T). The statistics are kept in three dimensions: XNNPACK transposes every tensor of
+    four dimensions to channels-last and back.
+    """
 
     weight: Tensor
     bias: Tensor
     eps: Tensor
-    ones: Tensor
+    average: Tensor
 
     def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
         self.channels, self.groups = norm.num_channels, norm.num_groups
+        width = self.channels // self.groups
         weight = torch.ones(self.channels) if norm.weight is None else norm.weight.detach()
         bias = torch.zeros(self.channels) if norm.bias is None else norm.bias.detach()
-        self.register_buffer("weight", weight.reshape(1, -1, 1, 1).clone())
+        self.register_buffer("weight", weight.reshape(1, self.groups, width).clone())
         self.register_buffer("bias", bias.reshape(1, -1, 1, 1).clone())
-        self.register_buffer("eps", torch.full((1, 1, 1, 1), norm.eps))
-        self.register_buffer("ones", torch.ones(1, 1, self.channels // self.groups, 1))
+        self.register_buffer("eps", torch.full((1, 1, 1), norm.eps))
+        self.register_buffer("average", torch.full((1, width, width), 1 / width))
 
     def _group_mean(self, x: Tensor) -> Tensor:
-        """Mean of every group, repeated for its channels: (B, C, H, W) -> (B, C, 1, 1)."""
-        per_channel = x.mean([2, 3], keepdim=True)
-        groups = per_channel.reshape(x.shape[0], self.groups, self.channels // self.groups, 1)
-        return (groups.mean([2, 3], keepdim=True) * self.ones).reshape(x.shape[0], self.channels, 1, 1)
+        """Mean of every group, repeated for its channels: (B, C, H, W) -> (B, groups, C / groups)."""
+        batch, width = x.shape[0], self.channels // self.groups
+        mean = torch.bmm(x.mean([2, 3], keepdim=True).reshape(1, batch * self.groups, width), self.average)
+        return mean if batch == 1 else mean.reshape(batch, self.groups, width)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 3:
             return self.forward(x.unsqueeze(-1)).squeeze(-1)
-        centred = x - self._group_mean(x)
-        return centred * (torch.rsqrt(self._group_mean(centred * centred) + self.eps) * self.weight) + self.bias
+        shape = (x.shape[0], self.channels, 1, 1)
+        centred = x - self._group_mean(x).reshape(shape)
+        factor = torch.rsqrt(self._group_mean(centred * centred) + self.eps) * self.weight
+        return centred * factor.reshape(shape) + self.bias
 
 
 class DelegatedLayerNorm(nn.Module):

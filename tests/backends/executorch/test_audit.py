@@ -79,7 +79,7 @@ def test_damaged_ranges_are_found_by_step_group_and_site(file: PteFile, small: L
 def test_a_layer_in_float_is_found(file: PteFile, small: Lowered) -> None:
     method = file.methods[0]
     portable = replace(method, portable=(*method.portable, "aten::convolution.out"))
-    with pytest.raises(BackendError, match="aten::convolution.out runs outside the delegate, in float"):
+    with pytest.raises(BackendError, match=r"convolution\.out runs outside the delegate, in float"):
         audit(replace(file, methods=(portable,)), small[0])
     kept = tuple(replace(graph, nodes=tuple(node for node in graph.nodes if node.kind != "FullyConnected"))
                  for graph in method.delegates)

@@ -1,0 +1,81 @@
+"""bundle.json: a bit-equal round trip, and one line for every way in which it can be wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dq_toolchain.toolchain.bundle import JSON, Bundle, Operation, Port, bundle_hash
+from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.files import seal, sha256
+from dq_toolchain.toolchain.probe import probe
+from tests.tiny import scheduler, tiny_artifact, tiny_reference
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Bundle, Path]:
+    artifact, unet = tiny_artifact()
+    tiny_reference(artifact, unet, seeds=1).save(tmp_path / "reference.safetensors")
+    (tmp_path / "model.bin").write_bytes(b"program")
+    names = ("model.bin", "reference.safetensors")
+    bundle = Bundle(
+        "somewhere", "static", "tiny", "0" * 64, {"torch": "2"}, "model.bin", (Port("sample", "float32", (1, 1, 8, 8)),),
+        (Port("output", "float32", (1, 1, 8, 8)),), ((0, 1), (2, 3)), ("a", "b"), probe(scheduler(), 4), 3.5, {"psnr": 1.0},
+        (Operation("Conv2d", "delegate", "int8 x int8 -> int32", 3, ""),), ({"site": "a:input", "range": [[0.0, 1.0]]},),
+        {"model.bin": 7},
+        {name: sha256(tmp_path / name) for name in names})
+    bundle.save(tmp_path)
+    return bundle, tmp_path
+
+
+def test_round_trip_is_equal(saved: tuple[Bundle, Path]) -> None:
+    bundle, folder = saved
+    assert Bundle.load(folder) == bundle
+    assert [bundle.method_of_step(k) for k in range(4)] == ["a", "a", "b", "b"]
+    assert bundle.group_of_step == (0, 0, 1, 1)
+    assert bundle.reference(folder).seeds == 1
+    assert bundle_hash(folder) == sha256(folder / JSON)
+
+
+def _edited(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    data = json.loads((folder / JSON).read_text())
+    edit(data)
+    (folder / JSON).write_text(json.dumps(seal(data)))
+
+
+@pytest.mark.parametrize(("edit", "text"), [
+    (lambda d: d.update(schema="other"), "is not a dq-toolchain/bundle file"),
+    (lambda d: d.update(schema_version=2), "schema_version 2 is not supported"),
+    (lambda d: d.pop("methods"), "is damaged"),
+    (lambda d: d.update(table={}), "is damaged"),
+    (lambda d: d.update(inputs=[{"name": "x"}]), "is damaged"),
+    (lambda d: d.update(guidance="much"), "is damaged"),
+    (lambda d: d.update(step_groups=[[0, 2], [1, 3]]), "step groups must cover steps 0-3 in order"),
+    (lambda d: d.update(methods=["a", "b", "c"]), "has 3 methods for 2 step groups"),
+    (lambda d: d["files"].pop("model.bin"), "lists no file 'model.bin'"),
+    (lambda d: d["files"].update({"model.bin": "0" * 64}), "model.bin was changed after it was written"),
+    (lambda d: d["files"].update({"other.bin": "0" * 64}), "other.bin is missing"),
+])
+def test_wrong_bundles_are_refused(saved: tuple[Bundle, Path], edit: Callable[[dict[str, Any]], object],
+                                   text: str) -> None:
+    _edited(saved[1], edit)
+    with pytest.raises(ArtifactError, match=text) as caught:
+        Bundle.load(saved[1])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_edit_is_seen_whatever_it_changes(saved: tuple[Bundle, Path]) -> None:
+    path = saved[1] / JSON
+    path.write_text(path.read_text().replace('"guidance": 3.5', '"guidance": 3.6'))
+    with pytest.raises(ArtifactError, match="was changed after it was written"):
+        Bundle.load(saved[1])
+    path.write_text("{")
+    with pytest.raises(ArtifactError, match="is not valid JSON"):
+        Bundle.load(saved[1])
+    path.unlink()
+    with pytest.raises(ArtifactError, match="cannot read"):
+        Bundle.load(saved[1])
