@@ -13,8 +13,9 @@ import json
 from pathlib import Path
 
 from benchmarks.common import Judge, fit, prepare, recipe_of
-from benchmarks.quality import row, show
+from benchmarks.quality import passes_of, row, show
 
+CALLS = 20
 VARIANTS: dict[str, dict[str, object]] = {
     "single-step": {"horizon": 1},
     "adjoint, horizon 2": {"horizon": 2},
@@ -24,12 +25,6 @@ VARIANTS: dict[str, dict[str, object]] = {
     "adjoint, horizon 4, inherited start": {"horizon": 4, "start": "inherited"},
     "surrogate, horizon 4": {"horizon": 4, "gradient": "surrogate"},
 }
-
-
-def passes_per_iteration(horizon: int, inherited: bool, batch: int, calls: int = 20) -> float:
-    """Network passes (per sample, forward = 1, backward = 2) of one iteration; an inherited start rolls in first."""
-    rollin = (calls - horizon) / 2 if inherited else 0
-    return batch * (4 * horizon - 1 + rollin)
 
 
 def ablate(passes: int, seeds: int, held_out: int, batch: int) -> list[dict[str, object]]:
@@ -43,7 +38,9 @@ def ablate(passes: int, seeds: int, held_out: int, batch: int) -> list[dict[str,
         prepared = prepare(recipe_of(base))
         judge = Judge(prepared, held_out)
         for name, variant in VARIANTS.items():
-            cost = passes_per_iteration(int(str(variant["horizon"])), variant.get("start") == "inherited", batch)
+            horizon = int(str(variant["horizon"]))
+            rolled_in = (CALLS - horizon) / 2 if variant.get("start") == "inherited" else 0
+            cost = passes_of(horizon, batch, rolled_in)
             recipe = recipe_of(base, {"calibrate": {**variant, "iterations": max(1, round(passes / cost))}})
             artifact, seconds = fit(prepared, recipe)
             rows.append(row(name, seed, seconds, judge.figures(artifact), iterations=recipe.calibrate.iterations))

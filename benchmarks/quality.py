@@ -88,12 +88,17 @@ def single_step_iterations(recipe: Recipe, sizes: list[int]) -> int:
     Each single-step iteration also pays for an optimizer step, so that this gives single-step somewhat more seconds.
     """
     c = recipe.calibrate
-    passes = 3 * c.warmup + (4 * c.horizon - 1) * c.iterations
+    passes = c.warmup * passes_of(1, c.batch) + c.iterations * passes_of(c.horizon, c.batch)
     rolled_in = 0
     for size in sizes:
-        passes += c.group_iterations * (4 * size - 1 + rolled_in)
+        passes += c.group_iterations * passes_of(size, c.batch, rolled_in)
         rolled_in += size
-    return round(passes / 3)
+    return round(passes / passes_of(1, c.batch))
+
+
+def passes_of(horizon: int, batch: int, rolled_in: float = 0) -> float:
+    """Network passes of one iteration, forward = 1 and backward = 2, with the steps rolled in to an inherited start."""
+    return max(1, batch // horizon) * (4 * horizon - 1 + rolled_in)
 
 
 def show(rows: list[dict[str, Any]]) -> None:

@@ -34,8 +34,9 @@ AVERAGE = 0.98
 JUDGED = 5
 LEAST_INTERVAL = 5
 """Five times per stage, but at most every fifth iteration, the validation samples are run and judged."""
+SETTLING = 10
 DIVERGED = 30.0
-"""A loss this many times the stage's first is divergence, not noise."""
+"""A loss this many times the largest of the stage's first ten is divergence, not noise."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Fit:
             }
         )
         self.progress.stage += 1
-        self.progress.iteration, self.progress.best, self.optimizer = 0, math.inf, None
+        self.progress.iteration, self.progress.best, self.progress.first_loss, self.optimizer = 0, math.inf, 0.0, None
         self._save()
 
     def _begin(self, stage: Stage) -> None:
@@ -149,7 +150,7 @@ class Fit:
         p, progress, optimizer = self.problem, self.progress, self.optimizer
         assert optimizer is not None
         generator = torch.Generator().manual_seed(hash_seed(p.seed, progress.stage, progress.iteration))
-        index = torch.randperm(p.fitted, generator=generator)[: p.settings.batch]
+        index = torch.randperm(p.fitted, generator=generator)[: max(1, p.settings.batch // stage.horizon)]
         low, high = stage.window[0], stage.window[1] - stage.horizon
         first = int(torch.randint(low, high + 1, (), generator=generator))
         part = p.samples.select(index)
@@ -157,9 +158,8 @@ class Fit:
         noise = None if part.step_noise is None else part.step_noise.to(p.device)
         start = self._start(stage, first, index, denoiser, noise)
         targets = p.targets.latents[first : first + stage.horizon + 1, index].to(p.device)
-        rate = 0.5 * (1 + math.cos(math.pi * progress.iteration / stage.iterations))
         for group in optimizer.param_groups:
-            group["lr"] = group["base"] * rate
+            group["lr"] = group["base"] * stage.rate(progress.iteration)
         optimizer.zero_grad(set_to_none=False)
         with self.network.weights_once() if stage.weights else nullcontext():
             loss, _ = segment_gradient(
@@ -212,9 +212,9 @@ class Fit:
                 f"stage {stage.name!r}, iteration {progress.iteration}: NaN or infinity at site {where}; lower "
                 "[calibrate] scale_lr or check the model; the last good checkpoint is kept"
             )
-        if progress.iteration == 0:
-            progress.first_loss = value
-        if value > DIVERGED * progress.first_loss:
+        if progress.iteration < SETTLING:
+            progress.first_loss = max(progress.first_loss, value)
+        elif value > DIVERGED * progress.first_loss:
             raise CalibrationError(
                 f"stage {stage.name!r} diverges: loss {value:.3g} after {progress.iteration} iterations, "
                 f"{progress.first_loss:.3g} at its start; lower [calibrate] scale_lr and rounding_lr"

@@ -159,9 +159,7 @@ def _from_file(path: Path, config: Any, needed: set[str], count: int) -> tuple[d
             raise RecipeError(f"{path}: got tensor {name!r}, allowed are {names}; rename or remove it")
         wanted = _misfit(keyword, tensor, config)
         if wanted is not None:
-            raise RecipeError(
-                f"{path}: {name} is {_describe(tensor)}, allowed is {wanted}; correct the file"
-            )
+            raise RecipeError(f"{path}: {name} is {_describe(tensor)}, allowed is {wanted}; correct the file")
         if tensor.shape[1:] != shapes.setdefault(keyword, tensor.shape)[1:]:
             raise RecipeError(
                 f"{path}: rows of {name} have shape {tuple(tensor.shape[1:])}, those of cond.{keyword} "

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from dq_toolchain.calibrate.gradients import Gradient
@@ -16,7 +17,10 @@ from dq_toolchain.toolchain.step_groups import StepGroups
 
 @dataclass(frozen=True)
 class Stage:
-    """``window``: steps that segments are drawn from, [first, last). ``weights``: whether weights are fitted too."""
+    """``window``: steps that segments are drawn from, [first, last). ``weights``: whether weights are fitted too.
+
+    ``schedule``: from where to where on the cosine of the learning rate; stages that fit weights share one.
+    """
 
     name: str
     iterations: int
@@ -25,6 +29,12 @@ class Stage:
     weights: bool
     inherited: bool
     gradient: Gradient
+    schedule: tuple[float, float] = (0.0, 1.0)
+
+    def rate(self, iteration: int) -> float:
+        """Learning rate as a share of the base one: the stage's part of a half cosine."""
+        begin, end = self.schedule
+        return 0.5 * (1 + math.cos(math.pi * (begin + (end - begin) * iteration / self.iterations)))
 
 
 def plan(settings: CalibrateSection, step_groups: StepGroups) -> tuple[Stage, ...]:
@@ -32,9 +42,11 @@ def plan(settings: CalibrateSection, step_groups: StepGroups) -> tuple[Stage, ..
     calls = step_groups[-1][-1] + 1
     horizon = min(settings.horizon, calls)
     inherited = settings.start == "inherited"
+    single, multi = settings.warmup, settings.iterations
+    turn = single / max(1, single + multi)
     stages = [
-        Stage("single-step warm-up", settings.warmup, 1, (0, calls), True, False, settings.gradient),
-        Stage("multi-step", settings.iterations, horizon, (0, calls), True, inherited, settings.gradient),
+        Stage("single-step warm-up", single, 1, (0, calls), True, False, settings.gradient, (0.0, turn)),
+        Stage("multi-step", multi, horizon, (0, calls), True, inherited, settings.gradient, (turn, 1.0)),
     ]
     for index, steps in enumerate(step_groups):
         window = (steps[0], steps[-1] + 1)

@@ -208,7 +208,8 @@ def test_constant_activations_name_the_site(tmp_path: Path) -> None:
 def test_a_diverging_fit_stops_with_the_reason_and_keeps_its_checkpoint(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "DIVERGED", 0.5)
+    monkeypatch.setattr(fit, "DIVERGED", 0.01)
+    monkeypatch.setattr(fit, "SETTLING", 1)
     with pytest.raises(CalibrationError, match="diverges"):
         calibrate(tiny_recipe(tiny_model, tmp_path), QUIET)
     assert (tmp_path / "calibration.work" / "ranges.safetensors").is_file()
