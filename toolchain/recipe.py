@@ -59,7 +59,7 @@ class CalibrateSection(Section):
     """[calibrate]"""
 
     samples: int = Field(default=128, ge=2, le=100_000, description="FP32 trajectories to fit on")
-    batch: int = Field(default=16, ge=1, le=1024, description="network evaluations with gradient per iteration: batch / horizon trajectories")
+    batch: int = Field(default=16, ge=1, le=1024, description="network evaluations per iteration: batch / horizon trajectories")
     ranges: Literal["mse", "minmax", "percentile"] = Field(default="mse", description="how ranges start")
     percentile: float = Field(default=99.99, gt=50, le=100, description="share of values kept, for ranges = percentile")
     rounding: Literal["learned", "nearest"] = Field(default="learned", description="weight rounding")
