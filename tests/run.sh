@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The test command: style, types, dependency rules, then the tests (long ones are marked slow:  pytest -m slow).
+# The test command: style, types, dependency rules, then the tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ruff check .
