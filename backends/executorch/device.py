@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ class Device:
         except (RuntimeError, KeyError, OSError) as error:
             raise BackendError(f"ExecuTorch cannot load the program: {' '.join(str(error).split())[:300]}; "
                                "run `dq-toolchain export` again") from error
+        self._executed = False
         self.load_ms = (time.perf_counter() - start) * 1e3
 
     def __call__(self, method: str, inputs: Sequence[Tensor]) -> Tensor:
@@ -37,7 +39,9 @@ class Device:
             BackendError: the runtime reports an error.
         """
         try:
-            out = self._methods[method].execute([tensor.contiguous() for tensor in inputs])[0]
+            with contextlib.nullcontext() if self._executed else quiet():
+                out = self._methods[method].execute([tensor.contiguous() for tensor in inputs])[0]
+            self._executed = True
         except RuntimeError as error:
             raise BackendError(f"ExecuTorch cannot execute method {method!r}: {' '.join(str(error).split())[:300]}; "
                                "run `dq-toolchain export` again") from error

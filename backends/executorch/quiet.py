@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 
 _LOGGERS = ("torchao", "torch.utils._pytree", "torch.export", "executorch", None)
-_NATIVE = (b"cpuinfo_utils.cpp", b"torchao/_C")
+_NATIVE = (b"cpuinfo_utils.cpp", b"torchao/_C", b"] Resetting threadpool to ")
 
 
 @contextlib.contextmanager
