@@ -47,12 +47,23 @@ class RangesInput:
     """The ranges tensor of the forward call in progress, (1, 2L), shared by all layers of one program."""
 
     def __init__(self) -> None:
-        self.current: Tensor | None = None
+        self._rows: Tensor | None = None
+        self._pictures: Tensor | None = None
 
-    def ends(self, index: int) -> tuple[Tensor, Tensor]:
-        """lo and hi of one site, each (1, 1), which broadcasts against an input of any rank."""
-        assert self.current is not None
-        return self.current[:, 2 * index:2 * index + 1], self.current[:, 2 * index + 1:2 * index + 2]
+    def set(self, ranges: Tensor) -> None:
+        """Give all layers the ranges of this call.
+
+        Convolutions get a copy of four dimensions that went through a mean over one pixel, which changes nothing but
+        marks it as channels-last: XNNPACK's layout pass would otherwise transpose every picture to meet its range.
+        """
+        self._rows = ranges
+        self._pictures = ranges.reshape(1, -1, 1, 1).mean([2, 3], keepdim=True)
+
+    def ends(self, index: int, dims: int) -> tuple[Tensor, Tensor]:
+        """lo and hi of one site, (1, 1, 1, 1) for pictures, otherwise (1, 1), which broadcasts against rows."""
+        ranges = self._pictures if dims == 4 else self._rows
+        assert ranges is not None
+        return ranges[:, 2 * index:2 * index + 1], ranges[:, 2 * index + 1:2 * index + 2]
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,7 @@ class SentinelLayer(_IntegerLayer):
         self.register_buffer("sentinels", sentinels)
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
-        low, high = self.ranges.ends(self.site)
+        low, high = self.ranges.ends(self.site, x.dim())
         if self.axis == 1:
             # XNNPACK's layout pass looks for the convolution's float input past unary-looking operations, up to a
             # concatenation: that must be the last one before the quantization, or shapes are wrong at run time.

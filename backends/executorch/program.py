@@ -67,7 +67,8 @@ class _Program(nn.Module):
 
     def forward(self, sample: Tensor, timestep: Tensor, *rest: Tensor) -> Tensor:
         if self.ranges is not None:
-            self.ranges.current, rest = rest[-1], rest[:-1]
+            self.ranges.set(rest[-1])
+            rest = rest[:-1]
         out: Tensor = self.unet(sample, timestep, **dict(zip(self.keywords, rest, strict=True)), return_dict=False)[0]
         return out
 

@@ -5,6 +5,8 @@ Wrong wiring would be silent otherwise: every layer would still run, with anothe
 
 from __future__ import annotations
 
+import math
+
 from dq_toolchain.backends.executorch.pte_file import Graph, Node
 from dq_toolchain.toolchain.errors import BackendError
 
@@ -61,6 +63,7 @@ def _clamp(graph: Graph, minimum: Node, sites: int) -> int:
 def _column(graph: Graph, value: int, sites: int) -> int:
     node = _source(graph, value)
     _require(node, "StaticSlice")
-    if graph.values[node.fields["input_id"]].dims != (1, 2 * sites) or list(node.fields["sizes"]) != [1, 1]:
+    shape = graph.values[node.fields["input_id"]].dims
+    if max(shape) != 2 * sites or math.prod(shape) != 2 * sites or math.prod(node.fields["sizes"]) != 1:
         raise ValueError("a slice of something other than the ranges")
-    return int(node.fields["offsets"][1])
+    return int(sum(node.fields["offsets"]))

@@ -130,7 +130,7 @@ class _ClampAfterCat(SentinelLayer):
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
         with_planes = torch.cat([x, self.sentinels], dim=1)
-        low, high = self.ranges.ends(self.site)
+        low, high = self.ranges.ends(self.site, x.dim())
         from dq_toolchain.backends.executorch.vendor import decomposed
         x = torch.minimum(torch.maximum(with_planes, low), high)
         ops: Any = decomposed()
