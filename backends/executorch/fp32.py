@@ -20,4 +20,5 @@ def lower_fp32(unet: nn.Module, call: Call, *, rewritten: bool = True) -> bytes:
         BackendError: executorch refuses the network.
     """
     network = copy.deepcopy(unet)
-    return lower_methods({"forward": export(rewrite(network) if rewritten else network, call)})
+    return lower_methods({"forward": export(rewrite(network) if rewritten else network, call,
+                                             rewritten=rewritten)})

@@ -54,7 +54,8 @@ class RangesInput:
         """Give all layers the ranges of this call.
 
         Convolutions get a copy of four dimensions that went through a mean over one pixel, which changes nothing but
-        marks it as channels-last: XNNPACK's layout pass would otherwise transpose every picture to meet its range.
+        marks it, and so what is clamped with it, as channels-last. Without that, XNNPACK's layout pass transposes every
+        picture to meet its range, and gives wrong shapes where the clamp follows the concatenation.
         """
         self._rows = ranges
         self._pictures = ranges.reshape(1, -1, 1, 1).mean([2, 3], keepdim=True)
@@ -133,13 +134,7 @@ class SentinelLayer(_IntegerLayer):
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
         low, high = self.ranges.ends(self.site, x.dim())
-        if self.axis == 1:
-            # XNNPACK's layout pass looks for the convolution's float input past unary-looking operations, up to a
-            # concatenation: that must be the last one before the quantization, or shapes are wrong at run time.
-            clamped = [torch.minimum(torch.maximum(part, low), high) for part in (x, self.sentinels)]
-            x = torch.cat(clamped, dim=self.axis)
-        else:
-            x = torch.minimum(torch.maximum(torch.cat([x, self.sentinels], dim=self.axis), low), high)
+        x = torch.minimum(torch.maximum(torch.cat([x, self.sentinels], dim=self.axis), low), high)
         ops = decomposed()
         scale, zero = ops.choose_qparams.tensor(x, -128, 127, EPSILON, torch.int8)
         quantized = ops.quantize_per_tensor.tensor(x, scale, zero, -128, 127, torch.int8)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.backends.executorch.layers import Geometry, LayerFactory, RangesInput
 from dq_toolchain.backends.executorch.quiet import quiet
+from dq_toolchain.backends.executorch.rewrites import drop_divisions_by_one
 from dq_toolchain.backends.executorch.vendor import lowering
 from dq_toolchain.toolchain.bundle import Port
 from dq_toolchain.toolchain.errors import BackendError
@@ -107,11 +108,17 @@ def with_integer_layers(unet: nn.Module, call: Call, factory: LayerFactory) -> n
 
 
 def export(unet: nn.Module, call: Call, ranges: Tensor | None = None,
-           port: RangesInput | None = None) -> torch.export.ExportedProgram:
-    """torch.export of one method. ``ranges`` (1, 2L) is an example of the input that ``port`` hands to the layers."""
+           port: RangesInput | None = None, *, rewritten: bool = True) -> torch.export.ExportedProgram:
+    """torch.export of one method. ``ranges`` (1, 2L) is an example of the input that ``port`` hands to the layers.
+
+    ``rewritten``: remove from the graph, too, what slows XNNPACK down; False leaves it as torch exports it.
+    """
     with torch.no_grad(), quiet():
         program = _Program(unet, tuple(call.conditioning), port).eval()
-        return torch.export.export(program, call.arguments(ranges), strict=False)
+        exported: torch.export.ExportedProgram = torch.export.export(program, call.arguments(ranges), strict=False)
+    if rewritten:
+        drop_divisions_by_one(exported)
+    return exported
 
 
 def lower_methods(methods: Mapping[str, torch.export.ExportedProgram]) -> bytes:

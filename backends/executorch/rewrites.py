@@ -158,7 +158,7 @@ class DelegatedTimesteps(nn.Module):
 
 
 class DelegatedAttention:
-    """A diffusers attention processor: bmm, product with a constant, softmax, bmm; heads moved by permutes."""
+    """A diffusers attention processor: bmm, softmax, bmm, scale as a constant; heads moved by permutes."""
 
     def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
                  attention_mask: Tensor | None = None, temb: Tensor | None = None) -> Tensor:
@@ -171,9 +171,10 @@ class DelegatedAttention:
         context = x if encoder_hidden_states is None else encoder_hidden_states
         if encoder_hidden_states is not None and attn.norm_cross:
             context = attn.norm_encoder_hidden_states(encoder_hidden_states)
-        projections = (attn.to_q(x), attn.to_k(context), attn.to_v(context))
+        # The scale goes to the queries: there are far fewer of them than scores.
+        projections = (attn.to_q(x) * attn.score_scale, attn.to_k(context), attn.to_v(context))
         query, key, value = (_split_heads(projection, attn.heads) for projection in projections)
-        scores = torch.bmm(query, key.permute(0, 2, 1)) * attn.score_scale
+        scores = torch.bmm(query, key.permute(0, 2, 1))
         out = attn.to_out[0](_join_heads(torch.bmm(torch.softmax(scores, dim=-1), value), attn.heads))
         if len(shape) == 4:
             out = out.reshape(shape[0], shape[2], shape[3], -1).permute(0, 3, 1, 2)
@@ -217,6 +218,17 @@ def _replacement(module: nn.Module) -> nn.Module | None:
             and not module.use_conv_transpose):
         return DelegatedUpsample(module.conv if module.use_conv else None)
     return None
+
+
+def drop_divisions_by_one(program: torch.export.ExportedProgram) -> None:
+    """Remove ``x / 1.0`` (diffusers' output_scale_factor) from an exported graph, in place: a pass over a picture each."""
+    graph = program.graph
+    for node in list(graph.nodes):
+        divided = node.op == "call_function" and node.target in (torch.ops.aten.div.Tensor, torch.ops.aten.div.Scalar)
+        if divided and node.args[1] == 1 and not any(user.op == "output" for user in node.users):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+    program.graph_module.recompile()
 
 
 def rewrite(unet: nn.Module) -> nn.Module:
