@@ -87,6 +87,8 @@ class WeightQuantizer(nn.Module):
     """
 
     weight: Tensor
+    fixed: Tensor | None
+    """The integers, as float32, once they are not to change any more; then only the scale is learned."""
 
     def __init__(self, weight: Tensor, scale: Tensor, kind: IntegerType, learned_rounding: bool) -> None:
         super().__init__()
@@ -94,8 +96,11 @@ class WeightQuantizer(nn.Module):
         self.log_scale = nn.Parameter(scale.log())
         self.offset = nn.Parameter(torch.zeros_like(weight)) if learned_rounding else None
         self.kind = kind
+        self.register_buffer("fixed", None)
 
     def _integers(self, scale: Tensor) -> Tensor:
+        if self.fixed is not None:
+            return self.fixed
         ratio = self.weight / scale
         if self.offset is not None:
             ratio = ratio + self.offset
@@ -112,6 +117,11 @@ class WeightQuantizer(nn.Module):
         """Keep the choice between floor and ceil. Called after every optimizer step."""
         if self.offset is not None:
             self.offset.clamp_(-0.5, 0.5)
+
+    @torch.no_grad()
+    def fix(self) -> None:
+        """Keep the integers of now whatever becomes of the scale."""
+        self.fixed = self.export()[0].to(torch.float32)
 
     @torch.no_grad()
     def export(self) -> tuple[Tensor, Tensor]:

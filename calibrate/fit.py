@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,8 +106,7 @@ class Fit:
     def _run_stage(self, stage: Stage, advance: Callable[..., None]) -> None:
         if self.optimizer is None:
             self._begin(stage)
-        frozen = nullcontext() if stage.weights else self.network.frozen_weights()
-        with frozen:
+        with self._held(stage):
             if math.isinf(self.progress.best):
                 self._judge()
             while self.progress.iteration < stage.iterations:
@@ -132,10 +131,17 @@ class Fit:
         self.progress.iteration, self.progress.best, self.progress.first_loss, self.optimizer = 0, math.inf, 0.0, None
         self._save()
 
+    def _held(self, stage: Stage) -> AbstractContextManager[None]:
+        return self.network.frozen_weights() if stage.learned == "ranges" else nullcontext()
+
     def _begin(self, stage: Stage) -> None:
         p = self.problem.settings
-        scales, weights = self.network.scale_parameters(), self.network.weight_parameters() if stage.weights else {}
-        self.parameters = scales | weights
+        self.parameters = self.network.scale_parameters()
+        if stage.learned != "ranges":
+            self.parameters |= self.network.weight_parameters()
+        if stage.learned != "rounding":
+            self.network.fix_integers()
+            self.parameters = {n: v for n, v in self.parameters.items() if n.endswith("log_scale")}
         self.optimizer = torch.optim.Adam(
             [
                 {"params": [v for n, v in self.parameters.items() if n.endswith("log_scale")], "base": p.scale_lr},
@@ -150,7 +156,7 @@ class Fit:
         p, progress, optimizer = self.problem, self.progress, self.optimizer
         assert optimizer is not None
         generator = torch.Generator().manual_seed(hash_seed(p.seed, progress.stage, progress.iteration))
-        index = torch.randperm(p.fitted, generator=generator)[: max(1, p.settings.batch // stage.horizon)]
+        index = torch.randperm(p.fitted, generator=generator)[: stage.trajectories(p.settings.batch)]
         low, high = stage.window[0], stage.window[1] - stage.horizon
         first = int(torch.randint(low, high + 1, (), generator=generator))
         part = p.samples.select(index)
@@ -161,7 +167,7 @@ class Fit:
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * stage.rate(progress.iteration)
         optimizer.zero_grad(set_to_none=False)
-        with self.network.weights_once() if stage.weights else nullcontext():
+        with nullcontext() if stage.learned == "ranges" else self.network.weights_once():
             loss, _ = segment_gradient(
                 p.table,
                 denoiser,
@@ -234,8 +240,8 @@ class Fit:
     def _validate(self) -> float:
         p = self.problem
         part = p.samples.select(slice(p.fitted, None))
-        frozen = self.network.frozen_weights() if self.stages[self.progress.stage].weights else nullcontext()
-        with frozen:
+        ranges_only = self.stages[self.progress.stage].learned == "ranges"  # then weights are held already
+        with nullcontext() if ranges_only else self.network.frozen_weights():
             denoiser = Denoiser(
                 self.network, p.table, part.conditioning.to(p.device), p.guidance, self.network.set_step
             )
@@ -254,6 +260,7 @@ class Fit:
             f"value.{n}": v.detach()
             for n, v in (*self.network.scale_parameters().items(), *self.network.weight_parameters().items())
         }
+        tensors |= {f"integers.{n}": v for n, v in self.network.integers().items()}
         if self.optimizer is not None:
             tensors |= {f"average.{n}": v for n, v in self.average.items()} | {
                 f"best.{n}": v for n, v in self.best.items()
@@ -269,6 +276,9 @@ class Fit:
         self.progress = Progress(**state)
         for name, parameter in (*self.network.scale_parameters().items(), *self.network.weight_parameters().items()):
             parameter.copy_(tensors[f"value.{name}"])
+        self.network.restore_integers(
+            {n.removeprefix("integers."): v for n, v in tensors.items() if n.startswith("integers.")}
+        )
         if not any(name.startswith("best.") for name in tensors):
             return
         self._begin(self.stages[self.progress.stage])

@@ -166,6 +166,23 @@ class QuantizedUNet(nn.Module):
             if layer.weight_quantizer.offset is not None
         }
 
+    def integers(self) -> dict[str, Tensor]:
+        """Integers that were fixed, by layer; empty while rounding is still learned."""
+        found = {f"{name}.weight": layer.weight_quantizer.fixed for name, layer in self.layers.items()}
+        return {name: integers for name, integers in found.items() if integers is not None}
+
+    def fix_integers(self) -> None:
+        """From now on weights keep their integers; a second call changes nothing."""
+        for layer in self.layers.values():
+            if layer.weight_quantizer.fixed is None:
+                layer.weight_quantizer.fix()
+
+    def restore_integers(self, integers: Mapping[str, Tensor]) -> None:
+        """What ``integers`` gave, put back; nothing for an empty mapping."""
+        for name, tensor in integers.items():
+            quantizer = self.layers[name.removesuffix(".weight")].weight_quantizer
+            quantizer.fixed = tensor.to(quantizer.weight.device)
+
     def clamp_offsets(self) -> None:
         for layer in self.layers.values():
             layer.weight_quantizer.clamp_offset()

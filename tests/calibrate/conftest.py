@@ -22,7 +22,7 @@ def tiny_recipe(model: Path, out: Path, **sections: Mapping[str, object]) -> Rec
         "run": {"out": out, "device": "cpu"},
         "sampler": {"steps": 4},
         "quantize": {"step_groups": 2},
-        "calibrate": {"samples": 8, "batch": 4, "warmup": 4, "iterations": 4, "horizon": 2, "group_iterations": 2},
+        "calibrate": {"samples": 8, "batch": 4, "warmup": 4, "iterations": 4, "settling": 2, "horizon": 2, "group_iterations": 2},
         "reference": {"seeds": 2},
     }
     for section, values in sections.items():

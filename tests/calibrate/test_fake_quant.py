@@ -81,3 +81,19 @@ def test_a_held_weight_gives_the_same_output() -> None:
     quantized.held_weight = quantized.weight_quantizer().detach()
     assert torch.equal(quantized(x), live)
     assert live.requires_grad
+
+
+def test_fixed_integers_stay_while_the_scale_is_learned() -> None:
+    weight = torch.randn(6, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+    quantizer = WeightQuantizer(weight, choose_weight_scale(weight, weight_type(4)), weight_type(4), True)
+    quantizer.fix()
+    integers, scale = quantizer.export()
+    with torch.no_grad():
+        quantizer.log_scale.add_(0.3)
+    moved, larger = quantizer.export()
+    assert torch.equal(moved, integers)
+    assert (larger > scale).all()
+    out = quantizer()
+    torch.testing.assert_close(out, integers * larger.view(-1, 1, 1, 1))
+    out.sum().backward()  # d(integers * scale) / d(log scale) is the weight itself
+    torch.testing.assert_close(quantizer.log_scale.grad, out.detach().flatten(1).sum(1), rtol=1e-3, atol=1e-3)

@@ -54,7 +54,7 @@ def test_artifact_loads_bit_equal_and_holds_every_site(tiny_model: Path, tmp_pat
 def test_every_setting_gives_a_simulation_near_fp32(
     sections: dict[str, dict[str, object]], tiny_model: Path, tmp_path: Path
 ) -> None:
-    fast = {"warmup": 2, "iterations": 2, "group_iterations": 1} | sections.get("calibrate", {})
+    fast = {"warmup": 2, "iterations": 2, "settling": 2, "group_iterations": 1} | sections.get("calibrate", {})
     _, _artifact, reference = calibrate(tiny_recipe(tiny_model, tmp_path, **{**sections, "calibrate": fast}), QUIET)
     error = (reference.simulation_latents[-1] - reference.fp32_latents[-1]).norm() / reference.fp32_latents[-1].norm()
     assert 1e-5 < error < 0.2
@@ -103,6 +103,7 @@ def test_fitting_lowers_the_error_of_four_bit_weights(tiny_model: Path, tmp_path
             "batch": 6,
             "warmup": iterations,
             "iterations": iterations,
+            "settling": iterations,
             "group_iterations": 0,
             "horizon": 4,
         }

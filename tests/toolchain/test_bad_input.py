@@ -16,7 +16,7 @@ from dq_toolchain.toolchain import files
 from dq_toolchain.toolchain.cli import run_command
 from tests.toolchain.mistakes import MISTAKES, QUICK
 
-SMALL = "[calibrate]\ngroup_iterations = 0\n[reference]\nseeds = 2\n"
+SMALL = "[calibrate]\nsettling = 0\ngroup_iterations = 0\n[reference]\nseeds = 2\n"
 
 
 def listing(folder: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from tests.toolchain import devices
 from tests.toolchain.mistakes import QUICK
 
 COMMANDS = ("calibrate", "export", "run", "validate", "inspect", "targets")
-SMALL = "[calibrate]\ngroup_iterations = 0\n[reference]\nseeds = 2\n"
+SMALL = "[calibrate]\nsettling = 0\ngroup_iterations = 0\n[reference]\nseeds = 2\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
