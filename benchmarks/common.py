@@ -13,8 +13,9 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.checkpoint import CheckpointFile
 from dq_toolchain.calibrate.finish import harden
-from dq_toolchain.calibrate.fit import Fit, Problem
+from dq_toolchain.calibrate.fit import Fit
 from dq_toolchain.calibrate.observer import Histogram, choose_qparams
+from dq_toolchain.calibrate.problem import Problem
 from dq_toolchain.calibrate.run import ROLLOUT_BATCH, VALIDATION_SHARE, Setup, quantize_with, setup
 from dq_toolchain.calibrate.samples import draw, held_out_seeds
 from dq_toolchain.calibrate.stages import plan

@@ -17,44 +17,21 @@ from torch import Tensor, nn
 
 from dq_toolchain.calibrate.checkpoint import CheckpointFile
 from dq_toolchain.calibrate.diagnose import first_bad_site
-from dq_toolchain.calibrate.gradients import State, segment_gradient
+from dq_toolchain.calibrate.gradients import segment_gradient
 from dq_toolchain.calibrate.insert import QuantizedUNet
-from dq_toolchain.calibrate.objective import final_error, robust_loss
-from dq_toolchain.calibrate.samples import Samples
+from dq_toolchain.calibrate.objective import robust_loss
+from dq_toolchain.calibrate.problem import Problem, Segment
 from dq_toolchain.calibrate.stages import Stage
-from dq_toolchain.calibrate.targets import Targets
-from dq_toolchain.toolchain.denoiser import Denoiser
 from dq_toolchain.toolchain.errors import CalibrationError
-from dq_toolchain.toolchain.recipe import CalibrateSection
-from dq_toolchain.toolchain.rollout import rollout
-from dq_toolchain.toolchain.sampler_table import SamplerTable
 
 AVERAGE = 0.98
 """Decay of the running mean of the iterates."""
 JUDGED = 5
 LEAST_INTERVAL = 5
 """Five times per stage, but at most every fifth iteration, the validation samples are run and judged."""
-SETTLING = 10
+EARLY = 10
 DIVERGED = 30.0
 """A loss this many times the largest of the stage's first ten is divergence, not noise."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is fitted: samples with their FP32 targets, the last ``validation`` of which only judge."""
-
-    table: SamplerTable
-    guidance: float
-    samples: Samples
-    targets: Targets
-    validation: int
-    settings: CalibrateSection
-    seed: int
-    device: torch.device
-
-    @property
-    def fitted(self) -> int:
-        return len(self.samples) - self.validation
 
 
 @dataclass
@@ -153,33 +130,25 @@ class Fit:
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
 
     def _iterate(self, stage: Stage) -> float:
-        p, progress, optimizer = self.problem, self.progress, self.optimizer
+        progress, optimizer = self.progress, self.optimizer
         assert optimizer is not None
-        generator = torch.Generator().manual_seed(hash_seed(p.seed, progress.stage, progress.iteration))
-        index = torch.randperm(p.fitted, generator=generator)[: stage.trajectories(p.settings.batch)]
-        low, high = stage.window[0], stage.window[1] - stage.horizon
-        first = int(torch.randint(low, high + 1, (), generator=generator))
-        part = p.samples.select(index)
-        denoiser = Denoiser(self.network, p.table, part.conditioning.to(p.device), p.guidance, self.network.set_step)
-        noise = None if part.step_noise is None else part.step_noise.to(p.device)
-        start = self._start(stage, first, index, denoiser, noise)
-        targets = p.targets.latents[first : first + stage.horizon + 1, index].to(p.device)
+        segment = self.problem.draw(self.network, stage, progress.stage, progress.iteration)
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * stage.rate(progress.iteration)
         optimizer.zero_grad(set_to_none=False)
         with nullcontext() if stage.learned == "ranges" else self.network.weights_once():
             loss, _ = segment_gradient(
-                p.table,
-                denoiser,
-                start,
-                first,
-                stage.horizon,
-                robust_loss(targets, first, stage.horizon),
+                self.problem.table,
+                segment.denoiser,
+                segment.start,
+                segment.first,
+                segment.length,
+                robust_loss(segment.targets, segment.first, segment.length),
                 stage.gradient,
-                noise,
+                segment.noise,
             )
         value = float(loss)
-        self._check(value, stage, denoiser, start.latents[0] * p.table.input_scale[first], first)
+        self._check(value, stage, segment)
         optimizer.step()
         self.network.clamp_offsets()
         decay = min(AVERAGE, (1 + progress.iteration) / (10 + progress.iteration))
@@ -188,37 +157,21 @@ class Fit:
                 self.average[name].lerp_(parameter, 1 - decay)
         return value
 
-    def _start(self, stage: Stage, first: int, index: Tensor, denoiser: Denoiser, noise: Tensor | None) -> State:
-        p = self.problem
-        if not stage.inherited or first == 0:
-            fp32 = p.targets.state(p.table, first, index)
-            return State(tuple(x.to(p.device) for x in fp32.latents), tuple(f.to(p.device) for f in fp32.outputs))
-        outputs: list[Tensor] = []
-        with torch.no_grad():
-            run = rollout(
-                p.table,
-                denoiser,
-                p.samples.start[index].to(p.device),
-                noise=noise,
-                last=first,
-                on_step=lambda _k, _x, f: outputs.append(f),
-            )
-        return State(tuple(run.flip(0)), tuple(reversed(outputs)))
-
-    def _check(self, value: float, stage: Stage, denoiser: Denoiser, x: Tensor, k: int) -> None:
-        progress = self.progress
+    def _check(self, value: float, stage: Stage, segment: Segment) -> None:
+        progress, k = self.progress, segment.first
         bad = [
             name
             for name, parameter in self.parameters.items()
             if parameter.grad is not None and not parameter.grad.isfinite().all()
         ]
         if not math.isfinite(value) or bad:
-            where = first_bad_site(self.network, lambda: denoiser(x, k)) or (bad[0] if bad else "the latents")
+            x = segment.start.latents[0] * self.problem.table.input_scale[k]
+            where = first_bad_site(self.network, lambda: segment.denoiser(x, k)) or (bad[0] if bad else "the latents")
             raise CalibrationError(
                 f"stage {stage.name!r}, iteration {progress.iteration}: NaN or infinity at site {where}; lower "
                 "[calibrate] scale_lr or check the model; the last good checkpoint is kept"
             )
-        if progress.iteration < SETTLING:
+        if progress.iteration < EARLY:
             progress.first_loss = max(progress.first_loss, value)
         elif value > DIVERGED * progress.first_loss:
             raise CalibrationError(
@@ -226,29 +179,20 @@ class Fit:
                 f"{progress.first_loss:.3g} at its start; lower [calibrate] scale_lr and rounding_lr"
             )
 
-    def _judge(self) -> None:
-        current = {name: value.detach().clone() for name, value in self.parameters.items()}
-        for candidate in (self.average,) if self.progress.iteration else (current,):
-            self._load(candidate)
-            score = self._validate()
-            if score < self.progress.best:
-                self.progress.best = score
-                self.best = {name: value.clone() for name, value in candidate.items()}
-        self._load(current)
-
-    @torch.no_grad()
     def _validate(self) -> float:
-        p = self.problem
-        part = p.samples.select(slice(p.fitted, None))
         ranges_only = self.stages[self.progress.stage].learned == "ranges"  # then weights are held already
         with nullcontext() if ranges_only else self.network.frozen_weights():
-            denoiser = Denoiser(
-                self.network, p.table, part.conditioning.to(p.device), p.guidance, self.network.set_step
-            )
-            noise = None if part.step_noise is None else part.step_noise.to(p.device)
-            final = rollout(p.table, denoiser, part.start.to(p.device), noise=noise)[-1]
-        score = final_error(final.cpu(), p.targets.latents[-1, p.fitted :])
-        return score if math.isfinite(score) else math.inf
+            return self.problem.validation_error(self.network)
+
+    def _judge(self) -> None:
+        current = {name: value.detach().clone() for name, value in self.parameters.items()}
+        candidate = self.average if self.progress.iteration else current
+        self._load(candidate)
+        score = self._validate()
+        if score < self.progress.best:
+            self.progress.best = score
+            self.best = {name: value.clone() for name, value in candidate.items()}
+        self._load(current)
 
     @torch.no_grad()
     def _load(self, values: dict[str, Tensor]) -> None:
@@ -301,12 +245,3 @@ def _adam_state(tensors: dict[str, Tensor], name: str) -> Iterator[tuple[str, Te
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def hash_seed(*parts: int) -> int:
-    """A well-mixed 63-bit seed from small integers; the same on every machine."""
-    value = 0x9E3779B97F4A7C15
-    for part in parts:
-        value = ((value ^ (part + 0x7F4A7C15)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-        value ^= value >> 31
-    return value & (2**63 - 1)

@@ -18,9 +18,10 @@ from torch import nn
 from dq_toolchain.calibrate.checkpoint import CheckpointFile, fingerprint
 from dq_toolchain.calibrate.diagnose import require_signal
 from dq_toolchain.calibrate.finish import harden, held_out_reference
-from dq_toolchain.calibrate.fit import Fit, Problem
+from dq_toolchain.calibrate.fit import Fit
 from dq_toolchain.calibrate.insert import Prepared, QuantizedUNet, prepare
 from dq_toolchain.calibrate.observer import choose_qparams, choose_weight_scale
+from dq_toolchain.calibrate.problem import Problem
 from dq_toolchain.calibrate.samples import Samples, calibration_seeds, draw, held_out_seeds
 from dq_toolchain.calibrate.stages import plan
 from dq_toolchain.calibrate.targets import Targets, observe

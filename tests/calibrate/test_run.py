@@ -210,7 +210,7 @@ def test_a_diverging_fit_stops_with_the_reason_and_keeps_its_checkpoint(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fit, "DIVERGED", 0.01)
-    monkeypatch.setattr(fit, "SETTLING", 1)
+    monkeypatch.setattr(fit, "EARLY", 1)
     with pytest.raises(CalibrationError, match="diverges"):
         calibrate(tiny_recipe(tiny_model, tmp_path), QUIET)
     assert (tmp_path / "calibration.work" / "ranges.safetensors").is_file()

@@ -1,0 +1,108 @@
+"""What a fit works on: samples with their FP32 trajectories, segments drawn from them, and the samples that judge.
+
+Every draw derives from (seed, stage, iteration), so that a run continued from a checkpoint draws what it would have.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.calibrate.gradients import State
+from dq_toolchain.calibrate.insert import QuantizedUNet
+from dq_toolchain.calibrate.objective import final_error
+from dq_toolchain.calibrate.samples import Samples
+from dq_toolchain.calibrate.stages import Stage
+from dq_toolchain.calibrate.targets import Targets
+from dq_toolchain.toolchain.denoiser import Denoiser
+from dq_toolchain.toolchain.recipe import CalibrateSection
+from dq_toolchain.toolchain.rollout import rollout
+from dq_toolchain.toolchain.sampler_table import SamplerTable
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Steps first .. first + length - 1 of some samples: B start states and the FP32 latents (length + 1, B, C, H, W)."""
+
+    first: int
+    length: int
+    start: State
+    targets: Tensor
+    denoiser: Denoiser
+    noise: Tensor | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is fitted: samples with their FP32 targets, the last ``validation`` of which only judge."""
+
+    table: SamplerTable
+    guidance: float
+    samples: Samples
+    targets: Targets
+    validation: int
+    settings: CalibrateSection
+    seed: int
+    device: torch.device
+
+    @property
+    def fitted(self) -> int:
+        return len(self.samples) - self.validation
+
+    def draw(self, network: QuantizedUNet, stage: Stage, stage_index: int, iteration: int) -> Segment:
+        """The segment of one iteration, on the fit's device."""
+        generator = torch.Generator().manual_seed(hash_seed(self.seed, stage_index, iteration))
+        index = torch.randperm(self.fitted, generator=generator)[: stage.trajectories(self.settings.batch)]
+        low, high = stage.window[0], stage.window[1] - stage.horizon
+        first = int(torch.randint(low, high + 1, (), generator=generator))
+        part = self.samples.select(index)
+        denoiser, noise = self._denoiser(network, part), self._to_device(part.step_noise)
+        if stage.inherited and first > 0:
+            start = self._rolled_in(denoiser, part.start, first, noise)
+        else:
+            fp32 = self.targets.state(self.table, first, index)
+            start = State(
+                tuple(x.to(self.device) for x in fp32.latents), tuple(f.to(self.device) for f in fp32.outputs)
+            )
+        targets = self.targets.latents[first : first + stage.horizon + 1, index].to(self.device)
+        return Segment(first, stage.horizon, start, targets, denoiser, noise)
+
+    @torch.no_grad()
+    def validation_error(self, network: QuantizedUNet) -> float:
+        """``final_error`` of the samples that only judge after a whole run of the sampler; inf if it is not finite."""
+        part = self.samples.select(slice(self.fitted, None))
+        noise = self._to_device(part.step_noise)
+        final = rollout(self.table, self._denoiser(network, part), part.start.to(self.device), noise=noise)[-1]
+        score = final_error(final.cpu(), self.targets.latents[-1, self.fitted :])
+        return score if math.isfinite(score) else math.inf
+
+    @torch.no_grad()
+    def _rolled_in(self, denoiser: Denoiser, start: Tensor, first: int, noise: Tensor | None) -> State:
+        outputs: list[Tensor] = []
+        run = rollout(
+            self.table,
+            denoiser,
+            start.to(self.device),
+            noise=noise,
+            last=first,
+            on_step=lambda _k, _x, f: outputs.append(f),
+        )
+        return State(tuple(run.flip(0)), tuple(reversed(outputs)))
+
+    def _denoiser(self, network: QuantizedUNet, part: Samples) -> Denoiser:
+        return Denoiser(network, self.table, part.conditioning.to(self.device), self.guidance, network.set_step)
+
+    def _to_device(self, noise: Tensor | None) -> Tensor | None:
+        return None if noise is None else noise.to(self.device)
+
+
+def hash_seed(*parts: int) -> int:
+    """A well-mixed 63-bit seed from small integers; the same on every machine."""
+    value = 0x9E3779B97F4A7C15
+    for part in parts:
+        value = ((value ^ (part + 0x7F4A7C15)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        value ^= value >> 31
+    return value & (2**63 - 1)
