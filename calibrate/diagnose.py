@@ -10,6 +10,7 @@ from torch import nn
 from dq_toolchain.calibrate.insert import QuantizedUNet
 from dq_toolchain.calibrate.observer import Histogram
 from dq_toolchain.toolchain.errors import CalibrationError
+from dq_toolchain.toolchain.qparams import SMALLEST_SCALE
 from dq_toolchain.toolchain.sites import Site
 
 
@@ -42,3 +43,9 @@ def require_signal(sites: Sequence[Site], histograms: Sequence[Sequence[Histogra
                     f"activations at site {site.name} are constant ({histogram.low:g}) in step group "
                     f"{step_group}: no range can be chosen; check the model's weights and the conditioning"
                 )
+
+
+def at_smallest_scale(sites: Sequence[Site], scale: torch.Tensor) -> list[str]:
+    """Sites whose scale (G, L) was raised to the smallest that fp16 holds exactly: their integers are coarser than chosen."""
+    raised = (scale <= SMALLEST_SCALE).any(0).tolist()
+    return [site.name for site, is_raised in zip(sites, raised, strict=True) if is_raised]

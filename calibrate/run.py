@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from dq_toolchain.calibrate.checkpoint import CheckpointFile, fingerprint
-from dq_toolchain.calibrate.diagnose import require_signal
+from dq_toolchain.calibrate.diagnose import at_smallest_scale, require_signal
 from dq_toolchain.calibrate.finish import harden, held_out_reference
 from dq_toolchain.calibrate.fit import Fit
 from dq_toolchain.calibrate.insert import Prepared, QuantizedUNet, prepare
@@ -118,6 +118,9 @@ def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Refer
         settings, state.model.weight_hash, state.model.config, state.model.scheduler_config, versions()
     )
     targets, scale, zero_point = _ranges(recipe, state, work / "ranges.safetensors", identity, reporter)
+    raised = at_smallest_scale(state.prepared.sites, scale)
+    if raised:
+        reporter.warn(f"activations too small for an fp16 scale, quantized coarser than chosen: {', '.join(raised)}")
     network = quantize_with(state, scale, zero_point, recipe)
     problem = Problem(
         state.table,
@@ -139,6 +142,7 @@ def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Refer
         "seeds": {"calibration": recipe.run.seed, "held_out": recipe.reference.seeds},
         "versions": versions(),
         "stages": stages,
+        "at_smallest_scale": raised,
         "device": state.device.type,
     }
     network.cpu()

@@ -206,6 +206,17 @@ def test_constant_activations_name_the_site(tmp_path: Path) -> None:
         )
 
 
+def test_activations_too_small_for_an_fp16_scale_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unet = tiny_unet()
+    with torch.no_grad():
+        unet.conv_norm_out.weight.mul_(1e-4)
+        unet.conv_norm_out.bias.mul_(1e-4)
+    recipe = tiny_recipe(write_tiny_model(tmp_path / "model", unet), tmp_path / "out", conditioning={"null_label": 10})
+    _, artifact, _ = calibrate(recipe, Reporter())
+    assert artifact.record["at_smallest_scale"] == ["conv_out:input"]
+    assert "conv_out:input" in capsys.readouterr().err
+
+
 def test_a_diverging_fit_stops_with_the_reason_and_keeps_its_checkpoint(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
