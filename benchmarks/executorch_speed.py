@@ -3,7 +3,8 @@
     python benchmarks/executorch_speed.py                       # the embedded model, 10 M and 35 M parameters
     python benchmarks/executorch_speed.py --model 10m --threads 1 --json
 
-The competitors take turns call by call, so that a busy machine slows all of them alike.
+The competitors take turns, two timed calls each, so that a busy machine slows all of them alike. Each turn begins with a
+rest and two calls that are not timed: the threads of the runtime before spin on the cores for a while when it has returned.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from dq_toolchain.toolchain.qparams import activation_type, quantize, range_to_q
 from dq_toolchain.toolchain.sites import weighted_layers
 
 Network = Callable[[], object]
+REST, UNTIMED, TIMED = 0.1, 2, 2
+"""One turn: seconds of rest, calls."""
 
 
 def random_unet(channels: tuple[int, int, int]) -> nn.Module:
@@ -142,10 +145,12 @@ def interleaved(networks: dict[str, Network], rounds: int) -> dict[str, dict[str
     times: dict[str, list[float]] = {name: [] for name in networks}
     for round_ in range(rounds + 3):
         for name, network in networks.items():
-            start = time.perf_counter()
-            network()
-            if round_ >= 3:
-                times[name].append((time.perf_counter() - start) * 1e3)
+            time.sleep(REST)
+            for call in range(UNTIMED + TIMED):
+                start = time.perf_counter()
+                network()
+                if round_ >= 3 and call >= UNTIMED:
+                    times[name].append((time.perf_counter() - start) * 1e3)
     return {name: {"median_ms": statistics.median(values), "min_ms": min(values)} for name, values in times.items()}
 
 
