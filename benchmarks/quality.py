@@ -23,6 +23,7 @@ CALIBRATION_SEEDS = (0, 1, 2)
 LONGER = {
     "samples": 512,
     "rounding_lr": 3e-3,
+    "scale_lr": 2e-3,
     "warmup": 650,
     "iterations": 0,
     "settling": 250,

@@ -71,8 +71,8 @@ class CalibrateSection(Section):
         description="how the multi-step error is differentiated")
     start: Literal["fp32", "inherited"] = Field(default="fp32", description="start latents of a multi-step iteration")
     group_iterations: int = Field(default=5, ge=0, description="final iterations on the ranges of each step group in turn")
-    scale_lr: float = Field(default=2e-3, gt=0, le=1, description="learning rate of the logarithm of scales")
-    rounding_lr: float = Field(default=1e-2, gt=0, le=1, description="learning rate of rounding offsets")
+    scale_lr: float = Field(default=1e-3, gt=0, le=1, description="learning rate of the logarithm of scales")
+    rounding_lr: float = Field(default=2e-3, gt=0, le=1, description="learning rate of rounding offsets")
 
 
 class ReferenceSection(Section):

@@ -106,6 +106,8 @@ def test_fitting_lowers_the_error_of_four_bit_weights(tiny_model: Path, tmp_path
             "settling": iterations,
             "group_iterations": 0,
             "horizon": 4,
+            "scale_lr": 2e-3,
+            "rounding_lr": 1e-2,
         }
         _, _, reference = calibrate(
             tiny_recipe(
