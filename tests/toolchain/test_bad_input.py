@@ -14,7 +14,8 @@ import torch
 
 from dq_toolchain.toolchain import files
 from dq_toolchain.toolchain.cli import run_command
-from tests.toolchain.mistakes import MISTAKES, QUICK
+from tests.toolchain.mistakes import MISTAKES
+from tests.toolchain.spoil import QUICK
 
 SMALL = "[calibrate]\nsettling = 0\ngroup_iterations = 0\n[reference]\nseeds = 2\n"
 

@@ -14,7 +14,7 @@ from dq_toolchain import backends
 from dq_toolchain.toolchain import cli
 from dq_toolchain.toolchain.cli import run_command
 from tests.toolchain import devices
-from tests.toolchain.mistakes import QUICK
+from tests.toolchain.spoil import QUICK
 
 COMMANDS = ("calibrate", "export", "run", "validate", "inspect", "targets")
 SMALL = "[calibrate]\nsettling = 0\ngroup_iterations = 0\n[reference]\nseeds = 2\n"
