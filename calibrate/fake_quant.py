@@ -80,37 +80,33 @@ class ActivationQuantizer(nn.Module):
 class WeightQuantizer(nn.Module):
     """The integer weights of one layer: learned per-channel log-scale and, optionally, a learned rounding offset.
 
-    q = clamp(round(w / scale + offset)) with |offset| <= 1/2 chooses between floor and ceil of w / scale, which is
+    q = clamp(round(w / s0 + offset)) with |offset| <= 1/2 chooses between floor and ceil of w / s0, which is
     AdaRound's choice (Nagel et al. 2020, eq. 21). It differs in how the choice is learned: hard rounding in every
     forward pass with a straight-through gradient, not an annealed sigmoid, because errors that accumulate over
     several steps are those of the rounded network.
+
+    s0 is the scale that was searched for; the learned scale only multiplies the integers. Were it the divisor too,
+    every step of the scale would flip integers all over the layer, and their noise drowns what a fit gains.
     """
 
-    weight: Tensor
-    fixed: Tensor | None
-    """The integers, as float32, once they are not to change any more; then only the scale is learned."""
+    ratio: Tensor
+    """w / s0, in integer steps."""
 
     def __init__(self, weight: Tensor, scale: Tensor, kind: IntegerType, learned_rounding: bool) -> None:
         super().__init__()
-        self.register_buffer("weight", weight.detach().clone())
+        self.register_buffer("ratio", weight.detach() / _per_channel(scale, weight))
         self.log_scale = nn.Parameter(scale.log())
         self.offset = nn.Parameter(torch.zeros_like(weight)) if learned_rounding else None
         self.kind = kind
-        self.register_buffer("fixed", None)
 
-    def _integers(self, scale: Tensor) -> Tensor:
-        if self.fixed is not None:
-            return self.fixed
-        ratio = self.weight / scale
-        if self.offset is not None:
-            ratio = ratio + self.offset
+    def _integers(self) -> Tensor:
+        ratio = self.ratio if self.offset is None else self.ratio + self.offset
         ratio = ratio.clamp(self.kind.qmin, self.kind.qmax)
         return straight_through(torch.round(ratio), ratio)
 
     def forward(self) -> Tensor:
-        """The dequantized weight, shape of ``weight``."""
-        scale = fp16_scale(self.log_scale).view(-1, *[1] * (self.weight.dim() - 1))
-        return self._integers(scale) * scale
+        """The dequantized weight, shape of the layer's."""
+        return self._integers() * _per_channel(fp16_scale(self.log_scale), self.ratio)
 
     @torch.no_grad()
     def clamp_offset(self) -> None:
@@ -119,27 +115,25 @@ class WeightQuantizer(nn.Module):
             self.offset.clamp_(-0.5, 0.5)
 
     @torch.no_grad()
-    def fix(self) -> None:
-        """Keep the integers of now whatever becomes of the scale."""
-        self.fixed = self.export()[0].to(torch.float32)
-
-    @torch.no_grad()
     def export(self) -> tuple[Tensor, Tensor]:
         """int8 integers (shape of the weight) and float32 fp16-exact scale (out,)."""
-        scale = fp16_exact(self.log_scale.exp())
-        integers = self._integers(scale.view(-1, *[1] * (self.weight.dim() - 1)))
-        return torch.round(integers).to(torch.int8), scale
+        return torch.round(self._integers()).to(torch.int8), fp16_exact(self.log_scale.exp())
+
+
+def _per_channel(scale: Tensor, weight: Tensor) -> Tensor:
+    return scale.view(-1, *[1] * (weight.dim() - 1))
 
 
 class QuantizedLayer(nn.Module):
-    """A Conv2d or Linear whose input and weight are fake-quantized; ``enabled = False`` gives back the FP32 layer."""
+    """A Conv2d or Linear whose input and weight are fake-quantized; its bias stays float and is learned too.
 
-    bias: Tensor | None
+    Rounded weights shift the mean of every output channel, at every step alike, which is what accumulates.
+    """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, activation: ActivationQuantizer, weight: WeightQuantizer) -> None:
         super().__init__()
         self.activation, self.weight_quantizer = activation, weight
-        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self.operation = operation_of(layer)
         self.held_weight: Tensor | None = None
         """A fake-quantized weight computed before, to be used in every pass; None computes it in each pass."""

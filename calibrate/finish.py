@@ -50,7 +50,7 @@ def harden(
         },
         scale=torch.stack([fp16_exact(q.log_scale.exp()) for q in quantizers], dim=1).cpu(),
         zero_point=torch.stack([q.zero_point for q in quantizers], dim=1).to("cpu", torch.int32),
-        float_parameters={n: t.cpu() for n, t in float_parameters(prepared.unet).items()},
+        float_parameters={n: t.cpu() for n, t in (float_parameters(prepared.unet) | network.biases()).items()},
         record=record,
     )
 

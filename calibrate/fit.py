@@ -30,6 +30,8 @@ JUDGED = 5
 LEAST_INTERVAL = 5
 """Five times per stage, but at most every fifth iteration, the validation samples are run and judged."""
 EARLY = 10
+BIAS_RATE = 0.25
+"""Learning rate of biases as a share of the scales': these are logarithms, biases add to outputs of size one."""
 DIVERGED = 30.0
 """A loss this many times the largest of the stage's first ten is divergence, not noise."""
 
@@ -113,16 +115,15 @@ class Fit:
 
     def _begin(self, stage: Stage) -> None:
         p = self.problem.settings
-        self.parameters = self.network.scale_parameters()
-        if stage.learned != "ranges":
-            self.parameters |= self.network.weight_parameters()
-        if stage.learned != "rounding":
-            self.network.fix_integers()
-            self.parameters = {n: v for n, v in self.parameters.items() if n.endswith("log_scale")}
+        ranges, weights = self.network.scale_parameters(), self.network.weight_parameters()
+        self.parameters = ranges if stage.learned == "ranges" else ranges | weights
+        if stage.learned == "scales":
+            self.parameters = {n: v for n, v in self.parameters.items() if not n.endswith("offset")}
+        rates = {"log_scale": p.scale_lr, "offset": p.rounding_lr, "bias": BIAS_RATE * p.scale_lr}
         self.optimizer = torch.optim.Adam(
             [
-                {"params": [v for n, v in self.parameters.items() if n.endswith("log_scale")], "base": p.scale_lr},
-                {"params": [v for n, v in self.parameters.items() if n.endswith("offset")], "base": p.rounding_lr},
+                {"params": [v for n, v in self.parameters.items() if n.endswith(f".{kind}")], "base": rate}
+                for kind, rate in rates.items()
             ],
             betas=(0.9, 0.99),
         )
@@ -204,7 +205,6 @@ class Fit:
             f"value.{n}": v.detach()
             for n, v in (*self.network.scale_parameters().items(), *self.network.weight_parameters().items())
         }
-        tensors |= {f"integers.{n}": v for n, v in self.network.integers().items()}
         if self.optimizer is not None:
             tensors |= {f"average.{n}": v for n, v in self.average.items()} | {
                 f"best.{n}": v for n, v in self.best.items()
@@ -220,9 +220,6 @@ class Fit:
         self.progress = Progress(**state)
         for name, parameter in (*self.network.scale_parameters().items(), *self.network.weight_parameters().items()):
             parameter.copy_(tensors[f"value.{name}"])
-        self.network.restore_integers(
-            {n.removeprefix("integers."): v for n, v in tensors.items() if n.startswith("integers.")}
-        )
         if not any(name.startswith("best.") for name in tensors):
             return
         self._begin(self.stages[self.progress.stage])

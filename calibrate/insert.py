@@ -125,13 +125,21 @@ class QuantizedUNet(nn.Module):
 
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
-        """Weights are fake-quantized once for all passes inside and get no gradient: for rollouts and range fitting."""
+        """Weights are fake-quantized once for all passes inside; neither they nor biases get a gradient.
+
+        For rollouts and range fitting.
+        """
+        biases = [layer.bias for layer in self.layers.values() if layer.bias is not None]
         with torch.no_grad():
             self._hold([layer.weight_quantizer() for layer in self.layers.values()])
+        for bias in biases:
+            bias.requires_grad_(False)
         try:
             yield
         finally:
             self._hold([None] * len(self.layers))
+            for bias in biases:
+                bias.requires_grad_(True)
 
     @contextmanager
     def weights_once(self) -> Iterator[None]:
@@ -158,30 +166,19 @@ class QuantizedUNet(nn.Module):
         return {f"{name}.log_scale": q.log_scale for name, q in self.activations.items()}
 
     def weight_parameters(self) -> dict[str, nn.Parameter]:
-        """Weight log-scales and rounding offsets by layer."""
-        found = {f"{name}.weight.log_scale": layer.weight_quantizer.log_scale for name, layer in self.layers.items()}
-        return found | {
-            f"{name}.weight.offset": layer.weight_quantizer.offset
-            for name, layer in self.layers.items()
-            if layer.weight_quantizer.offset is not None
-        }
+        """Weight log-scales, rounding offsets and biases by layer."""
+        found = {}
+        for name, layer in self.layers.items():
+            found[f"{name}.weight.log_scale"] = layer.weight_quantizer.log_scale
+            if layer.weight_quantizer.offset is not None:
+                found[f"{name}.weight.offset"] = layer.weight_quantizer.offset
+            if layer.bias is not None:
+                found[f"{name}.bias"] = layer.bias
+        return found
 
-    def integers(self) -> dict[str, Tensor]:
-        """Integers that were fixed, by layer; empty while rounding is still learned."""
-        found = {f"{name}.weight": layer.weight_quantizer.fixed for name, layer in self.layers.items()}
-        return {name: integers for name, integers in found.items() if integers is not None}
-
-    def fix_integers(self) -> None:
-        """From now on weights keep their integers; a second call changes nothing."""
-        for layer in self.layers.values():
-            if layer.weight_quantizer.fixed is None:
-                layer.weight_quantizer.fix()
-
-    def restore_integers(self, integers: Mapping[str, Tensor]) -> None:
-        """What ``integers`` gave, put back; nothing for an empty mapping."""
-        for name, tensor in integers.items():
-            quantizer = self.layers[name.removesuffix(".weight")].weight_quantizer
-            quantizer.fixed = tensor.to(quantizer.weight.device)
+    def biases(self) -> dict[str, Tensor]:
+        """Learned biases under their names in the UNet's state dict."""
+        return {f"{name}.bias": layer.bias.detach() for name, layer in self.layers.items() if layer.bias is not None}
 
     def clamp_offsets(self) -> None:
         for layer in self.layers.values():

@@ -1,8 +1,8 @@
 """The plan of a fit: a list of stages, each a kind of multi-step iteration on a set of parameters.
 
-1. warm-up: single steps from FP32 latents; rounding, weight scales and all ranges;
+1. warm-up: single steps from FP32 latents; rounding, weight scales, biases and all ranges;
 2. joint: segments of ``horizon`` steps anywhere in the trajectory, the same parameters, over all step groups;
-3. settling: the same segments with the integers as they are; weight scales and all ranges;
+3. settling: the same segments with the integers as they are; weight scales, biases and all ranges;
 4. one stage per step group: its ranges only, weights fixed, from the latents that the groups before it left.
 
 Settling comes last among those that reach weights since it is free of what limits the others: a learned rounding
@@ -20,7 +20,7 @@ from dq_toolchain.toolchain.recipe import CalibrateSection
 from dq_toolchain.toolchain.step_groups import StepGroups
 
 Learned = Literal["rounding", "scales", "ranges"]
-"""What a stage fits: rounding, weight scales and ranges; weight scales and ranges; ranges."""
+"""What a stage fits: everything; all but rounding; ranges of activations alone."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Stage:
     schedule: tuple[float, float] = (0.0, 1.0)
 
     def trajectories(self, batch: int) -> int:
-        """Samples of one iteration: single steps take the whole batch, a segment a quarter, for it has many steps."""
-        return batch if self.horizon == 1 else max(1, batch // 4)
+        """Samples of one iteration: single steps take the whole batch, a segment half of it, for it has many steps."""
+        return batch if self.horizon == 1 else max(1, batch // 2)
 
     def rate(self, iteration: int) -> float:
         """Learning rate as a share of the base one: the stage's part of a half cosine."""

@@ -59,13 +59,13 @@ class CalibrateSection(Section):
     """[calibrate]"""
 
     samples: int = Field(default=128, ge=2, le=100_000, description="FP32 trajectories to fit on")
-    batch: int = Field(default=16, ge=1, le=1024, description="samples per single-step iteration; multi-step: a quarter of them")
+    batch: int = Field(default=16, ge=1, le=1024, description="samples per single-step iteration; multi-step: half of them")
     ranges: Literal["mse", "minmax", "percentile"] = Field(default="mse", description="how ranges start")
     percentile: float = Field(default=99.99, gt=50, le=100, description="share of values kept, for ranges = percentile")
     rounding: Literal["learned", "nearest"] = Field(default="learned", description="weight rounding")
     warmup: int = Field(default=200, ge=0, description="single-step iterations before the multi-step ones")
     iterations: int = Field(default=60, ge=0, description="multi-step iterations on weights and ranges, over all step groups")
-    settling: int = Field(default=40, ge=0, description="multi-step iterations on weight scales and ranges, integers fixed")
+    settling: int = Field(default=40, ge=0, description="multi-step iterations on weight scales, biases and ranges, integers fixed")
     horizon: int = Field(default=4, ge=1, le=1000, description="denoising steps simulated per multi-step iteration")
     gradient: Literal["adjoint", "surrogate", "full"] = Field(default="adjoint",
         description="how the multi-step error is differentiated")

@@ -83,10 +83,9 @@ def test_a_held_weight_gives_the_same_output() -> None:
     assert live.requires_grad
 
 
-def test_fixed_integers_stay_while_the_scale_is_learned() -> None:
+def test_integers_stay_while_the_scale_is_learned() -> None:
     weight = torch.randn(6, 5, 3, 3, generator=torch.Generator().manual_seed(0))
     quantizer = WeightQuantizer(weight, choose_weight_scale(weight, weight_type(4)), weight_type(4), True)
-    quantizer.fix()
     integers, scale = quantizer.export()
     with torch.no_grad():
         quantizer.log_scale.add_(0.3)

@@ -15,7 +15,7 @@ import torch
 
 from dq_toolchain.calibrate import fit
 from dq_toolchain.calibrate.run import calibrate, setup
-from dq_toolchain.toolchain.artifact import TENSOR_FILES, Artifact, load_reference
+from dq_toolchain.toolchain.artifact import TENSOR_FILES, Artifact, float_parameters, load_reference
 from dq_toolchain.toolchain.errors import CalibrationError, ModelError, RecipeError
 from dq_toolchain.toolchain.files import sha256
 from dq_toolchain.toolchain.progress import Reporter
@@ -38,6 +38,16 @@ def test_artifact_loads_bit_equal_and_holds_every_site(tiny_model: Path, tmp_pat
     assert loaded.table == artifact.table
     assert [s.weight_bits for s in loaded.sites if s.kind != "attention"].count(None) == 0
     assert not (tmp_path / "calibration.work").exists()
+
+
+def test_learned_biases_and_nothing_else_in_float_change(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tiny_model, tmp_path)
+    before = float_parameters(setup(recipe).prepared.unet)
+    _, artifact, _ = calibrate(recipe, QUIET)
+    assert set(artifact.float_parameters) == set(before)
+    changed = {name for name, value in artifact.float_parameters.items() if not torch.equal(value, before[name])}
+    assert changed
+    assert changed <= {f"{name}.bias" for name in artifact.layers}
 
 
 @pytest.mark.parametrize(
