@@ -61,7 +61,8 @@ def calibrate(
     ranges: Annotated[str | None, typer.Option(help="mse | minmax | percentile  [default: mse]")] = None,
     rounding: Annotated[str | None, typer.Option(help="learned | nearest  [default: learned]")] = None,
     warmup: Annotated[int | None, typer.Option(help="single-step iterations")] = None,
-    iterations: Annotated[int | None, typer.Option(help="multi-step iterations")] = None,
+    iterations: Annotated[int | None, typer.Option(help="multi-step iterations that learn rounding too  [default: 0]")] = None,
+    settling: Annotated[int | None, typer.Option(help="multi-step iterations with the integers as they are")] = None,
     horizon: Annotated[int | None, typer.Option(help="denoising steps simulated per iteration")] = None,
     gradient: Annotated[str | None, typer.Option(help="adjoint | surrogate | full  [default: adjoint]")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of the calibration samples  [default: 0]")] = None,
@@ -74,7 +75,7 @@ def calibrate(
         "sampler": {"steps": steps, "guidance": guidance}, "conditioning": {"file": conditioning},
         "quantize": {"weight_bits": weight_bits, "activation_bits": activation_bits, "scheme": scheme, "step_groups": step_groups},
         "calibrate": {"samples": samples, "ranges": ranges, "rounding": rounding, "warmup": warmup,
-                      "iterations": iterations, "horizon": horizon, "gradient": gradient},
+                      "iterations": iterations, "settling": settling, "horizon": horizon, "gradient": gradient},
     })
     from dq_toolchain.calibrate.run import calibrate as run_calibrate
     from dq_toolchain.toolchain.summary import calibration_summary, show_calibration

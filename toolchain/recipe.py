@@ -64,8 +64,8 @@ class CalibrateSection(Section):
     percentile: float = Field(default=99.99, gt=50, le=100, description="share of values kept, for ranges = percentile")
     rounding: Literal["learned", "nearest"] = Field(default="learned", description="weight rounding")
     warmup: int = Field(default=200, ge=0, description="single-step iterations before the multi-step ones")
-    iterations: int = Field(default=60, ge=0, description="multi-step iterations on weights and ranges, over all step groups")
-    settling: int = Field(default=40, ge=0, description="multi-step iterations on weight scales, biases and ranges, integers fixed")
+    iterations: int = Field(default=0, ge=0, description="multi-step iterations on weights and ranges, over all step groups")
+    settling: int = Field(default=60, ge=0, description="multi-step iterations on weight scales, biases and ranges, integers fixed")
     horizon: int = Field(default=4, ge=1, le=1000, description="denoising steps simulated per multi-step iteration")
     gradient: Literal["adjoint", "surrogate", "full"] = Field(default="adjoint",
         description="how the multi-step error is differentiated")
