@@ -20,6 +20,7 @@ from rich.table import Table
 from benchmarks.common import Judge, fit, prepare, recipe_of
 
 CALIBRATION_SEEDS = (0, 1, 2)
+GUIDANCES = (1.0, 3.0)
 METHODS = ("ranges only", "single-step", "AccuQuant")
 LONGER: dict[str, Any] = {
     "samples": 512,
@@ -43,10 +44,10 @@ def row(name: str, seed: int, seconds: float, figures: dict[str, float], **more:
     return {"method": name, "seed": seed, **more, "fit_seconds": round(seconds, 1), **figures}
 
 
-def w8(held_out: int) -> list[dict[str, Any]]:
+def w8(held_out: int, guidances: Sequence[float] = GUIDANCES) -> list[dict[str, Any]]:
     """What step groups add to ranges alone, what affine ranges add, and what fitting adds to the default."""
     rows = []
-    for guidance in (1.0, 3.0):
+    for guidance in guidances:
         for step_groups, scheme in ((1, "symmetric"), (5, "affine"), (5, "symmetric")):
             recipe = recipe_of(
                 {"quantize": {"step_groups": step_groups, "scheme": scheme}, "sampler": {"guidance": guidance}}
@@ -112,11 +113,12 @@ if __name__ == "__main__":
     parser.add_argument("table", choices=("w8", "w4"))
     parser.add_argument("--held-out", type=int, default=512, help="held-out seeds")
     parser.add_argument("--seeds", type=int, nargs="+", default=CALIBRATION_SEEDS, help="calibration seeds of w4")
+    parser.add_argument("--guidance", type=float, nargs="+", default=GUIDANCES, help="of w8")
     parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS, help="methods of w4")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     arguments = parser.parse_args()
     held_out = arguments.held_out
-    result = w8(held_out) if arguments.table == "w8" else w4(held_out, arguments.seeds, arguments.methods)
+    result = w8(held_out, arguments.guidance) if arguments.table == "w8" else w4(held_out, arguments.seeds, arguments.methods)
     show(result)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
