@@ -6,7 +6,9 @@ failed, 2 bad input.
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -217,10 +219,20 @@ def run_command(arguments: list[str]) -> int:
         if message is None:
             raise
         path = getattr(getattr(error, "ctx", None), "command_path", "dq-toolchain")
-        return _fail(f"{message().rstrip('.')}; see `{path} --help`")
+        return _fail(f"{_with_value(message().rstrip('.'), arguments)}; see `{path} --help`")
     if code == INTERRUPTED:  # typer turns a KeyboardInterrupt into this code
         print("interrupted; run the same command again to continue", file=sys.stderr)
     return code
+
+
+def _with_value(message: str, arguments: list[str]) -> str:
+    """typer's "Invalid value for '--steps': Input should be ..." with what was given, which typer leaves out."""
+    invalid = re.match(r"Invalid value for '(--[\w-]+)': (.*)", message)
+    if invalid is None:
+        return message
+    option, fault = invalid.groups()
+    following = dict(itertools.pairwise(arguments)) | dict(a.split("=", 1) for a in arguments if a.startswith(f"{option}="))
+    return f"{option}: got {following.get(option)!r}, {fault[0].lower()}{fault[1:]}"
 
 
 def _fail(text: str) -> int:

@@ -79,7 +79,8 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     # the settings
     "no steps": (flags("--steps", "0"), "--steps: got 0, input should be greater"),
     "too many steps": (flags("--steps", "1001"), "--steps: got 1001"),
-    "steps are text": (flags("--steps", "many"), "'--steps'.*valid integer"),
+    "steps are text": (flags("--steps", "many"), "--steps: got 'many', input should be a valid integer"),
+    "guidance is text": (flags("--guidance=much"), "--guidance: got 'much', input should be a valid number"),
     "more steps than trained": (with_json(SCHEDULER, lambda d: d.update(num_train_timesteps=3)),
                                 "steps must be an integer in 1-3 .*got 4"),
     "no step groups": (flags("--step-groups", "0"), "--step-groups: got 0"),
