@@ -20,7 +20,7 @@ def main_job(out: Path, flags: list[str]) -> dict[str, float]:
     """Seconds by command; raises CalledProcessError if one fails."""
     seconds = {}
     for name in COMMANDS:
-        extra = flags if name == "calibrate" else []
+        extra = {"calibrate": flags, "validate": ["--html", str(out / "report.html")]}.get(name, [])
         command = [
             sys.executable,
             "-c",

@@ -16,7 +16,7 @@ def robust_loss(targets: Tensor, first: int, length: int) -> Loss:
 
     The root makes it robust: a sample that went astray pulls with the force of any other instead of taking the whole
     gradient. AccuQuant compares the end of a group only; comparing every step of the segment gives each step's
-    parameters their own signal as well and measured better (docs/RESULTS.md).
+    parameters their own signal as well.
 
     Args:
         targets: (length + 1, B, C, H, W), FP32 latents at steps first .. first + length.
