@@ -108,6 +108,8 @@ def fit(prepared: Prepared, recipe: Recipe, *, iterations: bool = True) -> tuple
         state.device,
     )
     begin = time.perf_counter()
+    if iterations and recipe.calibrate.steps == "growth":
+        problem = problem.with_growth(network, state.prepared.unet)
     record = {"stages": Fit(network, problem, stages, NoCheckpoint()).run()}
     seconds = time.perf_counter() - begin
     return harden(

@@ -6,12 +6,13 @@ Every draw derives from (seed, stage, iteration), so that a run continued from a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dq_toolchain.calibrate.gradients import State
+from dq_toolchain.calibrate.growth import error_growth
 from dq_toolchain.calibrate.insert import QuantizedUNet
 from dq_toolchain.calibrate.objective import final_error
 from dq_toolchain.calibrate.samples import Samples
@@ -21,6 +22,8 @@ from dq_toolchain.toolchain.denoiser import Denoiser
 from dq_toolchain.toolchain.recipe import CalibrateSection
 from dq_toolchain.toolchain.rollout import rollout
 from dq_toolchain.toolchain.sampler_table import SamplerTable
+
+GROWTH_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is fitted: samples with their FP32 targets, the last ``validation`` of which only judge."""
+    """What is fitted: samples with their FP32 targets, the last ``validation`` of which only judge.
+
+    Attributes:
+        growth: (N,) how much an error of each step grows until the end; None draws all steps alike.
+    """
 
     table: SamplerTable
     guidance: float
@@ -47,6 +54,7 @@ class Problem:
     settings: CalibrateSection
     seed: int
     device: torch.device
+    growth: Tensor | None = None
 
     @property
     def fitted(self) -> int:
@@ -57,7 +65,7 @@ class Problem:
         generator = torch.Generator().manual_seed(hash_seed(self.seed, stage_index, iteration))
         index = torch.randperm(self.fitted, generator=generator)[: stage.trajectories(self.settings.batch)]
         low, high = stage.window[0], stage.window[1] - stage.horizon
-        first = int(torch.randint(low, high + 1, (), generator=generator))
+        first = low + int(torch.multinomial(self._chances(low, high, stage.horizon), 1, generator=generator))
         part = self.samples.select(index)
         denoiser, noise = self._denoiser(network, part), self._to_device(part.step_noise)
         if stage.inherited and first > 0:
@@ -69,6 +77,26 @@ class Problem:
             )
         targets = self.targets.latents[first : first + stage.horizon + 1, index].to(self.device)
         return Segment(first, stage.horizon, start, targets, denoiser, noise)
+
+    def with_growth(self, network: QuantizedUNet, unet: nn.Module) -> Problem:
+        """The same problem with the growth of errors, measured on a few samples with the network as it is.
+
+        Args:
+            unet: the FP32 network, on the fit's device.
+        """
+        part = self.samples.select(slice(0, min(GROWTH_SAMPLES, self.fitted)))
+        exact = Denoiser(unet, self.table, part.conditioning.to(self.device), self.guidance)
+        targets = self.targets.select(slice(0, len(part)), self.device)
+        with network.frozen_weights():
+            growth = error_growth(
+                self.table, exact, self._denoiser(network, part), targets, self._to_device(part.step_noise)
+            )
+        return replace(self, growth=growth)
+
+    def _chances(self, low: int, high: int, horizon: int) -> Tensor:
+        """Weights of the first steps low .. high of a segment: the mean growth over its steps."""
+        growth = torch.ones(self.table.calls) if self.growth is None else self.growth
+        return growth.unfold(0, horizon, 1).mean(1)[low : high + 1]
 
     @torch.no_grad()
     def validation_error(self, network: QuantizedUNet) -> float:

@@ -132,6 +132,8 @@ def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Refer
         recipe.run.seed,
         state.device,
     )
+    if recipe.calibrate.steps == "growth":
+        problem = problem.with_growth(network, state.prepared.unet)
     fit = Fit(
         network, problem, plan(recipe.calibrate, state.step_groups), CheckpointFile(work / "fit.safetensors", identity)
     )
@@ -142,6 +144,7 @@ def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Refer
         "seeds": {"calibration": recipe.run.seed, "held_out": recipe.reference.seeds},
         "versions": versions(),
         "stages": stages,
+        "growth": None if problem.growth is None else [round(g, 4) for g in problem.growth.tolist()],
         "at_smallest_scale": raised,
         "device": state.device.type,
     }

@@ -32,6 +32,10 @@ class Targets:
     latents: Tensor
     outputs: Tensor
 
+    def select(self, index: slice, device: torch.device) -> Targets:
+        """Some of the samples, on a device."""
+        return Targets(self.latents[:, index].to(device), self.outputs[:, index].to(device))
+
     def state(self, table: SamplerTable, step: int, index: Tensor) -> State:
         """Where FP32 stands before ``step``, with the history that the sampler looks back on."""
         back_latents, back_outputs = len(table.a[0]), len(table.b[0]) - 1
