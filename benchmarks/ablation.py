@@ -1,6 +1,6 @@
 """Which multi-step recipe: horizons, gradients and starts at equal numbers of network passes, W4A8, embedded model.
 
-    python -m benchmarks.ablation [--passes 30000] [--seeds 1] [--json ablation.json]
+    python -m benchmarks.ablation [--passes 20000] [--seeds 1] [--json ablation.json]
 
 All variants begin with the same single-step warm-up; then each spends the same number of passes (a backward pass counts
 two forward ones) on its own kind of iteration, with the integers fixed ("settling") unless it says otherwise. Figures
@@ -21,6 +21,7 @@ BASE = {**LONGER, "warmup": 300, "settling": 0}
 VARIANTS: dict[str, dict[str, object]] = {
     "warm-up only": {},
     "single-step": {"horizon": 1},
+    "single-step, all steps alike": {"horizon": 1, "steps": "uniform"},
     "adjoint, horizon 2": {"horizon": 2},
     "adjoint, horizon 4": {"horizon": 4},
     "adjoint, horizon 10": {"horizon": 10},
@@ -63,7 +64,7 @@ def ablate(passes: int, seeds: int, held_out: int) -> list[dict[str, object]]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--passes", type=int, default=30_000)
+    parser.add_argument("--passes", type=int, default=20_000)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--held-out", type=int, default=256)
     parser.add_argument("--json", type=Path)
