@@ -32,6 +32,7 @@ LONGER: dict[str, Any] = {
     "settling": 500,
     "horizon": 4,
     "group_iterations": 0,
+    "steps": "growth",
 }
 """Four-bit weights need more samples and iterations than the defaults, which are made for W8A8 in a few minutes."""
 

@@ -65,7 +65,7 @@ class Problem:
         generator = torch.Generator().manual_seed(hash_seed(self.seed, stage_index, iteration))
         index = torch.randperm(self.fitted, generator=generator)[: stage.trajectories(self.settings.batch)]
         low, high = stage.window[0], stage.window[1] - stage.horizon
-        first = low + int(torch.multinomial(self._chances(low, high, stage.horizon), 1, generator=generator))
+        first = self._draw_first(low, high, stage.horizon, generator)
         part = self.samples.select(index)
         denoiser, noise = self._denoiser(network, part), self._to_device(part.step_noise)
         if stage.inherited and first > 0:
@@ -93,10 +93,12 @@ class Problem:
             )
         return replace(self, growth=growth)
 
-    def _chances(self, low: int, high: int, horizon: int) -> Tensor:
-        """Weights of the first steps low .. high of a segment: the mean growth over its steps."""
-        growth = torch.ones(self.table.calls) if self.growth is None else self.growth
-        return growth.unfold(0, horizon, 1).mean(1)[low : high + 1]
+    def _draw_first(self, low: int, high: int, horizon: int, generator: torch.Generator) -> int:
+        """A first step from low .. high, alike or in proportion to the mean growth over the segment's steps."""
+        if self.growth is None:
+            return int(torch.randint(low, high + 1, (), generator=generator))
+        chances = self.growth.unfold(0, horizon, 1).mean(1)[low : high + 1]
+        return low + int(torch.multinomial(chances, 1, generator=generator))
 
     @torch.no_grad()
     def validation_error(self, network: QuantizedUNet) -> float:

@@ -66,8 +66,8 @@ class CalibrateSection(Section):
     warmup: int = Field(default=200, ge=0, description="single-step iterations before the multi-step ones")
     iterations: int = Field(default=0, ge=0, description="multi-step iterations on weights and ranges, over all step groups")
     settling: int = Field(default=60, ge=0, description="multi-step iterations on weight scales, biases and ranges, integers fixed")
-    steps: Literal["growth", "uniform"] = Field(default="growth",
-        description="which steps to fit more often: those whose errors grow most until the end, or none")
+    steps: Literal["uniform", "growth"] = Field(default="uniform",
+        description="which steps to fit more often: none, or those whose errors grow most until the end")
     horizon: int = Field(default=4, ge=1, le=1000, description="denoising steps simulated per multi-step iteration")
     gradient: Literal["adjoint", "surrogate", "full"] = Field(default="adjoint",
         description="how the multi-step error is differentiated")
