@@ -1,4 +1,4 @@
-"""Targets: one module or folder each; its name is what `--target` takes."""
+"""Targets: one folder each, whose name is what `--target` takes. The modules beside them are what they share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def names() -> tuple[str, ...]:
     """Every target, in alphabetical order; nothing is imported."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
 
 
 def _module(name: str) -> Backend:

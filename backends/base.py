@@ -8,25 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.bundle import Bundle
+from dq_toolchain.toolchain.recipe import Recipe
 
-Form = Literal["sentinel", "static"]
 Say = Callable[[str], None]
 """One line about what is going on; where it goes is the caller's business."""
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """How to lower.
-
-    Attributes:
-        form: "sentinel" is one method whose activation ranges are an input; "static" is one method per step group.
-    """
-
-    form: Form = "sentinel"
 
 
 @dataclass(frozen=True)
@@ -56,9 +45,13 @@ class Backend(Protocol):
     def describe(self) -> TargetInfo:
         """Facts about the target, without importing its library."""
 
-    def lower(self, artifact: Artifact, artifact_folder: Path, out: Path, options: ExportOptions,
+    def lower(self, artifact: Artifact, artifact_folder: Path, out: Path, recipe: Recipe,
               progress: Say) -> Bundle:
-        """Write the bundle folder, bundle.json last. Raises BackendError: the target cannot hold the artifact."""
+        """Write the bundle folder, bundle.json last, as the recipe's section of the target says.
+
+        Raises:
+            BackendError: the target cannot hold the artifact.
+        """
 
     def run(self, bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threads: int | None,
             progress: Callable[[int, int], None]) -> Path:

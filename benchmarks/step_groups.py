@@ -16,11 +16,11 @@ from typing import Any
 
 from benchmarks.common import fit, prepare, recipe_of
 from dq_toolchain import backends
-from dq_toolchain.backends.base import ExportOptions
 from dq_toolchain.calibrate.finish import held_out_reference
 from dq_toolchain.calibrate.run import ROLLOUT_BATCH
 from dq_toolchain.calibrate.samples import draw, held_out_seeds
 from dq_toolchain.toolchain.bundle import RANGES, Bundle
+from dq_toolchain.toolchain.recipe import Recipe
 
 COUNTS = (1, 5)
 TURNS = 7
@@ -35,7 +35,7 @@ def export(count: int, folder: Path) -> Bundle:
     reference = held_out_reference(artifact, prepared.state.prepared.unet, samples, ROLLOUT_BATCH)
     artifact.save(folder / "calibration", reference)
     backend = backends.load("executorch")
-    return backend.lower(artifact, folder / "calibration", folder / "bundle", ExportOptions(), lambda text: None)
+    return backend.lower(artifact, folder / "calibration", folder / "bundle", Recipe(), lambda text: None)
 
 
 def measure(folder: Path) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.artifact import Artifact, LayerWeights, float_parameters
+from dq_toolchain.toolchain.attention import ProductAttnProcessor, float_product
 from dq_toolchain.toolchain.denoiser import Conditioning, Denoiser
 from dq_toolchain.toolchain.probe import probe
 from dq_toolchain.toolchain.qparams import Scheme, activation_type, quantize, range_to_qparams, weight_type
@@ -17,7 +19,7 @@ from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.rollout import rollout
 from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.simulation import SimulatedUNet
-from dq_toolchain.toolchain.sites import Site, float_operations, weighted_layers
+from dq_toolchain.toolchain.sites import Site, attention_layers, float_operations, weighted_layers
 from dq_toolchain.toolchain.split import find_concat_inputs, split_concat_inputs
 from dq_toolchain.toolchain.step_groups import even_step_groups
 
@@ -77,6 +79,14 @@ def noise(count: int, seed: int = 1, channels: int = 1) -> Tensor:
     return torch.randn(count, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
+def conditioning_of(unet: UNet2DModel | UNet2DConditionModel, count: int) -> Conditioning:
+    """Labels, or random text states of five tokens."""
+    if isinstance(unet, UNet2DModel):
+        return labels(count)
+    states = torch.randn(count, 5, unet.config.cross_attention_dim, generator=torch.Generator().manual_seed(2))
+    return Conditioning({"encoder_hidden_states": states}, {"encoder_hidden_states": torch.zeros_like(states)})
+
+
 def tiny_artifact(
     steps: int = 4,
     step_groups: int = 2,
@@ -85,25 +95,47 @@ def tiny_artifact(
     scheme: Scheme = "symmetric",
     seed: int = 0,
     width: int = 16,
+    attention: bool = False,
+    unet: UNet2DModel | UNet2DConditionModel | None = None,
 ) -> tuple[Artifact, nn.Module]:
-    """A min-max artifact of ``tiny_unet`` and the FP32 UNet (splits applied) it came from."""
-    unet = tiny_unet(seed, width)
-    config = dict(unet.config) | {"_class_name": "UNet2DModel"}
+    """A min-max artifact of a UNet (``tiny_unet``) and the FP32 UNet (splits applied) it came from.
+
+    ``attention``: its products in integers.
+    """
+    unet = tiny_unet(seed, width) if unet is None else unet
+    config = dict(unet.config) | {"_class_name": type(unet).__name__}
+    channels = unet.config.in_channels
     table = probe(scheduler(), steps)
     groups = even_step_groups(table.calls, step_groups)
-    conditioning = labels(4)
+    conditioning = conditioning_of(unet, 4)
     denoiser = Denoiser(unet, table, Conditioning(conditioning.cond))
-    splits = find_concat_inputs(unet, lambda: denoiser(noise(4), 0))
+    splits = find_concat_inputs(unet, lambda: denoiser(noise(4, channels=channels), 0))
     split_concat_inputs(unet, splits)
     layers = dict(weighted_layers(unet))
-    low, high = (torch.zeros(len(groups), len(layers)) for _ in range(2))
+    blocks = [name for name, _ in attention_layers(unet)] if attention else []
+    operands = [f"{name}:{operand}" for name in blocks for operand in ("q", "k", "v", "probs")]
+    low, high = (torch.zeros(len(groups), len(layers) + len(operands)) for _ in range(2))
     current = [0]
     handles = []
+
+    def note(index: int, x: Tensor) -> None:
+        low[current[0], index] = min(low[current[0], index], x.min())
+        high[current[0], index] = max(high[current[0], index], x.max())
+
+    def product(block: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
+        name = next(name for name, module in attention_layers(unet) if module is block)
+        for operand, x in zip(("q", "k") if which == "scores" else ("probs", "v"), (left, right), strict=True):
+            note(len(layers) + operands.index(f"{name}:{operand}"), x)
+        return float_product(block, which, left, right)
+
+    usual = {name: block.processor for name, block in attention_layers(unet)}
+    if attention:
+        for _, block in attention_layers(unet):
+            block.set_processor(ProductAttnProcessor(product))
     for index, layer in enumerate(layers.values()):
 
         def observe(_module: nn.Module, inputs: tuple[Any, ...], index: int = index) -> None:
-            low[current[0], index] = min(low[current[0], index], inputs[0].min())
-            high[current[0], index] = max(high[current[0], index], inputs[0].max())
+            note(index, inputs[0])
 
         handles.append(layer.register_forward_pre_hook(observe))
     group_of_step = [g for g, members in enumerate(groups) for _ in members]
@@ -112,9 +144,11 @@ def tiny_artifact(
         current[0] = group_of_step[k]
 
     with torch.no_grad():
-        rollout(table, Denoiser(unet, table, Conditioning(conditioning.cond), set_step=set_step), noise(4))
+        rollout(table, Denoiser(unet, table, Conditioning(conditioning.cond), set_step=set_step), noise(4, channels=channels))
     for handle in handles:
         handle.remove()
+    for name, block in attention_layers(unet):
+        block.set_processor(usual[name])
     scale, zero_point = range_to_qparams(low, high, activation_type(8), scheme)
     integers = {}
     kind = weight_type(weight_bits)
@@ -126,7 +160,7 @@ def tiny_artifact(
     sites = tuple(
         Site(n, "input", "conv2d" if isinstance(m, nn.Conv2d) else "linear", 8, scheme, weight_bits)
         for n, m in layers.items()
-    )
+    ) + tuple(Site(name.split(":")[0], name.split(":")[1], "attention", 8, scheme) for name in operands)
     artifact = Artifact(
         "tiny",
         "0" * 64,
@@ -137,7 +171,7 @@ def tiny_artifact(
         groups,
         splits,
         sites,
-        float_operations(unet, False),
+        float_operations(unet, attention),
         integers,
         scale,
         zero_point,
@@ -151,7 +185,9 @@ def tiny_artifact(
 def tiny_reference(artifact: Artifact, unet: nn.Module, seeds: int = 3) -> Reference:
     """Held-out rollouts of the FP32 UNet and the simulation, as calibrate writes them."""
     table: SamplerTable = artifact.table
-    conditioning, start = labels(seeds), noise(seeds, seed=99) * table.init_noise_sigma
+    network: Any = unet
+    start = noise(seeds, seed=99, channels=network.config.in_channels) * table.init_noise_sigma
+    conditioning = conditioning_of(network, seeds)
     conditioning = conditioning if artifact.guidance != 1 else Conditioning(conditioning.cond)
     fp32 = Denoiser(unet, table, conditioning, artifact.guidance)
     simulated = SimulatedUNet(artifact)

@@ -102,6 +102,16 @@ class Artifact:
         unet.load_state_dict(state)
         return unet.eval().requires_grad_(False)
 
+    def build_skeleton(self) -> nn.Module:
+        """The UNet with its float parameters, for those who put integer layers in the place of the others.
+
+        The weights of integer layers are on torch's meta device: they have shapes and take no memory.
+        """
+        with torch.device("meta"):
+            unet = self._architecture()
+        unet.load_state_dict(dict(self.float_parameters), strict=False, assign=True)
+        return unet.eval().requires_grad_(False)
+
     def _architecture(self) -> nn.Module:
         unet = build_unet(self.config)
         split_concat_inputs(unet, self.splits)

@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
-from dq_toolchain.toolchain.files import check_hashes, check_seal, read_json, seal, sha256, write_json
+from dq_toolchain.toolchain.files import check_hashes, check_seal, read_json, read_tensors, seal, sha256, write_json
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.sampler_table import SamplerTable
@@ -57,13 +59,13 @@ class Bundle:
         target, form: backend name and the form it was lowered in.
         model_id, weight_hash: copied from the artifact, for reports.
         versions: libraries that lowered it.
-        program: file name of the lowered model.
+        program: file or folder name of the lowered model.
         inputs, outputs: of every method, in order.
         methods: one per step group, or one for all; ``method_of_step`` resolves it.
         limits: of ``validate``.
         operations: what runs in integers, what in float, and why.
         sites: every quantized tensor with bits, scheme and range per step group (``site_rows``).
-        sizes: bytes by file name. files: sha256 by file name.
+        sizes: bytes by file name. files: sha256 by file name; of a folder, every file in it.
     """
 
     target: str
@@ -133,8 +135,23 @@ class Bundle:
             raise ArtifactError(f"{path} has {len(self.methods)} methods for {len(self.step_groups)} step groups, "
                                 f"allowed are 1 or {len(self.step_groups)}; {REMEDY}")
         for name in (self.program, REFERENCE):
-            if name not in self.files:
+            if not any(file == name or file.startswith(f"{name}/") for file in self.files):
                 raise ArtifactError(f"{path} lists no file {name!r}; {REMEDY}")
+
+    def ranges(self, folder: Path) -> Tensor | None:
+        """What the program takes as its input ``ranges``, one row per step group; None if it has no such input.
+
+        Raises:
+            ArtifactError: the file is missing or its shape is another.
+        """
+        width = next((port.shape[-1] for port in self.inputs if port.name == "ranges"), None)
+        if width is None:
+            return None
+        ranges, want = read_tensors(folder / RANGES, REMEDY).get("ranges"), (len(self.step_groups), width)
+        if ranges is None or tuple(ranges.shape) != want:
+            got = None if ranges is None else tuple(ranges.shape)
+            raise ArtifactError(f"{folder / RANGES} must hold 'ranges' of shape {want}, got {got}; {REMEDY}")
+        return ranges
 
     def reference(self, folder: Path) -> Reference:
         """The held-out rollouts in the bundle. Raises ArtifactError."""

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from dq_toolchain.toolchain.errors import ToolchainError
+from dq_toolchain.toolchain.errors import RecipeError, ToolchainError
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.quiet import quiet_imports
 from dq_toolchain.toolchain.recipe import load_recipe
@@ -38,6 +38,14 @@ Target = Annotated[str | None, typer.Option("--target", "-t", help="see `dq-tool
 
 def _folder(out: Path | None, recipe: Path | None = None) -> Path:
     return out if out is not None else load_recipe(recipe, {}).run.out
+
+
+def _check_flags_of(target: str, sections: dict[str, dict[str, Any]]) -> None:
+    """Raise RecipeError for a flag that only another target understands."""
+    for section, flags in sections.items():
+        given = [name for name, value in flags.items() if value is not None]
+        if given and section != target:
+            raise RecipeError(f"--{given[0].replace('_', '-')} is for target {section!r}, got target {target!r}; leave it out")
 
 
 def _print_json(data: Any) -> None:
@@ -90,24 +98,41 @@ def calibrate(
         show_calibration(console, summary)
 
 
-@app.command(epilog="Examples:  dq-toolchain export | dq-toolchain export --target executorch --form static")
+@app.command(epilog="Examples:  dq-toolchain export | dq-toolchain export --target executorch --form static | "
+                    "dq-toolchain export --target coreml --runtime-scales")
 def export(
     target: Target = None, recipe: RecipeFile = None, out: Out = None,
     calibration: Annotated[Path | None, typer.Option(help="artifact folder  [default: OUT/calibration]")] = None,
     form: Annotated[str | None, typer.Option(help="executorch: sentinel | static  [default: sentinel]")] = None,
+    ios: Annotated[int | None, typer.Option(help="coreml: oldest iOS, 17 | 18 | 26  [default: 18]")] = None,
+    precision: Annotated[str | None, typer.Option(help="coreml: fp16 | fp32 between integer layers  [default: fp16]")] = None,
+    runtime_scales: Annotated[
+        bool | None, typer.Option("--runtime-scales", help="coreml: one function, ranges as input; all that iOS 17 takes")
+    ] = None,
+    lut: Annotated[bool | None, typer.Option("--lut", help="coreml: 4-bit weights as int8 tables")] = None,
+    layout: Annotated[str | None, typer.Option(help="coreml: plain | neural-engine  [default: plain]")] = None,
+    quantize_outputs: Annotated[
+        bool | None, typer.Option("--quantize-outputs", help="coreml: integers behind every layer too")
+    ] = None,
+    chunks: Annotated[int | None, typer.Option(help="coreml: packages that the network is cut into, 1 | 2  [default: 1]")] = None,
     json_: Json = False,
 ) -> None:
     """Lower a calibration artifact to a target's file, audit it, and write the bundle OUT/TARGET."""
-    settings = load_recipe(recipe, {"run": {"out": out}, "export": {"target": target, "form": form}})
+    sections: dict[str, dict[str, Any]] = {
+        "executorch": {"form": form},
+        "coreml": {"ios": ios, "precision": precision, "runtime_scales": runtime_scales, "lut": lut, "layout": layout,
+                   "quantize_outputs": quantize_outputs, "chunks": chunks},
+    }
+    settings = load_recipe(recipe, {"run": {"out": out}, "export": {"target": target}, **sections})
+    _check_flags_of(settings.export.target, sections)
     from dq_toolchain import backends
-    from dq_toolchain.backends.base import ExportOptions
     from dq_toolchain.toolchain.artifact import Artifact
     from dq_toolchain.toolchain.summary import bundle_summary, show_bundle
 
     backend = backends.load(settings.export.target)
     source = calibration or settings.run.out / "calibration"
     folder = settings.run.out / settings.export.target
-    bundle = backend.lower(Artifact.load(source), source, folder, ExportOptions(settings.export.form), Reporter().say)
+    bundle = backend.lower(Artifact.load(source), source, folder, settings, Reporter().say)
     summary = bundle_summary(folder, bundle)
     if json_:
         _print_json(summary)

@@ -87,8 +87,27 @@ class ExportSection(Section):
     """[export]"""
 
     target: str = Field(default="executorch", description="what `dq-toolchain targets` lists")
+
+
+class ExecuTorchSection(Section):
+    """[executorch]"""
+
     form: Literal["sentinel", "static"] = Field(default="sentinel",
-        description="ExecuTorch: one method and ranges as input, or one method per step group")
+        description="one method and ranges as input, or one method per step group")
+
+
+class CoreMLSection(Section):
+    """[coreml]"""
+
+    ios: Literal[17, 18, 26] = Field(default=18, description="oldest iOS that runs the package; 17 needs runtime_scales")
+    precision: Literal["fp16", "fp32"] = Field(default="fp16", description="arithmetic between the integer layers")
+    runtime_scales: bool = Field(default=False,
+        description="one function with ranges as input, instead of one function per step group")
+    lut: bool = Field(default=False, description="weights of 4 bits and fewer as int8 tables, for the Neural Engine")
+    layout: Literal["plain", "neural-engine"] = Field(default="plain",
+        description="neural-engine: transformers as (B, C, 1, S) with 1x1 convolutions and one product per head")
+    quantize_outputs: bool = Field(default=False, description="integers behind every layer too, Apple's own form")
+    chunks: Literal[1, 2] = Field(default=1, description="packages that the network is cut into")
 
 
 class RunSection(Section):
@@ -109,6 +128,8 @@ class Recipe(Section):
     calibrate: CalibrateSection = CalibrateSection()
     reference: ReferenceSection = ReferenceSection()
     export: ExportSection = ExportSection()
+    executorch: ExecuTorchSection = ExecuTorchSection()
+    coreml: CoreMLSection = CoreMLSection()
     run: RunSection = RunSection()
 
 

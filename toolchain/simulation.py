@@ -7,7 +7,8 @@ reading of the same numbers (`fake_quantize`) is the other mode, so that the two
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -25,10 +26,15 @@ Mode = Literal["integer", "fake_quantize"]
 
 
 class StepGroupSwitch:
-    """The step group in force, shared by all layers of one simulated network."""
+    """The step group in force, shared by all layers of one simulated network.
+
+    Attributes:
+        record: site name -> integers of the last call (float32, zero_point included), while a recording is on.
+    """
 
     def __init__(self) -> None:
         self.current = 0
+        self.record: dict[str, Tensor] | None = None
 
 
 class ActivationTable(nn.Module):
@@ -37,16 +43,21 @@ class ActivationTable(nn.Module):
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, scale: Tensor, zero_point: Tensor, kind: IntegerType, switch: StepGroupSwitch) -> None:
+    def __init__(
+        self, site: str, scale: Tensor, zero_point: Tensor, kind: IntegerType, switch: StepGroupSwitch
+    ) -> None:
         super().__init__()
         self.register_buffer("scale", scale.clone())
         self.register_buffer("zero_point", zero_point.to(torch.float32))
-        self.kind, self.switch = kind, switch
+        self.site, self.kind, self.switch = site, kind, switch
 
     def integers(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """q - zero_point as float32 integers, and the scale, for the step group in force."""
         scale, zero_point = self.scale[self.switch.current], self.zero_point[self.switch.current]
-        return quantize(x, scale, zero_point, self.kind) - zero_point, scale
+        q = quantize(x, scale, zero_point, self.kind)
+        if self.switch.record is not None:
+            self.switch.record[self.site] = q
+        return q - zero_point, scale
 
     def fake(self, x: Tensor) -> Tensor:
         """dequantize(quantize(x)) for the step group in force."""
@@ -133,9 +144,11 @@ class SimulatedUNet(nn.Module):
     def __init__(self, artifact: Artifact, mode: Mode = "integer") -> None:
         super().__init__()
         self.switch = StepGroupSwitch()
-        unet = artifact.build_float_unet()
+        unet = artifact.build_skeleton()
         tables = {
-            site.name: ActivationTable(artifact.scale[:, i], artifact.zero_point[:, i], activation_type(site.bits), self.switch)
+            site.name: ActivationTable(
+                site.name, artifact.scale[:, i], artifact.zero_point[:, i], activation_type(site.bits), self.switch
+            )
             for i, site in enumerate(artifact.sites)
         }
         for name, layer in list(weighted_layers(unet)):
@@ -155,6 +168,15 @@ class SimulatedUNet(nn.Module):
     def set_step(self, k: int) -> None:
         """Switch to the step group of network call k."""
         self.switch.current = self.group_of_step[k]
+
+    @contextmanager
+    def recording(self) -> Iterator[dict[str, Tensor]]:
+        """The integers of every site of the last call made inside, by site name: what a device must quantize to."""
+        self.switch.record = {}
+        try:
+            yield self.switch.record
+        finally:
+            self.switch.record = None
 
     def forward(self, sample: Tensor, timestep: Tensor, **keywords: object) -> tuple[Tensor, ...]:
         out: tuple[Tensor, ...] = self.unet(sample, timestep, **keywords)

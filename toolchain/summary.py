@@ -61,7 +61,7 @@ def show_bundle(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(f"{name:28} {size:>12,} bytes")
     console.print(f"bundle: {escape(summary['bundle'])} (integers audited in the file, executed once per step group)",
                   soft_wrap=True)
-    console.print("next: dq-toolchain run")
+    console.print(f"next: dq-toolchain run --target {summary['target']}")
 
 
 def inspect_folder(folder: Path) -> dict[str, Any]:

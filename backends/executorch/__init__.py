@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from dq_toolchain.backends.executorch.vendor import INSTALL, LIBRARY
 
 if TYPE_CHECKING:
-    from dq_toolchain.backends.base import ExportOptions, Say, TargetInfo
+    from dq_toolchain.backends.base import Say, TargetInfo
     from dq_toolchain.toolchain.artifact import Artifact
     from dq_toolchain.toolchain.bundle import Bundle
+    from dq_toolchain.toolchain.recipe import Recipe
 
 
 def describe() -> TargetInfo:
@@ -32,11 +33,11 @@ def describe() -> TargetInfo:
         verified="ExecuTorch 1.4.1, x86-64 Linux: executed, equal to the integer simulation; not run on Arm")
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, options: ExportOptions, progress: Say) -> Bundle:
+def lower(artifact: Artifact, artifact_folder: Path, out: Path, recipe: Recipe, progress: Say) -> Bundle:
     """Write the bundle folder; see ``lowering.lower``."""
     from dq_toolchain.backends.executorch import lowering
 
-    return lowering.lower(artifact, artifact_folder, out, options, progress)
+    return lowering.lower(artifact, artifact_folder, out, recipe.executorch, progress)
 
 
 def run(bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threads: int | None,

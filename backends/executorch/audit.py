@@ -18,6 +18,7 @@ from torch import Tensor
 from dq_toolchain.backends.executorch.layers import QParams, xnnpack_qparams
 from dq_toolchain.backends.executorch.pte_file import NOTHING, Graph, Method, Node, PteFile, Value
 from dq_toolchain.backends.executorch.trace import site_of
+from dq_toolchain.backends.outputs import OutputQParams
 from dq_toolchain.toolchain.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.bundle import Operation
 from dq_toolchain.toolchain.errors import BackendError
@@ -53,6 +54,17 @@ class StaticQParams:
 
     entries: dict[str, QParams]
     results: dict[str, QParams]
+
+    @classmethod
+    def of_group(cls, artifact: Artifact, outputs: OutputQParams, group: int) -> StaticQParams:
+        """Input and output parameters of one step group, by layer name."""
+        layers = [site.layer for site in artifact.sites]
+
+        def numbers(scale: Tensor, zero_point: Tensor) -> dict[str, QParams]:
+            rows = zip(layers, scale[group], zero_point[group], strict=True)
+            return {name: QParams(float(s), int(z)) for name, s, z in rows}
+
+        return cls(numbers(artifact.scale, artifact.zero_point), numbers(outputs.scale, outputs.zero_point))
 
 
 def audit(file: PteFile, artifact: Artifact, ranges: Tensor | None = None,

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dq_toolchain.backends.executorch.quiet import quiet
 from dq_toolchain.backends.executorch.vendor import runtime
+from dq_toolchain.backends.quiet import quiet
 from dq_toolchain.toolchain.errors import BackendError
 
 

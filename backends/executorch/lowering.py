@@ -5,11 +5,7 @@ Everything is written beside the target folder first; a failure anywhere leaves 
 
 from __future__ import annotations
 
-import contextlib
-import os
 import platform
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +15,7 @@ import torch
 from diffusers.models.downsampling import Downsample2D
 from torch import Tensor, nn
 
-from dq_toolchain.backends.base import ExportOptions, Say
+from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.executorch.audit import StaticQParams, audit
 from dq_toolchain.backends.executorch.check import check_supported
 from dq_toolchain.backends.executorch.device import Device
@@ -27,15 +23,16 @@ from dq_toolchain.backends.executorch.layers import Geometry, RangesInput, Senti
 from dq_toolchain.backends.executorch.program import Call, export, lower_methods, with_integer_layers
 from dq_toolchain.backends.executorch.pte_file import read_pte
 from dq_toolchain.backends.executorch.rewrites import rewrite
-from dq_toolchain.backends.executorch.sampler import Schedule
-from dq_toolchain.backends.executorch.smoke import smoke
-from dq_toolchain.backends.executorch.static import output_qparams, static_reference
+from dq_toolchain.backends.executorch.sampler import Schedule, executor
 from dq_toolchain.backends.executorch.vendor import LIBRARY
+from dq_toolchain.backends.outputs import output_qparams, output_reference
+from dq_toolchain.backends.smoke import smoke
+from dq_toolchain.backends.staging import staging
 from dq_toolchain.toolchain.artifact import Artifact, load_reference
-from dq_toolchain.toolchain.bundle import JSON, RANGES, Bundle
-from dq_toolchain.toolchain.errors import ToolchainError
+from dq_toolchain.toolchain.bundle import RANGES, Bundle
 from dq_toolchain.toolchain.files import sha256, write_bytes, write_tensors
 from dq_toolchain.toolchain.limits import limits_for, twin_outputs
+from dq_toolchain.toolchain.recipe import ExecuTorchSection
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.site_rows import site_rows
@@ -87,7 +84,7 @@ def _lower_sentinel(artifact: Artifact, reference: Reference, unet: nn.Module, c
 def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say) -> _Lowered:
     say("measuring the ranges of outputs")
     outputs = output_qparams(artifact, reference)
-    static = {f"step_group_{g}": outputs.of_group(artifact, g) for g in range(len(artifact.step_groups))}
+    static = {f"step_group_{g}": StaticQParams.of_group(artifact, outputs, g) for g in range(len(artifact.step_groups))}
     exported = {}
     skips = {"conv_in", *(f"{name}.conv" for name, module in artifact.build_float_unet().named_modules()
                           if isinstance(module, Downsample2D))}
@@ -102,10 +99,10 @@ def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say
         exported[method] = export(with_integer_layers(rewrite(artifact.build_float_unet()), call, layer), call)
     say(f"lowering {len(static)} methods, one per step group")
     data = lower_methods(exported)
-    return _Lowered(data, tuple(static), None, static, *static_reference(artifact, reference, outputs))
+    return _Lowered(data, tuple(static), None, static, *output_reference(artifact, reference, outputs))
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, options: ExportOptions, progress: Say) -> Bundle:
+def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: ExecuTorchSection, progress: Say) -> Bundle:
     """Write the bundle folder ``out``: model.pte, ranges and reference, bundle.json last.
 
     Raises:
@@ -119,11 +116,11 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, options: ExportO
     call = example_call(artifact, reference)
     progress(f"lowering {len(artifact.sites)} integer layers; needs about "
              f"{memory_estimate(unet) / 2**20 + LIBRARY_MB:.0f} MB of memory")
-    if options.form == "sentinel":
+    if section.form == "sentinel":
         lowered = _lower_sentinel(artifact, reference, unet, call, progress)
     else:
         lowered = _lower_static(artifact, reference, call, progress)
-    with _staging(out) as folder:
+    with staging(out) as folder:
         write_bytes(folder / PROGRAM, lowered.data)
         lowered.reference.save(folder / REFERENCE)
         if lowered.ranges is not None:
@@ -132,14 +129,14 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, options: ExportO
         operations = audit(read_pte(folder / PROGRAM), artifact, lowered.ranges, lowered.static)
         groups = artifact.group_of_step
         methods = tuple(lowered.methods[g if lowered.static else 0] for g in groups)
-        schedule = Schedule(artifact.table, artifact.guidance, methods, groups, lowered.ranges)
+        execute = executor(Device(folder / PROGRAM, lowered.methods), Schedule(methods, groups, lowered.ranges))
         progress("executing it once per step group")
-        smoke(Device(folder / PROGRAM, lowered.methods), schedule, lowered.reference)
+        smoke(execute, artifact.table, artifact.guidance, groups, lowered.reference)
         names = sorted(path.name for path in folder.iterdir())
         example = None if lowered.ranges is None else lowered.ranges[:1]
         libraries = {name: version(name) for name in (LIBRARY, "torch", "diffusers")}
         bundle = Bundle(
-            target=TARGET, form=options.form, model_id=artifact.model_id, weight_hash=artifact.weight_hash,
+            target=TARGET, form=section.form, model_id=artifact.model_id, weight_hash=artifact.weight_hash,
             versions=libraries | {"python": platform.python_version()},
             program=PROGRAM, inputs=call.ports(example), outputs=(call.output(),), step_groups=artifact.step_groups,
             methods=lowered.methods, table=artifact.table, guidance=artifact.guidance, limits=lowered.limits,
@@ -147,23 +144,3 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, options: ExportO
             files={name: sha256(folder / name) for name in names})
         bundle.save(folder)
     return Bundle.load(out)
-
-
-@contextlib.contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its place at the end; an older bundle disappears first, other files stay."""
-    staging = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        yield staging
-        out.mkdir(exist_ok=True)
-        (out / JSON).unlink(missing_ok=True)
-        (out / RANGES).unlink(missing_ok=True)
-        for path in sorted(staging.iterdir(), key=lambda path: path.name == JSON):
-            os.replace(path, out / path.name)
-    except OSError as error:
-        raise ToolchainError(f"cannot write {out}: {error.strerror or error}; choose a folder with space that you may "
-                             "write to (--out)") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.backends.executorch.layers import Geometry, LayerFactory, RangesInput
-from dq_toolchain.backends.executorch.quiet import quiet
 from dq_toolchain.backends.executorch.rewrites import drop_divisions_by_one
 from dq_toolchain.backends.executorch.vendor import lowering
+from dq_toolchain.backends.quiet import quiet
 from dq_toolchain.toolchain.bundle import Port
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.sites import weighted_layers

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dq_toolchain.backends.executorch.quiet import quiet
+from dq_toolchain.backends.quiet import quiet
 from dq_toolchain.toolchain.errors import BackendError
 
 INSTALL = "pip install 'dq-toolchain[executorch]'"

@@ -29,7 +29,7 @@ TIME, LABEL = torch.tensor([600.0, 30.0]), torch.tensor([2, 7])
 
 
 def table(scale: float, zero_point: int) -> ActivationTable:
-    return ActivationTable(fp16_exact(torch.tensor([scale])), torch.tensor([zero_point]), KIND, StepGroupSwitch())
+    return ActivationTable("site", fp16_exact(torch.tensor([scale])), torch.tensor([zero_point]), KIND, StepGroupSwitch())
 
 
 def integers_of(x: Tensor, activation: ActivationTable) -> Tensor:

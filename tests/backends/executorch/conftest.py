@@ -12,9 +12,9 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from dq_toolchain import backends
-from dq_toolchain.backends.base import ExportOptions
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.bundle import Bundle
+from dq_toolchain.toolchain.recipe import load_recipe
 from dq_toolchain.toolchain.reference import Reference
 from tests import tiny
 
@@ -42,8 +42,8 @@ def lower_into(folder: Path, artifact: Artifact, reference: Reference, form: str
     """Save the artifact, lower it, and return the bundle and its folder."""
     artifact.save(folder / "calibration", reference)
     out = folder / "bundle"
-    options = ExportOptions(form)  # type: ignore[arg-type]
-    return backends.load("executorch").lower(artifact, folder / "calibration", out, options, lambda _: None), out
+    recipe = load_recipe(None, {"executorch": {"form": form}})
+    return backends.load("executorch").lower(artifact, folder / "calibration", out, recipe, lambda _: None), out
 
 
 Lowered = tuple[Artifact, nn.Module, Reference, Bundle, Path]

@@ -11,7 +11,7 @@ import torch
 from dq_toolchain.backends.executorch.audit import StaticQParams, audit
 from dq_toolchain.backends.executorch.layers import range_table
 from dq_toolchain.backends.executorch.pte_file import PteFile, read_pte
-from dq_toolchain.backends.executorch.static import output_qparams
+from dq_toolchain.backends.outputs import output_qparams
 from dq_toolchain.toolchain.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.errors import BackendError
 from tests.backends.executorch.conftest import Lowered
@@ -92,7 +92,7 @@ def test_static_parameters_are_audited(static: Lowered) -> None:
     file = read_pte(folder / "model.pte")
     from dq_toolchain.toolchain.artifact import load_reference
     outputs = output_qparams(artifact, load_reference(folder.parent / "calibration"))
-    qparams = {f"step_group_{g}": outputs.of_group(artifact, g) for g in range(2)}
+    qparams = {f"step_group_{g}": StaticQParams.of_group(artifact, outputs, g) for g in range(2)}
     audit(file, artifact, static=qparams)
     swapped = {"step_group_0": qparams["step_group_1"], "step_group_1": qparams["step_group_0"]}
     with pytest.raises(BackendError, match="belong to no layer"):

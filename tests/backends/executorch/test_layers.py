@@ -84,7 +84,7 @@ def test_sentinel_layer_equals_integer_simulation(device: Device, name: str, gro
     layer, shape, bits = layers()[name]
     weights, switch = integer_weights(layer, bits), StepGroupSwitch()
     switch.current = group
-    table = ActivationTable(SCALE[:, 0], ZERO_POINT[:, 0], activation_type(8), switch)
+    table = ActivationTable("site", SCALE[:, 0], ZERO_POINT[:, 0], activation_type(8), switch)
     simulated = SimulatedLayer(layer, weights.weight_q, weights.weight_scale, table, "integer")
     x = torch.randn(shape, generator=torch.Generator().manual_seed(group)) * 1.5
     out = device(name, (x, TIME, range_table(SCALE, ZERO_POINT)[group:group + 1]))

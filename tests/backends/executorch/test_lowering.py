@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from dq_toolchain.backends.base import ExportOptions
 from dq_toolchain.backends.executorch import lowering
 from dq_toolchain.backends.executorch.check import check_supported
 from dq_toolchain.backends.executorch.device import Device
 from dq_toolchain.backends.executorch.running import schedule_of
-from dq_toolchain.backends.executorch.sampler import DeviceNetwork
+from dq_toolchain.backends.executorch.sampler import executor
+from dq_toolchain.backends.sampling import DeviceNetwork
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.bundle import RANGES, Bundle
 from dq_toolchain.toolchain.errors import BackendError, ToolchainError
+from dq_toolchain.toolchain.recipe import Recipe
 from dq_toolchain.toolchain.sites import FloatOp, Site
 from dq_toolchain.toolchain.verdict import validate
 from tests import tiny
@@ -48,11 +49,11 @@ def test_bundle_is_complete(fixture: str, files: set[str], request: pytest.Fixtu
 def test_device_errs_as_the_simulation_does(fixture: str, request: pytest.FixtureRequest) -> None:
     """At the simulation's latents, all steps and seeds: the size of the error against FP32 within 15 %."""
     _, _, reference, bundle, folder = request.getfixturevalue(fixture)
-    device, schedule = Device(folder / "model.pte", bundle.methods), schedule_of(bundle, folder)
+    execute = executor(Device(folder / "model.pte", bundle.methods), schedule_of(bundle, folder))
     simulated = bundle.reference(folder).simulation_outputs
     device_error = simulation_error = 0.0
     for seed in range(reference.seeds):
-        network = DeviceNetwork(device, schedule, reference.conditioning.select(slice(seed, seed + 1)))
+        network = DeviceNetwork(execute, bundle.table, bundle.guidance, reference.conditioning.select(slice(seed, seed + 1)))
         for k in range(reference.calls):
             out = network(reference.simulation_latents[k][seed:seed + 1] * bundle.table.input_scale[k], k)
             fp32 = reference.fp32_outputs_at_simulation[k][seed:seed + 1]
@@ -92,9 +93,8 @@ def test_program_from_bytes_outlives_its_loader(small: Lowered) -> None:
     """The runtime's methods point into the program's bytes, which only the Device keeps alive."""
     import gc
     bundle, folder, reference = small[3], small[4], small[2]
-    schedule = schedule_of(bundle, folder)
-    device = Device((folder / "model.pte").read_bytes(), bundle.methods)
-    network = DeviceNetwork(device, schedule, reference.conditioning.select(slice(1)))
+    execute = executor(Device((folder / "model.pte").read_bytes(), bundle.methods), schedule_of(bundle, folder))
+    network = DeviceNetwork(execute, bundle.table, bundle.guidance, reference.conditioning.select(slice(1)))
     before = network(reference.start[:1], 0)
     gc.collect()
     junk = [bytearray(b"\xff" * len((folder / "model.pte").read_bytes())) for _ in range(20)]
@@ -193,4 +193,4 @@ def test_attention_up_and_down_sampling_4_bit_weights(tmp_path: Path) -> None:
 
 
 def test_options_default_to_the_sentinel_form() -> None:
-    assert ExportOptions().form == "sentinel"
+    assert Recipe().executorch.form == "sentinel"

@@ -1,4 +1,4 @@
-"""Silence around executorch's imports and passes: known noise is dropped by origin, everything else stays visible."""
+"""Silence around the vendors' imports and passes: known noise is dropped by origin, everything else stays visible."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 
-_LOGGERS = ("torchao", "torch.utils._pytree", "torch.export", "executorch", None)
-_NATIVE = (b"cpuinfo_utils.cpp", b"torchao/_C", b"] Resetting threadpool to ")
+_LOGGERS = ("torchao", "torch.utils._pytree", "torch.export", "executorch", "coremltools", None)
+_NATIVE = (
+    b"cpuinfo_utils.cpp", b"torchao/_C", b"] Resetting threadpool to ",
+    b"Converting PyTorch Frontend ==> MIL Ops", b"Running MIL ",  # progress bars of coremltools
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -53,9 +56,9 @@ def _loggers_at_error() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop the warnings and log lines that executorch, torchao and cpuinfo are known for; errors come through."""
+    """Drop the warnings, log lines and progress bars that the vendors are known for; errors come through."""
     with warnings.catch_warnings(), _loggers_at_error(), _stderr_without_noise():
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|torchao|executorch|copyreg)(\..*)?")
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|torchao|executorch|coremltools|copyreg)(\..*)?")
         yield

@@ -1,4 +1,4 @@
-"""The static form: one method per step group, every layer with a constant scale on its input and its output.
+"""Outputs of layers in integers too, for the forms of targets that want them.
 
 The artifact has input parameters only; the ranges of the outputs are measured in the simulation. Output quantization
 is an error of its own, so the bundle's reference and limits are those of a simulation that has it too.
@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.backends.executorch.audit import StaticQParams
-from dq_toolchain.backends.executorch.layers import QParams
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.denoiser import Denoiser
 from dq_toolchain.toolchain.errors import BackendError
@@ -35,16 +33,6 @@ class OutputQParams:
 
     scale: Tensor
     zero_point: Tensor
-
-    def of_group(self, artifact: Artifact, group: int) -> StaticQParams:
-        """Input and output parameters of one step group, by layer name."""
-        layers = [site.layer for site in artifact.sites]
-
-        def numbers(scale: Tensor, zero_point: Tensor) -> dict[str, QParams]:
-            rows = zip(layers, scale[group], zero_point[group], strict=True)
-            return {name: QParams(float(s), int(z)) for name, s, z in rows}
-
-        return StaticQParams(numbers(artifact.scale, artifact.zero_point), numbers(self.scale, self.zero_point))
 
 
 def _simulation(artifact: Artifact, reference: Reference, hook: Hook) -> Denoiser:
@@ -83,7 +71,7 @@ def output_qparams(artifact: Artifact, reference: Reference) -> OutputQParams:
 
     _at_simulation(_simulation(artifact, reference, observe), reference)
     if not (low.isfinite().all() and high.isfinite().all()):
-        raise BackendError("the simulation's outputs are not finite, so the static form has no output ranges; "
+        raise BackendError("the simulation's outputs are not finite, so there are no output ranges; "
                            "calibrate again")
     scale, zero_point = torch.empty(shape), torch.empty(shape, dtype=torch.int32)
     for index, site in enumerate(artifact.sites):
@@ -93,7 +81,7 @@ def output_qparams(artifact: Artifact, reference: Reference) -> OutputQParams:
 
 
 @torch.no_grad()
-def static_reference(artifact: Artifact, reference: Reference,
+def output_reference(artifact: Artifact, reference: Reference,
                      outputs: OutputQParams) -> tuple[Reference, dict[str, Any]]:
     """The reference and limits of a bundle whose outputs are quantized too.
 
