@@ -1,0 +1,48 @@
+"""Target 'coreml': an .mlpackage for iPhone, iPad and Mac, one function per step group, checked here by an interpreter.
+
+Nothing of coremltools is imported before ``lower`` or ``run`` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dq_toolchain.backends.coreml.vendor import INSTALL, LIBRARY
+
+if TYPE_CHECKING:
+    from dq_toolchain.backends.base import Say, TargetInfo
+    from dq_toolchain.toolchain.artifact import Artifact
+    from dq_toolchain.toolchain.bundle import Bundle
+    from dq_toolchain.toolchain.recipe import Recipe
+
+
+def describe() -> TargetInfo:
+    """Facts about the target, without importing coremltools."""
+    from dq_toolchain.backends.base import TargetInfo
+
+    try:
+        installed: str | None = version(LIBRARY)
+    except PackageNotFoundError:
+        installed = None
+    return TargetInfo(
+        name="coreml", library=LIBRARY, version=installed, install=INSTALL, schemes=("symmetric", "affine"),
+        weight_bits=(2, 3, 4, 5, 6, 7, 8), activation_bits=(8,),
+        verified="coremltools 9.0, Linux: audited, executed by our interpreter; not run on Apple hardware")  # fmt: skip
+
+
+def lower(artifact: Artifact, artifact_folder: Path, out: Path, recipe: Recipe, progress: Say) -> Bundle:
+    """Write the bundle folder; see ``lowering.lower``."""
+    from dq_toolchain.backends.coreml import lowering
+
+    return lowering.lower(artifact, artifact_folder, out, recipe.coreml, progress)
+
+
+def run(bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threads: int | None,
+        progress: Callable[[int, int], None]) -> Path:
+    """Execute the bundle and write the device report; see ``running.run``."""
+    from dq_toolchain.backends.coreml import running
+
+    return running.run(bundle, bundle_folder, out, seeds, threads, progress)

@@ -1,0 +1,148 @@
+"""The UNet as Core ML gets it: integer weights, Q/DQ around them, normalisations that cannot overflow in fp16.
+
+With functions every site is converted with a placeholder scale of its own, its *tag*; ``functions.py`` puts the scales
+of each step group in its place. So one conversion serves all step groups, and a tag tells which site an operation
+belongs to whatever the converter did to names and order. With run-time scales the program keeps one reference scale
+per site, a power of two, and the step group's ratio to it is an input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from dq_toolchain.backends.coreml.entries import Entry, RangesInput, RuntimeEntry, TaggedEntry, quantized
+from dq_toolchain.backends.coreml.neural_engine import to_channels_first
+from dq_toolchain.backends.coreml.tags import tag
+from dq_toolchain.backends.coreml.vendor import decomposed
+from dq_toolchain.toolchain.artifact import Artifact, LayerWeights
+from dq_toolchain.toolchain.attention import ProductAttnProcessor
+from dq_toolchain.toolchain.recipe import CoreMLSection
+from dq_toolchain.toolchain.simulation import operation_of
+from dq_toolchain.toolchain.sites import attention_layers, weighted_layers
+
+LUT_BITS = 4
+"""Weights of at most so many bits become tables where the recipe asks for tables."""
+
+
+class IntegerLayer(nn.Module):
+    """A Conv2d or Linear with the artifact's integers; its input passes Q/DQ, and its output too if it has a site.
+
+    Args:
+        lut: keep one weight scale, a power of two, for the whole tensor and multiply the result by the rest: weights
+            are then a table of integers, which the Neural Engine wants with the scale of a channel behind the product.
+        result: column of the output's parameters, None for a float output.
+    """
+
+    weight_q: Tensor
+    weight_scale: Tensor
+    weight_zero: Tensor
+    rest: Tensor
+    bias: Tensor | None
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, weights: LayerWeights, bits: int, site: int, entry: Entry,
+                 lut: bool = False, result: int | None = None) -> None:
+        super().__init__()
+        scale = weights.weight_scale
+        common = table_scale(scale) if lut else scale
+        self.register_buffer("weight_q", weights.weight_q.reshape(layer.weight.shape).clone())
+        self.register_buffer("weight_scale", common.expand(len(scale)).clone())
+        self.register_buffer("weight_zero", torch.zeros(len(scale), dtype=torch.int64))
+        self.register_buffer("rest", scale / common)
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+        self.operation, self.site, self.entry, self.lut, self.result = operation_of(layer), site, entry, lut, result
+        self.ends = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+        self.channel_shape = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
+
+    def forward(self, x: Tensor, *unused: object) -> Tensor:
+        x, ratio = self.entry(x, self.site)
+        ops = decomposed()
+        weight = ops.dequantize_per_channel(self.weight_q, self.weight_scale, self.weight_zero, 0, *self.ends, torch.int8)
+        whole = not self.lut and ratio is None
+        y = self.operation(x, weight, self.bias if whole else None)
+        if self.lut:
+            y = y * self.rest.view(self.channel_shape)
+        if ratio is not None:
+            y = y * ratio
+        if not whole and self.bias is not None:
+            y = y + self.bias.view(self.channel_shape)
+        return y if self.result is None else quantized(y, tag(self.result))
+
+
+def table_scale(scale: Tensor) -> Tensor:
+    """The scale of a table of weights: a power of two near the middle of the channels' scales, 0-dim."""
+    return torch.exp2(scale.log2().mean().round())
+
+
+class LayerNormGroupNorm(nn.Module):
+    """GroupNorm as layer_norm over each group: Core ML computes the statistics inside one operation.
+
+    The converter's own form squares in fp16, where deviations above 256 overflow and the group becomes zero.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.groups, self.eps = norm.num_groups, norm.eps
+        weight = torch.ones(norm.num_channels) if norm.weight is None else norm.weight.detach()
+        bias = torch.zeros(norm.num_channels) if norm.bias is None else norm.bias.detach()
+        self.register_buffer("weight", weight.clone())
+        self.register_buffer("bias", bias.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(x.shape[0], self.groups, -1)
+        channels = (1, -1, *[1] * (x.dim() - 2))
+        normed = F.layer_norm(rows, rows.shape[-1:], eps=self.eps).reshape(x.shape)
+        return normed * self.weight.reshape(channels) + self.bias.reshape(channels)
+
+
+def build(artifact: Artifact, section: CoreMLSection, ranges: RangesInput | None = None) -> nn.Module:
+    """The artifact's UNet with Q/DQ at every site: float32, eval, gradients off.
+
+    Args:
+        ranges: where layers find the ratios of the step group in force; needed for run-time scales only.
+    Raises:
+        BackendError: a transformer block has no form for the layout asked for.
+    """
+    unet = artifact.build_skeleton()
+    entry: Entry = TaggedEntry() if ranges is None else RuntimeEntry(artifact, ranges)
+    if section.layout == "neural-engine":
+        to_channels_first(unet)
+    for name, layer in list(weighted_layers(unet)):
+        site = artifact.site_index(name)
+        bits = artifact.sites[site].weight_bits or 8
+        lut, result = section.lut and bits <= LUT_BITS, len(artifact.sites) + site if section.quantize_outputs else None
+        _replace(unet, name, IntegerLayer(layer, artifact.layers[name], bits, site, entry, lut, result))
+    for name, module in list(unet.named_modules()):
+        if isinstance(module, nn.GroupNorm):
+            _replace(unet, name, LayerNormGroupNorm(module))
+    columns = {site.name: index for index, site in enumerate(artifact.sites)}
+    for name, attention in attention_layers(unet):
+        if f"{name}:q" in columns:
+            attention.operand_sites = {op: columns[f"{name}:{op}"] for op in ("q", "k", "v", "probs")}
+            attention.set_processor(ProductAttnProcessor(_product(entry)))
+    return unet.eval().requires_grad_(False)
+
+
+def _product(entry: Entry) -> Callable[[Attention, str, Tensor, Tensor], Tensor]:
+    def product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
+        first, second = ("q", "k") if which == "scores" else ("probs", "v")
+        left, left_ratio = entry(left, attention.operand_sites[first])
+        right, right_ratio = entry(right, attention.operand_sites[second])
+        y = torch.bmm(left, right)
+        for ratio in (left_ratio, right_ratio):
+            y = y if ratio is None else y * ratio
+        return y
+
+    return product
+
+
+def _replace(unet: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(unet.get_submodule(parent), child, new)

@@ -1,0 +1,1 @@
+"""A reference interpreter of ML Programs; `program.load` is where to start."""

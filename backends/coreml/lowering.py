@@ -1,0 +1,151 @@
+"""From the calibration artifact to a bundle folder: convert, read back and audit, execute, and only then publish."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.backends.base import Say
+from dq_toolchain.backends.coreml.audit import Audited, Expected, audit
+from dq_toolchain.backends.coreml.check import check_supported
+from dq_toolchain.backends.coreml.chunks import cut
+from dq_toolchain.backends.coreml.convert import MAIN, OUTPUT, Call, convert, deployment_target, right_passes
+from dq_toolchain.backends.coreml.device import Schedule, open_package
+from dq_toolchain.backends.coreml.entries import RangesInput, ratio_table, reference_scales
+from dq_toolchain.backends.coreml.functions import function_name, split_into_functions
+from dq_toolchain.backends.coreml.graph import build
+from dq_toolchain.backends.coreml.interpreter.program import load
+from dq_toolchain.backends.coreml.package import STRAY, packages_in
+from dq_toolchain.backends.coreml.qparams import QParams
+from dq_toolchain.backends.coreml.vendor import LIBRARY
+from dq_toolchain.backends.outputs import output_qparams, output_reference
+from dq_toolchain.backends.smoke import smoke
+from dq_toolchain.backends.staging import staging
+from dq_toolchain.toolchain.artifact import Artifact, load_reference
+from dq_toolchain.toolchain.bundle import RANGES, Bundle, Port
+from dq_toolchain.toolchain.files import sha256, write_tensors
+from dq_toolchain.toolchain.limits import limits_for
+from dq_toolchain.toolchain.recipe import CoreMLSection
+from dq_toolchain.toolchain.reference import FILE as REFERENCE
+from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.site_rows import site_rows
+
+PACKAGE, CHUNKS = "model.mlpackage", "chunks"
+TARGET = "coreml"
+PORT_DTYPES = {torch.float32: "float32", torch.int64: "int64"}
+LIBRARY_MB = 700
+"""Resident size of Python with torch and coremltools loaded, before any network is converted."""
+BYTES_PER_PARAMETER, SECONDS_PER_LAYER = 7.0, 0.18
+"""Measured by `python -m benchmarks.coreml_size`: 6.3 GiB and 56 s for 860 M parameters in 282 layers."""
+
+
+def example_call(artifact: Artifact, reference: Reference, ranges: Tensor | None = None) -> Call:
+    """Inputs of the first seed at the first step; their shapes become the program's."""
+    return Call(reference.start[:1].to(torch.float32), torch.tensor([artifact.table.timesteps[0]], dtype=torch.float32),
+                dict(reference.conditioning.select(slice(1)).cond), ranges)
+
+
+def estimate(unet: nn.Module, layers: int) -> str:
+    """Memory and time that conversion will take, in words."""
+    parameters = sum(tensor.numel() for tensor in (*unet.parameters(), *unet.buffers()))
+    megabytes = LIBRARY_MB + BYTES_PER_PARAMETER * parameters / 2**20
+    return f"about {megabytes:.0f} MB of memory and {5 + SECONDS_PER_LAYER * layers:.0f} s"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the form of the package decides: expected numbers, input ranges, and the reference to be judged by."""
+
+    form: str
+    expected: Expected
+    ranges: Tensor | None
+    reference: Reference
+    limits: Mapping[str, Any]
+
+
+def plan_of(artifact: Artifact, reference: Reference, section: CoreMLSection, say: Say) -> Plan:
+    """Raises BackendError: run-time scales, or ranges of outputs, cannot be had for this artifact."""
+    if section.runtime_scales:
+        scale = reference_scales(artifact.scale).unsqueeze(0)
+        names = tuple(site.name for site in artifact.sites)
+        expected = Expected(QParams(names, scale, torch.zeros(scale.shape, dtype=torch.int32)), runtime=True)
+        return Plan("runtime-scales", expected, ratio_table(artifact), reference, limits_for(reference))
+    if not section.quantize_outputs:
+        return Plan("functions", Expected(QParams.of(artifact)), None, reference, limits_for(reference))
+    say("measuring the ranges of outputs")
+    outputs = output_qparams(artifact, reference)
+    expected = Expected(QParams.of(artifact, outputs), outputs=True)
+    return Plan("functions", expected, None, *output_reference(artifact, reference, outputs))
+
+
+def write_program(
+    artifact: Artifact, call: Call, section: CoreMLSection, expected: Expected, folder: Path, say: Say
+) -> tuple[str, Audited]:
+    """Convert, cut, split into functions, read back and audit; returns the program's name in ``folder``.
+
+    Raises:
+        BackendError: see ``lower``.
+    """
+    ranges = RangesInput() if expected.runtime else None
+    unet = build(artifact, section, ranges)
+    say(f"converting {len(artifact.sites)} sites; needs {estimate(unet, len(artifact.layers))}")
+    package = folder / PACKAGE
+    convert(unet, call, section, package, ranges)
+    del unet
+    (package / STRAY).unlink(missing_ok=True)
+    name = PACKAGE
+    if section.chunks > 1:
+        name = CHUNKS
+        (folder / CHUNKS).mkdir()
+        cut(package, folder / CHUNKS, deployment_target(section), right_passes())
+    if not expected.runtime:
+        say(f"one function per step group, {len(artifact.step_groups)} in all, sharing the weights")
+        for each in packages_in(folder / name):
+            split_into_functions(each, expected.qparams)
+    say("reading the file back: every integer, scale and zero_point of every function")
+    programs = load(*packages_in(folder / name))
+    methods = (MAIN,) if expected.runtime else tuple(map(function_name, range(len(artifact.step_groups))))
+    return name, audit({method: programs[method] for method in methods}, artifact, expected)
+
+
+def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: CoreMLSection, progress: Say) -> Bundle:
+    """Write the bundle folder ``out``: model.mlpackage or chunks, and reference, bundle.json last.
+
+    Raises:
+        BackendError: a site cannot be held, coremltools refuses the network, the package differs from the artifact, or
+            it does not execute as the simulation does. No bundle is left then.
+        ToolchainError: ``out`` cannot be written.
+    """
+    check_supported(artifact, section)
+    plan = plan_of(artifact, load_reference(artifact_folder), section, progress)
+    reference, ranges, groups = plan.reference, plan.ranges, artifact.group_of_step
+    call = example_call(artifact, reference, None if ranges is None else ranges[:1])
+    with staging(out) as folder:
+        program, audited = write_program(artifact, call, section, plan.expected, folder, progress)
+        methods = tuple(audited.sites)
+        progress("executing it once per step group")
+        schedule = Schedule([methods[g if len(methods) > 1 else 0] for g in groups], groups, ranges)
+        execute, _ = open_package(folder / program, schedule)
+        smoke(execute, artifact.table, artifact.guidance, groups, reference)
+        reference.save(folder / REFERENCE)
+        if ranges is not None:
+            write_tensors(folder / RANGES, {"ranges": ranges})
+        names = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file())
+        bundle = Bundle(
+            target=TARGET, form=plan.form, model_id=artifact.model_id, weight_hash=artifact.weight_hash,
+            versions={name: version(name) for name in (LIBRARY, "torch", "diffusers")} | {"python": platform.python_version()},
+            program=program, inputs=tuple(Port(n, PORT_DTYPES[x.dtype], tuple(x.shape)) for n, x in call.named.items()),
+            outputs=(Port(OUTPUT, "float32", tuple(call.sample.shape)),), step_groups=artifact.step_groups,
+            methods=methods, table=artifact.table, guidance=artifact.guidance, limits=plan.limits,
+            operations=audited.operations, sites=tuple(site_rows(artifact)),
+            sizes={name: (folder / name).stat().st_size for name in names},
+            files={name: sha256(folder / name) for name in names})  # fmt: skip
+        bundle.save(folder)
+    return Bundle.load(out)

@@ -1,0 +1,86 @@
+"""The only place that imports coremltools: lazily, quietly, and once.
+
+Importing this module imports nothing of the vendor; each function does when it is called.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import torch
+
+from dq_toolchain.backends.quiet import quiet
+from dq_toolchain.toolchain.errors import BackendError
+
+INSTALL = "pip install 'dq-toolchain[coreml]'"
+LIBRARY = "coremltools"
+
+
+def _module(name: str) -> Any:
+    try:
+        with quiet():
+            return importlib.import_module(name)
+    except ImportError as error:
+        text = " ".join(str(error).split())
+        raise BackendError(f"target 'coreml' needs {LIBRARY}, which does not import ({text}); "
+                           f"install it with: {INSTALL}") from error
+
+
+@functools.cache
+def coremltools() -> Any:
+    """The package itself."""
+    return _module("coremltools")
+
+
+@functools.cache
+def decomposed() -> Any:
+    """The namespace of quantize and dequantize operators that conversion recognises."""
+    _module("torch.ao.quantization.fx._decomposed")  # registers them
+    return torch.ops.quantized_decomposed
+
+
+@functools.cache
+def model_proto() -> Any:
+    """The protobuf module of Core ML models."""
+    return _module("coremltools.proto.Model_pb2")
+
+
+@functools.cache
+def mil_proto() -> Any:
+    """The protobuf module of ML Programs."""
+    return _module("coremltools.proto.MIL_pb2")
+
+
+def restore_program(spec: Any, weights: str) -> Any:
+    """The PyMIL program of a specification, with constants read from the folder ``weights``."""
+    loader = _module("coremltools.converters.mil.frontend.milproto.load")
+    return loader.load(spec, spec.specificationVersion, weights)
+
+
+def type_name(dtype: Any) -> str:
+    """MIL's name of a type: "fp16", "int8", ..."""
+    return str(mil_types().builtin_to_string(dtype))
+
+
+def surgery() -> tuple[Any, Any]:
+    """coremltools' functions (program, index) -> program that keep what is up to an operation, or what is behind it."""
+    utils = _module("coremltools.models.utils")
+    return utils._make_first_chunk_prog, utils._make_second_chunk_prog
+
+
+def mil_types() -> Any:
+    """The module of MIL's types."""
+    return _module("coremltools.converters.mil.mil.types")
+
+
+def mil_builder() -> Any:
+    """MIL's builder of operations."""
+    return _module("coremltools.converters.mil.mil").Builder
+
+
+def mil_passes() -> tuple[Any, Any]:
+    """The base class of graph passes and the module in which they register."""
+    base = _module("coremltools.converters.mil.mil.passes.graph_pass").AbstractGraphPass
+    return base, _module("coremltools.converters.mil.mil.passes.pass_registry")

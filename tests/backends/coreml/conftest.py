@@ -1,0 +1,83 @@
+"""One package for all tests that only read: W4A8, affine, two step groups, split convolutions, attention, guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.backends.coreml.audit import Audited
+from dq_toolchain.backends.coreml.interpreter.program import Program, load
+from dq_toolchain.backends.coreml.lowering import Plan, example_call, plan_of, write_program
+from dq_toolchain.backends.coreml.package import packages_in
+from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.recipe import load_recipe
+from tests import tiny
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A package, what it was made of, and what the audit says of it."""
+
+    artifact: Artifact
+    unet: nn.Module
+    program: Path
+    functions: dict[str, Program]
+    plan: Plan
+    audited: Audited
+
+    def function_of(self, group: int) -> tuple[str, Program]:
+        """Name and program that execute a step group."""
+        names = list(self.functions)
+        name = names[group if len(names) > 1 else 0]
+        return name, self.functions[name]
+
+    def inputs(self, k: int, seed: int = 0) -> dict[str, Tensor]:
+        shape = self.plan.reference.start[:1].shape
+        sample = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        timestep = torch.tensor([self.artifact.table.timesteps[k]], dtype=torch.float32)
+        row = seed % self.plan.reference.seeds
+        given = {"sample": sample, "timestep": timestep, **self.plan.reference.conditioning.select(slice(row, row + 1)).cond}
+        group = self.artifact.group_of_step[k]
+        return given if self.plan.ranges is None else given | {"ranges": self.plan.ranges[group : group + 1]}
+
+
+def lively_artifact(**options: Any) -> tuple[Artifact, nn.Module]:
+    """``tiny_artifact`` with norms that are no identity, as training leaves them."""
+    artifact, unet = tiny.tiny_artifact(**options)
+    generator = torch.Generator().manual_seed(5)
+    for module in unet.modules():
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            module.weight.data.copy_(1 + 0.3 * torch.randn(module.weight.shape, generator=generator))
+            module.bias.data.copy_(0.3 * torch.randn(module.bias.shape, generator=generator))
+    state = unet.state_dict()
+    return replace(artifact, float_parameters={name: state[name] for name in artifact.float_parameters}), unet
+
+
+def converted(folder: Path, settings: Mapping[str, Any], **options: Any) -> Converted:
+    """A package of a tiny artifact, by the steps of the command but for executing it."""
+    artifact, unet = lively_artifact(**options)
+    section = load_recipe(None, {"coreml": settings}).coreml
+    plan = plan_of(artifact, tiny.tiny_reference(artifact, unet), section, lambda _: None)
+    call = example_call(artifact, plan.reference, None if plan.ranges is None else plan.ranges[:1])
+    folder.mkdir(parents=True, exist_ok=True)
+    name, audited = write_program(artifact, call, section, plan.expected, folder, lambda _: None)
+    programs = load(*packages_in(folder / name))
+    return Converted(artifact, unet, folder / name, {m: programs[m] for m in audited.sites}, plan, audited)
+
+
+@pytest.fixture(scope="session")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    """W4A8, affine, fp32."""
+    return converted(tmp_path_factory.mktemp("exact"), {"precision": "fp32"}, weight_bits=4, scheme="affine")
+
+
+@pytest.fixture(scope="session")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    """W8A8, symmetric, fp16: what the command writes."""
+    return converted(tmp_path_factory.mktemp("half"), {})

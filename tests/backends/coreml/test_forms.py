@@ -1,0 +1,40 @@
+"""Every form of the package holds the same integers and computes what the simulation computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny
+from tests.backends.coreml.conftest import converted
+from tests.backends.coreml.test_conformance import comparisons
+
+FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "iOS 26": ({"ios": 26}, {}),
+    "run-time scales": ({"runtime_scales": True}, {}),
+    "run-time scales, iOS 17, 4 bits": ({"runtime_scales": True, "ios": 17}, {"weight_bits": 4}),
+    "int8 attention": ({}, {"attention": True}),
+    "int8 attention, run-time scales": ({"runtime_scales": True}, {"attention": True}),
+    "tables": ({"lut": True}, {"weight_bits": 4}),
+    "tables, iOS 26, run-time scales": ({"lut": True, "ios": 26, "runtime_scales": True}, {"weight_bits": 4}),
+    "Neural Engine layout": ({"layout": "neural-engine"}, {}),
+    "cross-attention": ({}, {"unet": "condition"}),
+    "cross-attention, Neural Engine layout": ({"layout": "neural-engine"}, {"unet": "condition"}),
+    "cross-attention, tables, two chunks": ({"lut": True, "chunks": 2}, {"unet": "condition", "weight_bits": 4}),
+    "two chunks": ({"chunks": 2}, {}),
+    "two chunks, run-time scales": ({"chunks": 2, "runtime_scales": True}, {}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_equals_the_simulation(form: str, tmp_path: Path) -> None:
+    settings, options = FORMS[form]
+    if "unet" in options:
+        options = options | {"unet": tiny.tiny_condition_unet()}
+    made = converted(tmp_path / "made", {"precision": "fp32", **settings}, **options)
+    found = comparisons(made)
+    assert max(one.output_error for one in found) <= 1e-6
+    assert all(one.largest <= 1 for one in found)
+    assert sum(one.different for one in found) <= 1e-5 * sum(one.places for one in found) + 1

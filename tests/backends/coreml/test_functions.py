@@ -1,0 +1,48 @@
+"""Step groups are functions that share their weights and differ in nothing but scales and zero_points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dq_toolchain.backends.coreml import device
+from dq_toolchain.backends.coreml.package import WEIGHT_FILE, load_spec, operations_of
+from dq_toolchain.backends.coreml.tags import FIRST_TAG, site_of_tag, tag
+from tests.backends.coreml.conftest import Converted, converted
+
+
+def test_tags_are_distinct_fp16_numbers() -> None:
+    tags = [tag(site) for site in range(2000)]
+    assert len(set(tags)) == 2000
+    assert [site_of_tag(one) for one in tags] == list(range(2000))
+    assert FIRST_TAG + 2000 < 0x7C00  # below infinity
+
+
+def test_interface_is_named(half: Converted) -> None:
+    description = load_spec(half.program).description
+    assert description.defaultFunctionName == "steps_g0"
+    assert [function.name for function in description.functions] == ["steps_g0", "steps_g1"]
+    for function in description.functions:
+        assert [port.name for port in function.input] == ["sample", "timestep", "class_labels"]
+        assert [port.name for port in function.output] == ["output"]
+        assert device._inputs(description, function.name) == ["sample", "timestep", "class_labels"]
+
+
+@pytest.mark.slow
+def test_weights_are_there_once(tmp_path: Path) -> None:
+    one = converted(tmp_path / "one", {}, steps=5, step_groups=1)
+    five = converted(tmp_path / "five", {}, steps=5, step_groups=5)
+    assert (one.program / WEIGHT_FILE).stat().st_size == (five.program / WEIGHT_FILE).stat().st_size
+    offsets = [
+        {
+            argument.value.blobFileValue.offset
+            for op in operations_of(function)
+            for value in op.inputs.values()
+            for argument in value.arguments
+            if argument.value.WhichOneof("value") == "blobFileValue"
+        }
+        for function in load_spec(five.program).mlProgram.functions.values()
+    ]
+    assert len(offsets) == 5
+    assert all(each == offsets[0] for each in offsets)
