@@ -1,0 +1,98 @@
+"""Core ML packages of the embedded model, operation by operation against the integer simulation, and their sizes.
+
+    python -m benchmarks.coreml_conformance [--seeds 8] [--json coreml.json]
+
+Teacher-forced: every quantize operation is compared with the simulation's integers and then given them. Ranges only:
+fitting changes no operation. Sizes are of packages with one and with five step groups.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common import fit, prepare, recipe_of
+from dq_toolchain.backends.coreml.conformance import Comparison, compare
+from dq_toolchain.backends.coreml.interpreter.program import load
+from dq_toolchain.backends.coreml.lowering import example_call, plan_of, write_program
+from dq_toolchain.backends.coreml.package import MODEL, WEIGHT_FILE, packages_in
+from dq_toolchain.calibrate.finish import held_out_reference
+from dq_toolchain.calibrate.run import ROLLOUT_BATCH
+from dq_toolchain.calibrate.samples import draw, held_out_seeds
+from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.recipe import CoreMLSection
+from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.simulation import SimulatedUNet
+
+PACKAGES: dict[str, dict[str, Any]] = {
+    "fp32": {"precision": "fp32"},
+    "fp16 (default)": {},
+    "fp16, run-time scales": {"runtime_scales": True},
+    "fp16, Neural Engine layout": {"layout": "neural-engine"},
+    "fp16, tables": {"lut": True},
+}
+
+
+def artifact_of(weight_bits: int, step_groups: int, seeds: int) -> tuple[Artifact, Reference]:
+    recipe = recipe_of({
+        "quantize": {"weight_bits": weight_bits, "step_groups": step_groups},
+        "calibrate": {"samples": 32}, "reference": {"seeds": max(2, seeds)},
+    })  # fmt: skip
+    prepared = prepare(recipe)
+    artifact, _ = fit(prepared, recipe, iterations=False)
+    held_out = draw(prepared.state.model.unet, prepared.state.table, recipe, held_out_seeds(max(2, seeds)))
+    unet = prepared.state.prepared.unet
+    return artifact, held_out_reference(artifact, unet, held_out, ROLLOUT_BATCH, lambda n=1: None)
+
+
+def measure(artifact: Artifact, reference: Reference, settings: dict[str, Any], seeds: int) -> dict[str, Any]:
+    """One package: worst and total over the first step of every step group and all seeds."""
+    section = CoreMLSection(**settings)
+    plan = plan_of(artifact, reference, section, print)
+    ranges = plan.ranges
+    with tempfile.TemporaryDirectory() as folder:
+        call = example_call(artifact, reference, None if ranges is None else ranges[:1])
+        name, audited = write_program(artifact, call, section, plan.expected, Path(folder), lambda _: None)
+        package = Path(folder) / name
+        sizes = {"weight_bytes": (package / WEIGHT_FILE).stat().st_size, "program_bytes": (package / MODEL).stat().st_size}
+        programs = load(*packages_in(package))
+    simulated, found, methods = SimulatedUNet(artifact), list[Comparison](), list(audited.sites)
+    for group, steps in enumerate(artifact.step_groups):
+        method, k = methods[group if len(methods) > 1 else 0], steps[0]
+        for seed in range(seeds):
+            inputs = {
+                "sample": reference.simulation_latents[k][seed : seed + 1] * artifact.table.input_scale[k],
+                "timestep": torch.tensor([artifact.table.timesteps[k]], dtype=torch.float32),
+                **reference.conditioning.select(slice(seed, seed + 1)).cond,
+                **({} if ranges is None else {"ranges": ranges[group : group + 1]}),
+            }
+            found.append(compare(programs[method], audited.sites[method], artifact, simulated, k, inputs))
+    places = sum(one.places for one in found)
+    return {
+        "integers_different": sum(one.different for one in found) / places, "places": places,
+        "largest": max(one.largest for one in found), "output_error": max(one.output_error for one in found), **sizes,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rows = []
+    for bits in (8, 4):
+        for step_groups in (5, 1):
+            made = artifact_of(bits, step_groups, arguments.seeds)
+            for label, settings in PACKAGES.items():
+                if (bits == 8 and "lut" in settings) or (step_groups == 1 and settings):
+                    continue
+                row = {"package": label, "weight_bits": bits, "step_groups": step_groups}
+                rows.append(row | measure(*made, settings, arguments.seeds))
+                print(rows[-1], flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
