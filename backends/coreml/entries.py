@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.coreml.tags import tag
-from dq_toolchain.backends.coreml.vendor import decomposed
+from dq_toolchain.backends.vendors import decomposed
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.errors import BackendError
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dq_toolchain.backends.coreml.entries import Entry, RangesInput, RuntimeEntry, TaggedEntry, quantized
 from dq_toolchain.backends.coreml.neural_engine import to_channels_first
 from dq_toolchain.backends.coreml.tags import tag
-from dq_toolchain.backends.coreml.vendor import decomposed
+from dq_toolchain.backends.vendors import decomposed
 from dq_toolchain.toolchain.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.attention import ProductAttnProcessor
 from dq_toolchain.toolchain.recipe import CoreMLSection

@@ -6,39 +6,22 @@ Importing this module imports nothing of the vendor; each function does when it 
 from __future__ import annotations
 
 import functools
-import importlib
 from typing import Any
 
-import torch
-
-from dq_toolchain.backends.quiet import quiet
-from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.backends.vendors import vendor_module
 
 INSTALL = "pip install 'dq-toolchain[coreml]'"
 LIBRARY = "coremltools"
 
 
 def _module(name: str) -> Any:
-    try:
-        with quiet():
-            return importlib.import_module(name)
-    except ImportError as error:
-        text = " ".join(str(error).split())
-        raise BackendError(f"target 'coreml' needs {LIBRARY}, which does not import ({text}); "
-                           f"install it with: {INSTALL}") from error
+    return vendor_module(name, "coreml", LIBRARY, INSTALL)
 
 
 @functools.cache
 def coremltools() -> Any:
     """The package itself."""
     return _module("coremltools")
-
-
-@functools.cache
-def decomposed() -> Any:
-    """The namespace of quantize and dequantize operators that conversion recognises."""
-    _module("torch.ao.quantization.fx._decomposed")  # registers them
-    return torch.ops.quantized_decomposed
 
 
 @functools.cache

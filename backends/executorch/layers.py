@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dq_toolchain.backends.executorch.vendor import decomposed
+from dq_toolchain.backends.vendors import decomposed
 from dq_toolchain.toolchain.artifact import LayerWeights
 from dq_toolchain.toolchain.qparams import activation_type, qparams_to_range
 

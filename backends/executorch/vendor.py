@@ -6,34 +6,18 @@ Importing this module imports nothing of the vendor; each function does when it 
 from __future__ import annotations
 
 import functools
-import importlib
 from types import SimpleNamespace
 from typing import Any
 
-import torch
-
 from dq_toolchain.backends.quiet import quiet
-from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.backends.vendors import vendor_module
 
 INSTALL = "pip install 'dq-toolchain[executorch]'"
 LIBRARY = "executorch"
 
 
 def _module(name: str) -> Any:
-    try:
-        with quiet():
-            return importlib.import_module(name)
-    except ImportError as error:
-        text = " ".join(str(error).split())
-        raise BackendError(f"target 'executorch' needs {LIBRARY}, which does not import ({text}); "
-                           f"install it with: {INSTALL}") from error
-
-
-@functools.cache
-def decomposed() -> Any:
-    """The namespace of quantize/dequantize operators that lowering recognises."""
-    _module("torch.ao.quantization.fx._decomposed")  # registers them
-    return torch.ops.quantized_decomposed
+    return vendor_module(name, "executorch", LIBRARY, INSTALL)
 
 
 @functools.cache
@@ -41,7 +25,6 @@ def lowering() -> SimpleNamespace:
     """to_edge_transform_and_lower, EdgeCompileConfig, XnnpackPartitioner."""
     exir = _module("executorch.exir")
     partitioner = _module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
-    decomposed()
     return SimpleNamespace(
         to_edge_transform_and_lower=exir.to_edge_transform_and_lower, EdgeCompileConfig=exir.EdgeCompileConfig,
         XnnpackPartitioner=partitioner.XnnpackPartitioner)
