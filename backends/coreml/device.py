@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def open_package(program: Path, schedule: Schedule) -> tuple[Execute, Runtime]:
         name, version, unit = "Core ML", platform.mac_ver()[0], "CPU and Neural Engine, as Core ML chooses"
     else:
         execute = load(*packages_in(program))
-        name, version, unit = INTERPRETER, torch.__version__, "CPU, in torch: not Core ML"
+        name, version, unit = INTERPRETER, metadata.version("dq-toolchain"), f"CPU, torch {torch.__version__}: not Core ML"
 
     def step(k: int, sample: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         inputs = {"sample": sample, "timestep": timestep, **conditioning, **schedule.inputs(k)}
