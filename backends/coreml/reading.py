@@ -55,11 +55,17 @@ def read_weight(op: Any) -> Weight:
     unpack = op.weight.op
     if unpack is None or not unpack.op_type.startswith("constexpr"):
         raise Unreadable(f"{op.op_type} {op.name!r} has float weights")
-    if unpack.op_type == TABLE and unpack.lut.op.op_type == "constexpr_blockwise_shift_scale":
+    if unpack.op_type == TABLE and unpack.lut.op is not None:  # the table is scaled, then looked up
         values, scale = _unpacked(unpack.lut.op)
-        integers = np.take(values.numpy().reshape(-1), np.asarray(unpack.indices.val).astype(np.uint8))
-        return Weight(torch.from_numpy(integers), scale, True)
+        return Weight(_looked_up(values, unpack), scale, True)
+    inner = unpack.inputs.get("data")
+    if inner is not None and inner.op is not None and inner.op.op_type == TABLE:  # looked up, then scaled
+        return Weight(_looked_up(_int8(inner.op.lut.val), inner.op), to_tensor(unpack.scale.val, torch.float32).flatten(), True)
     return Weight(*_unpacked(unpack), False)
+
+
+def _looked_up(values: Tensor, table: Any) -> Tensor:
+    return torch.from_numpy(np.take(values.numpy().reshape(-1), np.asarray(table.indices.val).astype(np.uint8)))
 
 
 def _unpacked(op: Any) -> tuple[Tensor, Tensor]:

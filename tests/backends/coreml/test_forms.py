@@ -23,6 +23,10 @@ FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cross-attention": ({}, {"unet": "condition"}),
     "cross-attention, Neural Engine layout": ({"layout": "neural-engine"}, {"unet": "condition"}),
     "cross-attention, tables, two chunks": ({"lut": True, "chunks": 2}, {"unet": "condition", "weight_bits": 4}),
+    "everything at once": (
+        {"layout": "neural-engine", "lut": True, "chunks": 2, "runtime_scales": True, "ios": 26},
+        {"unet": "condition", "weight_bits": 4},
+    ),
     "two chunks": ({"chunks": 2}, {}),
     "two chunks, run-time scales": ({"chunks": 2, "runtime_scales": True}, {}),
 }
