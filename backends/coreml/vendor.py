@@ -37,9 +37,26 @@ def mil_proto() -> Any:
 
 
 def restore_program(spec: Any, weights: str) -> Any:
-    """The PyMIL program of a specification, with constants read from the folder ``weights``."""
+    """The PyMIL program of a specification, with constants read from the folder ``weights``.
+
+    coremltools reads a constant again for every function that holds it; here functions share what they share on disk.
+    """
     loader = _module("coremltools.converters.mil.frontend.milproto.load")
-    return loader.load(spec, spec.specificationVersion, weights)
+    read, known = loader._load_value, {}
+
+    def read_once(context: Any, value: Any) -> Any:
+        if value.WhichOneof("value") != "blobFileValue":
+            return read(context, value)
+        key = value.SerializeToString(deterministic=True)
+        if key not in known:
+            known[key] = read(context, value)
+        return known[key]
+
+    loader._load_value = read_once
+    try:
+        return loader.load(spec, spec.specificationVersion, weights)
+    finally:
+        loader._load_value = read
 
 
 def type_name(dtype: Any) -> str:

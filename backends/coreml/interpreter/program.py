@@ -26,6 +26,9 @@ DTYPES = {
 }  # fmt: skip
 """How values of a declared type are held; fp16 as float32 that has been rounded to fp16."""
 
+SMALL = 2**16
+"""Constants of at most so many elements are kept in torch's form from call to call."""
+
 Watch = Callable[[Any, Tensor], Tensor]
 """(operation, its result) -> the value to go on with; sees the first result of every operation."""
 
@@ -76,28 +79,38 @@ class Function:
             var: as_declared(inputs[name].reshape(var.shape), type_name(var.dtype)) for name, var in self._inputs.items()
         }
         for op, dead in zip(self.operations, self._dead, strict=True):
-            constant = op.op_type.startswith("constexpr")
-            if constant and op.outputs[0] in self._constants:
+            if _unpacks(op):
                 continue
-            keywords = {key: self._value(var, values) for key, var in op.inputs.items() if var is not None}
-            results = _execute(op, keywords)
-            for var, result in zip(op.outputs, results, strict=True):
+            for var, result in zip(op.outputs, self._results(op, values), strict=True):
                 value = as_declared(result, type_name(var.dtype))
                 if watch is not None and var is op.outputs[0]:
                     value = watch(op, value)
-                (self._constants if constant else values)[var] = value
+                values[var] = value
             for var in dead:
                 values.pop(var, None)
         return {var.name: values[var] for var in self._outputs}
 
+    def _results(self, op: Any, values: Mapping[Any, Any]) -> tuple[Tensor, ...]:
+        return _execute(op, {key: self._value(var, values) for key, var in op.inputs.items() if var is not None})
+
     def _value(self, var: Any, values: Mapping[Any, Any]) -> Any:
+        """Of a variable or a constant. Weights are unpacked where they are used and not kept: they would fill the memory."""
         if isinstance(var, list | tuple):
             return [self._value(one, values) for one in var]
         if var in values:
             return values[var]
-        if var not in self._constants:
-            self._constants[var] = _constant(var)
-        return self._constants[var]
+        if var.op is not None and _unpacks(var.op):
+            return as_declared(self._results(var.op, values)[0], type_name(var.dtype))
+        if var in self._constants:
+            return self._constants[var]
+        value = _constant(var)
+        if not isinstance(value, Tensor) or value.numel() <= SMALL:
+            self._constants[var] = value
+        return value
+
+
+def _unpacks(op: Any) -> bool:
+    return bool(op.op_type.startswith("constexpr"))
 
 
 def _variables(op: Any) -> list[Any]:
@@ -137,6 +150,8 @@ def _constant(var: Any) -> Any:
     array = np.asarray(value)
     if array.dtype.kind in "US":
         return str(array)
+    if array.dtype.itemsize == 1 and array.dtype.kind in "iu":
+        return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.str)))
     wide = {"f": np.float32, "i": np.int64, "u": np.int64, "b": np.bool_}.get(array.dtype.kind, np.int64)
     return torch.from_numpy(np.ascontiguousarray(array.astype(wide)))
 
