@@ -42,8 +42,8 @@ TARGET = "coreml"
 PORT_DTYPES = {torch.float32: "float32", torch.int64: "int64"}
 LIBRARY_MB = 700
 """Resident size of Python with torch and coremltools loaded, before any network is converted."""
-BYTES_PER_PARAMETER, SECONDS_PER_LAYER = 7.0, 0.18
-"""Measured by `python -m benchmarks.coreml_size`: 6.3 GiB and 56 s for 860 M parameters in 282 layers."""
+BYTES_PER_PARAMETER, SECONDS_PER_LAYER = 4.1, 0.2
+"""Measured by `python -m benchmarks.coreml_size`: 3.9 GiB and 56 to 70 s for 860 M parameters in 282 layers."""
 
 
 def example_call(artifact: Artifact, reference: Reference, ranges: Tensor | None = None) -> Call:
