@@ -160,6 +160,12 @@ def judge(report: DeviceReport, bundle: Bundle, reference: Reference) -> Verdict
                             f"{' '.join(str(error).split())}); run `dq-toolchain export` again") from error
 
 
+CLAIMS = {
+    "claims.error_fp32": "error against FP32", "claims.error_simulation": "error against the simulation",
+    "claims.psnr": "PSNR", "claims.ssim": "SSIM",
+}  # fmt: skip
+
+
 def check_claims(data: Mapping[str, Any], computed: Mapping[str, Any]) -> tuple[Check, ...]:
     """One check claims.NAME per kind of figure: what the report says against what its latents give."""
     found = []
@@ -183,7 +189,7 @@ def _claim(name: str, pairs: list[tuple[float | None, float | None]], tolerance:
         if claimed is None or computed is None or not abs(claimed - computed) <= allowed:
             return Check(name, False, index if per_step else None,
                          f"{place} {index}: the report claims {_text(claimed)}, its latents give {_text(computed)}")
-    return Check(name, True, None, f"the report's figures follow from its latents ({len(pairs)} {place}s)")
+    return Check(name, True, None, f"{CLAIMS[name]} of {len(pairs)} {place}s as its latents give it")
 
 
 def _text(value: float | None) -> str:

@@ -32,7 +32,15 @@ FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+ALWAYS = (
+    "run-time scales, iOS 17, 4 bits", "int8 attention, run-time scales", "tables", "Neural Engine layout",
+    "cross-attention, tables, two chunks",
+)  # fmt: skip
+"""These reach every option; the others are combinations, and slow."""
+
+
+@pytest.mark.parametrize("form", [
+    pytest.param(form, marks=() if form in ALWAYS else pytest.mark.slow) for form in FORMS])
 def test_every_form_equals_the_simulation(form: str, tmp_path: Path) -> None:
     settings, options = FORMS[form]
     if "unet" in options:
