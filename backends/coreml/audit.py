@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.coreml.interpreter.program import Program
-from dq_toolchain.backends.coreml.operations import PRODUCTS, operations_table
+from dq_toolchain.backends.coreml.operations import operations_table
 from dq_toolchain.backends.coreml.qparams import QParams
 from dq_toolchain.backends.coreml.reading import (
+    PRODUCTS,
     Operand,
     Tail,
     Unreadable,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dq_toolchain.backends.coreml.package import SUFFIX, WEIGHTS, load_spec
+from dq_toolchain.backends.coreml.reading import PRODUCTS
 from dq_toolchain.backends.coreml.vendor import coremltools, restore_program, surgery
 from dq_toolchain.backends.quiet import quiet
 from dq_toolchain.toolchain.errors import BackendError
@@ -22,8 +23,8 @@ from dq_toolchain.toolchain.errors import BackendError
 WHOLE = ("add", "silu", "concat", "cast", "reshape", "layer_norm", "upsample_nearest_neighbor", "pad", "softmax", "transpose",
          "slice_by_index", "split", "sin", "cos", "expand_dims")
 """Operations whose results may cross a cut: none of them is in the middle of a layer."""
-PRODUCTS, PARTS = ("conv", "linear"), ("mul", "quantize")
-"""A product may cross as well, unless what follows it is part of the layer."""
+PARTS = ("mul", "quantize")
+"""A product may cross as well, unless what follows it is part of the layer: these."""
 
 
 def cut(package: Path, folder: Path, target: Any, pipeline: Any) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from dq_toolchain.backends.coreml.reading import PRODUCTS
 from dq_toolchain.backends.coreml.vendor import mil_builder, mil_passes, mil_types
 
 NAME = "dq_toolchain::weights_as_tables"
 VALUES = np.arange(-8, 8, dtype=np.int8)
-PRODUCTS = ("conv", "linear")
 
 
 @functools.cache

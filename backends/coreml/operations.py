@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dq_toolchain.backends.coreml.interpreter.program import Program
-from dq_toolchain.backends.coreml.reading import is_dequantized
+from dq_toolchain.backends.coreml.reading import PRODUCTS, is_dequantized
 from dq_toolchain.toolchain.bundle import Operation
 
-PRODUCTS = ("conv", "linear")
 INTEGERS = "int8 x int8, if the compute unit does so"
 _WHY = {
     "attention products stay in float: attention = \"float\" in the recipe": (

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+PRODUCTS = ("conv", "linear")
+"""Operations of layers; their weights are integers."""
 TABLE = "constexpr_lut_to_dense"
 SAME_NUMBERS = ("cast", "slice_by_index", "squeeze", "expand_dims", "reshape", "split")
 """Operations that may stand between the input ``ranges`` and the ratio taken from it."""
