@@ -1,7 +1,8 @@
-"""How a tensor becomes integers and back: with a scale fixed in the program, or with a ratio that is an input."""
+"""How a tensor becomes integers and back: with numbers fixed in the program, or with a ratio that is an input."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -19,19 +20,26 @@ class Entry(Protocol):
     def __call__(self, x: Tensor, site: int) -> tuple[Tensor, Tensor | None]: ...
 
 
-def quantized(x: Tensor, scale: float) -> Tensor:
-    """dequantize(quantize(x)) in int8 without zero_point, in the operators that conversion recognises."""
+def quantized(x: Tensor, scale: float, zero_point: int = 0) -> Tensor:
+    """dequantize(quantize(x)) in int8, in the operators that conversion recognises."""
     ops = decomposed()
-    q = ops.quantize_per_tensor(x, scale, 0, -128, 127, torch.int8)
-    y: Tensor = ops.dequantize_per_tensor(q, scale, 0, -128, 127, torch.int8)
+    q = ops.quantize_per_tensor(x, scale, zero_point, -128, 127, torch.int8)
+    y: Tensor = ops.dequantize_per_tensor(q, scale, zero_point, -128, 127, torch.int8)
     return y
 
 
-class TaggedEntry:
-    """The site's tag in the place of its scale."""
+class FixedEntry:
+    """Numbers that stand in the program: ``numbers(site)`` gives (scale, zero_point)."""
+
+    def __init__(self, numbers: Callable[[int], tuple[float, int]]) -> None:
+        self.numbers = numbers
 
     def __call__(self, x: Tensor, site: int) -> tuple[Tensor, Tensor | None]:
-        return quantized(x, tag(site)), None
+        return quantized(x, *self.numbers(site)), None
+
+
+TAGGED = FixedEntry(lambda site: (tag(site), 0))
+"""The site's tag in the place of its scale."""
 
 
 class RangesInput:

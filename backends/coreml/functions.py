@@ -29,7 +29,8 @@ def split_into_functions(package: Path, qparams: QParams) -> tuple[str, ...]:
     """Replace the function ``main`` of a tagged package by one function per step group, in place; returns their names.
 
     Raises:
-        BackendError: the program quantizes somewhere else than at the tensors of ``qparams``.
+        BackendError: the program has no place for the numbers: it quantizes somewhere else than at the tensors of
+            ``qparams``, or with a scale that is no constant.
     """
     spec = load_spec(package)
     main = spec.mlProgram.functions["main"]
@@ -54,12 +55,13 @@ def _set_qparams(operations: Any, qparams: QParams, group: int) -> None:
     sites: dict[str, int] = {}
     for op in operations:
         if op.type in ("quantize", "dequantize"):
-            constant = constants[op.inputs["scale"].arguments[0].name]
+            constant = constants.get(op.inputs["scale"].arguments[0].name)
+            if constant is None:
+                raise BackendError(f"the scale of {name_of(op)} is no constant")
             source = op.inputs["input"].arguments[0].name
             site = sites[source] if op.type == "dequantize" else site_of_tag(_number(constant))
             if not 0 <= site < len(qparams.names):
-                raise BackendError(f"the converted program quantizes at {name_of(op)}, which is no site; nothing was "
-                                   "exported; report it with calibration.json")
+                raise BackendError(f"the converted program quantizes at {name_of(op)}, which is no site")
             sites[op.outputs[0].name] = site
             changed.extend(_own_constants(op, constant, *qparams.at(group, site)))
         changed.append(op)

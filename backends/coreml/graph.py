@@ -2,7 +2,8 @@
 
 With functions every site is converted with a placeholder scale of its own, its *tag*; ``functions.py`` puts the scales
 of each step group in its place. So one conversion serves all step groups, and a tag tells which site an operation
-belongs to whatever the converter did to names and order. With run-time scales the program keeps one reference scale
+belongs to whatever the converter did to names and order. (``merge.py`` is for the converter that leaves no place for
+them: each step group is converted with its own numbers.) With run-time scales the program keeps one reference scale
 per site, a power of two, and the step group's ratio to it is an input.
 """
 
@@ -15,9 +16,8 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from dq_toolchain.backends.coreml.entries import Entry, RangesInput, RuntimeEntry, TaggedEntry, quantized
+from dq_toolchain.backends.coreml.entries import Entry
 from dq_toolchain.backends.coreml.neural_engine import to_channels_first
-from dq_toolchain.backends.coreml.tags import tag
 from dq_toolchain.backends.vendors import decomposed
 from dq_toolchain.toolchain.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.attention import ProductAttnProcessor
@@ -70,7 +70,7 @@ class IntegerLayer(nn.Module):
             y = y * ratio
         if not whole and self.bias is not None:
             y = y + self.bias.view(self.channel_shape)
-        return y if self.result is None else quantized(y, tag(self.result))
+        return y if self.result is None else self.entry(y, self.result)[0]
 
 
 def table_scale(scale: Tensor) -> Tensor:
@@ -102,16 +102,15 @@ class LayerNormGroupNorm(nn.Module):
         return normed * self.weight.reshape(channels) + self.bias.reshape(channels)
 
 
-def build(artifact: Artifact, section: CoreMLSection, ranges: RangesInput | None = None) -> nn.Module:
+def build(artifact: Artifact, section: CoreMLSection, entry: Entry) -> nn.Module:
     """The artifact's UNet with Q/DQ at every site: float32, eval, gradients off.
 
     Args:
-        ranges: where layers find the ratios of the step group in force; needed for run-time scales only.
+        entry: what every site does to its tensor.
     Raises:
         BackendError: a transformer block has no form for the layout asked for.
     """
     unet = artifact.build_skeleton()
-    entry: Entry = TaggedEntry() if ranges is None else RuntimeEntry(artifact, ranges)
     if section.layout == "neural-engine":
         to_channels_first(unet)
     for name, layer in list(weighted_layers(unet)):

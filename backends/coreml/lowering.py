@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.coreml.audit import Audited, Expected, audit
@@ -18,10 +19,11 @@ from dq_toolchain.backends.coreml.check import check_supported
 from dq_toolchain.backends.coreml.chunks import cut
 from dq_toolchain.backends.coreml.convert import MAIN, OUTPUT, Call, convert, deployment_target, right_passes
 from dq_toolchain.backends.coreml.device import Schedule, open_package
-from dq_toolchain.backends.coreml.entries import RangesInput, ratio_table, reference_scales
+from dq_toolchain.backends.coreml.entries import TAGGED, Entry, FixedEntry, RangesInput, RuntimeEntry, ratio_table, reference_scales
 from dq_toolchain.backends.coreml.functions import function_name, split_into_functions
 from dq_toolchain.backends.coreml.graph import build
 from dq_toolchain.backends.coreml.interpreter.program import load
+from dq_toolchain.backends.coreml.merge import merge
 from dq_toolchain.backends.coreml.package import STRAY, packages_in
 from dq_toolchain.backends.coreml.qparams import QParams
 from dq_toolchain.backends.coreml.vendor import LIBRARY
@@ -30,6 +32,7 @@ from dq_toolchain.backends.smoke import smoke
 from dq_toolchain.backends.staging import staging
 from dq_toolchain.toolchain.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.bundle import RANGES, Bundle, Port
+from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.files import sha256, write_tensors
 from dq_toolchain.toolchain.limits import limits_for
 from dq_toolchain.toolchain.recipe import CoreMLSection
@@ -52,11 +55,11 @@ def example_call(artifact: Artifact, reference: Reference, ranges: Tensor | None
                 dict(reference.conditioning.select(slice(1)).cond), ranges)
 
 
-def estimate(unet: nn.Module, layers: int) -> str:
+def estimate(artifact: Artifact) -> str:
     """Memory and time that conversion will take, in words."""
-    parameters = sum(tensor.numel() for tensor in (*unet.parameters(), *unet.buffers()))
-    megabytes = LIBRARY_MB + BYTES_PER_PARAMETER * parameters / 2**20
-    return f"about {megabytes:.0f} MB of memory and {5 + SECONDS_PER_LAYER * layers:.0f} s"
+    tensors = (*(weights.weight_q for weights in artifact.layers.values()), *artifact.float_parameters.values())
+    megabytes = LIBRARY_MB + BYTES_PER_PARAMETER * sum(tensor.numel() for tensor in tensors) / 2**20
+    return f"about {megabytes:.0f} MB of memory and {5 + SECONDS_PER_LAYER * len(artifact.layers):.0f} s"
 
 
 @dataclass(frozen=True)
@@ -93,26 +96,51 @@ def write_program(
     Raises:
         BackendError: see ``lower``.
     """
-    ranges = RangesInput() if expected.runtime else None
-    unet = build(artifact, section, ranges)
-    say(f"converting {len(artifact.sites)} sites; needs {estimate(unet, len(artifact.layers))}")
-    package = folder / PACKAGE
-    convert(unet, call, section, package, ranges)
-    del unet
-    (package / STRAY).unlink(missing_ok=True)
-    name = PACKAGE
-    if section.chunks > 1:
-        name = CHUNKS
-        (folder / CHUNKS).mkdir()
-        cut(package, folder / CHUNKS, deployment_target(section), right_passes())
-    if not expected.runtime:
+    say(f"converting {len(artifact.sites)} sites; needs {estimate(artifact)}")
+    if expected.runtime:
+        ranges = RangesInput()
+        name = _convert(artifact, call, section, RuntimeEntry(artifact, ranges), folder, ranges)
+    else:
+        name = _convert(artifact, call, section, TAGGED, folder)
         say(f"one function per step group, {len(artifact.step_groups)} in all, sharing the weights")
-        for each in packages_in(folder / name):
-            split_into_functions(each, expected.qparams)
+        try:
+            for each in packages_in(folder / name):
+                split_into_functions(each, expected.qparams)
+        except BackendError as refused:
+            if name == CHUNKS:  # equal numbers become one operation, which then reaches across every place for a cut
+                raise
+            say(f"it cannot be copied ({refused}), so each step group is converted by itself; this takes as many times as long")
+            _convert_each(artifact, call, section, expected.qparams, folder)
     say("reading the file back: every integer, scale and zero_point of every function")
     programs = load(*packages_in(folder / name))
     methods = (MAIN,) if expected.runtime else tuple(map(function_name, range(len(artifact.step_groups))))
     return name, audit({method: programs[method] for method in methods}, artifact, expected)
+
+
+def _convert(artifact: Artifact, call: Call, section: CoreMLSection, entry: Entry, folder: Path,
+             ranges: RangesInput | None = None) -> str:
+    """Write the program of one function, cut if the recipe asks for it; returns its name in ``folder``."""
+    package = folder / PACKAGE
+    convert(build(artifact, section, entry), call, section, package, ranges)
+    (package / STRAY).unlink(missing_ok=True)
+    if section.chunks == 1:
+        return PACKAGE
+    (folder / CHUNKS).mkdir()
+    cut(package, folder / CHUNKS, deployment_target(section), right_passes())
+    return CHUNKS
+
+
+def _convert_each(artifact: Artifact, call: Call, section: CoreMLSection, qparams: QParams, folder: Path) -> None:
+    """Convert every step group with its own numbers, and merge; the package in ``folder`` is replaced."""
+    packages = []
+    for group in range(len(artifact.step_groups)):
+        own = folder / f"own{group}"
+        own.mkdir()
+        numbers = [qparams.at(group, index) for index in range(len(qparams.names))]  # read here: tracing cannot
+        packages.append(own / _convert(artifact, call, section, FixedEntry(numbers.__getitem__), own))
+    merge(packages, folder / PACKAGE)
+    for package in packages:
+        shutil.rmtree(package.parent)
 
 
 def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: CoreMLSection, progress: Say) -> Bundle:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from dq_toolchain.backends.coreml import device
+from dq_toolchain.backends.coreml import device, lowering
 from dq_toolchain.backends.coreml.package import WEIGHT_FILE, load_spec, operations_of
 from dq_toolchain.backends.coreml.tags import FIRST_TAG, site_of_tag, tag
+from dq_toolchain.toolchain.errors import BackendError
 from tests.backends.coreml.conftest import Converted, converted
 
 
@@ -46,3 +48,25 @@ def test_weights_are_there_once(tmp_path: Path) -> None:
     ]
     assert len(offsets) == 5
     assert all(each == offsets[0] for each in offsets)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"quantize_outputs": True}], ids=["plain", "outputs"])
+def test_a_program_that_cannot_be_copied_is_converted_group_by_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
+) -> None:
+    options = {"steps": 4, "step_groups": 2, "scheme": "affine"}
+    copied = converted(tmp_path / "copied", settings, **options)
+
+    def refuse(*_: object) -> None:
+        raise BackendError("planted")
+
+    monkeypatch.setattr(lowering, "split_into_functions", refuse)
+    merged = converted(tmp_path / "merged", settings, **options)
+    assert list(merged.functions) == list(copied.functions) == ["steps_g0", "steps_g1"]
+    assert sorted(path.name for path in merged.program.parent.iterdir()) == [merged.program.name]
+    assert (merged.program / WEIGHT_FILE).stat().st_size == (copied.program / WEIGHT_FILE).stat().st_size
+    for k in (0, 3):
+        name = list(merged.functions)[merged.artifact.group_of_step[k]]
+        ours, theirs = (functions[name](merged.inputs(k))["output"] for functions in (merged.functions, copied.functions))
+        assert torch.equal(ours, theirs)

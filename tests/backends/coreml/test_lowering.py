@@ -109,7 +109,7 @@ def test_lowering_again_replaces_the_package(bundle: tuple[Bundle, Path], tmp_pa
     assert made.methods == bundle[0].methods
 
 
-@pytest.mark.parametrize("step", ["audit", "smoke", "split_into_functions"])
+@pytest.mark.parametrize("step", ["audit", "smoke", "merge"])
 def test_failure_anywhere_leaves_no_bundle(
     step: str, bundle: tuple[Bundle, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +120,7 @@ def test_failure_anywhere_leaves_no_bundle(
         shutil.copytree(bundle[1] / "model.mlpackage", path)
 
     monkeypatch.setattr(lowering, "convert", copied)
-    monkeypatch.setattr(lowering, "split_into_functions", lambda *_: bundle[0].methods)
+    monkeypatch.setattr(lowering, "split_into_functions", fail if step == "merge" else lambda *_: bundle[0].methods)
     monkeypatch.setattr(lowering, step, fail)
     artifact, unet = lively_artifact()
     with pytest.raises(BackendError, match="planted"):
