@@ -19,7 +19,15 @@ from dq_toolchain.backends.coreml.check import check_supported
 from dq_toolchain.backends.coreml.chunks import cut
 from dq_toolchain.backends.coreml.convert import MAIN, OUTPUT, Call, convert, deployment_target, right_passes
 from dq_toolchain.backends.coreml.device import Schedule, open_package
-from dq_toolchain.backends.coreml.entries import TAGGED, Entry, FixedEntry, RangesInput, RuntimeEntry, ratio_table, reference_scales
+from dq_toolchain.backends.coreml.entries import (
+    TAGGED,
+    Entry,
+    FixedEntry,
+    RangesInput,
+    RuntimeEntry,
+    ratio_table,
+    reference_scales,
+)
 from dq_toolchain.backends.coreml.functions import function_name, split_into_functions
 from dq_toolchain.backends.coreml.graph import build
 from dq_toolchain.backends.coreml.interpreter.program import load
