@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from benchmarks.common import fit, prepare, recipe_of
+from dq_toolchain.backends.call import example_call
 from dq_toolchain.backends.coreml.conformance import Comparison, compare
 from dq_toolchain.backends.coreml.interpreter.program import load
-from dq_toolchain.backends.coreml.lowering import example_call, plan_of, write_program
+from dq_toolchain.backends.coreml.lowering import plan_of, write_program
 from dq_toolchain.backends.coreml.package import MODEL, WEIGHT_FILE, packages_in
 from dq_toolchain.calibrate.finish import held_out_reference
 from dq_toolchain.calibrate.run import ROLLOUT_BATCH

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
+from dq_toolchain.backends.call import Call
 from dq_toolchain.backends.coreml.audit import Expected
-from dq_toolchain.backends.coreml.convert import Call
 from dq_toolchain.backends.coreml.lowering import write_program
 from dq_toolchain.backends.coreml.package import MODEL, WEIGHT_FILE
 from dq_toolchain.backends.coreml.qparams import QParams

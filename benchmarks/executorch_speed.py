@@ -25,10 +25,11 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from dq_toolchain.backends.call import Call
 from dq_toolchain.backends.executorch.device import Device
 from dq_toolchain.backends.executorch.fp32 import lower_fp32
 from dq_toolchain.backends.executorch.layers import Geometry, RangesInput, SentinelLayer, range_table
-from dq_toolchain.backends.executorch.program import Call, export, lower_methods, with_integer_layers
+from dq_toolchain.backends.executorch.program import export, lower_methods, with_integer_layers
 from dq_toolchain.backends.executorch.rewrites import rewrite
 from dq_toolchain.backends.executorch.vendor import set_threads
 from dq_toolchain.toolchain.artifact import LayerWeights
@@ -127,7 +128,7 @@ def competitors(unet: nn.Module, call: Call, programs: Programs) -> dict[str, Ne
         return compiled(call.sample, call.timestep, **call.conditioning, return_dict=False)
 
     def program(path: Path, ranges: Tensor | None = None) -> Network:
-        device, inputs = Device(path, ("forward",)), call.arguments(ranges)
+        device, inputs = Device(path, ("forward",)), call.with_ranges(ranges).arguments
         return lambda: device("forward", inputs)
 
     return {

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dq_toolchain.backends.coreml.convert import OUTPUT
+from dq_toolchain.backends.call import OUTPUT
 from dq_toolchain.backends.coreml.interpreter.program import Program
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.metrics import relative_error

@@ -5,8 +5,7 @@ Source: what was measured to work with coremltools 9.0, and what miscompiles, is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.backends.call import OUTPUT, Call
 from dq_toolchain.backends.coreml.entries import RangesInput
 from dq_toolchain.backends.coreml.lut import lut_pass
 from dq_toolchain.backends.coreml.vendor import coremltools
@@ -27,26 +27,8 @@ WRONG_PASSES = (
 )
 """Passes of coremltools 9.0 that change what the network computes."""
 SINUSOID = ("sin", "cos")
-MAIN, OUTPUT = "main", "output"
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of the network, batch 1: sample (1, C, H, W) and timestep (1,) float32, and conditioning tensors.
-
-    ``ranges`` (1, L) float32 is there with run-time scales only.
-    """
-
-    sample: Tensor
-    timestep: Tensor
-    conditioning: Mapping[str, Tensor]
-    ranges: Tensor | None = None
-
-    @property
-    def named(self) -> dict[str, Tensor]:
-        """Inputs by name, in the order of the program's."""
-        ranges = {} if self.ranges is None else {"ranges": self.ranges}
-        return {"sample": self.sample, "timestep": self.timestep, **self.conditioning, **ranges}
+MAIN = "main"
+INPUT_TYPES = {"float32": np.float32, "int64": np.int32}
 
 
 class _Program(nn.Module):
@@ -86,11 +68,11 @@ def convert(unet: nn.Module, call: Call, section: CoreMLSection, path: Path, ran
     if section.lut:
         pipeline.append_pass(lut_pass())
     fp16 = ct.transform.FP16ComputePrecision(op_selector=lambda op: not _feeds_sinusoid(op))
-    inputs = [ct.TensorType(name=name, shape=tuple(x.shape), dtype=_dtype(name, x)) for name, x in call.named.items()]
+    inputs = [ct.TensorType(name=port.name, shape=port.shape, dtype=INPUT_TYPES[port.dtype]) for port in call.inputs]
     try:
         with quiet(), torch.no_grad():
             whole = _Program(unet, tuple(call.conditioning), ranges)
-            program = torch.export.export(whole, tuple(call.named.values()), strict=False)
+            program = torch.export.export(whole, call.arguments, strict=False)
             model = ct.convert(
                 program.run_decompositions({}), convert_to="mlprogram", inputs=inputs,
                 outputs=[ct.TensorType(name=OUTPUT, dtype=np.float32)],
@@ -113,12 +95,3 @@ def right_passes() -> Any:
 def deployment_target(section: CoreMLSection) -> Any:
     """coremltools' name for the oldest system that runs the package."""
     return getattr(coremltools().target, f"iOS{section.ios}")
-
-
-def _dtype(name: str, tensor: Tensor) -> Any:
-    if tensor.dtype in (torch.int64, torch.int32):
-        return np.int32
-    if tensor.dtype == torch.float32:
-        return np.float32
-    raise BackendError(f"conditioning {name!r} has dtype {tensor.dtype}, target 'coreml' takes float32 and int64; "
-                       "calibrate again with that dtype")

@@ -6,7 +6,6 @@ import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,28 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dq_toolchain.backends.coreml.convert import MAIN, OUTPUT
+from dq_toolchain.backends.call import OUTPUT
+from dq_toolchain.backends.coreml.convert import MAIN
 from dq_toolchain.backends.coreml.interpreter.program import load
 from dq_toolchain.backends.coreml.package import packages_in
 from dq_toolchain.backends.coreml.vendor import coremltools
 from dq_toolchain.backends.sampling import Execute, Runtime
+from dq_toolchain.backends.schedule import Schedule
 from dq_toolchain.toolchain.errors import BackendError
 
 INTERPRETER = "dq-toolchain interpreter of ML Programs"
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """What changes from step to step: the function, and the row of ``ranges`` (G, L), None if there is no such input."""
-
-    method_of_step: Sequence[str]
-    group_of_step: Sequence[int]
-    ranges: Tensor | None
-
-    def inputs(self, k: int) -> dict[str, Tensor]:
-        """Inputs of step k besides sample, timestep and conditioning."""
-        group = self.group_of_step[k]
-        return {} if self.ranges is None else {"ranges": self.ranges[group : group + 1]}
 
 
 def open_package(program: Path, schedule: Schedule) -> tuple[Execute, Runtime]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.coreml.tags import tag
+from dq_toolchain.backends.ratios import reference_scales
 from dq_toolchain.backends.vendors import decomposed
 from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.errors import BackendError
 
 
 class Entry(Protocol):
@@ -53,11 +53,7 @@ class RangesInput:
 
 
 class RuntimeEntry:
-    """Q/DQ(x / ratio; reference scale), to be multiplied by the ratio: the site's scale, though it is no constant.
-
-    MIL takes constants only as scales. A reference scale that is a power of two leaves every rounding where it was:
-    x / (r * 2^n) and (x / r) / 2^n are the same number.
-    """
+    """Q/DQ(x / ratio; reference scale), to be multiplied by the ratio: the site's scale, though it is no constant."""
 
     def __init__(self, artifact: Artifact, ranges: RangesInput) -> None:
         self.ranges, self.reference = ranges, reference_scales(artifact.scale).tolist()
@@ -65,25 +61,3 @@ class RuntimeEntry:
     def __call__(self, x: Tensor, site: int) -> tuple[Tensor, Tensor | None]:
         ratio = self.ranges.ratio(site)
         return quantized(x / ratio, self.reference[site]), ratio
-
-
-def reference_scales(scale: Tensor) -> Tensor:
-    """(G, L) scales -> (L,): a power of two in the middle of each site's, at least the smallest normal fp16 number."""
-    return torch.exp2(scale.log2().mean(0).round().clamp(min=-14))
-
-
-def ratio_table(artifact: Artifact) -> Tensor:
-    """(G, L) float32: what the input ``ranges`` gets in each step group.
-
-    Raises:
-        BackendError: a zero_point is not 0, or a ratio is no fp16 number; the text names the site.
-    """
-    ratios = artifact.scale / reference_scales(artifact.scale)
-    for index, site in enumerate(artifact.sites):
-        if artifact.zero_point[:, index].any():
-            raise BackendError(f"run-time scales need scheme 'symmetric', got a zero_point at site {site.name}; calibrate "
-                               "with scheme symmetric, or export without --runtime-scales")
-        if not torch.equal(ratios[:, index].to(torch.float16).to(torch.float32), ratios[:, index]):
-            raise BackendError(f"the scales of {site.name} differ too much between step groups for run-time scales in fp16; "
-                               "export without --runtime-scales")
-    return ratios

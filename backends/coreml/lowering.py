@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +12,18 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.base import Say
+from dq_toolchain.backends.call import Call, example_call
 from dq_toolchain.backends.coreml.audit import Audited, Expected, audit
 from dq_toolchain.backends.coreml.check import check_supported
 from dq_toolchain.backends.coreml.chunks import cut
-from dq_toolchain.backends.coreml.convert import MAIN, OUTPUT, Call, convert, deployment_target, right_passes
-from dq_toolchain.backends.coreml.device import Schedule, open_package
+from dq_toolchain.backends.coreml.convert import MAIN, convert, deployment_target, right_passes
+from dq_toolchain.backends.coreml.device import open_package
 from dq_toolchain.backends.coreml.entries import (
     TAGGED,
     Entry,
     FixedEntry,
     RangesInput,
     RuntimeEntry,
-    ratio_table,
-    reference_scales,
 )
 from dq_toolchain.backends.coreml.functions import function_name, split_into_functions
 from dq_toolchain.backends.coreml.graph import build
@@ -36,31 +33,26 @@ from dq_toolchain.backends.coreml.package import STRAY, packages_in
 from dq_toolchain.backends.coreml.qparams import QParams
 from dq_toolchain.backends.coreml.vendor import LIBRARY
 from dq_toolchain.backends.outputs import output_qparams, output_reference
+from dq_toolchain.backends.ratios import ratio_table, reference_scales
+from dq_toolchain.backends.schedule import Schedule
+from dq_toolchain.backends.sealing import seal_bundle
 from dq_toolchain.backends.smoke import smoke
 from dq_toolchain.backends.staging import staging
 from dq_toolchain.toolchain.artifact import Artifact, load_reference
-from dq_toolchain.toolchain.bundle import RANGES, Bundle, Port
+from dq_toolchain.toolchain.bundle import RANGES, Bundle
 from dq_toolchain.toolchain.errors import BackendError
-from dq_toolchain.toolchain.files import sha256, write_tensors
+from dq_toolchain.toolchain.files import write_tensors
 from dq_toolchain.toolchain.limits import limits_for
 from dq_toolchain.toolchain.recipe import CoreMLSection
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
-from dq_toolchain.toolchain.site_rows import site_rows
 
 PACKAGE, CHUNKS = "model.mlpackage", "chunks"
 TARGET = "coreml"
-PORT_DTYPES = {torch.float32: "float32", torch.int64: "int64"}
 LIBRARY_MB = 700
 """Resident size of Python with torch and coremltools loaded, before any network is converted."""
 BYTES_PER_PARAMETER, SECONDS_PER_LAYER = 4.1, 0.2
 """Measured by `python -m benchmarks.coreml_size`: 3.9 GiB and 56 to 70 s for 860 M parameters in 282 layers."""
-
-
-def example_call(artifact: Artifact, reference: Reference, ranges: Tensor | None = None) -> Call:
-    """Inputs of the first seed at the first step; their shapes become the program's."""
-    return Call(reference.start[:1].to(torch.float32), torch.tensor([artifact.table.timesteps[0]], dtype=torch.float32),
-                dict(reference.conditioning.select(slice(1)).cond), ranges)
 
 
 def estimate(artifact: Artifact) -> str:
@@ -87,7 +79,7 @@ def plan_of(artifact: Artifact, reference: Reference, section: CoreMLSection, sa
         scale = reference_scales(artifact.scale).unsqueeze(0)
         names = tuple(site.name for site in artifact.sites)
         expected = Expected(QParams(names, scale, torch.zeros(scale.shape, dtype=torch.int32)), runtime=True)
-        return Plan("runtime-scales", expected, ratio_table(artifact), reference, limits_for(reference))
+        return Plan("runtime-scales", expected, ratio_table(artifact, "--runtime-scales"), reference, limits_for(reference))
     if not section.quantize_outputs:
         return Plan("functions", Expected(QParams.of(artifact)), None, reference, limits_for(reference))
     say("measuring the ranges of outputs")
@@ -173,15 +165,6 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: CoreMLS
         reference.save(folder / REFERENCE)
         if ranges is not None:
             write_tensors(folder / RANGES, {"ranges": ranges})
-        names = sorted(str(path.relative_to(folder).as_posix()) for path in folder.rglob("*") if path.is_file())
-        bundle = Bundle(
-            target=TARGET, form=plan.form, model_id=artifact.model_id, weight_hash=artifact.weight_hash,
-            versions={name: version(name) for name in (LIBRARY, "torch", "diffusers")} | {"python": platform.python_version()},
-            program=program, inputs=tuple(Port(n, PORT_DTYPES[x.dtype], tuple(x.shape)) for n, x in call.named.items()),
-            outputs=(Port(OUTPUT, "float32", tuple(call.sample.shape)),), step_groups=artifact.step_groups,
-            methods=methods, table=artifact.table, guidance=artifact.guidance, limits=plan.limits,
-            operations=audited.operations, sites=tuple(site_rows(artifact)),
-            sizes={name: (folder / name).stat().st_size for name in names},
-            files={name: sha256(folder / name) for name in names})  # fmt: skip
-        bundle.save(folder)
+        seal_bundle(folder, artifact, call, target=TARGET, form=plan.form, program=program, methods=methods,
+                    operations=audited.operations, limits=plan.limits, libraries=(LIBRARY,))
     return Bundle.load(out)

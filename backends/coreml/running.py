@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from dq_toolchain.backends.coreml.device import Schedule, open_package
+from dq_toolchain.backends.coreml.device import open_package
 from dq_toolchain.backends.sampling import held_out, sample
+from dq_toolchain.backends.schedule import Schedule
 from dq_toolchain.toolchain.bundle import Bundle
 from dq_toolchain.toolchain.errors import BackendError
 
@@ -23,7 +24,5 @@ def run(bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threa
     reference = held_out(bundle, bundle_folder, "coreml", seeds)
     if threads is not None:
         raise BackendError("threads cannot be set for target 'coreml': Core ML chooses them; leave --threads out")
-    methods = [bundle.method_of_step(k) for k in range(bundle.table.calls)]
-    schedule = Schedule(methods, bundle.group_of_step, bundle.ranges(bundle_folder))
-    execute, runtime = open_package(bundle_folder / bundle.program, schedule)
+    execute, runtime = open_package(bundle_folder / bundle.program, Schedule.of(bundle, bundle_folder))
     return sample(bundle, bundle_folder, out, reference, execute, runtime, progress)

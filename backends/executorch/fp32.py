@@ -6,7 +6,8 @@ import copy
 
 from torch import nn
 
-from dq_toolchain.backends.executorch.program import Call, export, lower_methods
+from dq_toolchain.backends.call import Call
+from dq_toolchain.backends.executorch.program import export, lower_methods
 from dq_toolchain.backends.executorch.rewrites import rewrite
 
 

@@ -5,37 +5,36 @@ Everything is written beside the target folder first; a failure anywhere leaves 
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers.models.downsampling import Downsample2D
 from torch import Tensor, nn
 
 from dq_toolchain.backends.base import Say
+from dq_toolchain.backends.call import Call, example_call
 from dq_toolchain.backends.executorch.audit import StaticQParams, audit
 from dq_toolchain.backends.executorch.check import check_supported
 from dq_toolchain.backends.executorch.device import Device
 from dq_toolchain.backends.executorch.layers import Geometry, RangesInput, SentinelLayer, StaticLayer, range_table
-from dq_toolchain.backends.executorch.program import Call, export, lower_methods, with_integer_layers
+from dq_toolchain.backends.executorch.program import export, lower_methods, with_integer_layers
 from dq_toolchain.backends.executorch.pte_file import read_pte
 from dq_toolchain.backends.executorch.rewrites import rewrite
-from dq_toolchain.backends.executorch.sampler import Schedule, executor
+from dq_toolchain.backends.executorch.sampler import executor
 from dq_toolchain.backends.executorch.vendor import LIBRARY
 from dq_toolchain.backends.outputs import output_qparams, output_reference
+from dq_toolchain.backends.schedule import Schedule
+from dq_toolchain.backends.sealing import seal_bundle
 from dq_toolchain.backends.smoke import smoke
 from dq_toolchain.backends.staging import staging
 from dq_toolchain.toolchain.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.bundle import RANGES, Bundle
-from dq_toolchain.toolchain.files import sha256, write_bytes, write_tensors
+from dq_toolchain.toolchain.files import write_bytes, write_tensors
 from dq_toolchain.toolchain.limits import limits_for, twin_outputs
 from dq_toolchain.toolchain.recipe import ExecuTorchSection
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
-from dq_toolchain.toolchain.site_rows import site_rows
 
 PROGRAM = "model.pte"
 TARGET = "executorch"
@@ -53,12 +52,6 @@ class _Lowered:
     static: dict[str, StaticQParams] | None
     reference: Reference
     limits: dict[str, Any]
-
-
-def example_call(artifact: Artifact, reference: Reference) -> Call:
-    """Inputs of the first seed at the first step; their shapes become the program's."""
-    return Call(reference.start[:1].to(torch.float32), torch.tensor([artifact.table.timesteps[0]], dtype=torch.float32),
-                dict(reference.conditioning.select(slice(1)).cond))
 
 
 def memory_estimate(unet: nn.Module) -> int:
@@ -132,15 +125,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: ExecuTo
         execute = executor(Device(folder / PROGRAM, lowered.methods), Schedule(methods, groups, lowered.ranges))
         progress("executing it once per step group")
         smoke(execute, artifact.table, artifact.guidance, groups, lowered.reference)
-        names = sorted(path.name for path in folder.iterdir())
-        example = None if lowered.ranges is None else lowered.ranges[:1]
-        libraries = {name: version(name) for name in (LIBRARY, "torch", "diffusers")}
-        bundle = Bundle(
-            target=TARGET, form=section.form, model_id=artifact.model_id, weight_hash=artifact.weight_hash,
-            versions=libraries | {"python": platform.python_version()},
-            program=PROGRAM, inputs=call.ports(example), outputs=(call.output(),), step_groups=artifact.step_groups,
-            methods=lowered.methods, table=artifact.table, guidance=artifact.guidance, limits=lowered.limits,
-            operations=operations, sites=tuple(site_rows(artifact)), sizes={name: (folder / name).stat().st_size for name in names},
-            files={name: sha256(folder / name) for name in names})
-        bundle.save(folder)
+        seal_bundle(folder, artifact, call.with_ranges(None if lowered.ranges is None else lowered.ranges[:1]), target=TARGET,
+                    form=section.form, program=PROGRAM, methods=lowered.methods, operations=operations, limits=lowered.limits,
+                    libraries=(LIBRARY,))
     return Bundle.load(out)

@@ -6,57 +6,17 @@ The bytes are only a claim until audit.py has read them back and device.py has e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.backends.call import Call
 from dq_toolchain.backends.executorch.layers import Geometry, LayerFactory, RangesInput
 from dq_toolchain.backends.executorch.rewrites import drop_divisions_by_one
 from dq_toolchain.backends.executorch.vendor import lowering
 from dq_toolchain.backends.quiet import quiet
-from dq_toolchain.toolchain.bundle import Port
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.sites import weighted_layers
-
-DTYPES = {torch.float32: "float32", torch.int64: "int64"}
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of the network, batch 1.
-
-    Attributes:
-        sample: (1, C, H, W) float32. timestep: (1,) float32.
-        conditioning: keyword tensors of the UNet, first axis 1, in the order of the program's inputs.
-    """
-
-    sample: Tensor
-    timestep: Tensor
-    conditioning: Mapping[str, Tensor]
-
-    def arguments(self, ranges: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Positional inputs of a program; ``ranges`` (1, 2L) last, if the program takes it."""
-        tail = () if ranges is None else (ranges,)
-        return (self.sample, self.timestep, *self.conditioning.values(), *tail)
-
-    def ports(self, ranges: Tensor | None = None) -> tuple[Port, ...]:
-        """Names, dtypes and shapes of ``arguments``."""
-        names = ("sample", "timestep", *self.conditioning, *(() if ranges is None else ("ranges",)))
-        return tuple(Port(name, _dtype(name, tensor), tuple(tensor.shape))
-                     for name, tensor in zip(names, self.arguments(ranges), strict=True))
-
-
-    def output(self) -> Port:
-        """The network output: shape of the sample."""
-        return Port("output", "float32", tuple(self.sample.shape))
-
-
-def _dtype(name: str, tensor: Tensor) -> str:
-    if tensor.dtype not in DTYPES:
-        raise BackendError(f"conditioning {name!r} has dtype {tensor.dtype}, target 'executorch' takes float32 and "
-                           "int64; calibrate again with that dtype")
-    return DTYPES[tensor.dtype]
 
 
 class _Program(nn.Module):
@@ -115,7 +75,7 @@ def export(unet: nn.Module, call: Call, ranges: Tensor | None = None,
     """
     with torch.no_grad(), quiet():
         program = _Program(unet, tuple(call.conditioning), port).eval()
-        exported: torch.export.ExportedProgram = torch.export.export(program, call.arguments(ranges), strict=False)
+        exported: torch.export.ExportedProgram = torch.export.export(program, call.with_ranges(ranges).arguments, strict=False)
     if rewritten:
         drop_divisions_by_one(exported)
     return exported

@@ -7,17 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dq_toolchain.backends.executorch.device import Device
-from dq_toolchain.backends.executorch.sampler import Schedule, executor
+from dq_toolchain.backends.executorch.sampler import executor
 from dq_toolchain.backends.executorch.vendor import LIBRARY, set_threads
 from dq_toolchain.backends.sampling import Runtime, held_out, sample
+from dq_toolchain.backends.schedule import Schedule
 from dq_toolchain.toolchain.bundle import Bundle
 from dq_toolchain.toolchain.errors import BackendError
-
-
-def schedule_of(bundle: Bundle, folder: Path) -> Schedule:
-    """The schedule of a bundle folder. Raises ArtifactError: the ranges are missing or of another shape."""
-    methods = tuple(bundle.method_of_step(k) for k in range(bundle.table.calls))
-    return Schedule(methods, bundle.group_of_step, bundle.ranges(folder))
 
 
 def run(bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threads: int | None,
@@ -39,5 +34,5 @@ def run(bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threa
         set_threads(threads)
     device = Device(bundle_folder / bundle.program, bundle.methods)
     runtime = Runtime("ExecuTorch", version(LIBRARY), "XNNPACK CPU", device.load_ms)
-    execute = executor(device, schedule_of(bundle, bundle_folder))
+    execute = executor(device, Schedule.of(bundle, bundle_folder))
     return sample(bundle, bundle_folder, out, reference, execute, runtime, progress)

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.backends.call import example_call
 from dq_toolchain.backends.coreml.audit import Audited
 from dq_toolchain.backends.coreml.interpreter.program import Program, load
-from dq_toolchain.backends.coreml.lowering import Plan, example_call, plan_of, write_program
+from dq_toolchain.backends.coreml.lowering import Plan, plan_of, write_program
 from dq_toolchain.backends.coreml.package import packages_in
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.recipe import load_recipe

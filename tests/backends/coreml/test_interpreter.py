@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.backends.coreml.convert import Call, convert
+from dq_toolchain.backends.call import Call
+from dq_toolchain.backends.coreml.convert import convert
 from dq_toolchain.backends.coreml.graph import LayerNormGroupNorm
 from dq_toolchain.backends.coreml.interpreter.program import Function, Program, as_declared, load
 from dq_toolchain.backends.coreml.interpreter.registry import OPERATIONS

@@ -13,6 +13,7 @@ from torch import nn
 
 from dq_toolchain import backends
 from dq_toolchain.backends import coreml
+from dq_toolchain.backends.call import Call
 from dq_toolchain.backends.coreml import convert, lowering
 from dq_toolchain.backends.coreml.tags import tag
 from dq_toolchain.backends.coreml.vendor import coremltools
@@ -143,7 +144,7 @@ def test_wrong_pass_of_coremltools_shows(tmp_path: Path, monkeypatch: pytest.Mon
     wanted = Twice()(**inputs)[0]
 
     def error(name: str) -> float:
-        call = convert.Call(sample, inputs["timestep"], {})
+        call = Call(sample, inputs["timestep"], {})
         convert.convert(Twice(), call, CoreMLSection(precision="fp32"), tmp_path / f"{name}.mlpackage")
         out = load(tmp_path / f"{name}.mlpackage")["main"](inputs)["output"]
         return float((out.reshape(wanted.shape) - wanted).abs().max())

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.backends.call import Call
 from dq_toolchain.backends.executorch.device import Device
 from dq_toolchain.backends.executorch.layers import (
     Geometry,
@@ -17,7 +18,7 @@ from dq_toolchain.backends.executorch.layers import (
     range_table,
     xnnpack_qparams,
 )
-from dq_toolchain.backends.executorch.program import Call, export, lower_methods
+from dq_toolchain.backends.executorch.program import export, lower_methods
 from dq_toolchain.toolchain.artifact import LayerWeights
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.qparams import SMALLEST_SCALE, activation_type, quantize, range_to_qparams, weight_type

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from dq_toolchain.backends.call import example_call
 from dq_toolchain.backends.executorch import lowering
 from dq_toolchain.backends.executorch.check import check_supported
 from dq_toolchain.backends.executorch.device import Device
-from dq_toolchain.backends.executorch.running import schedule_of
 from dq_toolchain.backends.executorch.sampler import executor
 from dq_toolchain.backends.sampling import DeviceNetwork
+from dq_toolchain.backends.schedule import Schedule
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.bundle import RANGES, Bundle
 from dq_toolchain.toolchain.errors import BackendError, ToolchainError
@@ -49,7 +50,7 @@ def test_bundle_is_complete(fixture: str, files: set[str], request: pytest.Fixtu
 def test_device_errs_as_the_simulation_does(fixture: str, request: pytest.FixtureRequest) -> None:
     """At the simulation's latents, all steps and seeds: the size of the error against FP32 within 15 %."""
     _, _, reference, bundle, folder = request.getfixturevalue(fixture)
-    execute = executor(Device(folder / "model.pte", bundle.methods), schedule_of(bundle, folder))
+    execute = executor(Device(folder / "model.pte", bundle.methods), Schedule.of(bundle, folder))
     simulated = bundle.reference(folder).simulation_outputs
     device_error = simulation_error = 0.0
     for seed in range(reference.seeds):
@@ -69,7 +70,7 @@ def test_program_is_free_of_scales_and_of_the_number_of_step_groups(small: Lower
     same_weights = replace(artifact, float_parameters=small[0].float_parameters)
     same_weights.save(tmp_path / "calibration", reference)
     unet = same_weights.build_float_unet()
-    call = lowering.example_call(same_weights, reference)
+    call = example_call(same_weights, reference)
     data = lowering._lower_sentinel(same_weights, reference, unet, call, lambda _: None).data
     assert data == (small[4] / "model.pte").read_bytes()
 
@@ -93,7 +94,7 @@ def test_program_from_bytes_outlives_its_loader(small: Lowered) -> None:
     """The runtime's methods point into the program's bytes, which only the Device keeps alive."""
     import gc
     bundle, folder, reference = small[3], small[4], small[2]
-    execute = executor(Device((folder / "model.pte").read_bytes(), bundle.methods), schedule_of(bundle, folder))
+    execute = executor(Device((folder / "model.pte").read_bytes(), bundle.methods), Schedule.of(bundle, folder))
     network = DeviceNetwork(execute, bundle.table, bundle.guidance, reference.conditioning.select(slice(1)))
     before = network(reference.start[:1], 0)
     gc.collect()
