@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 
-_LOGGERS = ("torchao", "torch.utils._pytree", "torch.export", "executorch", "coremltools", None)
+_LOGGERS = ("torchao", "torch.utils._pytree", "torch.export", "torch.onnx", "onnxscript", "executorch", "coremltools", None)
 _NATIVE = (
     b"cpuinfo_utils.cpp", b"torchao/_C", b"] Resetting threadpool to ",
     b"Converting PyTorch Frontend ==> MIL Ops", b"Running MIL ",  # progress bars of coremltools

@@ -41,11 +41,13 @@ def _folder(out: Path | None, recipe: Path | None = None) -> Path:
 
 
 def _check_flags_of(target: str, sections: dict[str, dict[str, Any]]) -> None:
-    """Raise RecipeError for a flag that only another target understands."""
-    for section, flags in sections.items():
-        given = [name for name, value in flags.items() if value is not None]
-        if given and section != target:
-            raise RecipeError(f"--{given[0].replace('_', '-')} is for target {section!r}, got target {target!r}; leave it out")
+    """Raise RecipeError for a flag that only other targets understand."""
+    given = [name for flags in sections.values() for name, value in flags.items() if value is not None]
+    for name in given:
+        owners = [section for section, flags in sections.items() if name in flags]
+        if target not in owners:
+            raise RecipeError(f"--{name.replace('_', '-')} is for target {' or '.join(map(repr, owners))}, got target {target!r}; "
+                              "leave it out")
 
 
 def _print_json(data: Any) -> None:
@@ -99,13 +101,14 @@ def calibrate(
 
 
 @app.command(epilog="Examples:  dq-toolchain export | dq-toolchain export --target executorch --form static | "
-                    "dq-toolchain export --target coreml --runtime-scales")
+                    "dq-toolchain export --target coreml --runtime-scales | dq-toolchain export --target tensorrt --check-build")
 def export(
     target: Target = None, recipe: RecipeFile = None, out: Out = None,
     calibration: Annotated[Path | None, typer.Option(help="artifact folder  [default: OUT/calibration]")] = None,
     form: Annotated[str | None, typer.Option(help="executorch: sentinel | static  [default: sentinel]")] = None,
     ios: Annotated[int | None, typer.Option(help="coreml: oldest iOS, 17 | 18 | 26  [default: 18]")] = None,
-    precision: Annotated[str | None, typer.Option(help="coreml: fp16 | fp32 between integer layers  [default: fp16]")] = None,
+    precision: Annotated[str | None, typer.Option(
+        help="between integer layers, fp16 | fp32  [default: coreml fp16; tensorrt fp32, for JetPack 6]")] = None,
     runtime_scales: Annotated[
         bool | None, typer.Option("--runtime-scales", help="coreml: one function, ranges as input; all that iOS 17 takes")
     ] = None,
@@ -115,6 +118,11 @@ def export(
         bool | None, typer.Option("--quantize-outputs", help="coreml: integers behind every layer too")
     ] = None,
     chunks: Annotated[int | None, typer.Option(help="coreml: packages that the network is cut into, 1 | 2  [default: 1]")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="tensorrt: static | ratio (one engine, ranges as input)  [default: static]")] = None,
+    check_build: Annotated[
+        bool | None, typer.Option("--check-build", help="tensorrt: compile with NVIDIA's compiler, on the CPU")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Lower a calibration artifact to a target's file, audit it, and write the bundle OUT/TARGET."""
@@ -122,6 +130,7 @@ def export(
         "executorch": {"form": form},
         "coreml": {"ios": ios, "precision": precision, "runtime_scales": runtime_scales, "lut": lut, "layout": layout,
                    "quantize_outputs": quantize_outputs, "chunks": chunks},
+        "tensorrt": {"mode": mode, "precision": precision, "check_build": check_build},
     }
     settings = load_recipe(recipe, {"run": {"out": out}, "export": {"target": target}, **sections})
     _check_flags_of(settings.export.target, sections)

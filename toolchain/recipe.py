@@ -110,6 +110,16 @@ class CoreMLSection(Section):
     chunks: Literal[1, 2] = Field(default=1, description="packages that the network is cut into")
 
 
+class TensorRTSection(Section):
+    """[tensorrt]"""
+
+    mode: Literal["static", "ratio"] = Field(default="static",
+        description="one graph and engine per step group, or one with ranges as input")
+    precision: Literal["fp32", "fp16"] = Field(default="fp32",
+        description="fp32: JetPack 6 (TensorRT 10.3), whose builder picks fp16 itself; fp16: TensorRT 10.12 and later")
+    check_build: bool = Field(default=False, description="compile with NVIDIA's own compiler here, on the CPU")
+
+
 class RunSection(Section):
     """[run]"""
 
@@ -130,6 +140,7 @@ class Recipe(Section):
     export: ExportSection = ExportSection()
     executorch: ExecuTorchSection = ExecuTorchSection()
     coreml: CoreMLSection = CoreMLSection()
+    tensorrt: TensorRTSection = TensorRTSection()
     run: RunSection = RunSection()
 
 

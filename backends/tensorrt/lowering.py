@@ -1,0 +1,149 @@
+"""From the calibration artifact to a bundle folder: export, rewrite, read back and audit, execute, and only then publish."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dq_toolchain.backends.base import Say
+from dq_toolchain.backends.call import Call, example_call
+from dq_toolchain.backends.ratios import ratio_table
+from dq_toolchain.backends.schedule import Schedule
+from dq_toolchain.backends.sealing import seal_bundle
+from dq_toolchain.backends.smoke import smoke
+from dq_toolchain.backends.staging import staging
+from dq_toolchain.backends.tensorrt.audit import audit
+from dq_toolchain.backends.tensorrt.check import check_supported, in_float
+from dq_toolchain.backends.tensorrt.device import executor
+from dq_toolchain.backends.tensorrt.graph import export
+from dq_toolchain.backends.tensorrt.lint import Placement, lint
+from dq_toolchain.backends.tensorrt.nvidia import Compiled, check_build, require_compiler
+from dq_toolchain.backends.tensorrt.operations import operations_table
+from dq_toolchain.backends.tensorrt.rewrite import Rewriter, set_step_group
+from dq_toolchain.backends.tensorrt.session import Sessions
+from dq_toolchain.backends.tensorrt.shared_weights import share_weights
+from dq_toolchain.backends.tensorrt.vendor import LIBRARIES, onnx, onnx_ir
+from dq_toolchain.toolchain.artifact import Artifact, load_reference
+from dq_toolchain.toolchain.bundle import RANGES, Bundle
+from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.files import write_json, write_tensors
+from dq_toolchain.toolchain.limits import limits_for
+from dq_toolchain.toolchain.recipe import TensorRTSection
+from dq_toolchain.toolchain.reference import FILE as REFERENCE
+
+TARGET, MODEL, MAIN = "tensorrt", "model", "steps"
+PLACEMENTS = "placements.json"
+DEPLOY = ("build_engines.py", "build_engines.sh", "bench.sh")
+"""Programs for the device; they read the bundle and import nothing of ours."""
+LIBRARY_MB = 700
+"""Resident size of Python with torch, onnx and onnxruntime loaded, before any network is exported."""
+BYTES_PER_PARAMETER, SECONDS_PER_LAYER = 6.0, 0.2
+
+
+def estimate(artifact: Artifact) -> str:
+    """Memory and time that the export will take, in words."""
+    tensors = (*(weights.weight_q for weights in artifact.layers.values()), *artifact.float_parameters.values())
+    megabytes = LIBRARY_MB + BYTES_PER_PARAMETER * sum(tensor.numel() for tensor in tensors) / 2**20
+    return f"about {megabytes:.0f} MB of memory and {5 + SECONDS_PER_LAYER * len(artifact.layers):.0f} s"
+
+
+@dataclass(frozen=True)
+class Written:
+    """Graphs in a folder. ``methods``: their names without suffix. ``placements``: of every product, alike in all of them."""
+
+    methods: tuple[str, ...]
+    graphs: Sequence[Any]
+    placements: tuple[Placement, ...]
+
+
+def write_graphs(artifact: Artifact, call: Call, section: TensorRTSection, folder: Path, say: Say) -> Written:
+    """Write every step group's graph, or the one for all, and weights.bin into ``folder``; read them back and audit.
+
+    Raises:
+        BackendError: see ``lower``.
+    """
+    say(f"exporting {len(artifact.sites)} sites; needs {estimate(artifact)}")
+    ratio, planned = section.mode == "ratio", in_float(artifact)
+    model = export(artifact, call.with_ranges(None), section.precision)
+    Rewriter(model, artifact, section.precision, planned, ratio).run()
+    share_weights(model, folder)
+    groups: tuple[int | None, ...] = (None,) if ratio else tuple(range(len(artifact.step_groups)))
+    methods = tuple(MAIN if group is None else f"{MAIN}_g{group}" for group in groups)
+    say(f"one graph {'for all step groups' if ratio else 'per step group'}, {len(methods)} in all, sharing the weights")
+    for group, method in zip(groups, methods, strict=True):
+        if group is not None:
+            set_step_group(model, artifact, group)
+        onnx_ir().save(model, folder / f"{method}.onnx")
+    del model
+    say("reading the files back: every integer and scale, and what NVIDIA's builder makes of them")
+    graphs, placements = [], []
+    for group, method in zip(groups, methods, strict=True):
+        path = folder / f"{method}.onnx"
+        onnx().checker.check_model(str(path), full_check=True)
+        graphs.append(onnx_ir().load(path).graph)
+        audit(graphs[-1], artifact, group)
+        placements.append(lint(graphs[-1]))
+        _check_placements(placements[-1], planned)
+    return Written(methods, graphs, placements[0])
+
+
+def _check_placements(placements: tuple[Placement, ...], planned: Mapping[str, str]) -> None:
+    """Raise BackendError for a product that would fall back to float though nothing about its shape says so."""
+    for placement in placements:
+        if not placement.int8 and placement.name not in planned:
+            remedy = ('calibrate with [quantize] attention = "float"' if ":" in placement.name
+                      else "nothing was exported; report it with calibration.json")
+            raise BackendError(f"{placement.name} would run in float on NVIDIA's builder: {placement.why_float}; {remedy}")
+
+
+def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: TensorRTSection, progress: Say) -> Bundle:
+    """Write the bundle folder ``out``: model/ with graphs and weights, programs for the device, bundle.json last.
+
+    Raises:
+        BackendError: a site cannot be held, the network cannot be exported, a graph differs from the artifact, a product
+            would fall back to float, or a graph does not execute as the simulation does. No bundle is left then.
+        ToolchainError: ``out`` cannot be written.
+    """
+    check_supported(artifact, section)
+    if section.check_build:
+        require_compiler()
+    reference, groups = load_reference(artifact_folder), artifact.group_of_step
+    ranges: Tensor | None = ratio_table(artifact, "--mode ratio") if section.mode == "ratio" else None
+    call = example_call(artifact, reference, None if ranges is None else ranges[:1])
+    with staging(out) as folder:
+        (folder / MODEL).mkdir()
+        written = write_graphs(artifact, call, section, folder / MODEL, progress)
+        compiled = None
+        if section.check_build:
+            progress("compiling with NVIDIA's compiler: are the promised sites INT8?")
+            compiled = check_build(folder / MODEL / f"{written.methods[0]}.onnx", written.placements)
+            progress(f"{compiled.int8} of {compiled.promised} promised sites are INT8 in {compiled.graph} "
+                     f"({compiled.library}, {compiled.compute_capability}); other step groups differ in scales only")
+        progress("executing it once per step group, in ONNX Runtime")
+        methods = [written.methods[g if len(written.methods) > 1 else 0] for g in groups]
+        smoke(executor(Sessions(folder / MODEL), Schedule(methods, groups, ranges)), artifact.table, artifact.guidance, groups,
+              reference)
+        reference.save(folder / REFERENCE)
+        if ranges is not None:
+            write_tensors(folder / RANGES, {"ranges": ranges})
+        _write_deployment(folder, written, section, compiled)
+        operations = tuple(operations_table(written.graphs, written.placements, section.precision))
+        seal_bundle(folder, artifact, call, target=TARGET, form=f"{section.mode}-{section.precision}", program=MODEL,
+                    methods=written.methods, operations=operations, limits=limits_for(reference), libraries=LIBRARIES)
+    return Bundle.load(out)
+
+
+def _write_deployment(folder: Path, written: Written, section: TensorRTSection, compiled: Compiled | None) -> None:
+    """What the device needs beside the graphs: which layers must be INT8, and the programs that build and check."""
+    write_json(folder / PLACEMENTS, {
+        "graphs": [f"{MODEL}/{method}.onnx" for method in written.methods], "precision": section.precision,
+        "int8": [placement.name for placement in written.placements if placement.int8],
+        "float": {placement.name: placement.why_float for placement in written.placements if not placement.int8},
+        "compiled": None if compiled is None else compiled.to_json()})
+    for name in DEPLOY:
+        shutil.copy(Path(__file__).with_name("deploy") / name, folder / name)
