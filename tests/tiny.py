@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,18 @@ def tiny_artifact(
         {"method": "min-max"},
     )
     return artifact, unet
+
+
+def lively_artifact(**options: Any) -> tuple[Artifact, nn.Module]:
+    """``tiny_artifact`` with norms that are no identity, as training leaves them."""
+    artifact, unet = tiny_artifact(**options)
+    generator = torch.Generator().manual_seed(5)
+    for module in unet.modules():
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            module.weight.data.copy_(1 + 0.3 * torch.randn(module.weight.shape, generator=generator))
+            module.bias.data.copy_(0.3 * torch.randn(module.bias.shape, generator=generator))
+    state = unet.state_dict()
+    return replace(artifact, float_parameters={name: state[name] for name in artifact.float_parameters}), unet
 
 
 @torch.no_grad()

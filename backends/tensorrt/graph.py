@@ -1,6 +1,6 @@
 """The UNet as an ONNX graph in float, before any integer is put into it: a plain export of the skeleton.
 
-The weights of integer layers are zeros that take no memory; ``rewrite.py`` replaces them.
+The weights of integer layers are placeholders that take no memory; ``rewrite.py`` replaces them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class _Program(nn.Module):
 
 
 def skeleton(artifact: Artifact, precision: str) -> nn.Module:
-    """The artifact's UNet with weights of zeros that share one number: (out, in, ...) with strides 0.
+    """The artifact's UNet with weights of one number each, (out, in, ...) with strides 0; no two layers have the same one,
+    or the exporter would merge them.
 
     Args:
         precision: of what is between the integer layers, "fp32" or "fp16". The sinusoids of the timestep are float32
@@ -51,8 +52,9 @@ def skeleton(artifact: Artifact, precision: str) -> nn.Module:
     """
     dtype = DTYPES[precision]
     unet = nn.Module.to(artifact.build_skeleton(), dtype)  # diffusers' own method warns
-    for _, layer in weighted_layers(unet):
-        layer.weight = nn.Parameter(torch.zeros((), dtype=dtype).expand(layer.weight.shape), requires_grad=False)
+    for index, (_, layer) in enumerate(weighted_layers(unet), 1):
+        number = torch.tensor(index, dtype=torch.int16).view(torch.float16).to(dtype)
+        layer.weight = nn.Parameter(number.expand(layer.weight.shape), requires_grad=False)
     integers = {site.layer for site in artifact.sites if site.kind == "attention"}
     for name, attention in attention_layers(unet):
         if name in integers:

@@ -170,6 +170,7 @@ class Rewriter:
             user.replace_input_with(index, last)
         for index, value in enumerate(self.graph.outputs):
             if value is out:
+                out.name, last.name = f"{layer}.product", out.name
                 self.graph.outputs[index] = last
 
     def _constant(self, name: str, tensor: Tensor) -> Any:

@@ -48,7 +48,7 @@ def judge(layers: Iterable[Any], sites: Iterable[str]) -> Judgement:
         tag = f"[ONNX Layer: {site}]"
         mine = [layer for layer in known if tag in str(layer.get("Metadata", ""))]
         products = [layer for layer in mine if MULTIPLIES.search(f"{layer.get('LayerType', '')} {layer.get('Name', '')}")]
-        if any(_first_is_int8(layer) for layer in products):
+        if any(_is_int8(layer) for layer in products):
             found.int8.append(site)
         elif any(layer.get("Inputs") for layer in products):
             found.in_float.append(site)
@@ -57,7 +57,10 @@ def judge(layers: Iterable[Any], sites: Iterable[str]) -> Judgement:
     return found
 
 
-def _first_is_int8(layer: Mapping[str, Any]) -> bool:
+def _is_int8(layer: Mapping[str, Any]) -> bool:
+    """Whether the layer multiplies int8: its first input is, and it is no fusion, which dequantizes inside."""
+    if "fusion" in str(layer.get("LayerType", "")):
+        return False
     inputs = layer.get("Inputs") or [{}]
     return "int8" in str(inputs[0].get("Format/Datatype", inputs[0].get("Datatype", ""))).lower()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +48,9 @@ class Converted:
         return given if self.plan.ranges is None else given | {"ranges": self.plan.ranges[group : group + 1]}
 
 
-def lively_artifact(**options: Any) -> tuple[Artifact, nn.Module]:
-    """``tiny_artifact`` with norms that are no identity, as training leaves them."""
-    artifact, unet = tiny.tiny_artifact(**options)
-    generator = torch.Generator().manual_seed(5)
-    for module in unet.modules():
-        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
-            module.weight.data.copy_(1 + 0.3 * torch.randn(module.weight.shape, generator=generator))
-            module.bias.data.copy_(0.3 * torch.randn(module.bias.shape, generator=generator))
-    state = unet.state_dict()
-    return replace(artifact, float_parameters={name: state[name] for name in artifact.float_parameters}), unet
-
-
 def converted(folder: Path, settings: Mapping[str, Any], **options: Any) -> Converted:
     """A package of a tiny artifact, by the steps of the command but for executing it."""
-    artifact, unet = lively_artifact(**options)
+    artifact, unet = tiny.lively_artifact(**options)
     section = load_recipe(None, {"coreml": settings}).coreml
     plan = plan_of(artifact, tiny.tiny_reference(artifact, unet), section, lambda _: None)
     call = example_call(artifact, plan.reference, None if plan.ranges is None else plan.ranges[:1])

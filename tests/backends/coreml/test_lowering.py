@@ -24,7 +24,6 @@ from dq_toolchain.toolchain.recipe import CoreMLSection, load_recipe
 from dq_toolchain.toolchain.report import load_report
 from dq_toolchain.toolchain.verdict import validate
 from tests import tiny
-from tests.backends.coreml.conftest import lively_artifact
 
 
 def _lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) -> tuple[Bundle, Path]:
@@ -36,7 +35,7 @@ def _lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) -
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
-    artifact, unet = lively_artifact()
+    artifact, unet = tiny.lively_artifact()
     return _lower(tmp_path_factory.mktemp("bundle"), replace(artifact, guidance=2.0), unet)
 
 
@@ -55,7 +54,7 @@ def test_bundle_runs_here_and_passes(bundle: tuple[Bundle, Path], tmp_path: Path
     ({"chunks": 2, "layout": "neural-engine"}, "functions"),
 ])
 def test_every_option_runs_here_and_passes(settings: dict[str, Any], form: str, tmp_path: Path) -> None:
-    artifact, unet = lively_artifact()
+    artifact, unet = tiny.lively_artifact()
     bundle, folder = _lower(tmp_path, replace(artifact, guidance=2.0), unet, **settings)
     assert bundle.form == form
     report = backends.load("coreml").run(bundle, folder, folder, None, None, lambda done, total: None)
@@ -71,18 +70,18 @@ def test_every_option_runs_here_and_passes(settings: dict[str, Any], form: str, 
 ])
 def test_settings_that_exclude_each_other_are_refused(settings: dict[str, Any], text: str, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=text):
-        _lower(tmp_path, *lively_artifact(), **settings)
+        _lower(tmp_path, *tiny.lively_artifact(), **settings)
     assert [path.name for path in tmp_path.iterdir()] == ["calibration"]
 
 
 def test_run_time_scales_need_symmetric_ranges(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"run-time scales need scheme 'symmetric', got a zero_point at site \S+:input"):
-        _lower(tmp_path, *lively_artifact(scheme="affine"), runtime_scales=True)
+        _lower(tmp_path, *tiny.lively_artifact(scheme="affine"), runtime_scales=True)
 
 
 def test_neural_engine_layout_refuses_integers_in_attention(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"holds no integers at attention products, got site .*:q"):
-        _lower(tmp_path, *lively_artifact(attention=True), layout="neural-engine")
+        _lower(tmp_path, *tiny.lively_artifact(attention=True), layout="neural-engine")
 
 
 def test_bundle_is_self_contained_and_sealed(bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
@@ -100,7 +99,7 @@ def test_bundle_is_self_contained_and_sealed(bundle: tuple[Bundle, Path], tmp_pa
 
 
 def test_lowering_again_replaces_the_package(bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
-    artifact, unet = lively_artifact()
+    artifact, unet = tiny.lively_artifact()
     (tmp_path / "coreml" / "model.mlpackage").mkdir(parents=True)
     (tmp_path / "coreml" / "model.mlpackage" / "old").write_text("old")
     (tmp_path / "coreml" / "notes.txt").write_text("mine")
@@ -123,7 +122,7 @@ def test_failure_anywhere_leaves_no_bundle(
     monkeypatch.setattr(lowering, "convert", copied)
     monkeypatch.setattr(lowering, "split_into_functions", fail if step == "merge" else lambda *_: bundle[0].methods)
     monkeypatch.setattr(lowering, step, fail)
-    artifact, unet = lively_artifact()
+    artifact, unet = tiny.lively_artifact()
     with pytest.raises(BackendError, match="planted"):
         _lower(tmp_path, artifact, unet)
     assert [path.name for path in tmp_path.iterdir()] == ["calibration"]
@@ -160,7 +159,7 @@ def test_pass_names_exist() -> None:
 
 
 def test_unsupported_bits_are_refused_by_name(tmp_path: Path) -> None:
-    artifact, unet = lively_artifact()
+    artifact, unet = tiny.lively_artifact()
     sites = (replace(artifact.sites[0], bits=6), *artifact.sites[1:])
     with pytest.raises(BackendError, match="activation bits must be 8 for target 'coreml', got 6 at site conv_in:input"):
         _lower(tmp_path, replace(artifact, sites=sites), unet)

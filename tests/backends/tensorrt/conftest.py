@@ -1,0 +1,112 @@
+"""Bundles of a tiny artifact, one per form, made once per session and only read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import pytest
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from dq_toolchain import backends
+from dq_toolchain.backends.tensorrt import nvidia
+from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.bundle import Bundle
+from dq_toolchain.toolchain.recipe import load_recipe
+from dq_toolchain.toolchain.reference import Reference
+from tests import tiny
+
+needs_nvidia = pytest.mark.skipif(not nvidia.is_installed(), reason=f"needs NVIDIA's compiler: {nvidia.INSTALL}")
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A bundle, and what it was made of."""
+
+    artifact: Artifact
+    unet: nn.Module
+    reference: Reference
+    bundle: Bundle
+    folder: Path
+
+    @property
+    def graphs(self) -> list[Path]:
+        return [self.folder / "model" / f"{method}.onnx" for method in self.bundle.methods]
+
+    def graph_of(self, k: int) -> Path:
+        """The graph that step k executes."""
+        return self.folder / "model" / f"{self.bundle.method_of_step(k)}.onnx"
+
+    def inputs(self, k: int, seed: int = 0) -> dict[str, Tensor]:
+        """Inputs of step k by name: noise, the timestep, conditioning and ranges."""
+        row, group = seed % self.reference.seeds, self.artifact.group_of_step[k]
+        sample = torch.randn(self.reference.start[:1].shape, generator=torch.Generator().manual_seed(seed))
+        timestep = torch.tensor([self.artifact.table.timesteps[k]], dtype=torch.float32)
+        given = {"sample": sample, "timestep": timestep, **self.reference.conditioning.select(slice(row, row + 1)).cond}
+        ranges = self.bundle.ranges(self.folder)
+        return given if ranges is None else given | {"ranges": ranges[group : group + 1]}
+
+
+def attention_unet(head: int = 32, size: int = tiny.SIZE) -> UNet2DModel:
+    """One attention level with heads that an INT8 kernel takes."""
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=size, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"), norm_num_groups=8,
+        attention_head_dim=head, num_class_embeds=11)
+    return unet.eval().requires_grad_(False)
+
+
+def lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) -> Lowered:
+    """Save the artifact and lower it, as the command does."""
+    reference = tiny.tiny_reference(artifact, unet)
+    source = folder / "calibration"
+    artifact.save(source, reference)
+    recipe = load_recipe(None, {"tensorrt": settings})
+    bundle = backends.load("tensorrt").lower(Artifact.load(source), source, folder / "tensorrt", recipe, lambda _: None)
+    return Lowered(artifact, unet, reference, bundle, folder / "tensorrt")
+
+
+FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "static-fp32": ({}, {}),
+    "ratio-fp32": ({"mode": "ratio"}, {"weight_bits": 4}),
+    "static-fp16": ({"precision": "fp16"}, {"attention": True, "unet": "attention"}),
+    "ratio-fp16": ({"mode": "ratio", "precision": "fp16"}, {}),
+    "cross-attention": ({}, {"unet": "condition", "weight_bits": 4}),
+}
+"""Settings and options of the artifact, by name."""
+
+
+@pytest.fixture(scope="session", params=FORMS)
+def form(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lowered:
+    """Each form in turn."""
+    return made(request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def static(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
+    """A graph per step group, fp32."""
+    return made("static-fp32", tmp_path_factory)
+
+
+_made: dict[str, Lowered] = {}
+
+
+def made(name: str, folders: pytest.TempPathFactory) -> Lowered:
+    """A form, lowered once."""
+    if name not in _made:
+        settings, options = FORMS[name]
+        networks: dict[str, Callable[[], nn.Module]] = {"attention": attention_unet, "condition": tiny.tiny_condition_unet}
+        options = {key: networks[value]() if key == "unet" else value for key, value in options.items()}
+        _made[name] = lower(folders.mktemp(name), *tiny.lively_artifact(**options), **settings)
+    return _made[name]
+
+
+def load_graph(path: Path) -> Any:
+    """The onnx_ir model of a file."""
+    return ir.load(path)

@@ -1,0 +1,122 @@
+"""The bundle: complete, sealed, with weights once, executable, and absent where anything fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import pytest
+
+from dq_toolchain import backends
+from dq_toolchain.backends.tensorrt import lowering
+from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.recipe import TensorRTSection
+from dq_toolchain.toolchain.sites import FloatOp, Site
+from dq_toolchain.toolchain.verdict import validate
+from tests import tiny
+from tests.backends.tensorrt.conftest import Lowered, attention_unet, lower
+
+FILES = {"bundle.json", "model", "reference.safetensors", "placements.json", "build_engines.py", "build_engines.sh", "bench.sh"}
+
+
+def test_bundle_is_complete(form: Lowered) -> None:
+    ratio = form.bundle.form.startswith("ratio")
+    assert {path.name for path in form.folder.iterdir()} == FILES | ({"ranges.safetensors"} if ratio else set())
+    assert form.bundle.methods == (("steps",) if ratio else ("steps_g0", "steps_g1"))
+    assert {path.name for path in (form.folder / "model").iterdir()} == {"weights.bin", *(path.name for path in form.graphs)}
+    placements = json.loads((form.folder / "placements.json").read_text())
+    products = [site for site in form.artifact.sites if site.operand in ("input", "q", "probs")]
+    assert len(placements["int8"]) + len(placements["float"]) == len(products)
+    assert set(placements["float"]) == {"conv_in", "conv_out"}
+    assert all(("model/" + path.name) in placements["graphs"] for path in form.graphs)
+
+
+def test_graphs_are_valid_onnx_with_named_ports(form: Lowered) -> None:
+    for path in form.graphs:
+        onnx.checker.check_model(str(path), full_check=True)
+        graph = onnx.load(str(path), load_external_data=False)
+        assert [each.version for each in graph.opset_import] == [19]
+        assert [port.name for port in graph.graph.input] == [port.name for port in form.bundle.inputs]
+        assert [port.name for port in graph.graph.output] == ["output"]
+
+
+def test_weights_are_there_once(tmp_path: Path) -> None:
+    one, five = (lower(tmp_path / str(groups), *tiny.tiny_artifact(steps=5, step_groups=groups)) for groups in (1, 5))
+    weights = [(made.folder / "model" / "weights.bin").read_bytes() for made in (one, five)]
+    assert weights[0] == weights[1]
+    large = [layer.weight_q.numel() for layer in five.artifact.layers.values() if layer.weight_q.numel() > 1024]
+    assert len(weights[0]) >= sum(large)
+    sizes = [path.stat().st_size for path in five.graphs]
+    assert len(sizes) == 5
+    assert max(sizes) - min(sizes) < 100
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "ratio"}, {"precision": "fp16"}], ids=str)
+def test_run_and_validate_pass(options: dict[str, str], tmp_path: Path) -> None:
+    artifact, unet = tiny.tiny_artifact()
+    made = lower(tmp_path, replace(artifact, guidance=2.0), unet, **options)
+    report = backends.load("tensorrt").run(made.bundle, made.folder, tmp_path / "report", None, 1, lambda done, total: None)
+    verdict = validate(report, made.folder)
+    assert verdict.passed, verdict.to_json()
+    said = json.loads(report.read_text())
+    assert said["runtime"]["name"] == "ONNX Runtime"
+    assert "not TensorRT" in said["compute_unit"]
+
+
+def test_weights_cannot_be_exchanged(static: Lowered, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(static.folder, copy)
+    weights = copy / "model" / "weights.bin"
+    data = bytearray(weights.read_bytes())
+    data[100] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(Exception, match=r"weights\.bin was changed"):
+        type(static.bundle).load(copy)
+
+
+@pytest.mark.parametrize("step", ["audit", "smoke", "lint", "share_weights"])
+def test_failure_anywhere_leaves_no_bundle(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise BackendError("planted")
+
+    monkeypatch.setattr(lowering, step, fail)
+    with pytest.raises(BackendError, match="planted"):
+        lower(tmp_path, *tiny.tiny_artifact())
+    assert [path.name for path in tmp_path.iterdir()] == ["calibration"]
+
+
+def _with_site(site: Site, **changes: object) -> Site:
+    return replace(site, **changes)  # type: ignore[arg-type]
+
+
+def test_what_no_engine_holds_is_refused_by_name(tmp_path: Path) -> None:
+    artifact, unet = tiny.tiny_artifact()
+    site, reference = artifact.sites[3], tiny.tiny_reference(artifact, unet)
+    cases = [
+        (tiny.tiny_artifact(scheme="affine")[0], {}, r"zero_point must be 0 for target 'tensorrt', got .* at site conv_in:input"),
+        (replace(artifact, sites=(*artifact.sites[:3], _with_site(site, bits=6), *artifact.sites[4:])), {},
+         f"activation bits must be 8 for target 'tensorrt', got 6 at site {site.name}"),
+        (replace(artifact, float_operations=(FloatOp("up", "ConvTranspose2d", "is not supported"),)), {},
+         "up is a ConvTranspose2d, which target 'tensorrt' does not hold"),
+        (tiny.tiny_artifact(attention=True, unet=attention_unet())[0], {"mode": "ratio"},
+         "mode 'ratio' holds no integers at attention"),
+        (tiny.tiny_artifact(attention=True, unet=attention_unet(head=8))[0], {},
+         r"attentions\.0:q would run in float on NVIDIA's builder: INT8 attention takes heads of 16, 32, 64 channels, here are 8"),
+    ]
+    for number, (refused, settings, text) in enumerate(cases):
+        folder = tmp_path / str(number)
+        refused.save(folder, reference)
+        section = TensorRTSection(**settings)  # type: ignore[arg-type]
+        with pytest.raises(BackendError, match=text):
+            lowering.lower(refused, folder, folder / "out", section, lambda _: None)
+        assert not (folder / "out").exists()
+
+
+def test_more_tokens_than_a_kernel_takes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny, "SIZE", 64)
+    artifact, unet = tiny.tiny_artifact(attention=True, unet=attention_unet(size=64), steps=2)
+    with pytest.raises(BackendError, match="INT8 attention takes 512 tokens, here are 1024"):
+        lower(tmp_path, artifact, unet)
