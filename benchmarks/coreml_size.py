@@ -16,74 +16,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
-
-from dq_toolchain.backends.call import Call
+from benchmarks.sd15 import example, parameters, random_artifact
 from dq_toolchain.backends.coreml.audit import Expected
 from dq_toolchain.backends.coreml.lowering import write_program
 from dq_toolchain.backends.coreml.package import MODEL, WEIGHT_FILE
 from dq_toolchain.backends.coreml.qparams import QParams
-from dq_toolchain.toolchain.artifact import Artifact, LayerWeights
-from dq_toolchain.toolchain.probe import probe
 from dq_toolchain.toolchain.recipe import CoreMLSection
-from dq_toolchain.toolchain.sites import Site, float_operations, weighted_layers
-from dq_toolchain.toolchain.step_groups import even_step_groups
-
-STEPS, WIDTHS, TEXT, TOKENS, LATENT = 20, (320, 640, 1280, 1280), 768, 77, 64
-
-
-def config(scale: int) -> dict[str, Any]:
-    down = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
-    up = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
-    return {
-        "sample_size": LATENT, "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "attention_head_dim": 8,
-        "block_out_channels": tuple(width // scale for width in WIDTHS), "cross_attention_dim": TEXT // scale,
-        "down_block_types": down, "up_block_types": up, "norm_num_groups": 32 // min(scale, 4),
-    }  # fmt: skip
-
-
-def random_artifact(scale: int, step_groups: int, weight_bits: int) -> Artifact:
-    """Random integers and ranges; float parameters as an untrained network has them."""
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(**config(scale))
-    generator = torch.Generator().manual_seed(0)
-    high = 2 ** (weight_bits - 1)
-    layers, sites = {}, []
-    for name, layer in weighted_layers(unet):
-        integers = torch.randint(-high, high, tuple(layer.weight.shape), generator=generator, dtype=torch.int8)
-        layers[name] = LayerWeights(integers, _fp16(0.01 * torch.rand(len(integers), generator=generator) + 0.001))
-        kind = "conv2d" if isinstance(layer, torch.nn.Conv2d) else "linear"
-        sites.append(Site(name, "input", kind, 8, "symmetric", weight_bits))  # type: ignore[arg-type]
-    floats = {
-        name: torch.full(parameter.shape, float(name.endswith("weight"))) for name, parameter in unet.named_parameters()
-        if name.rpartition(".")[0] not in layers or name.endswith("bias")
-    }  # fmt: skip
-    table = probe(DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False), STEPS)
-    ranges = _fp16(0.05 * torch.rand(step_groups, len(sites), generator=generator) + 0.01)
-    return Artifact(
-        "random", "0" * 64, dict(unet.config) | {"_class_name": "UNet2DConditionModel"}, {}, table, 1.0,
-        even_step_groups(table.calls, step_groups), {}, tuple(sites), float_operations(unet, False), layers, ranges,
-        torch.zeros(ranges.shape, dtype=torch.int32), floats, {"method": "random"},
-    )  # fmt: skip
-
-
-def _fp16(x: torch.Tensor) -> torch.Tensor:
-    return x.to(torch.float16).to(torch.float32)
 
 
 def measure(scale: int, step_groups: int, weight_bits: int) -> dict[str, Any]:
     artifact = random_artifact(scale, step_groups, weight_bits)
-    call = Call(torch.zeros(1, 4, LATENT, LATENT), torch.tensor([500.0]),
-                {"encoder_hidden_states": torch.zeros(1, TOKENS, TEXT // scale)})  # fmt: skip
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         name, audited = write_program(
-            artifact, call, CoreMLSection(), Expected(QParams.of(artifact)), Path(folder), lambda text: print(text, flush=True)
+            artifact, example(scale), CoreMLSection(), Expected(QParams.of(artifact)), Path(folder),
+            lambda text: print(text, flush=True)
         )
         package = Path(folder) / name
         return {
-            "parameters": sum(layer.weight_q.numel() for layer in artifact.layers.values()),
+            "parameters": parameters(artifact),
             "layers": len(artifact.layers), "functions": len(audited.sites),
             "seconds": round(time.perf_counter() - begin, 1),
             "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),

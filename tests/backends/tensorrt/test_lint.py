@@ -60,7 +60,7 @@ def test_compiler_agrees(name: str, tmp_path: Path) -> None:
 def test_compiler_refuses(name: str, tmp_path: Path) -> None:
     """By an error, or by dying: `--check-build` is one line in both cases."""
     path = write(REFUSED[name], tmp_path / "graph.onnx")
-    with pytest.raises(BackendError, match="refuses graph|died on graph"):
+    with pytest.raises(BackendError, match=r"refuses graph|died on graph"):
         nvidia.check_build(path, (Placement(NODE, "Conv", ""),))
 
 
