@@ -14,17 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.common import fit, prepare, recipe_of
+from benchmarks.embedded import artifact_of, inputs_of
 from dq_toolchain.backends.call import example_call
 from dq_toolchain.backends.coreml.conformance import Comparison, compare
 from dq_toolchain.backends.coreml.interpreter.program import load
 from dq_toolchain.backends.coreml.lowering import plan_of, write_program
 from dq_toolchain.backends.coreml.package import MODEL, WEIGHT_FILE, packages_in
-from dq_toolchain.calibrate.finish import held_out_reference
-from dq_toolchain.calibrate.run import ROLLOUT_BATCH
-from dq_toolchain.calibrate.samples import draw, held_out_seeds
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.recipe import CoreMLSection
 from dq_toolchain.toolchain.reference import Reference
@@ -37,18 +32,6 @@ PACKAGES: dict[str, dict[str, Any]] = {
     "fp16, Neural Engine layout": {"layout": "neural-engine"},
     "fp16, tables": {"lut": True},
 }
-
-
-def artifact_of(weight_bits: int, step_groups: int, seeds: int) -> tuple[Artifact, Reference]:
-    recipe = recipe_of({
-        "quantize": {"weight_bits": weight_bits, "step_groups": step_groups},
-        "calibrate": {"samples": 32}, "reference": {"seeds": max(2, seeds)},
-    })  # fmt: skip
-    prepared = prepare(recipe)
-    artifact, _ = fit(prepared, recipe, iterations=False)
-    held_out = draw(prepared.state.model.unet, prepared.state.table, recipe, held_out_seeds(max(2, seeds)))
-    unet = prepared.state.prepared.unet
-    return artifact, held_out_reference(artifact, unet, held_out, ROLLOUT_BATCH, lambda n=1: None)
 
 
 def measure(artifact: Artifact, reference: Reference, settings: dict[str, Any], seeds: int) -> dict[str, Any]:
@@ -66,12 +49,7 @@ def measure(artifact: Artifact, reference: Reference, settings: dict[str, Any], 
     for group, steps in enumerate(artifact.step_groups):
         method, k = methods[group if len(methods) > 1 else 0], steps[0]
         for seed in range(seeds):
-            inputs = {
-                "sample": reference.simulation_latents[k][seed : seed + 1] * artifact.table.input_scale[k],
-                "timestep": torch.tensor([artifact.table.timesteps[k]], dtype=torch.float32),
-                **reference.conditioning.select(slice(seed, seed + 1)).cond,
-                **({} if ranges is None else {"ranges": ranges[group : group + 1]}),
-            }
+            inputs = inputs_of(artifact, reference, k, seed, ranges)
             found.append(compare(programs[method], audited.sites[method], artifact, simulated, k, inputs))
     places = sum(one.places for one in found)
     return {

@@ -1,0 +1,77 @@
+"""The shell scripts of a bundle, run for real with a trtexec that writes down what it is asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.backends.tensorrt.conftest import Lowered, made
+
+TRTEXEC = """#!/usr/bin/env python3
+import json, pathlib, sys
+given = dict(item.lstrip("-").partition("=")[::2] for item in sys.argv[1:])
+pathlib.Path(r"{log}").open("a").write(json.dumps(given) + "\\n")
+if "onnx" in given:
+    assert pathlib.Path(given["onnx"]).is_file() and pathlib.Path("weights.bin").is_file()
+    pathlib.Path(given["saveEngine"]).write_bytes(b"plan")
+    sites = json.loads(pathlib.Path("../placements.json").read_text())["int8"]
+    layers = [{{"Name": s, "LayerType": "gemm", "Inputs": [{{"Format/Datatype": "Int8"}}], "Metadata": f"[ONNX Layer: {{s}}]"}}
+              for s in sites]
+    pathlib.Path(given["exportLayerInfo"]).write_text(json.dumps({{"Layers": layers}}))
+"""
+
+
+def _run(script: str, form: Lowered, tmp_path: Path) -> tuple[subprocess.CompletedProcess[str], list[dict[str, str]]]:
+    folder, log, trtexec = tmp_path / "bundle", tmp_path / "log", tmp_path / "trtexec"
+    if not folder.exists():
+        shutil.copytree(form.folder, folder)
+        trtexec.write_text(TRTEXEC.format(log=log))
+        trtexec.chmod(0o755)
+    log.unlink(missing_ok=True)
+    done = subprocess.run([str(folder / script)], capture_output=True, text=True, check=False,
+                          env=os.environ | {"TRTEXEC": str(trtexec)})
+    return done, [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def test_engines_are_built_and_checked(static: Lowered, tmp_path: Path) -> None:
+    done, calls = _run("build_engines.sh", static, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [call["onnx"] for call in calls] == ["steps_g0.onnx", "steps_g1.onnx"]
+    assert all("int8" in call and "fp16" in call and "stronglyTyped" not in call for call in calls)
+    assert all(call["profilingVerbosity"] == "detailed" and call["timingCacheFile"] == "../engines/timing.cache" for call in calls)
+    assert "sites INT8, 0 in float" in done.stdout
+    assert {path.name for path in (tmp_path / "bundle" / "engines").glob("*.plan")} == {"steps_g0.plan", "steps_g1.plan"}
+    again, calls = _run("build_engines.sh", static, tmp_path)
+    assert again.returncode == 0
+    assert calls == []
+    benched, calls = _run("bench.sh", static, tmp_path)
+    assert benched.returncode == 0, benched.stderr
+    assert [call["loadEngine"] for call in calls] == ["engines/steps_g0.plan", "engines/steps_g1.plan"]
+    assert all("useCudaGraph" in call and "separateProfileRun" in call for call in calls)
+
+
+def test_fp16_graphs_are_strongly_typed(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    done, calls = _run("build_engines.sh", made("ratio-fp16", tmp_path_factory), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [call["onnx"] for call in calls] == ["steps.onnx"]
+    assert "stronglyTyped" in calls[0]
+    assert not {"int8", "fp16"} & set(calls[0])
+
+
+def test_without_trtexec_or_engines(static: Lowered, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(static.folder, folder)
+    for script in ("build_engines.sh", "bench.sh"):
+        done = subprocess.run([str(folder / script)], capture_output=True, text=True, check=False,
+                              env=os.environ | {"TRTEXEC": str(tmp_path / "none")})
+        assert done.returncode == 2
+        assert "no trtexec at" in done.stderr
+    done = subprocess.run([str(folder / "bench.sh")], capture_output=True, text=True, check=False,
+                          env=os.environ | {"TRTEXEC": shutil.which("true") or "/bin/true"})
+    assert done.returncode == 2
+    assert "no engines" in done.stderr
