@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from dq_toolchain.backends.call import OUTPUT
 from dq_toolchain.backends.tensorrt.deploy.build_engines import ENGINES
 from dq_toolchain.toolchain.errors import BackendError
+
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 BUILD = "build it on this device with: python3 {folder}/build_engines.py"
 
@@ -27,15 +30,18 @@ class Engines:
     """
 
     def __init__(self, library: Any, folder: Path, methods: Sequence[str], device: str = "cuda") -> None:
-        self.trt, self.device, self.folder = library, torch.device(device), folder
+        self.device, self.folder = torch.device(device), folder
+        self.strategy = library.ExecutionContextAllocationStrategy.USER_MANAGED
         self.plans = {method: folder / ENGINES / f"{method}.plan" for method in methods}
         missing = [plan.name for plan in self.plans.values() if not plan.is_file()]
         if missing:
             raise BackendError(f"{missing[0]} is missing; {BUILD.format(folder=folder)}")
-        self.runtime = library.Runtime(library.Logger(library.Logger.WARNING))
+        self.runtime: trt.Runtime = library.Runtime(library.Logger(library.Logger.WARNING))
         self.stream = torch.cuda.Stream() if self.device.type == "cuda" else None
         self.scratch = torch.empty(0, dtype=torch.uint8, device=self.device)
-        self.current, self.engine, self.context = "", None, None
+        self.current = ""
+        self.engine: trt.ICudaEngine | None = None
+        self.context: trt.IExecutionContext | None = None
 
     def __call__(self, method: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """The network output, on the CPU. Raises BackendError: the engine does not load or execute."""
@@ -64,6 +70,6 @@ class Engines:
         size = int(engine.device_memory_size_v2)
         if size > self.scratch.numel():
             self.scratch = torch.empty(size, dtype=torch.uint8, device=self.device)
-        context = engine.create_execution_context(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        context = engine.create_execution_context(self.strategy)
         context.set_device_memory(self.scratch.data_ptr(), self.scratch.numel())
         self.current, self.engine, self.context = method, engine, context

@@ -69,22 +69,23 @@ class Builder:
     """NVIDIA's builder with the settings that this bundle needs."""
 
     def __init__(self, precision: str, cache: Path, level: int, workspace_mib: int) -> None:
+        # only here: --check and judge() need no TensorRT
         module = os.environ.get("TENSORRT_MODULE", "tensorrt")
-        self.trt: Any = importlib.import_module(module)
+        globals()["trt"] = importlib.import_module(module)
         self.strong, self.cache, self.level, self.workspace_mib = precision == "fp16", cache, level, workspace_mib
-        version = tuple(int(part) for part in str(self.trt.__version__).split(".")[:2])
+        version = tuple(int(part) for part in str(trt.__version__).split(".")[:2])
         if module == "tensorrt" and not self.strong and version >= (11, 0):
-            raise SystemExit(f"TensorRT {self.trt.__version__} takes precision fp16 only; export with --precision fp16")
+            raise SystemExit(f"TensorRT {trt.__version__} takes precision fp16 only; export with --precision fp16")
         if module == "tensorrt" and self.strong and version < (10, 12):
-            raise SystemExit(f"TensorRT {self.trt.__version__} needs precision fp32; export with --precision fp32")
-        self.logger: trt.ILogger = self.trt.Logger(self.trt.Logger.WARNING)
+            raise SystemExit(f"TensorRT {trt.__version__} needs precision fp32; export with --precision fp32")
+        self.logger = trt.Logger(trt.Logger.WARNING)
 
     def build(self, graph: Path) -> bytes:
         """The engine of a graph; weights are looked up beside it."""
-        builder: trt.Builder = self.trt.Builder(self.logger)
-        flags = self.trt.NetworkDefinitionCreationFlag
+        builder = trt.Builder(self.logger)
+        flags = trt.NetworkDefinitionCreationFlag
         network = builder.create_network(1 << int(flags.STRONGLY_TYPED) if self.strong else 0)
-        parser: trt.OnnxParser = self.trt.OnnxParser(network, self.logger)
+        parser = trt.OnnxParser(network, self.logger)
         if not parser.parse_from_file(str(graph.resolve())):
             errors = [parser.get_error(i) for i in range(parser.num_errors)]
             text = "; ".join(f"{error.node_name()}: {error.desc()}" for error in errors)
@@ -94,17 +95,17 @@ class Builder:
         if plan is None:
             raise SystemExit(f"{graph.name}: the builder failed, see its messages above")
         self._save_cache(config)
-        return bytes(plan)
+        return to_bytes(plan)
 
     def _config(self, builder: trt.Builder) -> trt.IBuilderConfig:
         config = builder.create_builder_config()
-        config.profiling_verbosity = self.trt.ProfilingVerbosity.DETAILED
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         config.builder_optimization_level = self.level
         if self.workspace_mib:
-            config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, self.workspace_mib << 20)
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self.workspace_mib << 20)
         if not self.strong:
-            config.set_flag(self.trt.BuilderFlag.INT8)
-            config.set_flag(self.trt.BuilderFlag.FP16)
+            config.set_flag(trt.BuilderFlag.INT8)
+            config.set_flag(trt.BuilderFlag.FP16)
         # the graphs of step groups differ in scales only: what was timed for one serves the next
         cache = config.create_timing_cache(self.cache.read_bytes() if self.cache.exists() else b"")
         config.set_timing_cache(cache, ignore_mismatch=False)
@@ -113,16 +114,21 @@ class Builder:
     def _save_cache(self, config: trt.IBuilderConfig) -> None:
         cache = config.get_timing_cache()
         if cache is not None:
-            write(self.cache, bytes(cache.serialize()))
+            write(self.cache, to_bytes(cache.serialize()))
 
     def layers(self, plan: bytes) -> str:
         """The builder's list of layers, JSON."""
-        runtime: trt.Runtime = self.trt.Runtime(self.logger)
+        runtime = trt.Runtime(self.logger)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise SystemExit("the engine that was just built does not load: is there a GPU, and the driver that belongs to this "
                              "TensorRT?")
-        return str(engine.create_engine_inspector().get_engine_information(self.trt.LayerInformationFormat.JSON))
+        return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def to_bytes(memory: Any) -> bytes:
+    """A copy of what TensorRT holds; its memory has the buffer protocol."""
+    return bytes(memory)
 
 
 def write(path: Path, data: bytes) -> None:
