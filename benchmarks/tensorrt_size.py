@@ -1,11 +1,11 @@
 """TensorRT export of Stable Diffusion 1.5's topology with random weights: seconds, peak memory, bytes.
 
     python -m benchmarks.tensorrt_size [--scale 1] [--step-groups 4] [--weight-bits 8] [--precision fp16] [--mode ratio]
-                                       [--check-build]
+                                       [--execute] [--check-build]
 
 --scale 1 is the full size, 860 M parameters; 8 divides all widths by eight, 0.5 doubles them. Writes, checks and audits the
-graphs as the command does, in a temporary folder, and does not execute them; --check-build compiles the first one with
-NVIDIA's compiler. Peak memory is the process's (the compiler has its own), so run one size per process.
+graphs as the command does, in a temporary folder; --execute runs the first one in ONNX Runtime, --check-build compiles it
+with NVIDIA's compiler. Peak memory is the process's (the compiler has its own), so run one size per process.
 """
 
 from __future__ import annotations
@@ -23,11 +23,17 @@ import torch
 from benchmarks.sd15 import example, parameters, random_artifact
 from dq_toolchain.backends.tensorrt.lowering import write_graphs
 from dq_toolchain.backends.tensorrt.nvidia import check_build
+from dq_toolchain.backends.tensorrt.session import Sessions
 from dq_toolchain.backends.tensorrt.shared_weights import FILE
 from dq_toolchain.toolchain.recipe import TensorRTSection
 
 
-def measure(scale: float, step_groups: int, weight_bits: int, section: TensorRTSection) -> dict[str, Any]:
+def peak() -> float:
+    """Of this process so far, GiB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+
+
+def measure(scale: float, step_groups: int, weight_bits: int, section: TensorRTSection, execute: bool) -> dict[str, Any]:
     artifact = random_artifact(scale, step_groups, weight_bits)
     call = example(scale)
     if section.mode == "ratio":
@@ -40,15 +46,19 @@ def measure(scale: float, step_groups: int, weight_bits: int, section: TensorRTS
         found = {
             "parameters": parameters(artifact), "layers": len(artifact.layers), "graphs": len(graphs),
             "seconds": round(time.perf_counter() - begin, 1),
-            "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+            "peak_gib": peak(),
             "weight_bytes": (folder / FILE).stat().st_size, "graph_bytes": [path.stat().st_size for path in graphs],
             "int8": sum(placement.int8 for placement in written.placements),
         }  # fmt: skip
+        if execute:
+            begin = time.perf_counter()
+            out = Sessions(folder)(written.methods[0], call.named)
+            found["executed"] = {"finite": bool(out.isfinite().all()), "seconds": round(time.perf_counter() - begin, 1),
+                                 "peak_gib": peak()}
         if section.check_build:
             begin = time.perf_counter()
             found["compiled"] = check_build(graphs[0], written.placements).to_json()
             found["compiler_seconds"] = round(time.perf_counter() - begin, 1)
-            found["compiler_peak_gib"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2)
         return found
 
 
@@ -59,7 +69,8 @@ if __name__ == "__main__":
     parser.add_argument("--weight-bits", type=int, choices=(4, 8), default=8)
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--mode", choices=("static", "ratio"), default="static")
+    parser.add_argument("--execute", action="store_true")
     parser.add_argument("--check-build", action="store_true")
     given = parser.parse_args()
     settings = TensorRTSection(mode=given.mode, precision=given.precision, check_build=given.check_build)
-    print(json.dumps(measure(given.scale, given.step_groups, given.weight_bits, settings), indent=1))
+    print(json.dumps(measure(given.scale, given.step_groups, given.weight_bits, settings, given.execute), indent=1))

@@ -40,7 +40,7 @@ class Operation:
 
     Attributes:
         name: the runtime's word for the operation. count: over all methods.
-        where: "delegate" or "portable". arithmetic: e.g. "int8 x int8 -> int32" or "float32".
+        where: what executes it, e.g. "delegate", "portable" or "engine". arithmetic: e.g. "int8 x int8 -> int32" or "float32".
         why: what keeps it from running in integers or in the delegate; empty if nothing does.
     """
 

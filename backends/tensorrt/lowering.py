@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -23,13 +22,13 @@ from dq_toolchain.backends.tensorrt.device import executor
 from dq_toolchain.backends.tensorrt.graph import export
 from dq_toolchain.backends.tensorrt.lint import Placement, lint
 from dq_toolchain.backends.tensorrt.nvidia import Compiled, check_build, require_compiler
-from dq_toolchain.backends.tensorrt.operations import operations_table
+from dq_toolchain.backends.tensorrt.operations import INTEGERS, operations_table
 from dq_toolchain.backends.tensorrt.rewrite import Rewriter, set_step_group
 from dq_toolchain.backends.tensorrt.session import Sessions
-from dq_toolchain.backends.tensorrt.shared_weights import share_weights
+from dq_toolchain.backends.tensorrt.shared_weights import release, share_weights
 from dq_toolchain.backends.tensorrt.vendor import LIBRARIES, onnx, onnx_ir
 from dq_toolchain.toolchain.artifact import Artifact, load_reference
-from dq_toolchain.toolchain.bundle import RANGES, Bundle
+from dq_toolchain.toolchain.bundle import RANGES, Bundle, Operation
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.files import write_json, write_tensors
 from dq_toolchain.toolchain.limits import limits_for
@@ -42,7 +41,8 @@ DEPLOY = ("build_engines.py", "build_engines.sh", "bench.sh")
 """Programs for the device; they read the bundle and import nothing of ours."""
 LIBRARY_MB = 700
 """Resident size of Python with torch, onnx and onnxruntime loaded, before any network is exported."""
-BYTES_PER_PARAMETER, SECONDS_PER_LAYER = 6.0, 0.2
+BYTES_PER_PARAMETER, SECONDS_PER_LAYER = 8.0, 0.15
+"""Measured by `python -m benchmarks.tensorrt_size --execute`."""
 
 
 def estimate(artifact: Artifact) -> str:
@@ -54,11 +54,11 @@ def estimate(artifact: Artifact) -> str:
 
 @dataclass(frozen=True)
 class Written:
-    """Graphs in a folder. ``methods``: their names without suffix. ``placements``: of every product, alike in all of them."""
+    """Graphs in a folder. ``methods``: their names without suffix. ``placements`` and ``operations``: alike in all of them."""
 
     methods: tuple[str, ...]
-    graphs: Sequence[Any]
     placements: tuple[Placement, ...]
+    operations: tuple[Operation, ...]
 
 
 def write_graphs(artifact: Artifact, call: Call, section: TensorRTSection, folder: Path, say: Say) -> Written:
@@ -81,15 +81,15 @@ def write_graphs(artifact: Artifact, call: Call, section: TensorRTSection, folde
         onnx_ir().save(model, folder / f"{method}.onnx")
     del model
     say("reading the files back: every integer and scale, and what NVIDIA's builder makes of them")
-    graphs, placements = [], []
     for group, method in zip(groups, methods, strict=True):
         path = folder / f"{method}.onnx"
         onnx().checker.check_model(str(path), full_check=True)
-        graphs.append(onnx_ir().load(path).graph)
-        audit(graphs[-1], artifact, group)
-        placements.append(lint(graphs[-1]))
-        _check_placements(placements[-1], planned)
-    return Written(methods, graphs, placements[0])
+        graph = onnx_ir().load(path).graph
+        audit(graph, artifact, group)
+        placements = lint(graph)
+        _check_placements(placements, planned)
+        release(graph)
+    return Written(methods, placements, tuple(operations_table(graph, placements, section.precision, len(methods))))
 
 
 def _check_placements(placements: tuple[Placement, ...], planned: Mapping[str, str]) -> None:
@@ -131,11 +131,18 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: TensorR
         reference.save(folder / REFERENCE)
         if ranges is not None:
             write_tensors(folder / RANGES, {"ranges": ranges})
+        operations = written.operations if compiled is None else tuple(seen_compiled(written.operations, compiled))
         _write_deployment(folder, written, section, compiled)
-        operations = tuple(operations_table(written.graphs, written.placements, section.precision))
         seal_bundle(folder, artifact, call, target=TARGET, form=f"{section.mode}-{section.precision}", program=MODEL,
                     methods=written.methods, operations=operations, limits=limits_for(reference), libraries=LIBRARIES)
     return Bundle.load(out)
+
+
+def seen_compiled(operations: tuple[Operation, ...], compiled: Compiled) -> Iterator[Operation]:
+    """The table of operations, with the compiler that was seen to make them INT8."""
+    for row in operations:
+        seen = f" (seen: {compiled.library}, {compiled.compute_capability})" if row.arithmetic == INTEGERS else ""
+        yield replace(row, where=row.where + seen)
 
 
 def _write_deployment(folder: Path, written: Written, section: TensorRTSection, compiled: Compiled | None) -> None:

@@ -20,17 +20,17 @@ _WHY = {
 MOVES = "moves data, no arithmetic"
 
 
-def operations_table(graphs: Sequence[Any], placements: Sequence[Placement], precision: str) -> Iterator[Operation]:
-    """One row per kind of operation, counted over all graphs, which differ in scales only."""
+def operations_table(graph: Any, placements: Sequence[Placement], precision: str, graphs: int) -> Iterator[Operation]:
+    """One row per kind of operation, counted over ``graphs`` of them, which differ in scales only."""
     by_name = {placement.name: placement for placement in placements}
     rows: Counter[tuple[str, str, str]] = Counter()
-    for node in graphs[0]:
+    for node in graph:
         placement = by_name.get(str(node.name))
         if placement is not None:
             key = (node.op_type, INTEGERS if placement.int8 else precision, placement.why_float)
         else:
             why = next((text for text, kinds in _WHY.items() if node.op_type in kinds), MOVES)
             key = (node.op_type, precision, why)
-        rows[key] += len(graphs)
+        rows[key] += graphs
     for name, arithmetic, why in sorted(rows, key=lambda row: (row[1] != INTEGERS, row[0], row[2])):
         yield Operation(name, "engine", arithmetic, rows[name, arithmetic, why], why)

@@ -16,6 +16,13 @@ PAGE = 4096
 """Every constant starts at a page, so that the file can be mapped."""
 
 
+def release(graph: Any) -> None:
+    """Unmap the weight file of a graph that was read; without it every graph keeps the whole file in memory."""
+    for value in graph.initializers.values():
+        if isinstance(value.const_value, onnx_ir().ExternalTensor):
+            value.const_value.release()
+
+
 def share_weights(model: Any, folder: Path) -> None:
     """Write the large constants of a model to ``folder``/weights.bin; the model then refers to them."""
     ir = onnx_ir()

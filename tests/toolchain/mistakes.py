@@ -154,6 +154,12 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     "tables for 8 bits": (command("export", "--target", "coreml", "--lut"), "tables are for weights of 4 bits and fewer"),
     "Core ML output below a file": (file_in_the_way("export", "--target", "coreml", "--calibration", "dq-out/calibration",
                                                     "--out", "file/out"), "cannot write file/out.*--out"),
+    "precision of a target without": (command("export", "--precision", "fp16"),
+                                      "--precision is for target 'coreml' or 'tensorrt', got target 'executorch'"),
+    "unknown mode": (command("export", "--target", "tensorrt", "--mode", "odd"),
+                     "--mode: got 'odd', input should be 'static' or 'ratio'"),
+    "TensorRT output below a file": (file_in_the_way("export", "--target", "tensorrt", "--calibration", "dq-out/calibration",
+                                                     "--out", "file/out"), "cannot write file/out.*--out"),
     # output
     "output below a file": (file_in_the_way(*calibrate("--out", "file/out")), "cannot write file/out.*--out"),
     "output is a file": (file_in_the_way(*calibrate("--out", "file")), "cannot write file/.*--out"),

@@ -11,13 +11,13 @@ import onnx
 import pytest
 
 from dq_toolchain import backends
-from dq_toolchain.backends.tensorrt import lowering
+from dq_toolchain.backends.tensorrt import lowering, nvidia
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.recipe import TensorRTSection
 from dq_toolchain.toolchain.sites import FloatOp, Site
 from dq_toolchain.toolchain.verdict import validate
 from tests import tiny
-from tests.backends.tensorrt.conftest import Lowered, attention_unet, lower
+from tests.backends.tensorrt.conftest import Lowered, attention_unet, lower, needs_nvidia
 
 FILES = {"bundle.json", "model", "reference.safetensors", "placements.json", "build_engines.py", "build_engines.sh", "bench.sh"}
 
@@ -54,9 +54,11 @@ def test_weights_are_there_once(tmp_path: Path) -> None:
     assert max(sizes) - min(sizes) < 100
 
 
+@pytest.mark.parametrize("condition", [False, True], ids=["labels", "text"])
 @pytest.mark.parametrize("options", [{}, {"mode": "ratio"}, {"precision": "fp16"}], ids=str)
-def test_run_and_validate_pass(options: dict[str, str], tmp_path: Path) -> None:
-    artifact, unet = tiny.tiny_artifact()
+def test_run_and_validate_pass(options: dict[str, str], condition: bool, tmp_path: Path) -> None:
+    """The whole sampler: among what the verdict says is that the samples lose less than 1 dB against the simulation's."""
+    artifact, unet = tiny.tiny_artifact(unet=tiny.tiny_condition_unet() if condition else None)
     made = lower(tmp_path, replace(artifact, guidance=2.0), unet, **options)
     report = backends.load("tensorrt").run(made.bundle, made.folder, tmp_path / "report", None, 1, lambda done, total: None)
     verdict = validate(report, made.folder)
@@ -113,6 +115,30 @@ def test_what_no_engine_holds_is_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(BackendError, match=text):
             lowering.lower(refused, folder, folder / "out", section, lambda _: None)
         assert not (folder / "out").exists()
+
+
+def test_compiler_that_is_missing_or_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "is_installed", lambda: False)
+    with pytest.raises(BackendError, match=r"--check-build needs NVIDIA's TensorRT for RTX .*pip install --no-deps tensorrt-rtx"):
+        lower(tmp_path / "missing", *tiny.tiny_artifact(), check_build=True)
+    monkeypatch.setattr(nvidia, "is_installed", lambda: True)
+    layers = [{"Name": "conv", "LayerType": "correlation", "Inputs": [{"Format/Datatype": "Half"}],
+               "Metadata": "[ONNX Layer: mid_block.resnets.0.conv1]"}]
+    for result, text in (({"version": "1", "errors": ["broken"], "layers": []}, r"refuses steps_g0\.onnx: broken"),
+                         ({"version": "1", "errors": [], "layers": layers}, "float that should be INT8, the first is mid_block")):
+        monkeypatch.setattr(nvidia, "compile_graph", lambda path, result=result: result)
+        with pytest.raises(BackendError, match=text):
+            lower(tmp_path / "refused", *tiny.tiny_artifact(), check_build=True)
+        assert not (tmp_path / "refused" / "tensorrt").exists()
+
+
+@needs_nvidia
+@pytest.mark.nvidia
+def test_compiled_bundles_say_so(tmp_path: Path) -> None:
+    made = lower(tmp_path, *tiny.tiny_artifact(), check_build=True)
+    said = json.loads((made.folder / "placements.json").read_text())
+    assert said["compiled"]["int8"] == said["compiled"]["promised"] == len(said["int8"])
+    assert all("seen: TensorRT for RTX" in row.where for row in made.bundle.operations if row.arithmetic == "int8 x int8")
 
 
 def test_more_tokens_than_a_kernel_takes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
