@@ -63,12 +63,13 @@ class DeviceNetwork:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What executes a bundle: for the report. ``unit``: the compute unit that ran."""
+    """What executes a bundle: for the report. ``unit``: the compute unit that ran; ``emulated``: its times say nothing."""
 
     name: str
     version: str
     unit: str
     load_ms: float
+    emulated: bool = False
 
 
 def held_out(bundle: Bundle, folder: Path, target: str, seeds: int | None) -> Reference:
@@ -124,19 +125,20 @@ def sample(
         outputs.append(torch.stack(answers))
         for k, milliseconds in network.step_ms:
             times[k].append(milliseconds)
-    step_ms = [statistics.median(times[k]) for k in range(table.calls)]
+    step_ms = [None if runtime.emulated else statistics.median(times[k]) for k in range(table.calls)]
     header = _header(bundle, bundle_folder, out, runtime, step_ms)
     return write_report(out, header, torch.cat(latents, dim=1), torch.cat(outputs, dim=1), reference)
 
 
-def _header(bundle: Bundle, folder: Path, out: Path, runtime: Runtime, step_ms: list[float]) -> dict[str, Any]:
+def _header(bundle: Bundle, folder: Path, out: Path, runtime: Runtime,
+            step_ms: list[float | None]) -> dict[str, Any]:
     return {
         "target": bundle.target, "runtime": {"name": runtime.name, "version": runtime.version},
         "device": device_name(),
         "versions": {"torch": version("torch"), "python": platform.python_version(), "system": platform.platform()},
         "compute_unit": runtime.unit, "bundle_sha256": bundle_hash(folder),
-        "bundle": os.path.relpath(folder.resolve(), out.resolve()), "load_ms": runtime.load_ms,
-        "step_ms": step_ms, "peak_memory_bytes": peak_memory(),
+        "bundle": os.path.relpath(folder.resolve(), out.resolve()), "load_ms": None if runtime.emulated else runtime.load_ms,
+        **({"emulated": True} if runtime.emulated else {}), "step_ms": step_ms, "peak_memory_bytes": peak_memory(),
     }  # fmt: skip
 
 

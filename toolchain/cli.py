@@ -175,29 +175,55 @@ def run(
         console.print(f"device report: {escape(str(path))}\nnext: dq-toolchain validate {escape(str(path))}", soft_wrap=True)
 
 
-@app.command(epilog="Examples:  dq-toolchain validate | dq-toolchain validate report.json --html page.html --json")
+@app.command(epilog="Examples:  dq-toolchain validate | dq-toolchain validate report.json --html page.html --json | "
+                    "dq-toolchain validate phone.json jetson.json --html page.html")
 def validate(
-    report: Annotated[Path | None, typer.Argument(help="report.json  [default: OUT/TARGET/report.json]")] = None,
+    report: Annotated[list[Path] | None, typer.Argument(help="report.json, several to compare  "
+                                                             "[default: OUT/TARGET/report.json]")] = None,
     target: Target = None, out: Out = None,
     bundle: Annotated[Path | None, typer.Option(help="bundle folder  [default: the one the report names]")] = None,
     html: Annotated[Path | None, typer.Option(help="also write one self-contained page")] = None,
     json_: Json = False,
 ) -> None:
-    """Judge a device report: fidelity to FP32 and conformance to the simulation. Exit code 1 if the verdict is bad."""
+    """Judge device reports: fidelity to FP32 and conformance to the simulation. Exit code 1 if a verdict is bad."""
+    from dq_toolchain.toolchain.comparison import to_json
     from dq_toolchain.toolchain.page import write_page
-    from dq_toolchain.toolchain.show import show_verdict
+    from dq_toolchain.toolchain.show import show_comparison, show_verdict
     from dq_toolchain.toolchain.verdict import validate as judge
 
     settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
-    path = report or settings.run.out / settings.export.target / "report.json"
-    verdict = judge(path, bundle)
+    paths = report or [settings.run.out / settings.export.target / "report.json"]
+    if bundle is not None and len(paths) > 1:
+        raise RecipeError(f"--bundle is for one report, got {len(paths)}; each report names its own, or judge them one by one")
+    verdicts = [judge(path, bundle) for path in paths]
     if html is not None:
-        write_page(html, verdict)
+        write_page(html, verdicts)
     if json_:
-        _print_json(verdict.to_json())
+        _print_json(verdicts[0].to_json() if len(verdicts) == 1 else to_json(verdicts))
+    elif len(verdicts) == 1:
+        show_verdict(console, verdicts[0])
     else:
-        show_verdict(console, verdict)
-    if not verdict.passed:
+        show_comparison(console, verdicts)
+    if not all(verdict.passed for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Examples:  dq-toolchain doctor dq-out/coreml | dq-toolchain doctor --target tensorrt --json")
+def doctor(
+    bundle: Annotated[Path | None, typer.Argument(help="bundle folder  [default: OUT/TARGET]")] = None,
+    target: Target = None, out: Out = None, json_: Json = False,
+) -> None:
+    """Check a bundle before it is copied to a device. Exit code 1 if something in it does not fit."""
+    from dq_toolchain.toolchain.doctor import examine
+    from dq_toolchain.toolchain.show import show_checks
+
+    settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
+    checks = examine(bundle or settings.run.out / settings.export.target)
+    if json_:
+        _print_json({"passed": all(check.passed for check in checks), "checks": [check.to_json() for check in checks]})
+    else:
+        show_checks(console, checks)
+    if not all(check.passed for check in checks):
         raise typer.Exit(1)
 
 

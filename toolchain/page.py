@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from dq_toolchain.toolchain.comparison import note_of, row_of
 from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.files import write_bytes
 from dq_toolchain.toolchain.metrics import PICTURE_CHANNELS, to_unit
@@ -27,24 +29,41 @@ GAIN = 8
 """The difference picture shows device - FP32 this many times larger, grey = equal."""
 
 
-def write_page(path: Path, verdict: Verdict) -> None:
-    """Write the page. Raises ToolchainError: it cannot be written."""
+def write_page(path: Path, verdicts: Sequence[Verdict]) -> None:
+    """Write the page of one report, or of several side by side. Raises ToolchainError: it cannot be written."""
     if path.is_dir():
         raise ToolchainError(f"cannot write {path}: it is a folder; --html takes a file name such as out.html")
-    write_bytes(path, render(verdict).encode())
+    write_bytes(path, (render(verdicts[0]) if len(verdicts) == 1 else render_comparison(verdicts)).encode())
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["figure"] = _figure
+    return environment
+
+
+def render_comparison(verdicts: Sequence[Verdict]) -> str:
+    """The page of several reports as text."""
+    rows = [row_of(verdict) for verdict in verdicts]
+    reference = verdicts[0].reference
+    fp32 = reference.fp32_latents[-1][:MOST_SAMPLES]
+    pictures = [("FP32", to_unit(fp32, fp32))]
+    pictures += [(f"{row.target}, {row.device}", to_unit(verdict.report.latents[-1][:MOST_SAMPLES].nan_to_num(0, 0, 0), fp32))
+                 for row, verdict in zip(rows, verdicts, strict=True) if verdict.report.latents.shape[2:] == fp32.shape[1:]]
+    return _environment().get_template("comparison.html.j2").render(
+        rows=rows, note=note_of(rows), plot=_comparison_plot(verdicts),
+        pictures=[{"title": title, "uri": _data_uri(_png(strip(images)), "image/png")} for title, images in pictures])
 
 
 def render(verdict: Verdict) -> str:
     """The page as text; equal verdicts give equal text."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["figure"] = _figure
     parts = []
     for title, question, name in PARTS:
         checks = getattr(verdict, name)
         parts.append({"title": title, "question": question, "checks": checks, "step": verdict.first_step_of(checks),
                       "passed": all(check.passed for check in checks)})
-    return environment.get_template("report.html.j2").render(
+    return _environment().get_template("report.html.j2").render(
         verdict=verdict, data=verdict.report.data, bundle=verdict.bundle, parts=parts, pictures=_pictures(verdict),
         plots=[_plot(verdict, which) for which in ("error", "ratio")], ms=median_ms(verdict), gain=GAIN,
         sizes=[(name, f"{size / 1e6:.3f} MB") for name, size in sorted(verdict.bundle.sizes.items())],
@@ -95,16 +114,43 @@ def _data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _plot(verdict: Verdict, which: str) -> str:
-    """An SVG as a data URI; light background in both themes."""
-    import matplotlib  # takes a second; only the page needs it
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
+def _axes() -> Any:
+    """The only axes of a new figure; light background in both themes."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # takes a second; only the page needs it
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6.4, 3.2), layout="constrained", facecolor="white")
     FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
+    return figure.add_subplot()
+
+
+def _svg(axes: Any) -> str:
+    """The figure over its steps, as a data URI."""
+    import matplotlib
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
+    stream = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "dq-toolchain", "svg.fonttype": "path"}):
+        axes.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return _data_uri(stream.getvalue(), "image/svg+xml")
+
+
+def _comparison_plot(verdicts: Sequence[Verdict]) -> str:
+    axes = _axes()
+    for verdict in verdicts:
+        errors = [np.nan if row.error_fp32 is None else row.error_fp32 for row in verdict.steps]
+        label = f"{verdict.bundle.target}, {verdict.report.data['device']}"
+        axes.plot(range(len(errors)), errors, marker="o", markersize=3, label=label[:60])
+    axes.set(yscale="log", ylabel="relative error of the latents", title="Own rollouts against FP32")
+    return _svg(axes)
+
+
+def _plot(verdict: Verdict, which: str) -> str:
+    axes = _axes()
     steps = [row.step for row in verdict.steps]
 
     def line(name: str, label: str, **style: Any) -> None:
@@ -125,11 +171,4 @@ def _plot(verdict: Verdict, which: str) -> str:
                           label="interval")
         line("ratio", "device / simulation", color="#0b62a4", marker="o", markersize=3)
         axes.set(yscale="log", ylabel="size of the output's error", title="Fed the simulation's latents")
-    axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8)
-    stream = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "dq-toolchain", "svg.fonttype": "path"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    return _data_uri(stream.getvalue(), "image/svg+xml")
+    return _svg(axes)

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,11 +18,12 @@ from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.files import check_hashes, read_json, read_tensors, sha256, write_json, write_tensors
 from dq_toolchain.toolchain.metrics import psnr, rollout_error, ssim
 from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.schemas import first_fault
 
 SCHEMA, VERSION = "dq-toolchain/report", 1
 JSON, TENSORS = "report.json", "report.safetensors"
+OUTPUTS = "outputs_at_simulation"
 REMEDY = "run `dq-toolchain run` (or the program on the device) again"
-SCHEMA_FILE = Path(__file__).parent / "schemas" / "report.schema.json"
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,14 @@ class DeviceReport:
         path: the report.json it came from.
         data: its JSON, valid by report.schema.json; the figures in it are the runtime's claims.
         latents: (N+1, S, C, H, W) float32, the device's own rollout.
-        outputs_at_simulation: (N, S, C, H, W) float32, its outputs after guidance at the simulation's latents.
+        outputs_at_simulation: (N, S, C, H, W) float32, its outputs after guidance at the simulation's latents; None if
+            the device was told to leave them out.
     """
 
     path: Path
     data: Mapping[str, Any]
     latents: Tensor
-    outputs_at_simulation: Tensor
+    outputs_at_simulation: Tensor | None
 
     @property
     def bundle_folder(self) -> Path:
@@ -108,7 +108,7 @@ def write_report(folder: Path, header: Mapping[str, Any], latents: Tensor, outpu
     path = folder / JSON
     _check_shapes(latents, outputs_at_simulation, reference, "the device's tensors")
     path.unlink(missing_ok=True)
-    write_tensors(folder / TENSORS, {"latents": latents, "outputs_at_simulation": outputs_at_simulation})
+    write_tensors(folder / TENSORS, {"latents": latents, OUTPUTS: outputs_at_simulation})
     data = {"schema": SCHEMA, "schema_version": VERSION, **header, "files": {TENSORS: sha256(folder / TENSORS)},
             **figures(latents, reference)}
     _check_schema(data, path)
@@ -127,34 +127,23 @@ def load_report(path: Path) -> DeviceReport:
     _check_schema(data, path)
     check_hashes(path.parent, data["files"], REMEDY)
     tensors = read_tensors(path.parent / TENSORS, REMEDY)
-    if set(tensors) != {"latents", "outputs_at_simulation"}:
-        raise ArtifactError(f"{path.parent / TENSORS} must hold latents and outputs_at_simulation, got "
+    if set(tensors) not in ({"latents"}, {"latents", OUTPUTS}):
+        raise ArtifactError(f"{path.parent / TENSORS} must hold latents and {OUTPUTS}, got "
                             f"{', '.join(sorted(tensors)) or 'nothing'}; {REMEDY}")
-    latents, outputs = (tensors[name].to(torch.float32) for name in ("latents", "outputs_at_simulation"))
-    return DeviceReport(path, data, latents, outputs)
-
-
-@functools.cache
-def _schema() -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
-    return loaded
+    outputs = tensors[OUTPUTS].to(torch.float32) if OUTPUTS in tensors else None
+    return DeviceReport(path, data, tensors["latents"].to(torch.float32), outputs)
 
 
 def _check_schema(data: Mapping[str, Any], path: Path) -> None:
-    import jsonschema
-
-    found = jsonschema.Draft202012Validator(_schema()).iter_errors(dict(data))
-    errors = sorted(found, key=lambda error: list(map(str, error.absolute_path)))
-    if errors:
-        place = ".".join(map(str, errors[0].absolute_path)) or "the report"
-        text = " ".join(errors[0].message.split())
-        raise ArtifactError(f"{path}: {place}: {text if len(text) < 200 else text[:200] + '...'}; {REMEDY}")
+    fault = first_fault("report", data)
+    if fault is not None:
+        raise ArtifactError(f"{path}: {fault}; {REMEDY}")
 
 
-def _check_shapes(latents: Tensor, outputs: Tensor, reference: Reference, where: str) -> None:
+def _check_shapes(latents: Tensor, outputs: Tensor | None, reference: Reference, where: str) -> None:
     for name, tensor, want in (("latents", latents, reference.fp32_latents),
-                               ("outputs_at_simulation", outputs, reference.simulation_outputs)):
-        if tensor.shape != want.shape:
+                               (OUTPUTS, outputs, reference.simulation_outputs)):
+        if tensor is not None and tensor.shape != want.shape:
             raise ArtifactError(f"{where}: {name} has shape {tuple(tensor.shape)}, the bundle expects "
                                 f"{tuple(want.shape)}; {REMEDY}")
 

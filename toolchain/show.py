@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,7 +18,7 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
     console.print(f"[bold]{escape(data['target'])}[/] on {escape(data['device'])}, {escape(data['runtime']['name'])} "
                   f"{escape(data['runtime']['version'])}, {escape(data['compute_unit'])}: "
                   f"{verdict.reference.seeds} seeds, {verdict.reference.calls} steps, "
-                  f"{median_ms(verdict):.1f} ms per step", highlight=False)
+                  f"{time_per_step(verdict)}", highlight=False)
     console.print(_table(verdict))
     for title, question, checks in PARTS:
         part: tuple[Check, ...] = getattr(verdict, checks)
@@ -31,6 +33,34 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
     console.print(f"[bold]verdict: {_mark(verdict.passed)}[/]", highlight=False)
 
 
+def show_comparison(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """Print several verdicts, a row each."""
+    from dq_toolchain.toolchain.comparison import note_of, row_of
+
+    def text(value: float | None, form: str) -> str:
+        return "n/a" if value is None else format(value, form)
+
+    rows = [row_of(verdict) for verdict in verdicts]
+    table = Table("report", "target", "device", "fidelity", "conformance", "first bad step", "PSNR", "simulation's",
+                  "error vs FP32", "output error ratio", "ms", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        milliseconds = "emulated" if row.emulated else text(row.step_ms, ".1f")
+        table.add_row(escape(row.report), row.target, escape(row.device), _mark(row.fidelity), _mark(row.conformance),
+                      "" if row.first_step is None else str(row.first_step), text(row.psnr, ".1f"),
+                      text(row.simulation_psnr, ".1f"), text(row.error, ".4f"), text(row.ratio, ".3f"), milliseconds)
+    console.print(table)
+    note = note_of(rows)
+    if note is not None:
+        console.print(f"[yellow]note:[/] {note}", highlight=False)
+    console.print(f"[bold]verdict: {_mark(all(row.passed for row in rows))}[/]", highlight=False)
+
+
+def show_checks(console: Console, checks: Sequence[Check]) -> None:
+    """Print checks, a line each."""
+    for check in checks:
+        console.print(f"{_mark(check.passed)} {check.name.split('.')[1]}: {escape(check.detail)}", highlight=False, soft_wrap=True)
+
+
 PARTS = (
     ("fidelity", "device against FP32: is the picture right?", "fidelity"),
     ("conformance", "device against simulation: does the runtime compute what was calibrated?", "conformance"),
@@ -38,10 +68,18 @@ PARTS = (
 )
 
 
-def median_ms(verdict: Verdict) -> float:
-    """Median time per network call in ms, as reported."""
-    times = sorted(verdict.report.data["step_ms"])
-    return float(times[len(times) // 2])
+def median_ms(verdict: Verdict) -> float | None:
+    """Median time per network call in ms, as reported; None if it was not measured."""
+    times = sorted(time for time in verdict.report.data["step_ms"] if time is not None)
+    return float(times[len(times) // 2]) if times else None
+
+
+def time_per_step(verdict: Verdict) -> str:
+    """The same in words."""
+    milliseconds = median_ms(verdict)
+    if milliseconds is None:
+        return "emulated, no timing" if verdict.report.data.get("emulated") else "time not measured"
+    return f"{milliseconds:.1f} ms per step"
 
 
 def _mark(good: bool) -> str:

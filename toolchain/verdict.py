@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dq_toolchain.toolchain.bundle import Bundle, bundle_hash
@@ -25,6 +26,10 @@ from dq_toolchain.toolchain.report import REMEDY, DeviceReport, figures, first_s
 CLAIM_TOLERANCE = 1e-3
 """Relative; runtimes sum their figures in float32 and in another order (dB are absolute, hundredths)."""
 CLAIM_TOLERANCE_DB = 0.02
+
+
+NOT_MEASURED = Check("conformance.measured", False, None, "the report holds no outputs at the simulation's latents; run the "
+                     "program on the device with --teacher-forced on")
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class StepFigures:
 
     step: int
     step_group: int
-    step_ms: float
+    step_ms: float | None
     error_fp32: float | None
     error_limit: float
     error_simulation: float | None
@@ -151,8 +156,8 @@ def judge(report: DeviceReport, bundle: Bundle, reference: Reference) -> Verdict
         return Verdict(
             report, bundle, reference, limits,
             fidelity(report.latents, reference, limits["fidelity"]),
-            conformance(report.latents, report.outputs_at_simulation, reference, bundle.step_groups,
-                        limits["conformance"]),
+            (NOT_MEASURED,) if report.outputs_at_simulation is None else conformance(
+                report.latents, report.outputs_at_simulation, reference, bundle.step_groups, limits["conformance"]),
             check_claims(report.data, computed), computed["final"], _steps(report, bundle, reference, limits, computed),
         )
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
@@ -203,7 +208,8 @@ def _finite(value: float | Tensor) -> float | None:
 
 def _steps(report: DeviceReport, bundle: Bundle, reference: Reference, limits: Mapping[str, Any],
            computed: Mapping[str, Any]) -> tuple[StepFigures, ...]:
-    forced = teacher_forced(report.outputs_at_simulation, reference)
+    nothing = torch.full_like(reference.simulation_outputs, math.nan)
+    forced = teacher_forced(nothing if report.outputs_at_simulation is None else report.outputs_at_simulation, reference)
     own = figures(reference.simulation_latents, reference)["per_step"]
     ratios, biases, apart = step_intervals(forced.log_ratio), forced.bias.mean(1), median(forced.difference)
 
@@ -212,7 +218,7 @@ def _steps(report: DeviceReport, bundle: Bundle, reference: Reference, limits: M
 
     return tuple(
         StepFigures(
-            k, bundle.group_of_step[k], float(report.data["step_ms"][k]), computed["per_step"][k]["error_fp32"],
+            k, bundle.group_of_step[k], report.data["step_ms"][k], computed["per_step"][k]["error_fp32"],
             float(limits["fidelity"]["error"][k]), computed["per_step"][k]["error_simulation"],
             float(own[k]["error_fp32"]), ratio(ratios[k].estimate), ratio(ratios[k].low), ratio(ratios[k].high),
             _finite(biases[k]), _finite(apart[k]),

@@ -207,6 +207,7 @@ def test_writing_and_reading_a_report_keeps_every_bit(made: Case, bundle: Path) 
     device = run(made.artifact, made.reference)
     report = load_report(write_run(bundle, made, device))
     assert torch.equal(report.latents, device[0])
+    assert report.outputs_at_simulation is not None
     assert torch.equal(report.outputs_at_simulation, device[1])
 
 
@@ -220,7 +221,7 @@ def test_the_page_stands_alone_and_is_the_same_each_time(good: Path, tmp_path: P
     assert "<script" not in text
     assert "a &lt;test&gt; device" in text  # what a report says cannot become markup
     assert "statistics need float" in text
-    write_page(tmp_path / "out.html", verdict)
+    write_page(tmp_path / "out.html", [verdict])
     assert (tmp_path / "out.html").read_text() == text
 
 

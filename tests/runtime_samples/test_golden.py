@@ -1,0 +1,66 @@
+"""The golden vectors are what the host's sampler makes, and their bundles and reports are as the schemas say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from scripts.golden import CASES, write_case, write_damaged
+
+from dq_toolchain.toolchain.bundle import Bundle
+from dq_toolchain.toolchain.doctor import examine
+from dq_toolchain.toolchain.report import load_report
+from dq_toolchain.toolchain.schemas import first_fault
+from dq_toolchain.toolchain.verdict import validate
+
+GOLDEN = Path(__file__).parents[2] / "runtime_samples" / "golden"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_they_are_what_the_host_makes(name: str, tmp_path: Path) -> None:
+    write_case(CASES[name], tmp_path)
+    for file in ("replay.safetensors", "bundle/reference.safetensors", "expected/report.safetensors"):
+        ours, committed = load_file(tmp_path / file), load_file(GOLDEN / name / file)
+        assert set(ours) == set(committed)
+        for key, tensor in ours.items():
+            torch.testing.assert_close(tensor, committed[key], rtol=1e-5, atol=1e-6, equal_nan=True)
+    ours, committed = (json.loads((folder / "expected" / "report.json").read_text()) for folder in (tmp_path, GOLDEN / name))
+    for mine, theirs in zip(_figures(ours), _figures(committed), strict=True):
+        assert mine == (None if theirs is None else pytest.approx(theirs, 1e-5))
+
+
+def _figures(report: Any) -> list[float | None]:
+    errors = [row[key] for row in report["per_step"] for key in ("error_fp32", "error_simulation")]
+    return [*errors, *report["final"]["psnr"]]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_they_are_whole(name: str) -> None:
+    folder = GOLDEN / name
+    checks = [check for check in examine(folder / "bundle") if not check.passed]
+    assert not checks
+    bundle = Bundle.load(folder / "bundle")
+    assert first_fault("bundle", json.loads((folder / "bundle" / "bundle.json").read_text())) is None
+    assert first_fault("report", json.loads((folder / "expected" / "report.json").read_text())) is None
+    calls = bundle.table.calls * bundle.reference(folder / "bundle").seeds * 2 * (2 if bundle.guidance != 1.0 else 1)
+    replay = load_file(folder / "replay.safetensors")
+    assert {key: len(tensor) for key, tensor in replay.items()} == {"inputs": calls, "outputs": calls, "timesteps": calls}
+    assert load_report(folder / "expected").latents.shape[0] == bundle.table.calls + 1
+
+
+def test_overflow_is_judged_and_named() -> None:
+    verdict = validate(GOLDEN / "overflow" / "expected", GOLDEN / "overflow" / "bundle")
+    assert not verdict.passed
+    assert not verdict.conformance_passed
+    assert verdict.first_step is not None
+    assert any(value is None for value in verdict.final["psnr"])
+
+
+def test_damaged_files_are_what_is_written(tmp_path: Path) -> None:
+    write_damaged(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        path.name: path.read_bytes() for path in (GOLDEN / "damaged").iterdir()}
