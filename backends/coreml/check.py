@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dq_toolchain.backends.demands import check_activation_bits, check_float_operations
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.recipe import CoreMLSection
@@ -9,17 +10,12 @@ from dq_toolchain.toolchain.recipe import CoreMLSection
 
 def check_supported(artifact: Artifact, section: CoreMLSection) -> None:
     """Raise BackendError for the first site that an ML Program cannot hold in integers, or settings that exclude each other."""
+    check_activation_bits(artifact, "coreml")
+    check_float_operations(artifact, "coreml")
     for site in artifact.sites:
-        if site.bits != 8:
-            raise BackendError(f"activation bits must be 8 for target 'coreml', got {site.bits} at site {site.name}; "
-                               "calibrate with 8-bit activations")
         if site.kind == "attention" and section.layout == "neural-engine":
             raise BackendError(f"layout 'neural-engine' holds no integers at attention products, got site {site.name}; "
                                'export with --layout plain, or calibrate with [quantize] attention = "float"')
-    for operation in artifact.float_operations:
-        if "not supported" in operation.reason:
-            raise BackendError(f"{operation.layer} is a {operation.kind}, which target 'coreml' does not hold in "
-                               "integers; use a UNet without it")
     if section.ios == 17 and not section.runtime_scales:
         raise BackendError("a package for iOS 17 has one function, step groups need one each; add --runtime-scales, or "
                            "export for iOS 18 or 26")

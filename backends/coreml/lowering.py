@@ -32,6 +32,7 @@ from dq_toolchain.backends.coreml.merge import merge
 from dq_toolchain.backends.coreml.package import STRAY, packages_in
 from dq_toolchain.backends.coreml.qparams import QParams
 from dq_toolchain.backends.coreml.vendor import LIBRARY
+from dq_toolchain.backends.demands import estimate
 from dq_toolchain.backends.outputs import output_qparams, output_reference
 from dq_toolchain.backends.ratios import ratio_table, reference_scales
 from dq_toolchain.backends.schedule import Schedule
@@ -53,13 +54,6 @@ LIBRARY_MB = 700
 """Resident size of Python with torch and coremltools loaded, before any network is converted."""
 BYTES_PER_PARAMETER, SECONDS_PER_LAYER = 4.1, 0.2
 """Measured by `python -m benchmarks.coreml_size`: 3.9 GiB and 56 to 70 s for 860 M parameters in 282 layers."""
-
-
-def estimate(artifact: Artifact) -> str:
-    """Memory and time that conversion will take, in words."""
-    tensors = (*(weights.weight_q for weights in artifact.layers.values()), *artifact.float_parameters.values())
-    megabytes = LIBRARY_MB + BYTES_PER_PARAMETER * sum(tensor.numel() for tensor in tensors) / 2**20
-    return f"about {megabytes:.0f} MB of memory and {5 + SECONDS_PER_LAYER * len(artifact.layers):.0f} s"
 
 
 @dataclass(frozen=True)
@@ -96,7 +90,7 @@ def write_program(
     Raises:
         BackendError: see ``lower``.
     """
-    say(f"converting {len(artifact.sites)} sites; needs {estimate(artifact)}")
+    say(f"converting {len(artifact.sites)} sites; needs {estimate(artifact, LIBRARY_MB, BYTES_PER_PARAMETER, SECONDS_PER_LAYER)}")
     if expected.runtime:
         ranges = RangesInput()
         name = _convert(artifact, call, section, RuntimeEntry(artifact, ranges), folder, ranges)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from dq_toolchain.backends.demands import check_activation_bits, check_float_operations
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.errors import BackendError
-from dq_toolchain.toolchain.sites import FloatOp, weighted_layers
+from dq_toolchain.toolchain.sites import weighted_layers
 
 
 def check_supported(artifact: Artifact, unet: nn.Module) -> None:
@@ -15,14 +16,12 @@ def check_supported(artifact: Artifact, unet: nn.Module) -> None:
     Args:
         unet: ``artifact.build_float_unet()``.
     """
+    check_activation_bits(artifact, "executorch")
     layers = dict(weighted_layers(unet))
     for site in artifact.sites:
         if site.operand != "input":
             raise BackendError(f"{site.name}: target 'executorch' multiplies attention operands in float only; "
                                'calibrate with attention = "float"')
-        if site.bits != 8:
-            raise BackendError(f"activation bits must be 8 for target 'executorch', got {site.bits} at site "
-                               f"{site.name}; calibrate with 8-bit activations")
         if site.weight_bits is None or not 2 <= site.weight_bits <= 8:
             raise BackendError(f"weight bits must be 2-8 for target 'executorch', got {site.weight_bits} at site "
                                f"{site.name}; calibrate again")
@@ -33,7 +32,7 @@ def check_supported(artifact: Artifact, unet: nn.Module) -> None:
     if missing:
         raise BackendError(f"{missing[0]} has no site, and target 'executorch' runs no convolution or linear in float; "
                            "calibrate again")
-    _check_float_operations(artifact.float_operations)
+    check_float_operations(artifact, "executorch")
 
 
 def _check_convolution(name: str, layer: nn.Conv2d) -> None:
@@ -43,10 +42,3 @@ def _check_convolution(name: str, layer: nn.Conv2d) -> None:
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise BackendError(f"{name} has padding {layer.padding!r} ({layer.padding_mode}), target 'executorch' takes "
                            "numbers and zeros; use a UNet with such padding")
-
-
-def _check_float_operations(operations: tuple[FloatOp, ...]) -> None:
-    for operation in operations:
-        if "not supported" in operation.reason:
-            raise BackendError(f"{operation.layer} is a {operation.kind}, which target 'executorch' does not hold in "
-                               "integers; use a UNet without it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from dq_toolchain.backends.demands import check_activation_bits, check_float_operations
 from dq_toolchain.backends.tensorrt.lint import why_float
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.errors import BackendError
@@ -14,20 +15,15 @@ from dq_toolchain.toolchain.sites import weighted_layers
 
 def check_supported(artifact: Artifact, section: TensorRTSection) -> None:
     """Raise BackendError for the first site that no engine can hold in INT8, or settings that exclude each other."""
+    check_activation_bits(artifact, "tensorrt")
+    check_float_operations(artifact, "tensorrt")
     for index, site in enumerate(artifact.sites):
-        if site.bits != 8:
-            raise BackendError(f"activation bits must be 8 for target 'tensorrt', got {site.bits} at site {site.name}; "
-                               "calibrate with 8-bit activations")
         if artifact.zero_point[:, index].any():
             raise BackendError(f"zero_point must be 0 for target 'tensorrt', got {int(artifact.zero_point[:, index].max())} at "
                                f"site {site.name}; calibrate with --scheme symmetric")
         if site.kind == "attention" and section.mode == "ratio":
             raise BackendError(f"mode 'ratio' holds no integers at attention products, got site {site.name}; export with --mode "
                                'static, or calibrate with [quantize] attention = "float"')
-    for operation in artifact.float_operations:
-        if "not supported" in operation.reason:
-            raise BackendError(f"{operation.layer} is a {operation.kind}, which target 'tensorrt' does not hold in integers; use "
-                               "a UNet without it")
 
 
 def in_float(artifact: Artifact) -> dict[str, str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.call import Call, example_call
+from dq_toolchain.backends.demands import estimate
 from dq_toolchain.backends.ratios import ratio_table
 from dq_toolchain.backends.schedule import Schedule
 from dq_toolchain.backends.sealing import seal_bundle
@@ -45,13 +46,6 @@ BYTES_PER_PARAMETER, SECONDS_PER_LAYER = 8.0, 0.15
 """Measured by `python -m benchmarks.tensorrt_size --execute`."""
 
 
-def estimate(artifact: Artifact) -> str:
-    """Memory and time that the export will take, in words."""
-    tensors = (*(weights.weight_q for weights in artifact.layers.values()), *artifact.float_parameters.values())
-    megabytes = LIBRARY_MB + BYTES_PER_PARAMETER * sum(tensor.numel() for tensor in tensors) / 2**20
-    return f"about {megabytes:.0f} MB of memory and {5 + SECONDS_PER_LAYER * len(artifact.layers):.0f} s"
-
-
 @dataclass(frozen=True)
 class Written:
     """Graphs in a folder. ``methods``: their names without suffix. ``placements`` and ``operations``: alike in all of them."""
@@ -67,7 +61,7 @@ def write_graphs(artifact: Artifact, call: Call, section: TensorRTSection, folde
     Raises:
         BackendError: see ``lower``.
     """
-    say(f"exporting {len(artifact.sites)} sites; needs {estimate(artifact)}")
+    say(f"exporting {len(artifact.sites)} sites; needs {estimate(artifact, LIBRARY_MB, BYTES_PER_PARAMETER, SECONDS_PER_LAYER)}")
     ratio, planned = section.mode == "ratio", in_float(artifact)
     model = export(artifact, call.with_ranges(None), section.precision)
     Rewriter(model, artifact, section.precision, planned, ratio).run()
