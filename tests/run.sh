@@ -6,4 +6,5 @@ ruff check .
 mypy -p dq_toolchain
 mypy tests benchmarks scripts
 lint-imports
-python -m pytest -q "$@"
+# Two files at a time, one thread each: small operations only wait for the threads of others.
+OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile "$@"
