@@ -1,0 +1,72 @@
+import Foundation
+
+/// The command line that all programs for devices share, and what a program adds to it.
+public struct Arguments: Sendable, Equatable {
+    /// An option of one program. `allowed` empty: any text.
+    public struct Option: Sendable {
+        let flag: String
+        let allowed: [String]
+        let required: Bool
+
+        public init(_ flag: String, allowed: [String] = [], required: Bool = false) {
+            (self.flag, self.allowed, self.required) = (flag, allowed, required)
+        }
+
+        var usage: String {
+            let text = "\(flag) \(allowed.isEmpty ? "FILE" : allowed.joined(separator: "|"))"
+            return required ? text : "[\(text)]"
+        }
+    }
+
+    public let bundle: URL
+    public let report: URL
+    /// nil: all.
+    public let seeds: Int?
+    public let teacherForced: Bool
+    /// The program's own options by flag.
+    public let own: [String: String]
+
+    public static func usage(_ program: String, _ options: [Option] = []) -> String {
+        "usage: \(program) --bundle FOLDER --report FOLDER [--seeds N] [--teacher-forced on|off] "
+            + options.map(\.usage).joined(separator: " ")
+    }
+
+    /// - Parameter arguments: without the program's name.
+    /// - Throws: SampleError: unknown, twice, without a value, or not allowed.
+    public init(_ arguments: [String], options: [Option] = []) throws {
+        let own = Set(options.map(\.flag)), known = own.union(["--bundle", "--report", "--seeds", "--teacher-forced"])
+        var values: [String: String] = [:]
+        for index in stride(from: 0, to: arguments.count, by: 2) {
+            let flag = arguments[index]
+            guard known.contains(flag) else {
+                throw SampleError("got '\(flag)', allowed are \(known.sorted().joined(separator: ", ")); see --help")
+            }
+            guard index + 1 < arguments.count else { throw SampleError("\(flag) needs a value; see --help") }
+            guard values[flag] == nil else { throw SampleError("\(flag) stands there twice; give it once") }
+            values[flag] = arguments[index + 1]
+        }
+        for flag in ["--bundle", "--report"] + options.filter(\.required).map(\.flag) where values[flag]?.isEmpty ?? true {
+            throw SampleError("\(flag) is missing; see --help")
+        }
+        for option in options {
+            guard let value = values[option.flag], !option.allowed.isEmpty, !option.allowed.contains(value) else { continue }
+            throw SampleError("\(option.flag) got '\(value)', allowed are \(option.allowed.joined(separator: ", ")); change it")
+        }
+        let forced = values["--teacher-forced"] ?? "on"
+        guard ["on", "off"].contains(forced) else {
+            throw SampleError("--teacher-forced got '\(forced)', allowed are on and off; change it")
+        }
+        if let text = values["--seeds"] {
+            guard let count = Int(text), count > 0 else {
+                throw SampleError("--seeds got '\(text)', allowed are numbers from 1; change it")
+            }
+            seeds = count
+        } else {
+            seeds = nil
+        }
+        bundle = URL(fileURLWithPath: values["--bundle"] ?? "", isDirectory: true)
+        report = URL(fileURLWithPath: values["--report"] ?? "", isDirectory: true)
+        teacherForced = forced == "on"
+        self.own = values.filter { own.contains($0.key) }
+    }
+}

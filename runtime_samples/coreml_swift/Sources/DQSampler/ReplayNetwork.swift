@@ -1,0 +1,59 @@
+/// Answers from a recording, and checks that it is asked what was asked then.
+public actor ReplayNetwork: Network {
+    /// Differences up to this, relative to numbers above 1, are rounding.
+    public static let tolerance: Float = 1e-6
+
+    private let recording: SafetensorsFile
+    private let executions: [Int]
+    private var next = 0
+
+    /// - Parameters:
+    ///   - recording: `inputs`, `outputs` (E, C, H, W) and `timesteps` (E).
+    ///   - seeds: how many are run. executionsPerRollout: N, or 2 N with guidance.
+    ///   - teacherForced: whether the second half of the run happens; it is in the recording in any case.
+    /// - Throws: SampleError: the recording lacks something or is too short.
+    public init(_ recording: SafetensorsFile, seeds: Int, executionsPerRollout count: Int, teacherForced: Bool) throws {
+        self.recording = recording
+        executions = (0..<seeds).flatMap { seed in
+            let first = 2 * seed * count
+            return first..<first + (teacherForced ? 2 : 1) * count
+        }
+        let length = recording.shape(of: "timesteps")?.first ?? 0
+        guard let shape = recording.shape(of: "inputs"), shape.count == 4, recording.shape(of: "outputs") == shape,
+            recording.shape(of: "timesteps") == [shape[0]], length >= 2 * seeds * count
+        else {
+            throw SampleError(
+                "the recording must hold inputs and outputs (E, C, H, W) and timesteps (E), E at least \(2 * seeds * count), "
+                    + "got E = \(length); give the replay of this bundle")
+        }
+    }
+
+    /// A recording has no first execution that allocates.
+    public func warmUp(_ call: NetworkCall) {}
+
+    public func execute(_ call: NetworkCall) throws -> Tensor {
+        guard next < executions.count else { throw SampleError("the recording is at its end; give the replay of this bundle") }
+        let execution = executions[next]
+        next += 1
+        try compare(call.sample.values, recording.floats("inputs", at: [execution]).values, "inputs", execution)
+        try compare([call.timestep], recording.floats("timesteps", at: [execution]).values, "timesteps", execution)
+        let output = try recording.floats("outputs", at: [execution])
+        return output.reshaped([1] + output.shape)
+    }
+
+    public func describe() -> RuntimeDescription {
+        RuntimeDescription(name: "replay of a recording", version: "1", computeUnit: "none", emulated: true)
+    }
+
+    private func compare(_ got: [Float], _ wanted: [Float], _ name: String, _ execution: Int) throws {
+        let same = got.count == wanted.count && zip(got, wanted).allSatisfy { one, other in
+            one == other || (one.isNaN && other.isNaN)
+                || abs(one - other) <= Self.tolerance * Swift.max(1, abs(other))
+        }
+        guard same else {
+            throw SampleError(
+                "execution \(execution) was given other \(name) than recorded, allowed is a difference of \(Self.tolerance); "
+                    + "give the replay of this bundle, or correct the sampler")
+        }
+    }
+}

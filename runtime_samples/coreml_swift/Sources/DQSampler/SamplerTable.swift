@@ -1,0 +1,59 @@
+/// The sampler as numbers: x[k+1] = sum_i a[k][i] x[k-i] + sum_j b[k][j] f[k-j] + c[k] noise[k].
+///
+/// Coefficients stay in double precision here, so that "is 0" is asked of the number in the file; the arithmetic is float32.
+public struct SamplerTable: Sendable, Equatable {
+    /// N, what the network is given as its timestep.
+    public let timesteps: [Float]
+    /// N factors of the network's input.
+    public let inputScale: [Float]
+    private let a: [[Double]]
+    private let b: [[Double]]
+    private let c: [Double]
+
+    /// The number of network calls, N.
+    public var calls: Int { timesteps.count }
+
+    /// Whether any step adds noise, which the reference then has to hold.
+    public var addsNoise: Bool { c.contains { $0 != 0 } }
+
+    /// - Parameters: json: `table` of bundle.json. place: for errors.
+    /// - Throws: SampleError: a key is missing or of another type, lengths differ, or a row reaches before the start.
+    public init(_ json: JSONObject, place: String) throws {
+        func row(_ key: String) throws -> [Double] {
+            try json.required(key, place).asDoubles("\(place).\(key)")
+        }
+        func rows(_ key: String) throws -> [[Double]] {
+            try json.required(key, place).asArray("\(place).\(key)").map { try $0.asDoubles("\(place).\(key)") }
+        }
+        timesteps = try row("timesteps").map { Float($0) }
+        inputScale = try row("input_scale").map { Float($0) }
+        (a, b, c) = (try rows("a"), try rows("b"), try row("c"))
+        guard calls > 0 else { throw SampleError("\(place) has no timesteps, at least 1 is needed; export the bundle again") }
+        for (key, count) in [("a", a.count), ("b", b.count), ("c", c.count), ("input_scale", inputScale.count)] {
+            guard count == calls else {
+                throw SampleError("\(place).\(key) has \(count) rows, there are \(calls) timesteps; export the bundle again")
+            }
+        }
+        for (key, rows) in [("a", a), ("b", b)] {
+            for (k, row) in rows.enumerated() where row.dropFirst(k + 1).contains(where: { $0 != 0 }) {
+                throw SampleError("\(place).\(key)[\(k)] reaches before the start, those must be 0; export the bundle again")
+            }
+        }
+    }
+
+    /// x[k+1] from x[0]...x[k] and f[0]...f[k], in float32.
+    ///
+    /// - Parameters:
+    ///   - latents, outputs: k + 1 each, oldest first, of one shape.
+    ///   - noise: of step k; nil where its coefficient is 0.
+    public func advance(_ k: Int, latents: [Tensor], outputs: [Tensor], noise: Tensor?) -> Tensor {
+        var total = Tensor(zeros: latents[k].shape)
+        for (i, factor) in a[k].enumerated() where factor != 0 { total.add(Float(factor), times: latents[k - i]) }
+        for (j, factor) in b[k].enumerated() where factor != 0 { total.add(Float(factor), times: outputs[k - j]) }
+        if let noise, c[k] != 0 { total.add(Float(c[k]), times: noise) }
+        return total
+    }
+
+    /// Whether step k adds noise.
+    public func addsNoise(at k: Int) -> Bool { c[k] != 0 }
+}

@@ -1,0 +1,48 @@
+/// What changes from step to step: the step group, the method that executes it, and which one comes next.
+public struct StepSchedule: Sendable, Equatable {
+    /// N group numbers.
+    public let groupOfStep: [Int]
+    /// One per group, or one for all.
+    public let methods: [String]
+
+    /// - Throws: SampleError: a step is in no group or in two, or methods and groups do not match.
+    public init(stepGroups: [[Int]], methods: [String], calls: Int, place: String) throws {
+        var groups = [Int?](repeating: nil, count: calls)
+        for (group, steps) in stepGroups.enumerated() {
+            for step in steps {
+                guard groups.indices.contains(step), groups[step] == nil else {
+                    throw SampleError(
+                        "\(place): step \(step) must be one of 0-\(calls - 1) and in one group; export the bundle again")
+                }
+                groups[step] = group
+            }
+        }
+        groupOfStep = groups.compactMap { $0 }
+        guard groupOfStep.count == calls else {
+            throw SampleError("\(place): \(calls - groupOfStep.count) of \(calls) steps are in no group; export the bundle again")
+        }
+        guard methods.count == 1 || methods.count == stepGroups.count else {
+            throw SampleError(
+                "\(place): \(methods.count) methods for \(stepGroups.count) groups, allowed are 1 or \(stepGroups.count); "
+                    + "export the bundle again")
+        }
+        self.methods = methods
+    }
+
+    public func method(of step: Int) -> String { methods.count == 1 ? methods[0] : methods[groupOfStep[step]] }
+
+    /// The steps at which each method executes first, in order: what a warm-up has to run.
+    public var firstSteps: [Int] {
+        var seen: Set<String> = []
+        return groupOfStep.indices.filter { seen.insert(method(of: $0)).inserted }
+    }
+
+    /// The method that follows the one of `step`; behind the last step the next rollout begins. nil: there is only one.
+    public func methodAfter(_ step: Int) -> String? {
+        let steps = groupOfStep.count
+        for ahead in 1...steps where method(of: (step + ahead) % steps) != method(of: step) {
+            return method(of: (step + ahead) % steps)
+        }
+        return nil
+    }
+}
