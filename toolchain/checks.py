@@ -61,6 +61,14 @@ def mean_interval(values: Tensor, tests: int, least_error: float = 0.0) -> Inter
     return Interval(mean, mean - half, mean + half)
 
 
+WIDE = 1000.0
+
+
+def readable(value: float, form: str) -> str:
+    """A figure in ``form``; from WIDE on with an exponent, as intervals over two seeds are as good as infinite."""
+    return format(value, form) if abs(value) < WIDE else f"{value:.0e}"
+
+
 def first_not_finite(tensor: Tensor) -> int | None:
     """First index of axis 0 with NaN or infinity; None if all is finite."""
     bad = (~torch.isfinite(tensor.flatten(1))).any(1).nonzero()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dq_toolchain.toolchain.checks import FAMILY_ALPHA, Check, Interval, first, first_not_finite, mean_interval
+from dq_toolchain.toolchain.checks import FAMILY_ALPHA, Check, Interval, first, first_not_finite, mean_interval, readable
 from dq_toolchain.toolchain.metrics import relative_error, rollout_error
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.report import median
@@ -110,8 +110,8 @@ def _ratio(name: str, intervals: Sequence[Interval], limit: float, gross: float,
     step = shown if steps is None else steps[shown]
     low, middle, high = (_exp(v) for v in (intervals[shown].low, intervals[shown].estimate, intervals[shown].high))
     return Check(name, failed is None, None if failed is None else step,
-                 f"{what.format(step=step)}: {middle:.3f} times the simulation's (interval {low:.3f} to {high:.3f}), "
-                 f"allowed {1 / limit:.3f} to {limit:.3f}")
+                 f"{what.format(step=step)}: {readable(middle, '.3f')} times the simulation's (interval {readable(low, '.3f')} "
+                 f"to {readable(high, '.3f')}), allowed {1 / limit:.3f} to {limit:.3f}")
 
 
 def _exp(value: float) -> float:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dq_toolchain.toolchain.checks import Check
+from dq_toolchain.toolchain.checks import Check, readable
 from dq_toolchain.toolchain.verdict import StepFigures, Verdict
 
 
@@ -98,7 +98,7 @@ def _table(verdict: Verdict) -> Table:
 
 def _cells(row: StepFigures) -> list[str]:
     def text(value: float | None, form: str) -> str:
-        return "n/a" if value is None else format(value, form)
+        return "n/a" if value is None else readable(value, form)
 
     interval = f"{text(row.ratio_low, '.2f')}-{text(row.ratio_high, '.2f')}"
     return [str(row.step), str(row.step_group), text(row.error_fp32, ".4f"), text(row.error_limit, ".4f"),
