@@ -74,8 +74,8 @@ setup() {
 
 # The package is copied, never built in place: a build folder of Linux would confuse Xcode, and sources stay read-only.
 copy_in() {
+  rm -rf "$folder/dq/package"  # with what was built: a changed interface leaves stale objects in an incremental build
   mkdir -p "$folder/dq/package"
-  (cd "$folder/dq/package" && find . -mindepth 1 -maxdepth 1 ! -name .build -exec rm -rf {} +)
   tar -C "$package" --exclude=./.build -cf - . | tar -C "$folder/dq/package" -xf -
   rm -rf "$folder/dq/golden" && cp -r "$root/runtime_samples/golden" "$folder/dq/golden"
 }

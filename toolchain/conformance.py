@@ -14,7 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dq_toolchain.toolchain.checks import FAMILY_ALPHA, Check, Interval, first, first_not_finite, mean_interval, readable
+from dq_toolchain.toolchain.checks import (
+    FAMILY_ALPHA,
+    Check,
+    Interval,
+    first,
+    first_not_finite,
+    mean_interval,
+    readable,
+)
 from dq_toolchain.toolchain.metrics import relative_error, rollout_error
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.report import median

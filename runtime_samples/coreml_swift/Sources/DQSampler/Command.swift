@@ -34,7 +34,7 @@ public enum Command {
 
     /// Samples as the arguments say; prints where the report is.
     public static func sample(
-        _ arguments: Arguments, target: String, open: @Sendable (ExportedBundle, Reference) async throws -> any Network
+        _ arguments: Arguments, target: String?, open: @Sendable (ExportedBundle, Reference) async throws -> any Network
     ) async throws {
         _ = try await Sampling.run(
             arguments.bundle, target: target, report: arguments.report, seeds: arguments.seeds,

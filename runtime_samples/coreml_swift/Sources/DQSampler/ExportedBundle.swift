@@ -29,9 +29,9 @@ public struct ExportedBundle: Sendable {
     /// Names of the conditioning, in the order of the inputs.
     public var conditioning: [Port] { inputs.filter { !["sample", "timestep", "ranges"].contains($0.name) } }
 
-    /// - Parameter target: the only one accepted.
+    /// - Parameter target: the only one accepted; nil takes any.
     /// - Throws: SampleError: missing, damaged, of another kind, version or target.
-    public init(_ folder: URL, target wanted: String) throws {
+    public init(_ folder: URL, target wanted: String?) throws {
         let file = folder.appendingPathComponent("bundle.json"), place = "bundle.json"
         guard let bytes = try? Data(contentsOf: file) else {
             throw SampleError("cannot read \(file.path); give the folder that export wrote as --bundle")
@@ -41,7 +41,7 @@ public struct ExportedBundle: Sendable {
             throw SampleError("\(file.path) must be dq-toolchain/bundle, version 1, and is not; export the bundle again")
         }
         target = try json.required("target", place).asString("\(place): target")
-        guard target == wanted else {
+        if let wanted, target != wanted {
             throw SampleError("the bundle is for target '\(target)', this program runs '\(wanted)'; export with --target \(wanted)")
         }
         self.folder = folder

@@ -12,12 +12,12 @@ public enum Sampling {
     /// Not bound to any actor: an app that calls it stays responsive.
     ///
     /// - Parameters:
-    ///   - folder: the bundle. target: the only one accepted. report: the folder to write into.
+    ///   - folder: the bundle. target: the only one accepted, nil takes any. report: the folder to write into.
     ///   - seeds: run only the first; nil for all. teacherForced: whether the second half of the run happens.
     ///   - open: makes the network, when bundle and reference are known to be good.
     /// - Throws: SampleError: bad input, a runtime that refuses, or no place for the report. CancellationError.
     public static func run(
-        _ folder: URL, target: String, report: URL, seeds: Int? = nil, teacherForced: Bool = true,
+        _ folder: URL, target: String?, report: URL, seeds: Int? = nil, teacherForced: Bool = true,
         onProgress: @escaping Run.OnProgress = { _ in },
         open: @Sendable (ExportedBundle, Reference) async throws -> any Network
     ) async throws -> Outcome {

@@ -8,7 +8,7 @@ struct DQReplay {
         let options = [Arguments.Option("--replay", required: true)]
         exit(
             await Command.run("dq-replay", options: options) { arguments in
-                try await Command.sample(arguments, target: "golden") { bundle, reference in
+                try await Command.sample(arguments, target: nil) { bundle, reference in
                     try ReplayNetwork(
                         SafetensorsFile(URL(fileURLWithPath: arguments.own["--replay"] ?? "")), seeds: reference.seeds,
                         executionsPerRollout: bundle.table.calls * (bundle.guidance == 1 ? 1 : 2),
