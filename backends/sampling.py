@@ -63,13 +63,18 @@ class DeviceNetwork:
 
 @dataclass(frozen=True)
 class Runtime:
-    """What executes a bundle: for the report. ``unit``: the compute unit that ran; ``emulated``: its times say nothing."""
+    """What executes a bundle: for the report.
+
+    Attributes:
+        unit: the compute unit that ran. emulated: the device named in ``device``, whose times and memory are unknown.
+    """
 
     name: str
     version: str
     unit: str
     load_ms: float
     emulated: bool = False
+    device: str = ""
 
 
 def held_out(bundle: Bundle, folder: Path, target: str, seeds: int | None) -> Reference:
@@ -134,11 +139,11 @@ def _header(bundle: Bundle, folder: Path, out: Path, runtime: Runtime,
             step_ms: list[float | None]) -> dict[str, Any]:
     return {
         "target": bundle.target, "runtime": {"name": runtime.name, "version": runtime.version},
-        "device": device_name(),
+        "device": runtime.device or device_name(),
         "versions": {"torch": version("torch"), "python": platform.python_version(), "system": platform.platform()},
         "compute_unit": runtime.unit, "bundle_sha256": bundle_hash(folder),
         "bundle": os.path.relpath(folder.resolve(), out.resolve()), "load_ms": None if runtime.emulated else runtime.load_ms,
-        **({"emulated": True} if runtime.emulated else {}), "step_ms": step_ms, "peak_memory_bytes": peak_memory(),
+        **({"emulated": True} if runtime.emulated else {}), "step_ms": step_ms, "peak_memory_bytes": None if runtime.emulated else peak_memory(),
     }  # fmt: skip
 
 
