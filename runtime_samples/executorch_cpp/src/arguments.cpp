@@ -1,0 +1,64 @@
+#include "arguments.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+
+#include "error.h"
+
+namespace dq {
+namespace {
+
+const std::string see_help = "; see --help";
+
+std::size_t read_seeds(const std::string& text) {
+  const bool digits = !text.empty() && text.size() <= 9 && text.find_first_not_of("0123456789") == std::string::npos;
+  const unsigned long seeds = digits ? std::strtoul(text.c_str(), nullptr, 10) : 0;
+  if (seeds == 0) throw Error("--seeds must be a number from 1, got '" + text + "'; change --seeds");
+  return seeds;
+}
+
+}  // namespace
+
+Arguments parse_arguments(const std::vector<std::string>& words) {
+  Arguments arguments;
+  if (std::find(words.begin(), words.end(), "--help") != words.end()) {
+    arguments.help = true;
+    return arguments;
+  }
+  std::map<std::string, std::string> given;
+  for (std::size_t i = 0; i < words.size(); i += 2) {
+    const std::string& name = words[i];
+    if (name != "--bundle" && name != "--report" && name != "--seeds" && name != "--teacher-forced") {
+      throw Error("unknown argument '" + name + "', allowed are --bundle, --report, --seeds and --teacher-forced" +
+                  see_help);
+    }
+    if (i + 1 == words.size() || words[i + 1].empty()) throw Error(name + " needs a value" + see_help);
+    if (!given.emplace(name, words[i + 1]).second) throw Error(name + " is given twice; give it once");
+  }
+  for (const char* name : {"--bundle", "--report"}) {
+    if (given.count(name) == 0) throw Error(std::string(name) + " is missing; give a folder" + see_help);
+  }
+  arguments.bundle = given["--bundle"];
+  arguments.report = given["--report"];
+  if (given.count("--seeds") != 0) arguments.seeds = read_seeds(given["--seeds"]);
+  if (given.count("--teacher-forced") != 0) {
+    const std::string& text = given["--teacher-forced"];
+    if (text != "on" && text != "off") throw Error("--teacher-forced must be on or off, got '" + text + "'" + see_help);
+    arguments.teacher_forced = text == "on";
+  }
+  return arguments;
+}
+
+std::string usage(const std::string& program) {
+  return "usage: " + program +
+         " --bundle FOLDER --report FOLDER [--seeds N] [--teacher-forced on|off]\n\n"
+         "Runs the sampler of an exported bundle and writes report.json and report.safetensors.\n\n"
+         "  --bundle FOLDER          what `dq-toolchain export` wrote\n"
+         "  --report FOLDER          where the report goes; made if need be\n"
+         "  --seeds N                only the first N held-out seeds (default: all)\n"
+         "  --teacher-forced on|off  off leaves out the half of the run that measures conformance (default: on)\n\n"
+         "Exit codes: 0 the report was written, 2 bad input or a runtime that refuses.\n";
+}
+
+}  // namespace dq

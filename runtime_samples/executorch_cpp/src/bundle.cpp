@@ -1,0 +1,168 @@
+#include "bundle.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "error.h"
+#include "sha256.h"
+
+namespace dq {
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* reference_file = "reference.safetensors";
+constexpr const char* ranges_file = "ranges.safetensors";
+
+std::vector<Port> read_ports(const json::Value& bundle, const char* what) {
+  std::vector<Port> ports;
+  for (const json::Value& row : bundle.list_at(what)) {
+    Port port{row.text_at("name"), row.text_at("dtype"), {}};
+    for (const json::Value& axis : row.list_at("shape")) port.shape.push_back(axis.integer("shape"));
+    if (port.dtype != "float32" && port.dtype != "int64") {
+      throw Error("dtype of " + port.name + " must be float32 or int64, got " + port.dtype);
+    }
+    const bool positive = std::all_of(port.shape.begin(), port.shape.end(), [](std::int64_t axis) { return axis > 0; });
+    if (port.shape.empty() || port.shape[0] != 1 || !positive) {
+      throw Error("shape of " + port.name + " must be batch 1 and positive, got " + to_string(port.shape));
+    }
+    if (port.elements() > std::numeric_limits<std::size_t>::max() / sizeof(std::int64_t)) {
+      throw Error("shape of " + port.name + " is too large: " + to_string(port.shape));
+    }
+    ports.push_back(std::move(port));
+  }
+  return ports;
+}
+
+void expect(const Port& port, const Shape& shape) {
+  if (port.dtype == "float32" && port.shape == shape) return;
+  throw Error(port.name + " must be float32 " + to_string(shape) + ", got " + port.dtype + " " + to_string(port.shape));
+}
+
+void check_ports(const Bundle& bundle) {
+  if (bundle.sample_shape().size() != 4) {
+    throw Error("the output must be (1, C, H, W), got " + to_string(bundle.sample_shape()));
+  }
+  const auto count = [&](const char* name) {
+    return std::count_if(bundle.inputs.begin(), bundle.inputs.end(), [&](const Port& port) { return port.name == name; });
+  };
+  for (const char* name : {"sample", "timestep"}) {
+    if (count(name) != 1) throw Error(std::string("inputs must list ") + name + " once");
+  }
+  expect(bundle.output, bundle.sample_shape());
+  for (const Port& port : bundle.inputs) {
+    if (port.name == "sample") expect(port, bundle.sample_shape());
+    if (port.name == "timestep") expect(port, {1});
+    if (port.name == "ranges") expect(port, {1, port.shape.back()});
+    if (count(port.name.c_str()) != 1) throw Error("inputs list " + port.name + " twice");
+  }
+}
+
+std::vector<std::size_t> read_step_groups(const json::Value& bundle, std::size_t calls) {
+  constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
+  std::vector<std::size_t> group_of_step(calls, none);
+  std::size_t group = 0;
+  for (const json::Value& steps : bundle.list_at("step_groups")) {
+    for (const json::Value& step : steps.list("step_groups")) {
+      const std::int64_t k = step.integer("step_groups");
+      if (k < 0 || static_cast<std::uint64_t>(k) >= calls || group_of_step[static_cast<std::size_t>(k)] != none) {
+        throw Error("step_groups must list the steps 0-" + std::to_string(calls - 1) + " once, got " + std::to_string(k));
+      }
+      group_of_step[static_cast<std::size_t>(k)] = group;
+    }
+    ++group;
+  }
+  const auto missing = std::find(group_of_step.begin(), group_of_step.end(), none);
+  if (missing != group_of_step.end()) {
+    throw Error("step_groups leave out step " + std::to_string(missing - group_of_step.begin()));
+  }
+  return group_of_step;
+}
+
+void check_kind(const json::Value& bundle, const std::string& target) {
+  if (const json::Value* schema = bundle.find("schema"); !schema || schema->text("schema") != "dq-toolchain/bundle") {
+    throw Error("it is no dq-toolchain/bundle");
+  }
+  if (const std::int64_t version = bundle.integer_at("schema_version"); version != 1) {
+    throw Error("schema_version " + std::to_string(version) + " is not supported, allowed is 1");
+  }
+  if (const std::string& found = bundle.text_at("target"); target != any_target && found != target) {
+    throw Error("the bundle is for target " + found + ", this program runs only --target " + target);
+  }
+}
+
+void check_hashes(const fs::path& folder, const json::Value& bundle, const std::string& program) {
+  bool has_program = false, has_reference = false;
+  for (const json::Member& file : bundle.object_at("files")) {
+    const fs::path relative(file.name);
+    const bool leaves = std::find(relative.begin(), relative.end(), "..") != relative.end();
+    if (relative.empty() || relative.is_absolute() || leaves) {
+      throw Error("files names a place outside the bundle: " + file.name);
+    }
+    if (sha256_of_file(folder / relative) != file.value.text("files")) {
+      throw Error(file.name + " was changed after it was written (its SHA-256 differs from the one recorded)");
+    }
+    has_program = has_program || file.name == program || file.name.rfind(program + "/", 0) == 0;
+    has_reference = has_reference || file.name == reference_file;
+  }
+  if (!has_program) throw Error("files must list the program " + program);
+  if (!has_reference) throw Error(std::string("files must list ") + reference_file);
+}
+
+std::optional<FloatTensor> read_ranges(const Bundle& bundle) {
+  for (const Port& port : bundle.inputs) {
+    if (port.name != "ranges") continue;
+    FloatTensor ranges = TensorFile::read(bundle.folder / ranges_file).floats("ranges");
+    const Shape wanted{static_cast<std::int64_t>(bundle.groups), port.shape[1]};
+    if (ranges.shape != wanted) throw Error("ranges must be " + to_string(wanted) + ", got " + to_string(ranges.shape));
+    return ranges;
+  }
+  return std::nullopt;
+}
+
+Bundle from_json(const json::Value& json, const std::string& target) {
+  check_kind(json, target);
+  Bundle bundle;
+  bundle.target = json.text_at("target");
+  bundle.program = json.text_at("program");
+  bundle.inputs = read_ports(json, "inputs");
+  const std::vector<Port> outputs = read_ports(json, "outputs");
+  if (outputs.size() != 1) throw Error("there must be 1 output, got " + std::to_string(outputs.size()));
+  bundle.output = outputs[0];
+  check_ports(bundle);
+  bundle.table = Table::from_json(json.at("table"));
+  bundle.group_of_step = read_step_groups(json, bundle.table.calls());
+  bundle.groups = json.list_at("step_groups").size();
+  for (const json::Value& method : json.list_at("methods")) bundle.methods.push_back(method.text("methods"));
+  if (bundle.methods.size() != 1 && bundle.methods.size() != bundle.groups) {
+    throw Error("there must be 1 method or one for each of " + std::to_string(bundle.groups) + " step groups, got " +
+                std::to_string(bundle.methods.size()));
+  }
+  const double guidance = json.number_at("guidance");
+  if (!(std::fabs(guidance) <= 1e6)) throw Error("guidance must be within a million, got " + std::to_string(guidance));
+  bundle.guidance = static_cast<float>(guidance);
+  return bundle;
+}
+
+}  // namespace
+
+Bundle Bundle::parse(std::string_view text, const std::string& target) { return from_json(json::parse(text), target); }
+
+Bundle Bundle::load(const fs::path& folder, const std::string& target) {
+  const fs::path path = folder / "bundle.json";
+  const Bytes bytes = read_file(path);
+  try {
+    const json::Value json = json::parse(as_text(bytes));
+    Bundle bundle = from_json(json, target);
+    bundle.folder = folder;
+    bundle.sha256 = dq::sha256(bytes.data(), bytes.size());
+    check_hashes(folder, json, bundle.program);
+    bundle.ranges = read_ranges(bundle);
+    return bundle;
+  } catch (const Error& error) {
+    throw Error(path.string() + ": " + error.what() + export_again);
+  }
+}
+
+}  // namespace dq

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "json.h"
+#include "safetensors.h"
+
+namespace dq {
+
+/// An input or output of the lowered program.
+struct Port {
+  std::string name;
+  std::string dtype;  // float32 or int64
+  Shape shape;
+
+  std::size_t elements() const { return count_elements(shape); }
+};
+
+/// The sampler: x[k+1] = sum_i a[k][i] x[k-i] + sum_j b[k][j] f[k-j] + c[k] noise[k], f[k] = network(input_scale[k] x[k]).
+struct Table {
+  std::vector<float> timesteps, c, input_scale;  // N each
+  std::vector<std::vector<float>> a, b;          // N rows
+
+  std::size_t calls() const { return timesteps.size(); }
+  /// Whether any call adds noise.
+  bool is_stochastic() const;
+
+  /// Throws Error: lengths differ, a number is not finite in float32, or a row reaches before the start.
+  static Table from_json(const json::Value& table);
+};
+
+/// For Bundle::load: a program that replays a recording takes them all.
+inline constexpr const char* any_target = "";
+
+/// bundle.json, as far as a program on a device needs it, checked so that the rest may rely on it.
+struct Bundle {
+  std::filesystem::path folder;
+  std::string target, sha256;             // sha256 is that of bundle.json
+  std::string program;                    // relative to the folder
+  std::vector<Port> inputs;
+  Port output;
+  std::vector<std::size_t> group_of_step;
+  std::size_t groups = 0;
+  std::vector<std::string> methods;
+  Table table;
+  float guidance = 1;
+  std::optional<FloatTensor> ranges;      // (groups, R), where the program takes them
+
+  bool is_guided() const { return guidance != 1.0F; }
+  std::filesystem::path program_path() const { return folder / program; }
+  const Shape& sample_shape() const { return output.shape; }
+  std::size_t method_of_step(std::size_t k) const { return methods.size() > 1 ? group_of_step[k] : 0; }
+
+  /// What bundle.json says, without looking at other files. Throws Error.
+  static Bundle parse(std::string_view text, const std::string& target);
+  /// The same of a folder, with the hashes of all its files checked and ranges read. Throws Error.
+  static Bundle load(const std::filesystem::path& folder, const std::string& target);
+};
+
+}  // namespace dq

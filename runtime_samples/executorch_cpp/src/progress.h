@@ -1,0 +1,28 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+
+namespace dq {
+
+/// A line on stderr with the calls done and the time left; silent where stderr is no terminal.
+class Progress {
+ public:
+  explicit Progress(std::size_t total);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void advance();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  const bool shown_;
+  const std::size_t total_;
+  std::size_t done_ = 0;
+  const Clock::time_point start_ = Clock::now();
+  Clock::time_point drawn_{};
+};
+
+}  // namespace dq

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <functional>
+
+#include "arguments.h"
+#include "bundle.h"
+#include "network.h"
+
+namespace dq {
+
+/// The two rollouts of every seed, and the report. Throws Error; then no report was written.
+void run(const Arguments& arguments, const Bundle& bundle, Network& network);
+
+/// Runs `body` with the parsed command line; prints help, or one line on stderr for an error. Returns the exit code.
+int run_program(const char* name, int argc, char** argv, const std::function<void(const Arguments&)>& body);
+
+}  // namespace dq

@@ -1,0 +1,144 @@
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <string>
+
+#include "arguments.h"
+#include "error.h"
+#include "json.h"
+#include "json_writer.h"
+#include "metrics.h"
+#include "safetensors.h"
+#include "sampler.h"
+#include "sha256.h"
+
+namespace {
+
+int failures = 0;
+
+void check(bool holds, const char* what, int line) {
+  if (holds) return;
+  ++failures;
+  std::fprintf(stderr, "line %d: %s\n", line, what);
+}
+
+#define CHECK(condition) check((condition), #condition, __LINE__)
+
+bool refused(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const dq::Error&) {
+    return true;
+  }
+  return false;
+}
+
+void test_sha256() {
+  CHECK(dq::sha256("", 0) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  CHECK(dq::sha256("abc", 3) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  const std::string long_text(1'000'000, 'a');
+  CHECK(dq::sha256(long_text.data(), long_text.size()) ==
+        "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+void test_json_reader() {
+  const dq::json::Value value = dq::json::parse(R"( {"a": [1, -2.5e1, true, null], "b": "\u00e9\ud83d\ude00\n"} )");
+  CHECK(value.list_at("a").size() == 4);
+  CHECK(value.list_at("a")[0].integer("a") == 1);
+  CHECK(value.list_at("a")[1].number("a") == -25);
+  CHECK(value.text_at("b") == "\xC3\xA9\xF0\x9F\x98\x80\n");
+  CHECK(value.find("c") == nullptr);
+  CHECK(refused([&] { value.at("c"); }));
+  CHECK(refused([&] { value.number_at("b"); }));
+  CHECK(refused([&] { value.list_at("a")[1].integer("a"); }));
+  CHECK(dq::json::parse("9223372036854775807").integer("x") == std::numeric_limits<std::int64_t>::max());
+  CHECK(refused([] { dq::json::parse("9223372036854775808").integer("x"); }));
+  for (const char* text : {"", " ", "01", "1.", ".5", "+1", "-", "1e", "1e999", "tru", "nul", "[1,]", "[,]", "{\"a\":1,}",
+                           "{\"a\" 1}", "{a:1}", "{\"a\":1,\"a\":2}", "\"", "\"\t\"", "\"\\x\"", "\"\\u12\"",
+                           "\"\\ud800\"", "\"\\udc00\"", "\"\xC0\x80\"", "\"\xED\xA0\x80\"", "\"\xF5\"", "1 2", "[1}"}) {
+    check(refused([&] { dq::json::parse(text); }), text, __LINE__);
+  }
+  CHECK(refused([] { dq::json::parse(std::string_view("1\0", 2)); }));
+  const auto nested = [](std::size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); };
+  CHECK(!refused([&] { dq::json::parse(nested(dq::json::max_depth)); }));
+  CHECK(refused([&] { dq::json::parse(nested(dq::json::max_depth + 2)); }));
+}
+
+void test_json_writer() {
+  dq::json::Writer json;
+  json.begin_object().key("a\"\x01").value(0.1).key("b").begin_list().end_list();
+  json.key("c").value(std::numeric_limits<double>::quiet_NaN()).key("d").value("\xFF").key("e").value(true).end_object();
+  CHECK(json.text() ==
+        "{\n \"a\\\"\\u0001\": 0.1,\n \"b\": [],\n \"c\": null,\n \"d\": \"\xEF\xBF\xBD\",\n \"e\": true\n}");
+  for (const double number : {1.0 / 3, 1e300, 5e-324, -0.0, 123456789.0, 2.2250738585072014e-308}) {
+    dq::json::Writer one;
+    CHECK(dq::json::parse(one.value(number).text()).number("x") == number);
+  }
+}
+
+void test_safetensors() {
+  const dq::FloatTensor x{{2, 3}, {1, 2, 3, 4, 5, 6}}, nothing{{0, 4}, {}};
+  const dq::TensorFile file = dq::TensorFile::parse(dq::safetensors_of({{"x", &x}, {"nothing", &nothing}}));
+  CHECK(file.floats("x").values == x.values);
+  CHECK(file.floats("x").shape == x.shape);
+  CHECK(file.floats("nothing").values.empty());
+  CHECK(refused([&] { file.integers("x"); }));
+  CHECK(refused([&] { file.floats("y"); }));
+  CHECK(refused([] { dq::count_elements({std::numeric_limits<std::int64_t>::max(), 2}); }));
+  CHECK(dq::count_elements({}) == 1);
+}
+
+void test_metrics() {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  CHECK(dq::median({3, 1, 2}) == 2);
+  CHECK(dq::median({4, 1, 2, 3}) == 2.5);
+  CHECK(dq::median({1, nan, 2}) != dq::median({1, nan, 2}));
+  const float x[] = {3, 4}, zero[] = {0, 0};
+  CHECK(dq::relative_error(zero, x, 2) == 1);
+  CHECK(dq::psnr(x, x, 1, 2) == 100);
+  CHECK(dq::psnr(zero, zero, 4, 2) == 100);
+}
+
+void test_sampler() {
+  const dq::Table table = dq::Table::from_json(dq::json::parse(
+      R"({"timesteps": [9, 5], "a": [[2, 0], [1, 3]], "b": [[1], [-1]], "c": [0, 0.5], "input_scale": [1, 2]})"));
+  CHECK(table.is_stochastic());
+  const float noise = 4;
+  const auto run = dq::rollout(table, {1.0F}, [&](std::size_t) { return &noise; },
+                               [](const std::vector<float>& x, std::size_t) { return std::vector<float>{10 * x[0]}; });
+  CHECK(run[1][0] == 2 * 1 + 10);
+  CHECK(run[2][0] == 12 + 3 * 1 - 10 * 2 * 12 + 0.5F * 4);
+  for (const char* text : {
+           R"({"timesteps": [], "a": [], "b": [], "c": [], "input_scale": []})",
+           R"({"timesteps": [1], "a": [[1, 1]], "b": [[1]], "c": [0], "input_scale": [1]})",
+           R"({"timesteps": [1], "a": [[1]], "b": [[1], [1]], "c": [0], "input_scale": [1]})",
+           R"({"timesteps": [1], "a": [[1]], "b": [[1e39]], "c": [0], "input_scale": [1]})",
+       }) {
+    check(refused([&] { dq::Table::from_json(dq::json::parse(text)); }), text, __LINE__);
+  }
+}
+
+void test_arguments() {
+  const dq::Arguments arguments =
+      dq::parse_arguments({"--bundle", "b", "--seeds", "2", "--report", "r", "--teacher-forced", "off"});
+  CHECK(arguments.bundle == "b" && arguments.report == "r");
+  CHECK(arguments.seeds == std::size_t{2} && !arguments.teacher_forced);
+  CHECK(dq::parse_arguments({"--help"}).help);
+  CHECK(refused([] { dq::parse_arguments({"--bundle", "b"}); }));
+  CHECK(refused([] { dq::parse_arguments({"--bundle", "b", "--report"}); }));
+}
+
+}  // namespace
+
+int main() {
+  test_sha256();
+  test_json_reader();
+  test_json_writer();
+  test_safetensors();
+  test_metrics();
+  test_sampler();
+  test_arguments();
+  if (failures == 0) std::puts("all unit tests passed");
+  return failures == 0 ? 0 : 1;
+}

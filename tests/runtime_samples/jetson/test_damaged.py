@@ -1,0 +1,146 @@
+"""Bad input is refused: exit code 2 and one line."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runtime_samples.jetson.programs import GOLDEN, assert_refused, dq_run, module
+
+DAMAGED = sorted(path.name for path in (GOLDEN / "damaged").iterdir())
+CASE = GOLDEN / "ddim-guided"
+Edit = Callable[[dict[str, Any]], object]
+
+
+def edit_bundle(folder: Path, edit: Edit) -> None:
+    path = folder / "bundle.json"
+    data = json.loads(path.read_text())
+    edit(data)
+    path.write_text(json.dumps(data))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    shutil.copytree(CASE / "bundle", tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def run(bundle: Path, *options: object) -> Any:
+    return dq_run("--bundle", bundle, "--report", bundle.parent / "report", "--replay", CASE / "replay.safetensors", *options)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_every_damaged_file_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, errors = module("safetensors_file", monkeypatch), module("errors", monkeypatch)
+    path = GOLDEN / "damaged" / name
+    with pytest.raises(errors.Refused) as caught:
+        files.parse_json(path.read_bytes(), path) if path.suffix == ".json" else files.read_tensors(path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["too-deep.json", "tensor-beyond-the-file.safetensors"])
+def test_damaged_files_end_the_program(name: str, bundle: Path) -> None:
+    target = "bundle.json" if name.endswith("json") else "reference.safetensors"
+    shutil.copy(GOLDEN / "damaged" / name, bundle / target)
+    if target != "bundle.json":
+        digest = hashlib.sha256((bundle / target).read_bytes()).hexdigest()
+        edit_bundle(bundle, lambda data: data["files"].update({target: digest}))
+    assert_refused(run(bundle), target, "damaged")
+    assert not (bundle.parent / "report").exists()
+
+
+EDITS: dict[str, tuple[Edit, str]] = {
+    "schema": (lambda d: d.update(schema="other"), "schema is 'other', this program takes 'dq-toolchain/bundle'"),
+    "version": (lambda d: d.update(schema_version=2), "schema_version is 2, this program takes 1"),
+    "target": (lambda d: d.update(target="coreml"), "target is 'coreml', this program takes 'golden'"),
+    "hash": (lambda d: d["files"].update({"model.bin": "0" * 64}), "model.bin is not the file that was exported"),
+    "missing file": (lambda d: d["files"].update({"none.bin": "0" * 64}), "cannot read"),
+    "file outside": (lambda d: d["files"].update({"../x": "0" * 64}), "is not inside the bundle"),
+    "program outside": (lambda d: d.update(program="../x"), "program must be in files"),
+    "no table": (lambda d: d.pop("table"), "KeyError 'table'"),
+    "table is text": (lambda d: d.update(table="x"), "damaged"),
+    "a row too many": (lambda d: d["table"]["a"].append([1.0]), "one entry per step"),
+    "before the start": (lambda d: d["table"]["a"][0].append(1.0), "before the start"),
+    "step twice": (lambda d: d["step_groups"][1].append(0), "each once"),
+    "no such dtype": (lambda d: d["inputs"][0].update(dtype="float16"), "KeyError 'float16'"),
+    "other shape": (lambda d: (d["inputs"][0].update(shape=[1, 1, 6, 7]), d["outputs"][0].update(shape=[1, 1, 6, 7])), "must hold"),
+    "other width": (lambda d: d["inputs"][3].update(shape=[1, 9]), "must hold float32 'ranges'"),
+    "method is a path": (lambda d: d.update(methods=["../x"]), "plain name"),
+    "conditioning": (lambda d: d["inputs"][2].update(name="text"), "'cond.text'"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edited_bundles_are_refused(name: str, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit, text = EDITS[name]
+    edit_bundle(bundle, edit)
+    bundles, references, errors = (module(part, monkeypatch) for part in ("bundle", "reference", "errors"))
+    with pytest.raises(errors.Refused) as caught:
+        references.read_reference(bundles.read_bundle(bundle, "golden"))
+    assert text in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a JSON value but the value itself; of long lists the first."""
+    items = value.items() if isinstance(value, dict) else list(enumerate(value))[:2] if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+@pytest.mark.parametrize("odd", [None, -1, 3.5, 10**400, True, "x", "", [], [[]], {}], ids=lambda value: repr(value)[:12])
+def test_odd_values_anywhere_are_refused_or_do_not_matter(odd: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundles, references, errors = (module(part, monkeypatch) for part in ("bundle", "reference", "errors"))
+    good = json.loads((bundle / "bundle.json").read_text())
+    unused = {"form", "model_id", "weight_hash", "versions", "limits", "operations", "sites", "sizes", "content_sha256"}
+    said = []
+    for path in [path for path in places(good) if path[0] not in unused]:
+        data = copy.deepcopy(good)
+        at = data
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = odd
+        (bundle / "bundle.json").write_text(json.dumps(data))
+        try:
+            references.read_reference(bundles.read_bundle(bundle, "golden"))
+        except errors.Refused as error:
+            said.append(str(error))
+    assert len(said) > 20
+    assert all(len(text.splitlines()) == 1 for text in said)
+
+
+@pytest.mark.parametrize(("options", "text"), [
+    (("--seeds", "0"), "--seeds must be 1-3"), (("--seeds", "4"), "--seeds must be 1-3"), (("--seeds", "x"), "invalid int value"),
+    (("--teacher-forced", "maybe"), "invalid choice"), (("--unknown",), "unrecognized arguments"),
+])  # fmt: skip
+def test_command_line(options: tuple[str, ...], text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                      capsys: pytest.CaptureFixture[str]) -> None:
+    program = module("dq_run", monkeypatch)
+    given = ["--bundle", str(CASE / "bundle"), "--report", str(tmp_path), "--replay", str(CASE / "replay.safetensors")]
+    assert program.main([*given, *options]) == 2
+    said = capsys.readouterr().err
+    assert text in said
+    assert len(said.splitlines()) == 1
+
+
+def test_no_arguments_and_no_bundle(tmp_path: Path) -> None:
+    assert_refused(dq_run(), "required: --bundle, --report")
+    assert_refused(dq_run("--bundle", tmp_path / "none", "--report", tmp_path), "cannot read", "bundle.json")
+
+
+def test_a_report_folder_that_is_a_file(bundle: Path) -> None:
+    (bundle.parent / "report").write_text("")
+    assert_refused(run(bundle), "cannot write the report")
+
+
+def test_other_golden_vectors(bundle: Path, tmp_path: Path) -> None:
+    done = dq_run("--bundle", bundle, "--report", tmp_path / "r", "--replay", bundle / "reference.safetensors")
+    assert_refused(done, "must hold inputs, outputs and timesteps")
