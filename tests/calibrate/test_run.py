@@ -138,7 +138,7 @@ import sys, torch
 torch.set_num_threads(1)
 from dq_toolchain.calibrate import checkpoint
 checkpoint.SECONDS_BETWEEN = 0.05
-from dq_toolchain.toolchain.cli import run_command
+from dq_toolchain.toolchain.entry import run_command
 sys.exit(run_command(sys.argv[1:]))
 """
 

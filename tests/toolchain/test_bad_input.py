@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from dq_toolchain.toolchain import files
-from dq_toolchain.toolchain.cli import run_command
+from dq_toolchain.toolchain.entry import run_command
 from tests.toolchain.mistakes import MISTAKES
 from tests.toolchain.spoil import QUICK
 
@@ -73,7 +73,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(file: str, box:
 def test_the_real_command_prints_one_line_and_no_traceback(box: Path) -> None:
     """Not even what optional libraries say while they are imported."""
     (box / "model" / "dq.toml").unlink()
-    arguments = [sys.executable, "-c", "from dq_toolchain.toolchain.cli import main; main()", "calibrate", "--model", "model",
+    arguments = [sys.executable, "-c", "from dq_toolchain.toolchain.entry import main; main()", "calibrate", "--model", "model",
                  "--guidance", "2"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")

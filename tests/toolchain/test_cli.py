@@ -12,7 +12,7 @@ import pytest
 
 from dq_toolchain import backends
 from dq_toolchain.toolchain import cli
-from dq_toolchain.toolchain.cli import run_command
+from dq_toolchain.toolchain.entry import run_command
 from tests.toolchain import devices
 from tests.toolchain.spoil import QUICK
 
@@ -39,7 +39,7 @@ def test_no_arguments_show_the_commands(arguments: list[str], capsys: pytest.Cap
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    script = ("import sys\nfrom dq_toolchain.toolchain.cli import run_command\ncode = run_command(['calibrate', '--help'])\n"
+    script = ("import sys\nfrom dq_toolchain.toolchain.entry import run_command\ncode = run_command(['calibrate', '--help'])\n"
               "sys.exit(code or 'torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dq_toolchain.toolchain.cli import run_command
 from dq_toolchain.toolchain.comparison import note_of, row_of
+from dq_toolchain.toolchain.entry import run_command
 from dq_toolchain.toolchain.page import render_comparison
 from dq_toolchain.toolchain.verdict import validate
 from tests.toolchain.devices import Case, case, run, skipping, write_bundle, write_run

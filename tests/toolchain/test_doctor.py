@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from dq_toolchain.toolchain.bundle import Bundle, Port
-from dq_toolchain.toolchain.cli import run_command
 from dq_toolchain.toolchain.doctor import examine
+from dq_toolchain.toolchain.entry import run_command
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.files import sha256
 from dq_toolchain.toolchain.reference import FILE, Reference
