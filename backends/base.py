@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +38,14 @@ class TargetInfo:
     weight_bits: tuple[int, ...]
     activation_bits: tuple[int, ...]
     verified: str
+
+
+def installed_version(*libraries: str) -> str | None:
+    """Version of the first of several distributions, None if one of them is missing."""
+    try:
+        return [version(library) for library in libraries][0]  # noqa: RUF015, all have to be there
+    except PackageNotFoundError:
+        return None
 
 
 class Backend(Protocol):

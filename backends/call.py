@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.bundle import Port
@@ -55,6 +55,26 @@ class Call:
     def output(self) -> Port:
         """The network output: shape of the sample."""
         return Port(OUTPUT, "float32", tuple(self.sample.shape))
+
+
+class PositionalNetwork(nn.Module):
+    """A UNet as a function of positional tensors, in the order of ``Call.arguments``.
+
+    Args:
+        keywords: names of the conditioning.
+        take_ranges: gets the last tensor before every call, where the program has the input ``ranges``.
+    """
+
+    def __init__(self, unet: nn.Module, keywords: Sequence[str], take_ranges: Callable[[Tensor], None] | None = None) -> None:
+        super().__init__()
+        self.unet, self.keywords, self.take_ranges = unet, tuple(keywords), take_ranges
+
+    def forward(self, sample: Tensor, timestep: Tensor, *rest: Tensor) -> Tensor:
+        if self.take_ranges is not None:
+            self.take_ranges(rest[-1])
+            rest = rest[:-1]
+        out: Tensor = self.unet(sample, timestep, **dict(zip(self.keywords, rest, strict=True)), return_dict=False)[0]
+        return out
 
 
 def _dtype(name: str, tensor: Tensor) -> str:

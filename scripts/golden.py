@@ -60,8 +60,8 @@ CASES = {
 class MadeUpNetwork:
     """Answers from a formula, and keeps what it was asked and what it answered."""
 
-    def __init__(self, table: Any, overflow: int | None) -> None:
-        self.table, self.overflow = table, overflow
+    def __init__(self, overflow: int | None) -> None:
+        self.overflow = overflow
         self.inputs: list[Tensor] = []
         self.outputs: list[Tensor] = []
         self.timesteps: list[float] = []
@@ -101,7 +101,7 @@ def write_case(case: Case, folder: Path) -> None:
         guidance=case.guidance, limits=limits_for(reference), operations=(), sites=(),
         sizes={name: (bundle_folder / name).stat().st_size for name in names},
         files={name: sha256(bundle_folder / name) for name in names}).save(bundle_folder)  # fmt: skip
-    network, bundle = MadeUpNetwork(table, case.overflow), Bundle.load(bundle_folder)
+    network, bundle = MadeUpNetwork(case.overflow), Bundle.load(bundle_folder)
     warm = len(dict.fromkeys(bundle.methods)) * (2 if case.guidance != 1.0 else 1)
     calls = 0
 
@@ -128,7 +128,7 @@ def _reference(case: Case, table: Any) -> Reference:
     cond = {"class_labels": labels}
     uncond = {"class_labels": torch.full((case.seeds,), 10)} if case.guidance != 1.0 else {}
     errors = 0.02 * torch.randn((table.calls, *shape), generator=generator)
-    formula = MadeUpNetwork(table, None)
+    formula = MadeUpNetwork(None)
 
     def answer(x: Tensor, k: int, error: Tensor | float) -> Tensor:
         time = torch.full((case.seeds,), table.timesteps[k])

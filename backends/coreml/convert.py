@@ -5,15 +5,14 @@ Source: what was measured to work with coremltools 9.0, and what miscompiles, is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dq_toolchain.backends.call import OUTPUT, Call
+from dq_toolchain.backends.call import OUTPUT, Call, PositionalNetwork
 from dq_toolchain.backends.coreml.entries import RangesInput
 from dq_toolchain.backends.coreml.lut import lut_pass
 from dq_toolchain.backends.coreml.vendor import coremltools
@@ -29,20 +28,6 @@ WRONG_PASSES = (
 SINUSOID = ("sin", "cos")
 MAIN = "main"
 INPUT_TYPES = {"float32": np.float32, "int64": np.int32}
-
-
-class _Program(nn.Module):
-    """A UNet as a function of positional tensors."""
-
-    def __init__(self, unet: nn.Module, keywords: Sequence[str], ranges: RangesInput | None) -> None:
-        super().__init__()
-        self.unet, self.keywords, self.ranges = unet, tuple(keywords), ranges
-
-    def forward(self, sample: Tensor, timestep: Tensor, *rest: Tensor) -> Tensor:
-        if self.ranges is not None:
-            *rest, self.ranges.row = rest  # type: ignore[assignment]
-        out: Tensor = self.unet(sample, timestep, **dict(zip(self.keywords, rest, strict=True)), return_dict=False)[0]
-        return out
 
 
 def _feeds_sinusoid(op: Any, depth: int = 6) -> bool:
@@ -71,7 +56,7 @@ def convert(unet: nn.Module, call: Call, section: CoreMLSection, path: Path, ran
     inputs = [ct.TensorType(name=port.name, shape=port.shape, dtype=INPUT_TYPES[port.dtype]) for port in call.inputs]
     try:
         with quiet(), torch.no_grad():
-            whole = _Program(unet, tuple(call.conditioning), ranges)
+            whole = PositionalNetwork(unet, tuple(call.conditioning), None if ranges is None else ranges.set)
             program = torch.export.export(whole, call.arguments, strict=False)
             model = ct.convert(
                 program.run_decompositions({}), convert_to="mlprogram", inputs=inputs,

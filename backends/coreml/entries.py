@@ -47,6 +47,10 @@ class RangesInput:
 
     row: Tensor
 
+    def set(self, ranges: Tensor) -> None:
+        """Give all sites the ratios of this call."""
+        self.row = ranges
+
     def ratio(self, site: int) -> Tensor:
         """scale / reference scale of one site, (1,)."""
         return self.row[:, site]

@@ -6,7 +6,6 @@ Nothing of executorch is imported before ``lower`` or ``run`` is called.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +20,10 @@ if TYPE_CHECKING:
 
 def describe() -> TargetInfo:
     """Facts about the target, without importing executorch."""
-    from dq_toolchain.backends.base import TargetInfo
+    from dq_toolchain.backends.base import TargetInfo, installed_version
 
-    try:
-        installed: str | None = version(LIBRARY)
-    except PackageNotFoundError:
-        installed = None
     return TargetInfo(
-        name="executorch", library=LIBRARY, version=installed, install=INSTALL, schemes=("symmetric", "affine"),
+        name="executorch", library=LIBRARY, version=installed_version(LIBRARY), install=INSTALL, schemes=("symmetric", "affine"),
         weight_bits=(2, 3, 4, 5, 6, 7, 8), activation_bits=(8,),
         verified="ExecuTorch 1.4.1, x86-64 Linux: executed, equal to the integer simulation; Arm64: emulated")
 

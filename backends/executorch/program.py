@@ -5,33 +5,18 @@ The bytes are only a claim until audit.py has read them back and device.py has e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.backends.call import Call
+from dq_toolchain.backends.call import Call, PositionalNetwork
 from dq_toolchain.backends.executorch.layers import Geometry, LayerFactory, RangesInput
 from dq_toolchain.backends.executorch.rewrites import drop_divisions_by_one
 from dq_toolchain.backends.executorch.vendor import lowering
 from dq_toolchain.backends.quiet import quiet
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.sites import weighted_layers
-
-
-class _Program(nn.Module):
-    """A UNet as a function of positional tensors."""
-
-    def __init__(self, unet: nn.Module, keywords: Sequence[str], ranges: RangesInput | None) -> None:
-        super().__init__()
-        self.unet, self.keywords, self.ranges = unet, tuple(keywords), ranges
-
-    def forward(self, sample: Tensor, timestep: Tensor, *rest: Tensor) -> Tensor:
-        if self.ranges is not None:
-            self.ranges.set(rest[-1])
-            rest = rest[:-1]
-        out: Tensor = self.unet(sample, timestep, **dict(zip(self.keywords, rest, strict=True)), return_dict=False)[0]
-        return out
 
 
 @torch.no_grad()
@@ -74,7 +59,7 @@ def export(unet: nn.Module, call: Call, ranges: Tensor | None = None,
     ``rewritten``: remove from the graph, too, what slows XNNPACK down; False leaves it as torch exports it.
     """
     with torch.no_grad(), quiet():
-        program = _Program(unet, tuple(call.conditioning), port).eval()
+        program = PositionalNetwork(unet, tuple(call.conditioning), None if port is None else port.set).eval()
         exported: torch.export.ExportedProgram = torch.export.export(program, call.with_ranges(ranges).arguments, strict=False)
     if rewritten:
         drop_divisions_by_one(exported)

@@ -6,7 +6,6 @@ Nothing of onnx or TensorRT is imported before ``lower`` or ``run`` is called.
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,15 +20,11 @@ if TYPE_CHECKING:
 
 def describe() -> TargetInfo:
     """Facts about the target, without importing its libraries."""
-    from dq_toolchain.backends.base import TargetInfo
+    from dq_toolchain.backends.base import TargetInfo, installed_version
 
-    try:
-        installed: str | None = next(iter([version(library) for library in LIBRARIES]))
-    except PackageNotFoundError:
-        installed = None
     return TargetInfo(
-        name="tensorrt", library=", ".join(LIBRARIES), version=installed, install=INSTALL, schemes=("symmetric",),
-        weight_bits=(2, 3, 4, 5, 6, 7, 8), activation_bits=(8,),
+        name="tensorrt", library=", ".join(LIBRARIES), version=installed_version(*LIBRARIES), install=INSTALL,
+        schemes=("symmetric",), weight_bits=(2, 3, 4, 5, 6, 7, 8), activation_bits=(8,),
         verified="ONNX Runtime, x86-64 Linux: executed; TensorRT for RTX 1.7: compiled to INT8; not run on a Jetson")
 
 

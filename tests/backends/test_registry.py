@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 
 from dq_toolchain import backends
-from dq_toolchain.backends import executorch
+from dq_toolchain.backends import base
 from dq_toolchain.toolchain.errors import BackendError
 
 
@@ -37,7 +37,7 @@ def test_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(executorch, "version", missing)
+    monkeypatch.setattr(base, "version", missing)
     assert backends.describe("executorch").version is None
     with pytest.raises(BackendError, match=r"target 'executorch' needs executorch; install it with: "
                                            r"pip install 'dq-toolchain\[executorch\]'"):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dq_toolchain import backends
-from dq_toolchain.backends import coreml
+from dq_toolchain.backends import base
 from dq_toolchain.backends.call import Call
 from dq_toolchain.backends.coreml import convert, lowering
 from dq_toolchain.backends.coreml.tags import tag
@@ -181,6 +181,6 @@ def test_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(coreml, "version", missing)
+    monkeypatch.setattr(base, "version", missing)
     with pytest.raises(BackendError, match=r"pip install 'dq-toolchain\[coreml\]'"):
         backends.load("coreml")
