@@ -23,7 +23,16 @@ def device_name() -> str:
 
 
 def peak_memory() -> int:
-    """Largest resident size of this process so far, bytes; the Python runtime and torch are part of it."""
+    """Largest resident size of this process so far, bytes; the Python runtime and torch are part of it.
+
+    Not from getrusage where the system says it itself: on Linux that figure starts with the size of the parent process.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
     try:
         import resource
     except ImportError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from dq_toolchain.backends.coreml.audit import Expected
 from dq_toolchain.backends.coreml.lowering import write_program
 from dq_toolchain.backends.coreml.package import MODEL, WEIGHT_FILE
 from dq_toolchain.backends.coreml.qparams import QParams
+from dq_toolchain.backends.machine import peak_memory
 from dq_toolchain.toolchain.recipe import CoreMLSection
 
 
@@ -37,7 +37,7 @@ def measure(scale: int, step_groups: int, weight_bits: int) -> dict[str, Any]:
             "parameters": parameters(artifact),
             "layers": len(artifact.layers), "functions": len(audited.sites),
             "seconds": round(time.perf_counter() - begin, 1),
-            "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+            "peak_gib": round(peak_memory() / 2**30, 2),
             "weight_bytes": (package / WEIGHT_FILE).stat().st_size, "program_bytes": (package / MODEL).stat().st_size,
         }  # fmt: skip
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.sd15 import example, parameters, random_artifact
+from dq_toolchain.backends.machine import peak_memory
 from dq_toolchain.backends.tensorrt.lowering import write_graphs
 from dq_toolchain.backends.tensorrt.nvidia import check_build
 from dq_toolchain.backends.tensorrt.session import Sessions
@@ -30,7 +30,7 @@ from dq_toolchain.toolchain.recipe import TensorRTSection
 
 def peak() -> float:
     """Of this process so far, GiB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    return round(peak_memory() / 2**30, 2)
 
 
 def measure(scale: float, step_groups: int, weight_bits: int, section: TensorRTSection, execute: bool) -> dict[str, Any]:

@@ -43,6 +43,9 @@ def versions(network: Network) -> dict[str, str]:
 
 def peak_memory() -> int:
     """Largest resident size of this process, bytes; what the GPU allocated is not part of it."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):  # getrusage's figure starts with the size of the parent process
+            return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
