@@ -48,12 +48,14 @@ class DeviceNetwork:
     def __call__(self, x: Tensor, k: int) -> Tensor:
         """(1, C, H, W) network input, already scaled by the table -> (1, C, H, W), float32."""
         start = time.perf_counter()
+        correction = self.table.correction
+        x = x if correction is None else correction.before(x, k)
         out = self._execute(x, k, self.conditioning.cond)
         if self.guidance != 1.0:
             unconditional = self._execute(x, k, self.conditioning.uncond)
             out = unconditional + self.guidance * (out - unconditional)
         self.step_ms.append((k, (time.perf_counter() - start) * 1e3))
-        return out
+        return out if correction is None else correction.after(out, k)
 
     def _execute(self, x: Tensor, k: int, keywords: Mapping[str, Tensor]) -> Tensor:
         timestep = torch.tensor([self.table.timesteps[k]], dtype=torch.float32)

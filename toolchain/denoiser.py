@@ -37,7 +37,7 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Denoiser:
-    """f(x, k): the UNet at the table's k-th timestep, after guidance.
+    """f(x, k): the UNet at the table's k-th timestep, after guidance and the table's correction.
 
     Attributes:
         guidance: w in f_u + w * (f_c - f_u); 1 means no guidance and one call per step.
@@ -54,6 +54,12 @@ class Denoiser:
         """(B, C, H, W) network input (already scaled by the table), float32 -> (B, C, H, W) float32."""
         if self.set_step is not None:
             self.set_step(k)
+        correction = self.table.correction
+        if correction is None:
+            return self._network(x, k)
+        return correction.after(self._network(correction.before(x, k), k), k)
+
+    def _network(self, x: Tensor, k: int) -> Tensor:
         guided = self.guidance != 1.0
         keywords = self.conditioning.doubled if guided else dict(self.conditioning.cond)
         batch = torch.cat([x, x]) if guided else x

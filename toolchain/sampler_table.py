@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dq_toolchain.toolchain.correction import Correction
 from dq_toolchain.toolchain.errors import SamplerError
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow_prediction")
@@ -35,6 +36,7 @@ class SamplerTable:
         timesteps: N, what the network is given at call k.
         a: N rows of 1 + latent history. b: N rows of 1 + output history. c: N.
         input_scale: N, scheduler.scale_model_input as a factor.
+        correction: what stands around the network at every call, None for nothing.
     Raises:
         SamplerError: shapes do not agree, a number is not finite, or a row reaches before the start.
     """
@@ -47,6 +49,7 @@ class SamplerTable:
     c: Row
     input_scale: Row
     init_noise_sigma: float
+    correction: Correction | None = None
 
     def __post_init__(self) -> None:
         if self.prediction_type not in PREDICTION_TYPES:
@@ -67,6 +70,9 @@ class SamplerTable:
         numbers = [self.init_noise_sigma, *self.timesteps, *self.c, *self.input_scale]
         if not all(map(math.isfinite, [*numbers, *(value for row in (*self.a, *self.b) for value in row)])):
             raise SamplerError(f"sampler table has a number that is not finite; {REMEDY}")
+        if self.correction is not None and self.correction.calls != self.calls:
+            raise SamplerError(f"sampler table: the correction has {self.correction.calls} rows for {self.calls} timesteps, they "
+                               f"must agree; {REMEDY}")
         if self.init_noise_sigma <= 0:
             raise SamplerError(f"init_noise_sigma must be above 0, got {self.init_noise_sigma}; {REMEDY}")
 
@@ -74,6 +80,11 @@ class SamplerTable:
     def calls(self) -> int:
         """N, the number of network calls."""
         return len(self.timesteps)
+
+    @property
+    def uncorrected(self) -> SamplerTable:
+        """The same table for a network that needs no correction, such as FP32."""
+        return replace(self, correction=None)
 
     @property
     def stochastic(self) -> bool:
@@ -107,15 +118,17 @@ class SamplerTable:
         return total
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; floats survive the round trip bit for bit."""
+        """Plain JSON values; floats survive the round trip bit for bit. ``correction`` is there only if there is one."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.correction is None:
+            del plain["correction"]
         return plain
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SamplerTable:
         """The table that ``to_json`` wrote. Raises SamplerError: a key is missing, unknown or of another type."""
-        names = {field.name for field in fields(cls)}
-        if not isinstance(data, Mapping) or set(data) != names:
+        names = {field.name for field in fields(cls)} - {"correction"}
+        if not isinstance(data, Mapping) or set(data) - {"correction"} != names:
             got = sorted(data) if isinstance(data, Mapping) else type(data).__name__
             raise SamplerError(f"sampler table must have exactly the keys {sorted(names)}, got {got}; {REMEDY}")
         try:
@@ -124,6 +137,7 @@ class SamplerTable:
                 timesteps=_row(data["timesteps"]), a=tuple(map(_row, data["a"])), b=tuple(map(_row, data["b"])),
                 c=_row(data["c"]), input_scale=_row(data["input_scale"]),
                 init_noise_sigma=_number(data["init_noise_sigma"]),
+                correction=Correction.from_json(data["correction"]) if "correction" in data else None,
             )
         except (TypeError, OverflowError) as error:
             raise SamplerError(f"sampler table: {error}; {REMEDY}") from error
