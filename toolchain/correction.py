@@ -36,11 +36,12 @@ class Correction:
     output_shift: Rows
 
     def __post_init__(self) -> None:
-        shapes = {(len(rows), tuple({len(row) for row in rows})) for rows in (self.input_shift, self.output_scale, self.output_shift)}
+        parts = (self.input_shift, self.output_scale, self.output_shift)
+        shapes = {(len(rows), tuple({len(row) for row in rows})) for rows in parts}
         if len(shapes) != 1 or len(next(iter(shapes))[1]) != 1 or not self.channels:
             raise SamplerError("correction: input_shift, output_scale and output_shift must have as many rows, one per call, of as "
                                f"many numbers, one per channel, got {sorted(map(str, shapes))}; {REMEDY}")
-        if not all(math.isfinite(v) for rows in (self.input_shift, self.output_scale, self.output_shift) for row in rows for v in row):
+        if not all(math.isfinite(v) for rows in parts for row in rows for v in row):
             raise SamplerError(f"correction has a number that is not finite; {REMEDY}")
 
     @classmethod
