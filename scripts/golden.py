@@ -8,10 +8,11 @@ The reports are written by the host's own sampler, so every language is compared
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,17 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 from torch import Tensor
 
 from dq_toolchain.backends.sampling import Runtime, sample
+from dq_toolchain.toolchain.bundle import JSON as BUNDLE
 from dq_toolchain.toolchain.bundle import RANGES, Bundle, Port
+from dq_toolchain.toolchain.correction import Correction
 from dq_toolchain.toolchain.denoiser import Conditioning
-from dq_toolchain.toolchain.files import sha256, write_bytes, write_tensors
+from dq_toolchain.toolchain.files import seal, sha256, write_bytes, write_tensors
 from dq_toolchain.toolchain.limits import limits_for
 from dq_toolchain.toolchain.probe import probe
 from dq_toolchain.toolchain.reference import FILE, Reference
 from dq_toolchain.toolchain.report import JSON
 from dq_toolchain.toolchain.rollout import rollout
+from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.step_groups import even_step_groups
 
 OUT = Path("runtime_samples/golden")
@@ -36,7 +40,7 @@ SIDE, CALLS = 6, 5
 
 @dataclass(frozen=True)
 class Case:
-    """One bundle. ``overflow``: the network answers infinity from this execution on."""
+    """One bundle. ``overflow``: the network answers infinity from this execution on. ``corrected``: with a correction."""
 
     scheduler: Any
     channels: int
@@ -46,14 +50,17 @@ class Case:
     eta: float | None = None
     ranges: bool = False
     overflow: int | None = None
+    corrected: bool = False
 
 
+CORRECTED = "ddim-corrected"
 CASES = {
     "ddim-guided": Case(DDIMScheduler(clip_sample=False), 1, 3, guidance=2.5, ranges=True),
     "dpm-history": Case(DPMSolverMultistepScheduler(), 3, 2),
     "euler-latents": Case(EulerDiscreteScheduler(), 4, 4, groups=1),
     "ddim-noise": Case(DDIMScheduler(clip_sample=False), 3, 2, eta=0.7, groups=5),
     "overflow": Case(DDIMScheduler(clip_sample=False), 1, 2, overflow=7),
+    CORRECTED: Case(DDIMScheduler(clip_sample=False), 3, 2, guidance=1.75, corrected=True),
 }
 
 
@@ -84,6 +91,8 @@ def write_case(case: Case, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     bundle_folder, expected = folder / "bundle", folder / "expected"
     table = probe(case.scheduler, CALLS) if case.eta is None else probe(case.scheduler, CALLS, eta=case.eta)
+    if case.corrected:
+        table = replace(table, correction=_correction(case.channels))
     reference = _reference(case, table)
     reference.save(bundle_folder / FILE)
     write_bytes(bundle_folder / "model.bin", b"made up\n")
@@ -118,8 +127,16 @@ def write_case(case: Case, folder: Path) -> None:
         "inputs": torch.cat(network.inputs), "outputs": torch.cat(network.outputs), "timesteps": torch.tensor(network.timesteps)})
 
 
-def _reference(case: Case, table: Any) -> Reference:
-    """Rollouts of the formula, and of the formula with a small error, as "FP32" and "simulation"."""
+def _correction(channels: int) -> Correction:
+    """Another number for every step and channel, none exact in float32, and all far from changing nothing."""
+    def rows(first: float, by_step: float, by_channel: float) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(round(first + by_step * k + by_channel * c, 6) for c in range(channels)) for k in range(CALLS))
+
+    return Correction(rows(0.21, 0.05, -0.12), rows(0.81, 0.03, 0.01), rows(-0.11, -0.04, 0.07))
+
+
+def _reference(case: Case, table: SamplerTable) -> Reference:
+    """Rollouts of the formula, and of the formula with a small error and the correction, as "FP32" and "simulation"."""
     generator = torch.Generator().manual_seed(len(str(case.scheduler)))
     shape = (case.seeds, case.channels, SIDE, SIDE)
     start = torch.randn(shape, generator=generator) * table.init_noise_sigma
@@ -138,10 +155,13 @@ def _reference(case: Case, table: Any) -> Reference:
             out = other + case.guidance * (out - other)
         return out + error
 
+    def simulated(x: Tensor, k: int) -> Tensor:
+        correction = table.correction or Correction.identity(table.calls, case.channels)
+        return correction.after(answer(correction.before(x, k), k, errors[k]), k)
+
     outputs: list[Tensor] = []
     fp32 = rollout(table, lambda x, k: answer(x, k, 0.0), start, noise=noise)
-    simulation = rollout(table, lambda x, k: answer(x, k, errors[k]), start, noise=noise,
-                         on_step=lambda k, x, f: outputs.append(f))
+    simulation = rollout(table, simulated, start, noise=noise, on_step=lambda k, x, f: outputs.append(f))
     at = torch.stack([answer(simulation[k] * table.input_scale[k], k, 0.0) for k in range(table.calls)])
     return Reference(start, Conditioning(cond, uncond), noise, fp32, simulation, torch.stack(outputs), at)
 
@@ -185,6 +205,42 @@ def write_damaged(folder: Path) -> None:
         write_bytes(folder / name, data)
 
 
+def write_damaged_bundles(good: Path, folder: Path) -> None:
+    """Files bundle.json that every program must refuse in place of ``good``, each with the reason as its name."""
+    shutil.rmtree(folder, ignore_errors=True)
+    whole = json.loads(good.read_text())
+    for name, damage in DAMAGED_CORRECTIONS.items():
+        data = copy.deepcopy(whole)
+        damage(data["table"])
+        write_bytes(folder / f"correction-{name}.json", (json.dumps(seal(data)) + "\n").encode())
+
+
+def _every(table: dict[str, Any], change: Callable[[Any], object]) -> None:
+    for rows in table["correction"].values():
+        change(rows)
+
+
+DAMAGED_CORRECTIONS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "row-missing-in-one": lambda t: t["correction"]["output_scale"].pop(),
+    "row-missing-in-all": lambda t: _every(t, lambda rows: rows.pop()),
+    "row-too-many-in-all": lambda t: _every(t, lambda rows: rows.append(rows[0])),
+    "no-rows": lambda t: _every(t, lambda rows: rows.clear()),
+    "channel-missing-in-one-row": lambda t: t["correction"]["input_shift"][2].pop(),
+    "channel-missing-in-all": lambda t: _every(t, lambda rows: [row.pop() for row in rows]),
+    "channel-too-many-in-all": lambda t: _every(t, lambda rows: [row.append(0.5) for row in rows]),
+    "no-channels": lambda t: _every(t, lambda rows: [row.clear() for row in rows]),
+    "number-beyond-float32": lambda t: t["correction"]["output_shift"][4].__setitem__(2, 1e39),
+    "number-is-text": lambda t: t["correction"]["output_scale"][1].__setitem__(0, "1.0"),
+    "number-is-a-boolean": lambda t: t["correction"]["output_scale"][1].__setitem__(0, True),
+    "number-is-a-list": lambda t: t["correction"]["input_shift"][1].__setitem__(0, [0.5]),
+    "row-is-a-number": lambda t: t["correction"]["input_shift"].__setitem__(3, 0.5),
+    "key-missing": lambda t: t["correction"].pop("output_shift"),
+    "key-unknown": lambda t: t["correction"].update(input_scale=t["correction"]["output_scale"]),
+    "is-null": lambda t: t.update(correction=None),
+    "is-a-list": lambda t: t.update(correction=[]),
+}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT)
@@ -192,3 +248,4 @@ if __name__ == "__main__":
     for name, case in CASES.items():
         write_case(case, out / name)
     write_damaged(out / "damaged")
+    write_damaged_bundles(out / CORRECTED / "bundle" / BUNDLE, out / "damaged-bundles")

@@ -30,6 +30,7 @@ from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.sites import FloatOp, Site, weighted_layers
+from dq_toolchain.toolchain.smoothing import smooth_by_one
 from dq_toolchain.toolchain.split import split_concat_inputs
 from dq_toolchain.toolchain.step_groups import check_step_groups
 
@@ -63,6 +64,7 @@ class Artifact:
         splits: convolutions cut at a concatenation, with channel sizes (applied by ``build_float_unet``).
         layers: integer weights by module name. float_parameters: the rest of the state dict.
         scale: (G, L) float32, fp16-exact; zero_point: (G, L) int32.
+        smoothed: convolutions whose input channels are multiplied by a ``factor`` among the float parameters.
         record: method, hyper-parameters, seeds, versions, losses (plain JSON values).
     """
 
@@ -81,6 +83,7 @@ class Artifact:
     zero_point: Tensor
     float_parameters: Mapping[str, Tensor]
     record: Mapping[str, Any]
+    smoothed: tuple[str, ...] = ()
 
     def site_index(self, layer: str, operand: str = "input") -> int:
         """Column of a site. Raises KeyError."""
@@ -115,6 +118,7 @@ class Artifact:
     def _architecture(self) -> nn.Module:
         unet = build_unet(self.config)
         split_concat_inputs(unet, self.splits)
+        smooth_by_one(unet, self.smoothed)
         return unet
 
     def save(self, folder: Path, reference: Reference) -> None:
@@ -137,6 +141,7 @@ class Artifact:
             "table": self.table.to_json(), "guidance": self.guidance,
             "step_groups": [list(steps) for steps in self.step_groups],
             "splits": {name: list(channels) for name, channels in self.splits.items()},
+            "smoothed": list(self.smoothed),
             "sites": [site.to_json() for site in self.sites],
             "float_operations": [[op.layer, op.kind, op.reason] for op in self.float_operations],
             "record": dict(self.record),
@@ -165,6 +170,7 @@ class Artifact:
                 tuple(FloatOp(*op) for op in data["float_operations"]),
                 {n: LayerWeights(weights[f"{n}.weight_q"], weights[f"{n}.weight_scale"]) for n in names},
                 activations["scale"], activations["zero_point"], floats, data["record"],
+                tuple(data.get("smoothed", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError, SamplerError) as error:
             raise ArtifactError(f"{folder / JSON} is damaged: {type(error).__name__} {error}; {REMEDY}") from error
@@ -178,6 +184,9 @@ class Artifact:
 
         check_step_groups(self.step_groups, self.table.calls, f"{folder / JSON}: step groups")
         self._check_parameters(refuse)
+        channels, correction = self.config.get("in_channels"), self.table.correction
+        if correction is not None and correction.channels != channels:
+            raise refuse(f"the correction has {correction.channels} channels, the latents have {channels}")
         shape = (len(self.step_groups), len(self.sites))
         if tuple(self.scale.shape) != shape or tuple(self.zero_point.shape) != shape:
             raise refuse(f"activation parameters have shape {tuple(self.scale.shape)}, expected {shape}")

@@ -134,6 +134,10 @@ class Bundle:
         if len(self.methods) not in (1, len(self.step_groups)):
             raise ArtifactError(f"{path} has {len(self.methods)} methods for {len(self.step_groups)} step groups, "
                                 f"allowed are 1 or {len(self.step_groups)}; {REMEDY}")
+        correction, shapes = self.table.correction, [port.shape for port in self.outputs]
+        if correction is not None and [shape[1:2] for shape in shapes] != [(correction.channels,)]:
+            raise ArtifactError(f"{path}: the correction has {correction.channels} channels, the output must have as many, got "
+                                f"{', '.join(map(str, shapes)) or 'no output'}; {REMEDY}")
         for name in (self.program, REFERENCE):
             if not any(file == name or file.startswith(f"{name}/") for file in self.files):
                 raise ArtifactError(f"{path} lists no file {name!r}; {REMEDY}")

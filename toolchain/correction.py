@@ -6,7 +6,6 @@ numbers; what runs is this one form, carried by the sampler table to every devic
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -19,6 +18,7 @@ from dq_toolchain.toolchain.errors import SamplerError
 Row = tuple[float, ...]
 Rows = tuple[Row, ...]
 REMEDY = "run `dq-toolchain calibrate` again"
+LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Correction:
         if len(shapes) != 1 or len(next(iter(shapes))[1]) != 1 or not self.channels:
             raise SamplerError("correction: input_shift, output_scale and output_shift must have as many rows, one per call, of as "
                                f"many numbers, one per channel, got {sorted(map(str, shapes))}; {REMEDY}")
-        if not all(math.isfinite(v) for rows in parts for row in rows for v in row):
-            raise SamplerError(f"correction has a number that is not finite; {REMEDY}")
+        if not all(abs(v) <= LARGEST for rows in parts for row in rows for v in row):  # NaN is not
+            raise SamplerError(f"correction has a number that is not finite in float32; {REMEDY}")
 
     @classmethod
     def identity(cls, calls: int, channels: int) -> Correction:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from scripts.golden import CASES, write_case, write_damaged
+from scripts.golden import CASES, CORRECTED, DAMAGED_CORRECTIONS, write_case, write_damaged, write_damaged_bundles
 
 from dq_toolchain.toolchain.bundle import Bundle
+from dq_toolchain.toolchain.correction import Correction
 from dq_toolchain.toolchain.doctor import examine
+from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.report import load_report
 from dq_toolchain.toolchain.schemas import first_fault
 from dq_toolchain.toolchain.verdict import validate
@@ -64,3 +67,50 @@ def test_damaged_files_are_what_is_written(tmp_path: Path) -> None:
     write_damaged(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
         path.name: path.read_bytes() for path in (GOLDEN / "damaged").iterdir()}
+
+
+def test_damaged_bundles_are_what_is_written(tmp_path: Path) -> None:
+    write_damaged_bundles(GOLDEN / CORRECTED / "bundle" / "bundle.json", tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        path.name: path.read_bytes() for path in (GOLDEN / "damaged-bundles").iterdir()}
+
+
+@pytest.mark.parametrize("name", DAMAGED_CORRECTIONS)
+def test_damaged_bundles_are_refused(name: str, tmp_path: Path) -> None:
+    """By the host's reader, or where float64 holds what a device cannot by ``doctor``; never for their seal."""
+    bundle = Path(shutil.copytree(GOLDEN / CORRECTED / "bundle", tmp_path / "bundle"))
+    shutil.copyfile(GOLDEN / "damaged-bundles" / f"correction-{name}.json", bundle / "bundle.json")
+    if name == "number-beyond-float32":
+        failed = {check.name: check.detail for check in examine(bundle) if not check.passed}
+        assert list(failed) == ["doctor.schema"]
+        assert "table.correction.output_shift.4.2" in failed["doctor.schema"]
+        return
+    with pytest.raises(ArtifactError, match="correction") as caught:
+        examine(bundle)
+    assert "changed after" not in str(caught.value)
+
+
+SCHEMA_FAULTS = {
+    "no-rows", "no-channels", "number-beyond-float32", "number-is-text", "number-is-a-boolean", "number-is-a-list",
+    "row-is-a-number", "key-missing", "key-unknown", "is-null", "is-a-list",
+}  # fmt: skip
+"""What a schema can see: it compares no lengths."""
+
+
+@pytest.mark.parametrize("name", DAMAGED_CORRECTIONS)
+def test_the_schema_knows_a_correction(name: str) -> None:
+    fault = first_fault("bundle", json.loads((GOLDEN / "damaged-bundles" / f"correction-{name}.json").read_text()))
+    assert (fault is not None) == (name in SCHEMA_FAULTS)
+    assert fault is None or fault.startswith("table.correction")
+
+
+def test_every_part_of_the_golden_correction_shows() -> None:
+    """A program that leaves one part out is not within the 1e-6 that golden vectors allow."""
+    correction = Bundle.load(GOLDEN / CORRECTED / "bundle").table.correction
+    assert correction is not None
+    identity = Correction.identity(correction.calls, correction.channels)
+    for part in ("input_shift", "output_scale", "output_shift"):
+        rows, neutral = getattr(correction, part), getattr(identity, part)
+        numbers = [value for row in rows for value in row]
+        assert len(set(numbers)) == len(numbers)
+        assert min(abs(a - b) for a, b in zip(numbers, [v for row in neutral for v in row], strict=True)) >= 0.01

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dq_toolchain.toolchain.bundle import JSON, Bundle, Operation, Port, bundle_hash
+from dq_toolchain.toolchain.correction import Correction
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.files import seal, sha256
 from dq_toolchain.toolchain.probe import probe
@@ -41,6 +43,13 @@ def test_round_trip_is_equal(saved: tuple[Bundle, Path]) -> None:
     assert bundle_hash(folder) == sha256(folder / JSON)
 
 
+def test_a_correction_of_the_outputs_channels_comes_back(saved: tuple[Bundle, Path]) -> None:
+    bundle, folder = saved
+    corrected = replace(bundle, table=replace(bundle.table, correction=Correction.identity(4, 1)))
+    corrected.save(folder)
+    assert Bundle.load(folder) == corrected
+
+
 def _edited(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     data = json.loads((folder / JSON).read_text())
     edit(data)
@@ -56,6 +65,10 @@ def _edited(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     (lambda d: d.update(guidance="much"), "is damaged"),
     (lambda d: d.update(step_groups=[[0, 2], [1, 3]]), "step groups must cover steps 0-3 in order"),
     (lambda d: d.update(methods=["a", "b", "c"]), "has 3 methods for 2 step groups"),
+    (lambda d: d["table"].update(correction=Correction.identity(4, 3).to_json()), "the correction has 3 channels, the output must"),
+    (lambda d: (d["table"].update(correction=Correction.identity(4, 1).to_json()), d.update(outputs=[])), "got no output"),
+    (lambda d: d["table"].update(correction=Correction.identity(3, 1).to_json()), "correction has 3 rows for 4 timesteps"),
+    (lambda d: d["table"].update(correction=None), "is damaged: SamplerError correction must have exactly the keys"),
     (lambda d: d["files"].pop("model.bin"), "lists no file 'model.bin'"),
     (lambda d: d["files"].update({"model.bin": "0" * 64}), "model.bin was changed after it was written"),
     (lambda d: d["files"].update({"other.bin": "0" * 64}), "other.bin is missing"),

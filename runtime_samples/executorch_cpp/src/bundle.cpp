@@ -59,6 +59,13 @@ void check_ports(const Bundle& bundle) {
   }
 }
 
+void check_channels(const Bundle& bundle) {
+  const auto channels = static_cast<std::size_t>(bundle.sample_shape()[1]);
+  if (!bundle.table.correction || bundle.table.correction->channels() == channels) return;
+  throw Error("correction must have one number for each of " + std::to_string(channels) + " channels, got " +
+              std::to_string(bundle.table.correction->channels()));
+}
+
 std::vector<std::size_t> read_step_groups(const json::Value& bundle, std::size_t calls) {
   constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
   std::vector<std::size_t> group_of_step(calls, none);
@@ -132,6 +139,7 @@ Bundle from_json(const json::Value& json, const std::string& target) {
   bundle.output = outputs[0];
   check_ports(bundle);
   bundle.table = Table::from_json(json.at("table"));
+  check_channels(bundle);
   bundle.group_of_step = read_step_groups(json, bundle.table.calls());
   bundle.groups = json.list_at("step_groups").size();
   for (const json::Value& method : json.list_at("methods")) bundle.methods.push_back(method.text("methods"));

@@ -20,10 +20,26 @@ struct Port {
   std::size_t elements() const { return count_elements(shape); }
 };
 
+/// What stands around the network, N rows of one number per channel: it is given input_scale[k] x[k] + input_shift[k], and
+/// after guidance f becomes f * output_scale[k] + output_shift[k].
+struct Correction {
+  std::vector<std::vector<float>> input_shift, output_scale, output_shift;
+
+  std::size_t channels() const { return input_shift[0].size(); }
+  /// What the network is given in step k; x is (C, H, W), already scaled.
+  std::vector<float> before(std::vector<float> x, std::size_t k) const;
+  /// What the sampler is given in step k; f is (C, H, W), after guidance.
+  std::vector<float> after(std::vector<float> f, std::size_t k) const;
+
+  /// Throws Error: a key is missing or unknown, rows are not `calls` or not alike, or a number is not finite in float32.
+  static Correction from_json(const json::Value& correction, std::size_t calls);
+};
+
 /// The sampler: x[k+1] = sum_i a[k][i] x[k-i] + sum_j b[k][j] f[k-j] + c[k] noise[k], f[k] = network(input_scale[k] x[k]).
 struct Table {
   std::vector<float> timesteps, c, input_scale;  // N each
   std::vector<std::vector<float>> a, b;          // N rows
+  std::optional<Correction> correction;          // around the network, where there is one
 
   std::size_t calls() const { return timesteps.size(); }
   /// Whether any call adds noise.

@@ -1,5 +1,9 @@
 #include "denoiser.h"
 
+#include <utility>
+
+#include "sampler.h"
+
 namespace dq {
 
 Denoiser::Denoiser(const Bundle& bundle, const Reference& reference, Network& network)
@@ -25,8 +29,9 @@ const std::vector<Input>& Denoiser::gather(const float* x, std::size_t k, std::s
   return inputs_;
 }
 
-std::vector<float> Denoiser::operator()(const std::vector<float>& x, std::size_t k, std::size_t seed) {
+std::vector<float> Denoiser::operator()(const std::vector<float>& scaled_x, std::size_t k, std::size_t seed) {
   const std::size_t method = bundle_.method_of_step(k);
+  const std::vector<float> x = corrected(scaled_x, k);
   std::vector<float> output(x.size());
   network_.execute(method, gather(x.data(), k, seed, reference_.cond), output);
   if (bundle_.is_guided()) {
@@ -36,7 +41,13 @@ std::vector<float> Denoiser::operator()(const std::vector<float>& x, std::size_t
       output[i] = unconditional_[i] + bundle_.guidance * (output[i] - unconditional_[i]);
     }
   }
+  if (bundle_.table.correction) return bundle_.table.correction->after(std::move(output), k);
   return output;
+}
+
+std::vector<float> Denoiser::corrected(std::vector<float> scaled_x, std::size_t k) const {
+  if (bundle_.table.correction) return bundle_.table.correction->before(std::move(scaled_x), k);
+  return scaled_x;
 }
 
 void Denoiser::warm_up() {
@@ -45,7 +56,9 @@ void Denoiser::warm_up() {
   for (std::size_t k = 0; k < bundle_.table.calls(); ++k) {
     const std::size_t method = bundle_.method_of_step(k);
     if (warm[method]) continue;
-    network_.warm_up(method, gather(reference_.start.values.data(), k, 0, reference_.cond), output);
+    const float* start = reference_.start.values.data();
+    const std::vector<float> x = corrected(scaled(bundle_.table.input_scale[k], start, reference_.elements), k);
+    network_.warm_up(method, gather(x.data(), k, 0, reference_.cond), output);
     warm[method] = true;
   }
 }

@@ -1,22 +1,12 @@
 #include <algorithm>
-#include <cmath>
 #include <string>
 
 #include "bundle.h"
 #include "error.h"
+#include "json_numbers.h"
 
 namespace dq {
 namespace {
-
-std::vector<float> read_row(const json::Value& row, const char* what) {
-  std::vector<float> numbers;
-  for (const json::Value& value : row.list(what)) {
-    const double number = value.number(what);
-    if (!(std::fabs(number) <= 3.4028234663852886e38)) throw Error(std::string(what) + " has a number beyond float32");
-    numbers.push_back(static_cast<float>(number));
-  }
-  return numbers;
-}
 
 std::vector<std::vector<float>> read_rows(const json::Value& table, const char* what) {
   std::vector<std::vector<float>> rows;
@@ -51,6 +41,7 @@ Table Table::from_json(const json::Value& table) {
       throw Error("the table has " + std::to_string(length) + " rows for " + std::to_string(calls) + " timesteps");
     }
   }
+  if (const json::Value* correction = table.find("correction")) read.correction = Correction::from_json(*correction, calls);
   return read;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "arguments.h"
+#include "denoiser.h"
 #include "error.h"
 #include "json.h"
 #include "json_writer.h"
@@ -119,6 +120,66 @@ void test_sampler() {
   }
 }
 
+/// Answers twice what it is given, and keeps it.
+class Doubling : public dq::Network {
+ public:
+  void execute(std::size_t, const std::vector<dq::Input>& inputs, std::vector<float>& output) override {
+    given.resize(output.size());
+    std::memcpy(given.data(), inputs[0].data, inputs[0].bytes);
+    for (std::size_t i = 0; i < output.size(); ++i) output[i] = 2 * given[i];
+  }
+
+  dq::Runtime runtime() const override { return {}; }
+
+  std::vector<float> given;
+};
+
+dq::Correction read_correction(const char* text) { return dq::Correction::from_json(dq::json::parse(text), 2); }
+
+void test_correction() {
+  dq::Bundle bundle;
+  bundle.output = {"output", "float32", {1, 2, 1, 2}};
+  bundle.inputs = {{"sample", "float32", {1, 2, 1, 2}}, {"timestep", "float32", {1}}};
+  bundle.group_of_step = {0, 0};
+  bundle.methods = {"forward"};
+  bundle.table.timesteps = {9, 5};
+  bundle.table.input_scale = {3, 1};
+  bundle.table.correction = read_correction(
+      R"({"input_shift": [[1, -1], [0, 10]], "output_scale": [[1, 1], [3, 0.5]], "output_shift": [[0, 0], [7, -7]]})");
+  dq::Reference reference;
+  reference.start = {{1, 2, 1, 2}, {1, 2, 3, 4}};
+  reference.elements = 4;
+  reference.cond.resize(2);
+  Doubling network;
+  dq::Denoiser denoiser(bundle, reference, network);
+  CHECK((denoiser({1, 2, 3, 4}, 1, 0) == std::vector<float>{13, 19, 6, 7}));
+  CHECK((network.given == std::vector<float>{1, 2, 13, 14}));
+  denoiser.warm_up();
+  CHECK((network.given == std::vector<float>{4, 7, 8, 11}));
+  bundle.table.correction.reset();
+  CHECK((denoiser({1, 2, 3, 4}, 1, 0) == std::vector<float>{2, 4, 6, 8}));
+}
+
+void test_damaged_corrections() {
+  CHECK(read_correction(R"({"input_shift": [[1], [2]], "output_scale": [[3], [4]], "output_shift": [[5], [6]]})").channels() == 1);
+  for (const char* text : {
+           "null", "[]", "{}",
+           R"({"input_shift": [[1], [2]], "output_scale": [[3], [4]]})",
+           R"({"input_shift": [[1], [2]], "output_scale": [[3], [4]], "output_shift": [[5], [6]], "more": 1})",
+           R"({"input_shift": [[1], [2]], "output_scale": [[3], [4]], "shift": [[5], [6]]})",
+           R"({"input_shift": [[1]], "output_scale": [[3]], "output_shift": [[5]]})",
+           R"({"input_shift": [[1], [2]], "output_scale": [[3], [4]], "output_shift": [[5], [6], [7]]})",
+           R"({"input_shift": [[1], [2, 2]], "output_scale": [[3], [4]], "output_shift": [[5], [6]]})",
+           R"({"input_shift": [[1], [2]], "output_scale": [[3], [4]], "output_shift": [[5, 5], [6, 6]]})",
+           R"({"input_shift": [[], []], "output_scale": [[], []], "output_shift": [[], []]})",
+           R"({"input_shift": [[1], [1e39]], "output_scale": [[3], [4]], "output_shift": [[5], [6]]})",
+           R"({"input_shift": [[1], [null]], "output_scale": [[3], [4]], "output_shift": [[5], [6]]})",
+           R"({"input_shift": [[1], 2], "output_scale": [[3], [4]], "output_shift": [[5], [6]]})",
+       }) {
+    check(refused([&] { read_correction(text); }), text, __LINE__);
+  }
+}
+
 void test_arguments() {
   const dq::Arguments arguments =
       dq::parse_arguments({"--bundle", "b", "--seeds", "2", "--report", "r", "--teacher-forced", "off"});
@@ -138,6 +199,8 @@ int main() {
   test_safetensors();
   test_metrics();
   test_sampler();
+  test_correction();
+  test_damaged_corrections();
   test_arguments();
   if (failures == 0) std::puts("all unit tests passed");
   return failures == 0 ? 0 : 1;

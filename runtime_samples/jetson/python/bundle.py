@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from correction import Correction, read_correction
 from errors import EXPORT_AGAIN, Refused, one_line
 from safetensors_file import Array, Floats, parse_json, read_tensors
 
@@ -32,7 +33,7 @@ class Table:
     """The sampler's coefficients, float32. N steps.
 
     Attributes:
-        timesteps, input_scale, c: (N,). a, b: a row per step, newest first.
+        timesteps, input_scale, c: (N,). a, b: a row per step, newest first. correction: around the network, None for nothing.
     """
 
     timesteps: Floats
@@ -40,6 +41,7 @@ class Table:
     a: tuple[Floats, ...]
     b: tuple[Floats, ...]
     c: Floats
+    correction: Correction | None
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,9 @@ def _parse(folder: Path, digest: str, data: Mapping[str, Any]) -> Bundle:
         raise ValueError("methods must be one plain name, or one per step group")
     if [port.name for port in inputs][:2] != ["sample", "timestep"] or [port.shape for port in outputs] != [inputs[0].shape]:
         raise ValueError("inputs must begin with sample and timestep, and one output must have the sample's shape")
+    if table.correction is not None and inputs[0].shape[1:2] != (table.correction.channels,):
+        raise ValueError(f"correction must have a number for each channel of the sample, {list(inputs[0].shape)}, got "
+                         f"{table.correction.channels}")
     program, guidance = str(data["program"]), np.float32(data["guidance"])
     if not any(file == program or file.startswith(f"{program}/") for file in data["files"]) or not np.isfinite(guidance):
         raise ValueError("program must be in files, and guidance finite")
@@ -156,8 +161,10 @@ def _table(row: Mapping[str, Any]) -> Table:
         return found
 
     a, b = (tuple(numbers(values) for values in row[name]) for name in ("a", "b"))
-    table = Table(numbers(row["timesteps"]), numbers(row["input_scale"]), a, b, numbers(row["c"]))
-    steps = len(table.timesteps)
+    timesteps = numbers(row["timesteps"])
+    steps = len(timesteps)
+    correction = read_correction(row["correction"], steps) if "correction" in row else None
+    table = Table(timesteps, numbers(row["input_scale"]), a, b, numbers(row["c"]), correction)
     if not steps or {len(table.input_scale), len(a), len(b), len(table.c)} != {steps}:
         raise ValueError("timesteps, input_scale, a, b and c of the table must have one entry per step")
     for k in range(steps):

@@ -48,14 +48,14 @@ class Samples:
 
 
 class Guided:
-    """network(x, k) of one seed: one execution, or two and their combination where there is guidance.
+    """network(x, k) of one seed: one execution, or two and their combination where there is guidance, and the correction.
 
     Attributes:
         times: milliseconds of every call so far, by step.
     """
 
     def __init__(self, bundle: Bundle, network: Network) -> None:
-        self.bundle, self.network = bundle, network
+        self.bundle, self.network, self.correction = bundle, network, bundle.table.correction
         self.times: list[list[float]] = [[] for _ in range(bundle.steps)]
 
     def __call__(self, x: Floats, k: int, cond: Mapping[str, Array], uncond: Mapping[str, Array]) -> Floats:
@@ -66,11 +66,15 @@ class Guided:
         if self.bundle.guidance != 1:
             other = self.network.execute(method, self.inputs(x, k, uncond))
             out = other + self.bundle.guidance * (out - other)
+        if self.correction is not None:
+            out = self.correction.after(out, k)
         self.times[k].append((time.perf_counter() - start) * 1e3)
         return out
 
     def inputs(self, x: Floats, k: int, conditioning: Mapping[str, Array]) -> dict[str, Array]:
-        """Inputs of step k by name."""
+        """Inputs of step k by name; x as for a call."""
+        if self.correction is not None:
+            x = self.correction.before(x, k)
         given: dict[str, Array] = {"sample": x, "timestep": self.bundle.table.timesteps[k:k + 1], **conditioning}
         if self.bundle.ranges is not None:
             group = self.bundle.group_of_step[k]

@@ -17,6 +17,9 @@ CASE = "ddim-guided"
 DAMAGED = sorted(path.name for path in (GOLDEN / "damaged").iterdir())
 
 
+DAMAGED_BUNDLES = sorted(path.name for path in (GOLDEN / "damaged-bundles").iterdir())
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A copy to damage."""
@@ -34,6 +37,16 @@ def test_damaged_files(name: str, bundle: Path, sanitized: Path, tmp_path: Path)
     done = replay(sanitized, CASE, tmp_path / "report", bundle=bundle)
     assert_refused(done, "not valid JSON" if file.suffix == ".json" else "reference.safetensors is damaged")
     assert "SHA-256" not in done.stderr
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("name", DAMAGED_BUNDLES)
+def test_damaged_bundles(name: str, sanitized: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(GOLDEN / "ddim-corrected" / "bundle", tmp_path / "bundle"))
+    shutil.copyfile(GOLDEN / "damaged-bundles" / name, copy / "bundle.json")
+    done = replay(sanitized, "ddim-corrected", tmp_path / "report", bundle=copy)
+    assert_refused(done, "bundle.json: ")
+    assert "correction" in done.stderr.replace(str(copy), "")
     assert not (tmp_path / "report").exists()
 
 

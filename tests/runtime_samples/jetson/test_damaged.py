@@ -14,6 +14,7 @@ import pytest
 
 from tests.runtime_samples.jetson.programs import GOLDEN, assert_refused, dq_run, module
 
+DAMAGED_BUNDLES = sorted(path.name for path in (GOLDEN / "damaged-bundles").iterdir())
 DAMAGED = sorted(path.name for path in (GOLDEN / "damaged").iterdir())
 CASE = GOLDEN / "ddim-guided"
 Edit = Callable[[dict[str, Any]], object]
@@ -88,6 +89,26 @@ def test_edited_bundles_are_refused(name: str, bundle: Path, monkeypatch: pytest
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", DAMAGED_BUNDLES)
+def test_damaged_bundles_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundles, errors = (module(part, monkeypatch) for part in ("bundle", "errors"))
+    copied = Path(shutil.copytree(GOLDEN / "ddim-corrected" / "bundle", tmp_path / "bundle"))
+    shutil.copy(GOLDEN / "damaged-bundles" / name, copied / "bundle.json")
+    with pytest.raises(errors.Refused) as caught:
+        bundles.read_bundle(copied, "golden")
+    text = str(caught.value).replace(str(copied), "")
+    assert "correction" in text
+    assert len(text.splitlines()) == 1
+
+
+def test_a_damaged_correction_ends_the_program(tmp_path: Path) -> None:
+    case = GOLDEN / "ddim-corrected"
+    copied = Path(shutil.copytree(case / "bundle", tmp_path / "bundle"))
+    shutil.copy(GOLDEN / "damaged-bundles" / "correction-channel-missing-in-all.json", copied / "bundle.json")
+    done = dq_run("--bundle", copied, "--report", tmp_path / "report", "--replay", case / "replay.safetensors")
+    assert_refused(done, "correction must have a number for each channel of the sample, [1, 3, 6, 6], got 2")
+
+
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Every place in a JSON value but the value itself; of long lists the first."""
     items = value.items() if isinstance(value, dict) else list(enumerate(value))[:2] if isinstance(value, list) else ()
@@ -96,8 +117,11 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(inner, (*path, key))
 
 
+@pytest.mark.parametrize("case", ["ddim-guided", "ddim-corrected"])
 @pytest.mark.parametrize("odd", [None, -1, 3.5, 10**400, True, "x", "", [], [[]], {}], ids=lambda value: repr(value)[:12])
-def test_odd_values_anywhere_are_refused_or_do_not_matter(odd: Any, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_values_anywhere_are_refused_or_do_not_matter(odd: Any, case: str, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Path(shutil.copytree(GOLDEN / case / "bundle", tmp_path / "bundle"))
     bundles, references, errors = (module(part, monkeypatch) for part in ("bundle", "reference", "errors"))
     good = json.loads((bundle / "bundle.json").read_text())
     unused = {"form", "model_id", "weight_hash", "versions", "limits", "operations", "sites", "sizes", "content_sha256"}

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_replayed(case: str, tmp_path: Path) -> None:
 
 
 def test_all_cases_are_here() -> None:
-    assert CASES == ["ddim-guided", "ddim-noise", "dpm-history", "euler-latents", "overflow"]
+    assert CASES == ["ddim-corrected", "ddim-guided", "ddim-noise", "dpm-history", "euler-latents", "overflow"]
 
 
 def test_first_seed_without_the_second_half(tmp_path: Path) -> None:
@@ -76,6 +77,27 @@ def test_an_old_report_does_not_survive_a_failure(tmp_path: Path) -> None:
     done = replay("dpm-history", tmp_path / "report")
     assert_refused(done, "cannot write the report")
     assert not (tmp_path / "report" / "report.json").exists()
+
+
+def test_the_warm_up_is_corrected_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Golden vectors begin after it."""
+    bundles, references, samplers = (module(name, monkeypatch) for name in ("bundle", "reference", "sampler"))
+
+    class Recorder:
+        warm: ClassVar[dict[str, Any]] = {}
+
+        def warm_up(self, method: str, inputs: dict[str, Any]) -> None:
+            self.warm[method] = inputs["sample"]
+
+    bundle = bundles.read_bundle(GOLDEN / "ddim-corrected" / "bundle", "golden")
+    reference = references.read_reference(bundle)
+    samplers.warm_up(bundle, reference, samplers.Guided(bundle, Recorder()))
+    table = json.loads((GOLDEN / "ddim-corrected" / "bundle" / "bundle.json").read_text())["table"]
+    assert len(Recorder.warm) == len(bundle.methods) == 2
+    for method, x in Recorder.warm.items():
+        k = bundle.method_of_step.index(method)
+        shift = np.array(table["correction"]["input_shift"][k], np.float32).reshape(1, 3, 1, 1)
+        np.testing.assert_array_equal(x, np.float32(table["input_scale"][k]) * reference.start[:1] + shift)
 
 
 def test_imports_nothing_of_the_toolchain() -> None:

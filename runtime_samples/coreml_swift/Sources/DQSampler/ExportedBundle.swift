@@ -68,6 +68,11 @@ public struct ExportedBundle: Sendable {
         }
         output = outputs[0]
         table = try SamplerTable(json.required("table", place).asObject("\(place): table"), place: "\(place): table")
+        if let channels = table.correction?.channels, channels != sample.shape[1] {
+            throw SampleError(
+                "\(place): table.correction must have a number for each of \(sample.shape[1]) channels, got \(channels); "
+                    + "export the bundle again")
+        }
         let groups = try json.required("step_groups", place).asArray("\(place): step_groups").map { group in
             try group.asArray("\(place): step_groups").map { try $0.asInt("\(place): step_groups") }
         }

@@ -2,7 +2,7 @@
 public struct NetworkCall: Sendable {
     /// 0..N-1: decides on the method and the ranges.
     public let step: Int
-    /// (1, C, H, W), already scaled.
+    /// (1, C, H, W), already scaled and shifted.
     public let sample: Tensor
     public let timestep: Float
     /// By name, batch 1.

@@ -75,9 +75,9 @@ public struct Run: Sendable {
     }
 
     private func call(_ x: Tensor, _ k: Int, _ conditioning: [String: AnyTensor]) -> NetworkCall {
-        NetworkCall(
-            step: k, sample: x.scaled(by: bundle.table.inputScale[k]).reshaped([1] + x.shape),
-            timestep: bundle.table.timesteps[k], conditioning: conditioning)
+        let scaled = x.scaled(by: bundle.table.inputScale[k]), given = bundle.table.correction?.before(scaled, k) ?? scaled
+        return NetworkCall(
+            step: k, sample: given.reshaped([1] + x.shape), timestep: bundle.table.timesteps[k], conditioning: conditioning)
     }
 
     private func warmUp() async throws {
@@ -88,7 +88,7 @@ public struct Run: Sendable {
         }
     }
 
-    /// network(x, k): (C, H, W) unscaled -> (C, H, W), after guidance.
+    /// network(x, k): (C, H, W) unscaled -> (C, H, W), after guidance and correction.
     private func answer(_ x: Tensor, _ k: Int, _ conditions: Conditions, _ meter: inout Meter) async throws -> Tensor {
         try Task.checkCancellation()
         try await network.prepare(step: k)
@@ -106,6 +106,7 @@ public struct Run: Sendable {
         guard output.shape == bundle.output.shape else {
             throw SampleError("step \(k) answers with shape \(output.shape), the bundle says \(bundle.output.shape); export again")
         }
-        return output.reshaped(x.shape)
+        let guided = output.reshaped(x.shape)
+        return bundle.table.correction?.after(guided, k) ?? guided
     }
 }

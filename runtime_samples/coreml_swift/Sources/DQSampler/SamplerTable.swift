@@ -6,6 +6,8 @@ public struct SamplerTable: Sendable, Equatable {
     public let timesteps: [Float]
     /// N factors of the network's input.
     public let inputScale: [Float]
+    /// What stands around the network, where there is something.
+    public let correction: Correction?
     private let a: [[Double]]
     private let b: [[Double]]
     private let c: [Double]
@@ -28,11 +30,15 @@ public struct SamplerTable: Sendable, Equatable {
         timesteps = try row("timesteps").map { Float($0) }
         inputScale = try row("input_scale").map { Float($0) }
         (a, b, c) = (try rows("a"), try rows("b"), try row("c"))
+        let calls = timesteps.count  // the property is not to be had before all are set
         guard calls > 0 else { throw SampleError("\(place) has no timesteps, at least 1 is needed; export the bundle again") }
         for (key, count) in [("a", a.count), ("b", b.count), ("c", c.count), ("input_scale", inputScale.count)] {
             guard count == calls else {
                 throw SampleError("\(place).\(key) has \(count) rows, there are \(calls) timesteps; export the bundle again")
             }
+        }
+        correction = try json["correction"].map {
+            try Correction($0.asObject("\(place).correction"), calls: calls, place: "\(place).correction")
         }
         for (key, rows) in [("a", a), ("b", b)] {
             for (k, row) in rows.enumerated() where row.dropFirst(k + 1).contains(where: { $0 != 0 }) {

@@ -4,7 +4,7 @@ import XCTest
 
 /// The golden vectors: the folder in DQ_GOLDEN, or the one beside this package.
 enum Golden {
-    static let cases = ["ddim-guided", "ddim-noise", "dpm-history", "euler-latents", "overflow"]
+    static let cases = ["ddim-corrected", "ddim-guided", "ddim-noise", "dpm-history", "euler-latents", "overflow"]
 
     static var folder: URL {
         if let path = ProcessInfo.processInfo.environment["DQ_GOLDEN"] { return URL(fileURLWithPath: path, isDirectory: true) }
