@@ -1,7 +1,8 @@
 """The training loop of the reference models: a class-conditional diffusers UNet on images held in memory.
 
 One label in ten is replaced by "no class", so that classifier-free guidance works. What is kept is the exponential
-moving average of the weights. A checkpoint lets a run that was killed go on where it stood.
+moving average of the weights. A checkpoint lets a run that was killed go on where it stood. Below the loop stands what
+every script does with the result: it saves the model's folder and a grid of samples.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -120,7 +122,8 @@ class Run:
             return torch.ones(len(t), device=t.device)
         alpha = self.scheduler.alphas_cumprod.to(t.device)[t]
         snr = alpha / (1 - alpha)
-        return snr.clamp_max(self.settings.min_snr) / snr
+        weight: Tensor = snr.clamp_max(self.settings.min_snr) / snr
+        return weight
 
     def _checkpoint(self, path: Path) -> None:
         tensors = {f"unet.{n}": p.detach() for n, p in self.unet.named_parameters()}
@@ -149,3 +152,34 @@ class Run:
             }
         for name, parameter in self.ema.named_parameters():
             parameter.copy_(tensors[f"ema.{name}"])
+
+
+def save_model(unet: UNet2DModel, scheduler: Any, out: Path) -> None:
+    """Write diffusers' folder: ``unet/`` in the type that the weights have, and ``scheduler/``."""
+    unet.save_pretrained(out / "unet")
+    (out / "unet" / "diffusion_pytorch_model.safetensors").chmod(0o644)  # safetensors lets only the owner read it
+    scheduler.save_pretrained(out / "scheduler")
+
+
+@torch.no_grad()
+def draw_samples(
+    unet: UNet2DModel, scheduler: Any, rows: int, steps: int, seed: int, guidance: float, null_label: int
+) -> Tensor:
+    """(rows * null_label, C, S, S) samples in [-1, 1]; column k of ``null_label`` columns holds class k."""
+    scheduler.set_timesteps(steps)
+    labels = torch.arange(null_label).repeat(rows)
+    null, side = torch.full_like(labels, null_label), unet.config.sample_size
+    x = torch.randn(len(labels), unet.config.in_channels, side, side, generator=torch.Generator().manual_seed(seed))
+    for t in scheduler.timesteps:
+        cond = unet(x, t, labels).sample
+        out = cond if guidance == 1 else (un := unet(x, t, null).sample) + guidance * (cond - un)
+        x = scheduler.step(out, t, x).prev_sample
+    return x.clamp(-1, 1)
+
+
+def save_grid(images: Tensor, columns: int, path: Path, scale: int = 1) -> None:
+    """Write (rows * columns, 1 or 3, S, S) images in [-1, 1] as one picture, ``scale`` times as large."""
+    channels, side = images.shape[1], images.shape[-1]
+    grid = images.reshape(-1, columns, channels, side, side).permute(0, 3, 1, 4, 2).reshape(-1, columns * side, channels)
+    pixels = ((grid + 1) * 127.5).round().to(torch.uint8).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+    Image.fromarray(pixels.squeeze(2).numpy()).save(path)

@@ -10,7 +10,7 @@ import argparse
 import torch
 from diffusers import UNet2DModel
 
-from dq_toolchain.toolchain.features import DigitFeatures
+from dq_toolchain.toolchain.features import ClassifierFeatures
 from dq_toolchain.toolchain.models import EMBEDDED
 from scripts.train_digits import sample_grid
 
@@ -19,7 +19,7 @@ ROWS = 16
 
 def main(guidances: list[float], steps: int) -> None:
     unet = UNet2DModel.from_pretrained(EMBEDDED / "unet").eval()
-    classifier, asked = DigitFeatures(), torch.arange(10).repeat(ROWS)
+    classifier, asked = ClassifierFeatures(), torch.arange(10).repeat(ROWS)
     for guidance in guidances:
         right = classifier.labels(sample_grid(unet, guidance, ROWS, steps)) == asked
         print(f"guidance {guidance:g}, {steps} steps: {int(right.sum())} of {len(right)} as asked")

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
-from PIL import Image
 from torch import Tensor
 
 from scripts.cifar_data import load_cifar
-from scripts.diffusion_training import Run, Training
+from scripts.diffusion_training import Run, Training, draw_samples, save_grid, save_model
 
 NULL_LABEL = 10
 GRID_STEPS = 50
@@ -47,29 +46,14 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-@torch.no_grad()
 def sample_grid(unet: UNet2DModel, rows: int, steps: int = GRID_STEPS, seed: int = 0) -> Tensor:
     """(rows*10, 3, 32, 32) samples in [-1, 1]; column k holds class k."""
-    scheduler = build_scheduler()
-    scheduler.set_timesteps(steps)
-    labels = torch.arange(10).repeat(rows)
-    x = torch.randn(len(labels), 3, 32, 32, generator=torch.Generator().manual_seed(seed))
-    for t in scheduler.timesteps:
-        x = scheduler.step(unet(x, t, labels).sample, t, x).prev_sample
-    return x.clamp(-1, 1)
-
-
-def save_grid(images: Tensor, path: Path, scale: int = 2) -> None:
-    grid = images.reshape(-1, 10, 3, 32, 32).permute(0, 3, 1, 4, 2).reshape(-1, 320, 3)
-    pixels = ((grid + 1) * 127.5).round().to(torch.uint8).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-    Image.fromarray(pixels.numpy()).save(path)
+    return draw_samples(unet, build_scheduler(), rows, steps, seed, 1.0, NULL_LABEL)
 
 
 def save(run: Run, out: Path) -> None:
     plain = run.averaged()
-    plain.half().save_pretrained(out / "unet")
-    (out / "unet" / "diffusion_pytorch_model.safetensors").chmod(0o644)
-    build_scheduler().save_pretrained(out / "scheduler")
+    save_model(plain.half(), build_scheduler(), out)
     s = run.settings
     record = {
         "parameters": sum(p.numel() for p in plain.parameters()),
@@ -77,7 +61,7 @@ def save(run: Run, out: Path) -> None:
         "min_snr": s.min_snr, "flip": s.flip, "train_loss_running_mean": run.loss,
     }
     (out / "training.json").write_text(json.dumps(record, indent=2) + "\n")
-    save_grid(sample_grid(plain.float(), rows=6), out / "samples.png")
+    save_grid(sample_grid(plain.float(), rows=6), NULL_LABEL, out / "samples.png", scale=2)
 
 
 def main(args: argparse.Namespace) -> None:

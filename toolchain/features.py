@@ -1,6 +1,6 @@
 """How far two sets of pictures are apart as sets: Frechet distance of features, agreement of classes.
 
-Digits are judged by the shipped classifier, photographs by Inception; both stand behind one interface.
+Judged by the classifier in the model's folder, by the digit classifier that ships, or by Inception, behind one interface.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dq_toolchain.toolchain.classifier import DigitClassifier, load_classifier
+from dq_toolchain.toolchain.classifier import FILE, NAME, Classifier, load_classifier
 from dq_toolchain.toolchain.errors import ToolchainError
 
 BATCH = 256
@@ -33,13 +33,17 @@ class FeatureExtractor(Protocol):
         ...
 
 
-class DigitFeatures:
-    """The digit classifier: 64 penultimate features, classes 0-9; images are (N, 1, 28, 28)."""
+class ClassifierFeatures:
+    """A classifier of the project: its penultimate features and its classes; images are of the size it was trained on.
 
-    name = "digit classifier, 64 features"
+    Args:
+        classifier: default: the digit classifier that ships.
+    """
 
-    def __init__(self, classifier: DigitClassifier | None = None) -> None:
+    def __init__(self, classifier: Classifier | None = None) -> None:
         self.classifier = load_classifier() if classifier is None else classifier
+        architecture = self.classifier.architecture
+        self.name = f"{architecture.name}, {architecture.widths[-1]} features"
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -50,9 +54,10 @@ class DigitFeatures:
         return torch.cat([self.classifier(x).argmax(1) for x in torch.split(self._ready(images), BATCH)])
 
     def _ready(self, images: Tensor) -> Tensor:
-        if tuple(images.shape[1:]) != (1, 28, 28):
-            raise ToolchainError(f"the digit classifier takes images of 1x28x28, got "
-                                 f"{'x'.join(map(str, images.shape[1:]))}; use the Inception features for photographs")
+        architecture = self.classifier.architecture
+        if tuple(images.shape[1:]) != architecture.shape:
+            raise ToolchainError(f"the {architecture.name} takes images of {'x'.join(map(str, architecture.shape))}, got "
+                                 f"{'x'.join(map(str, images.shape[1:]))}; use the Inception features for other images")
         return images.to(torch.float32).clamp(-1, 1)
 
 
@@ -89,9 +94,20 @@ class InceptionFeatures:
         return self._run(images)[1].argmax(1)
 
 
-def extractor_for(images: Tensor) -> FeatureExtractor:
-    """The digit classifier for images of (N, 1, 28, 28), Inception for all others. Raises ToolchainError."""
-    return DigitFeatures() if tuple(images.shape[1:]) == (1, 28, 28) else InceptionFeatures()
+def extractor_for(images: Tensor, folder: Path | None = None) -> FeatureExtractor:
+    """What judges these images: the classifier in the model's folder, else the one that ships, else Inception.
+
+    Args:
+        images: (N, C, H, W); a classifier made for another size is passed over.
+        folder: the model's; may hold ``classifier.safetensors``.
+    Raises:
+        ToolchainError: a classifier's file is damaged, or Inception is needed and cannot be had.
+    """
+    own = [] if folder is None or not (folder / NAME).is_file() else [folder / NAME]
+    for classifier in map(load_classifier, (*own, FILE)):
+        if tuple(images.shape[1:]) == classifier.architecture.shape:
+            return ClassifierFeatures(classifier)
+    return InceptionFeatures()
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Frechet distance against its closed forms; the shipped classifier reads the digits it is given."""
+"""Frechet distance against its closed forms; classifiers say what they are; the shipped one reads drawn digits."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from dq_toolchain.toolchain.classifier import FILE, DigitClassifier, load_classifier
+from dq_toolchain.toolchain.classifier import FILE, KEY, NAME, Architecture, Classifier, load_classifier
 from dq_toolchain.toolchain.errors import ModelError, ToolchainError
 from dq_toolchain.toolchain.features import (
     INCEPTION_FILE,
-    DigitFeatures,
+    ClassifierFeatures,
     InceptionFeatures,
     accuracy,
     class_agreement,
     extractor_for,
     frechet_distance,
 )
-from dq_toolchain.toolchain.files import write_tensors
+from dq_toolchain.toolchain.files import read_tensors_and_metadata, write_tensors
 
 
 def draw(count: int, width: int, seed: int) -> torch.Tensor:
@@ -92,7 +92,7 @@ def test_the_shipped_classifier_reads_drawn_digits() -> None:
 
 def test_batches_do_not_change_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    extractor = DigitFeatures()
+    extractor = ClassifierFeatures()
     whole = extractor.features(images)
     monkeypatch.setattr("dq_toolchain.toolchain.features.BATCH", 2)
     torch.testing.assert_close(extractor.features(images), whole, rtol=1e-5, atol=1e-6)
@@ -104,21 +104,91 @@ def test_agreement_is_a_share() -> None:
 
 def test_other_pictures_and_missing_weights_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ToolchainError, match="1x28x28"):
-        DigitFeatures().labels(torch.zeros(2, 3, 32, 32))
+        ClassifierFeatures().labels(torch.zeros(2, 3, 32, 32))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(ToolchainError, match=INCEPTION_FILE):
         InceptionFeatures()
 
 
+COLOUR = Architecture(name="tiny classifier", channels=3, size=8, widths=(4, 6), strides=(1, 2), classes=5)
+
+
+def write_classifier(
+    folder: Path, architecture: str = COLOUR.model_dump_json(), dtype: torch.dtype = torch.float16
+) -> Path:
+    torch.manual_seed(0)
+    weights = {name: tensor.to(dtype) for name, tensor in Classifier(COLOUR).weights().items()}
+    write_tensors(folder / NAME, weights, {KEY: architecture})
+    return folder / NAME
+
+
+def test_a_classifier_beside_the_model_judges_images_of_its_shape(tmp_path: Path) -> None:
+    path = write_classifier(tmp_path)
+    images = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    extractor = extractor_for(images, tmp_path)
+    assert extractor.name == "tiny classifier, 6 features"
+    assert extractor.features(images).shape == (3, 6)
+    assert extractor.features(images).dtype == torch.float32
+    assert torch.equal(extractor.labels(images), load_classifier(path)(images).argmax(1))
+
+
+def test_a_classifier_of_another_shape_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_classifier(tmp_path)
+    digits = torch.zeros(2, 1, 28, 28)
+    for folder in (tmp_path, tmp_path / "none", None):
+        assert extractor_for(digits, folder).name == "digit classifier, 64 features"
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(ToolchainError, match=INCEPTION_FILE):
+        extractor_for(torch.zeros(2, 3, 32, 32), tmp_path)
+
+
+def test_a_saved_classifier_is_loaded_bit_for_bit(tmp_path: Path) -> None:
+    for path in (write_classifier(tmp_path, dtype=torch.float32), FILE):
+        stored, metadata = read_tensors_and_metadata(path, "")
+        loaded = load_classifier(path)
+        assert loaded.architecture == Architecture.model_validate_json(metadata[KEY])
+        assert all(torch.equal(stored[name], tensor) for name, tensor in loaded.weights().items())
+        assert not loaded.training
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ("", "architecture"),
+        ("[]", "architecture"),
+        (COLOUR.model_copy(update={"strides": (1,)}).model_dump_json(), "2 widths and 1 strides"),
+        (COLOUR.model_copy(update={"strides": (1, 0)}).model_dump_json(), "strides 1 or 2"),
+        (COLOUR.model_copy(update={"classes": 1}).model_dump_json(), "classes"),
+        (COLOUR.model_copy(update={"widths": (4, 7)}).model_dump_json(), "not the classifier of its metadata"),
+        (COLOUR.model_copy(update={"widths": (10**9, 6)}).model_dump_json(), "widths are 1-4096"),
+    ],
+)
+def test_an_architecture_that_does_not_fit_is_refused_in_one_line(
+    tmp_path: Path, architecture: str, message: str
+) -> None:
+    path = write_classifier(tmp_path, architecture)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_classifier(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
 def test_a_damaged_classifier_file_is_refused(tmp_path: Path) -> None:
-    bad = tmp_path / "classifier.safetensors"
+    bad = tmp_path / NAME
     bad.write_bytes(FILE.read_bytes()[:-10])
     with pytest.raises(ModelError, match="cannot read"):
         load_classifier(bad)
-    write_tensors(bad, {"head.weight": torch.zeros(10, 64)})
-    with pytest.raises(ModelError, match="not the digit classifier"):
+    tensors, metadata = read_tensors_and_metadata(FILE, "")
+    write_tensors(bad, tensors)
+    with pytest.raises(ModelError, match="metadata 'architecture'"):
+        load_classifier(bad)
+    write_tensors(bad, {"head.weight": torch.zeros(10, 64)}, metadata)
+    with pytest.raises(ModelError, match="not the classifier of its metadata"):
+        load_classifier(bad)
+    write_tensors(bad, tensors | {"head.bias": torch.full((10,), torch.nan)}, metadata)
+    with pytest.raises(ModelError, match=r"head\.bias"):
         load_classifier(bad)
 
 
-def test_a_classifier_has_under_95_000_parameters() -> None:
-    assert sum(p.numel() for p in DigitClassifier().parameters()) < 95_000
+def test_the_shipped_classifier_has_under_95_000_parameters() -> None:
+    assert sum(p.numel() for p in load_classifier().parameters()) < 95_000
