@@ -169,14 +169,16 @@ def _exact(figures: TeacherForced, step_groups: Sequence[Sequence[int]],
     """
     if limits is None:
         return ()
-    from scipy.stats import binom
+    from scipy.stats import betabinom
 
     seeds = figures.difference.shape[1]
     hits = (figures.difference < limits["difference"]).sum(1)
     share = torch.tensor(limits["share"], dtype=torch.float64) ** FLIP_RATE
 
     def chance(run: Sequence[int]) -> float:
-        return float(binom.cdf(int(hits[run].sum()), seeds * len(run), float(share[run].mean())))
+        count, expected = seeds * len(run), float(share[run].mean())
+        prior = 0.5  # the share was itself measured on so many runs: all of four exact does not promise all of four
+        return float(betabinom.cdf(int(hits[run].sum()), count, count * expected + prior, count * (1 - expected) + prior))
 
     runs = [list(range(a[0], b[-1] + 1)) for i, a in enumerate(step_groups) for b in step_groups[i:]]
     failing = [run for run in runs if chance(run) < FAMILY_ALPHA / len(runs)]
