@@ -13,17 +13,17 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.checkpoint import CheckpointFile
 from dq_toolchain.calibrate.finish import harden
-from dq_toolchain.calibrate.fit import Fit
-from dq_toolchain.calibrate.observer import Histogram, choose_qparams
-from dq_toolchain.calibrate.problem import Problem
-from dq_toolchain.calibrate.run import ROLLOUT_BATCH, VALIDATION_SHARE, Setup, quantize_with, setup
+from dq_toolchain.calibrate.fitting import fit_network
+from dq_toolchain.calibrate.measure import Histograms, choose_all, observe_rollouts
+from dq_toolchain.calibrate.methods import resolve
+from dq_toolchain.calibrate.pipeline import quantize_with, trajectories_of
 from dq_toolchain.calibrate.samples import draw, held_out_seeds
-from dq_toolchain.calibrate.stages import plan
-from dq_toolchain.calibrate.targets import Targets, fp32_rollouts, observe
+from dq_toolchain.calibrate.setup import Setup, setup
+from dq_toolchain.calibrate.targets import Targets, fp32_rollouts
 from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.features import DigitFeatures, class_agreement, frechet_distance
+from dq_toolchain.toolchain.features import class_agreement, extractor_for, frechet_distance
 from dq_toolchain.toolchain.metrics import psnr
-from dq_toolchain.toolchain.qparams import activation_type
+from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe import Recipe, load_recipe
 from dq_toolchain.toolchain.simulation import SimulatedUNet
 
@@ -50,7 +50,7 @@ class Prepared:
     recipe: Recipe
     state: Setup
     targets: Targets
-    histograms: list[list[Histogram]]
+    histograms: Histograms
 
 
 def recipe_of(*overrides: Overrides) -> Recipe:
@@ -63,55 +63,20 @@ def recipe_of(*overrides: Overrides) -> Recipe:
 
 def prepare(recipe: Recipe) -> Prepared:
     state = setup(recipe)
-    targets, histograms = observe(
-        state.prepared,
-        state.table,
-        state.samples,
-        recipe.sampler.guidance,
-        ROLLOUT_BATCH,
-        state.device,
-        state.group_of_step,
-        lambda n=1: None,
-    )
+    targets, histograms = observe_rollouts(state, recipe.sampler.guidance, lambda n=1: None)
     return Prepared(recipe, state, targets, histograms)
 
 
 def fit(prepared: Prepared, recipe: Recipe, *, iterations: bool = True) -> tuple[Artifact, float]:
     """The artifact that ``recipe`` gives from the prepared rollouts, and the seconds that fitting took."""
     state = prepared.state
-    chosen = [
-        [
-            choose_qparams(
-                h,
-                activation_type(site.bits),
-                recipe.quantize.scheme,
-                recipe.calibrate.ranges,
-                recipe.calibrate.percentile,
-            )
-            for site, h in zip(state.prepared.sites, row, strict=True)
-        ]
-        for row in prepared.histograms
-    ]
-    scale = torch.stack([torch.stack([s for s, _ in row]) for row in chosen])
-    zero_point = torch.stack([torch.stack([z for _, z in row]) for row in chosen])
-    network = quantize_with(state, scale, zero_point, recipe)
-    stages = plan(recipe.calibrate, state.step_groups) if iterations else ()
-    validation = max(1, recipe.calibrate.samples // VALIDATION_SHARE)
-    problem = Problem(
-        state.table,
-        recipe.sampler.guidance,
-        state.samples,
-        prepared.targets,
-        validation,
-        recipe.calibrate,
-        recipe.run.seed,
-        state.device,
-    )
+    network = quantize_with(state, *choose_all(state, prepared.histograms, recipe.calibrate), recipe)
+    trajectories = trajectories_of(recipe, state, prepared.targets)
+    method = resolve("accuquant" if iterations else "mse")
     begin = time.perf_counter()
-    if iterations and recipe.calibrate.steps == "growth":
-        problem = problem.with_growth(network, state.prepared.unet)
-    record = {"stages": Fit(network, problem, stages, NoCheckpoint()).run()}
+    fitted = fit_network(recipe, method, network, state, trajectories, NoCheckpoint(), Reporter(quiet=True))
     seconds = time.perf_counter() - begin
+    record = {"stages": fitted.stages}
     return harden(
         network.cpu(), state.prepared, state.model, state.table, recipe.sampler.guidance, state.step_groups, record
     ), seconds
@@ -124,7 +89,7 @@ class Judge:
         self.recipe, self.state = prepared.recipe, prepared.state
         self.samples = draw(self.state.model.unet, self.state.table, self.recipe, held_out_seeds(seeds))
         self.fp32 = self._run(self.state.prepared.unet)
-        self.extractor = DigitFeatures()
+        self.extractor = extractor_for(self.fp32, self.state.model.folder)
         self.features, self.labels = self.extractor.features(self.fp32), self.extractor.labels(self.fp32)
 
     def _run(self, unet: torch.nn.Module) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from benchmarks.common import fit, prepare, recipe_of
 from dq_toolchain.calibrate.finish import held_out_reference
-from dq_toolchain.calibrate.run import ROLLOUT_BATCH
+from dq_toolchain.calibrate.measure import ROLLOUT_BATCH
 from dq_toolchain.calibrate.samples import draw, held_out_seeds
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.reference import Reference
@@ -23,7 +23,7 @@ def artifact_of(weight_bits: int, step_groups: int, seeds: int) -> tuple[Artifac
     artifact, _ = fit(prepared, recipe, iterations=False)
     held_out = draw(prepared.state.model.unet, prepared.state.table, recipe, held_out_seeds(max(2, seeds)))
     unet = prepared.state.prepared.unet
-    return artifact, held_out_reference(artifact, unet, held_out, ROLLOUT_BATCH, lambda n=1: None)
+    return artifact, held_out_reference(artifact, unet, artifact.table, held_out, ROLLOUT_BATCH, lambda n=1: None)
 
 
 def inputs_of(artifact: Artifact, reference: Reference, k: int, seed: int, ranges: Tensor | None) -> dict[str, Tensor]:

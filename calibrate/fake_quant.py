@@ -69,11 +69,19 @@ class ActivationQuantizer(nn.Module):
         self.lowest = [kind.qmin - float(z) for z in zero_point]
         self.highest = [kind.qmax - float(z) for z in zero_point]
         self.switch = switch
+        self.kept = 0.0
+        """Share of elements left in float, drawn anew in every pass (QDrop, Wei et al. 2022); 1 leaves the site out."""
+        self.generator: torch.Generator | None = None
+        """What draws them, on the device of x; None is torch's own."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake-quantized x, same shape. LSQ's 1/sqrt(N) factor is left out: Adam on the logarithm is scale-free."""
+        if self.kept >= 1.0:
+            return x
         g = self.switch.current
         y: Tensor = FakeQuantize.apply(x, fp16_scale(self.log_scale[g : g + 1]), self.lowest[g], self.highest[g])  # type: ignore[no-untyped-call]
+        if self.kept > 0.0:
+            y = torch.where(torch.rand(x.shape, generator=self.generator, device=x.device) < self.kept, x, y)
         return y
 
 

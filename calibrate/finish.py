@@ -52,25 +52,35 @@ def harden(
         zero_point=torch.stack([q.zero_point for q in quantizers], dim=1).to("cpu", torch.int32),
         float_parameters={n: t.cpu() for n, t in (float_parameters(prepared.unet) | network.biases()).items()},
         record=record,
+        smoothed=prepared.smoothed,
     )
 
 
 @torch.no_grad()
 def held_out_reference(
-    artifact: Artifact, fp32: nn.Module, samples: Samples, batch: int, advance: Callable[..., None] = lambda n=1: None
+    artifact: Artifact,
+    fp32: nn.Module,
+    table: SamplerTable,
+    samples: Samples,
+    batch: int,
+    advance: Callable[..., None] = lambda n=1: None,
 ) -> Reference:
-    """Rollouts of held-out samples in FP32 and in the simulation, and FP32's answers at the simulation's latents."""
+    """Rollouts of held-out samples in FP32 and in the simulation, and FP32's answers at the simulation's latents.
+
+    Args:
+        table: the sampler as FP32 runs it; the artifact's own may carry a correction or other timesteps.
+    """
     cpu = torch.device("cpu")
     simulated = SimulatedUNet(artifact)
-    table, guidance = artifact.table, artifact.guidance
+    guidance, plain = artifact.guidance, artifact.table.uncorrected
     reference = fp32_rollouts(fp32, table, samples, guidance, batch, cpu, None, advance)
-    simulation = fp32_rollouts(simulated, table, samples, guidance, batch, cpu, simulated.set_step, advance)
+    simulation = fp32_rollouts(simulated, artifact.table, samples, guidance, batch, cpu, simulated.set_step, advance)
     answers = torch.empty_like(simulation.outputs)
     for begin in range(0, len(samples), batch):
         rows = slice(begin, begin + batch)
-        network = Denoiser(fp32, table, samples.conditioning.select(rows), guidance)
-        for k in range(table.calls):
-            answers[k, rows] = network(simulation.latents[k, rows] * table.input_scale[k], k)
+        network = Denoiser(fp32, plain, samples.conditioning.select(rows), guidance)
+        for k in range(plain.calls):
+            answers[k, rows] = network(simulation.latents[k, rows] * plain.input_scale[k], k)
             advance(1)
     return Reference(
         samples.start,

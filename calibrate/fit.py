@@ -7,6 +7,7 @@ was killed and started again is bit-identical to one that was not.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -38,12 +39,13 @@ DIVERGED = 30.0
 
 @dataclass
 class Progress:
-    """The part of a fit's state that is not tensors."""
+    """The part of a fit's state that is not tensors. ``seconds`` of work until the last checkpoint."""
 
     stage: int = 0
     iteration: int = 0
     best: float = math.inf
     first_loss: float = 0.0
+    seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -59,6 +61,7 @@ class Fit:
         self.average: dict[str, Tensor] = {}
         self.best: dict[str, Tensor] = {}
         self.optimizer: torch.optim.Adam | None = None
+        self._clock = time.perf_counter()
 
     @property
     def total_iterations(self) -> int:
@@ -78,6 +81,7 @@ class Fit:
         if saved is not None:
             self._restore(*saved)
             advance(self.done_iterations)
+        self._clock = time.perf_counter()
         while self.progress.stage < len(self.stages):
             self._run_stage(self.stages[self.progress.stage], advance)
         return self.progress.history
@@ -212,6 +216,9 @@ class Fit:
             for name, parameter in self.parameters.items():
                 for key, value in self.optimizer.state.get(parameter, {}).items():
                     tensors[f"adam.{key}.{name}"] = value
+        now = time.perf_counter()
+        self.progress.seconds += now - self._clock
+        self._clock = now
         self.checkpoint.save(tensors, {**vars(self.progress), "best": _finite(self.progress.best)})
 
     @torch.no_grad()

@@ -15,27 +15,36 @@ from dq_toolchain.toolchain.qparams import activation_type, weight_type
 from dq_toolchain.toolchain.recipe import QuantizeSection
 from dq_toolchain.toolchain.simulation import StepGroupSwitch
 from dq_toolchain.toolchain.sites import ATTENTION_OPERANDS, Site, attention_layers, weighted_layers
+from dq_toolchain.toolchain.smoothing import smooth_inputs
 from dq_toolchain.toolchain.split import find_concat_inputs, split_concat_inputs
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An FP32 UNet ready to be observed: splits applied, sites known."""
+    """An FP32 UNet ready to be observed: splits and smoothing applied, sites known."""
 
     unet: nn.Module
     splits: Mapping[str, tuple[int, ...]]
     sites: tuple[Site, ...]
+    smoothed: tuple[str, ...] = ()
 
 
-def prepare(unet: nn.Module, settings: QuantizeSection, run: Callable[[nn.Module], object]) -> Prepared:
-    """Split concatenation convolutions and list the sites. The UNet passed in is not changed.
+def prepare(
+    unet: nn.Module,
+    settings: QuantizeSection,
+    run: Callable[[nn.Module], object],
+    divisors: Mapping[str, Tensor] | None = None,
+) -> Prepared:
+    """Split concatenation convolutions, smooth others and list the sites. The UNet passed in is not changed.
 
     Args:
         run: calls the network once on a representative input.
+        divisors: of input channels, by convolution (``smoothing``).
     """
     unet = copy.deepcopy(unet).eval().requires_grad_(False)
     splits = find_concat_inputs(unet, lambda: run(unet)) if settings.split else {}
     split_concat_inputs(unet, splits)
+    smooth_inputs(unet, divisors or {})
     edges = _first_and_last_convolution(unet, run)
     sites = [
         Site(
@@ -54,7 +63,7 @@ def prepare(unet: nn.Module, settings: QuantizeSection, run: Callable[[nn.Module
             for name, _ in attention_layers(unet)
             for operand in ATTENTION_OPERANDS
         ]
-    return Prepared(unet, splits, tuple(sites))
+    return Prepared(unet, splits, tuple(sites), tuple(divisors or ()))
 
 
 def _first_and_last_convolution(unet: nn.Module, run: Callable[[nn.Module], object]) -> set[str]:

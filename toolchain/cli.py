@@ -55,6 +55,8 @@ def calibrate(
     recipe: RecipeFile = None,
     model: Annotated[Path | None, typer.Option(help="diffusers folder (unet/, scheduler/)  [default: embedded digits]")] = None,
     out: Out = None,
+    method: Annotated[str | None, typer.Option(help="accuquant, or a published one for comparison (docs/METHOD.md), or both "
+                                                    "joined by '+'  [default: accuquant]")] = None,
     steps: Annotated[int | None, typer.Option(help="denoising steps  [default: 20]")] = None,
     guidance: Annotated[
         float | None, typer.Option(help="classifier-free guidance scale, 1 is none  [default: 1; embedded model: 3]")
@@ -81,7 +83,7 @@ def calibrate(
         "model": {"path": model}, "run": {"out": out, "seed": seed, "device": device},
         "sampler": {"steps": steps, "guidance": guidance}, "conditioning": {"file": conditioning},
         "quantize": {"weight_bits": weight_bits, "activation_bits": activation_bits, "scheme": scheme, "step_groups": step_groups},
-        "calibrate": {"samples": samples, "ranges": ranges, "rounding": rounding, "warmup": warmup,
+        "calibrate": {"method": method, "samples": samples, "ranges": ranges, "rounding": rounding, "warmup": warmup,
                       "iterations": iterations, "settling": settling, "horizon": horizon, "gradient": gradient},
     })
     from dq_toolchain.calibrate.run import calibrate as run_calibrate
@@ -93,6 +95,34 @@ def calibrate(
         _print_json(summary)
     else:
         show_calibration(console, summary)
+
+
+@app.command(epilog="Examples:  dq-toolchain compare --methods minmax,mse,accuquant --bits W8A8,W4A8 | "
+                    "dq-toolchain compare --model ./my-unet --steps 20,50 --seeds 3 --recipe dq.toml --out study")
+def compare(
+    recipe: RecipeFile = None,
+    model: Annotated[Path | None, typer.Option(help="diffusers folder (unet/, scheduler/)  [default: embedded digits]")] = None,
+    out: Out = None,
+    methods: Annotated[str | None, typer.Option(help="comma-separated; combinations joined by '+'  [default: all]")] = None,
+    bits: Annotated[str | None, typer.Option(help="comma-separated, such as W8A8,W4A8  [default: the recipe's]")] = None,
+    steps: Annotated[str | None, typer.Option(help="comma-separated, such as 20,50  [default: the recipe's]")] = None,
+    seeds: Annotated[int, typer.Option(help="calibration seeds, for the spread  [default: 1]", show_default=False)] = 1,
+    held_out: Annotated[int, typer.Option(help="held-out seeds to judge on  [default: 256]", show_default=False)] = 256,
+    json_: Json = False,
+) -> None:
+    """Calibrate one model with several methods and compare them: OUT/compare. Continues; exit code 1 if a cell failed."""
+    from dq_toolchain.calibrate.compare.command import compare as run_compare
+    from dq_toolchain.calibrate.compare.plan import Request
+    from dq_toolchain.calibrate.compare.progress import GridReporter
+    from dq_toolchain.calibrate.compare.show import show_comparison
+
+    comparison = run_compare(Request(recipe, model, out, methods, bits, steps, seeds, held_out), GridReporter())
+    if json_:
+        _print_json(comparison.to_json())
+    else:
+        show_comparison(console, comparison)
+    if comparison.with_state("failed"):
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Examples:  dq-toolchain export | dq-toolchain export --target executorch --form static | "

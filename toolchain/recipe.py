@@ -58,6 +58,7 @@ class QuantizeSection(Section):
 class CalibrateSection(Section):
     """[calibrate]"""
 
+    method: str = Field(default="accuquant", description="calibration method, or several joined by '+'")
     samples: int = Field(default=128, ge=2, le=100_000, description="FP32 trajectories to fit on")
     batch: int = Field(default=16, ge=1, le=1024, description="samples per single-step iteration; multi-step: half of them")
     ranges: Literal["mse", "minmax", "percentile"] = Field(default="mse", description="how ranges start")
@@ -75,6 +76,15 @@ class CalibrateSection(Section):
     group_iterations: int = Field(default=5, ge=0, description="final iterations on the ranges of each step group in turn")
     scale_lr: float = Field(default=1e-3, gt=0, le=1, description="learning rate of the logarithm of scales")
     rounding_lr: float = Field(default=2e-3, gt=0, le=1, description="learning rate of rounding offsets")
+
+
+class BlocksSection(Section):
+    """[blocks], for methods that reconstruct block after block"""
+
+    rows: int = Field(default=256, ge=2, le=100_000, description="network evaluations that blocks are reconstructed on")
+    batch: int = Field(default=32, ge=1, le=1024, description="of them per iteration")
+    iterations: int = Field(default=200, ge=1, description="iterations on the rounding of each block")
+    activation_iterations: int = Field(default=50, ge=0, description="iterations on the activation scales of each block")
 
 
 class ReferenceSection(Section):
@@ -136,6 +146,7 @@ class Recipe(Section):
     conditioning: ConditioningSection = ConditioningSection()
     quantize: QuantizeSection = QuantizeSection()
     calibrate: CalibrateSection = CalibrateSection()
+    blocks: BlocksSection = BlocksSection()
     reference: ReferenceSection = ReferenceSection()
     export: ExportSection = ExportSection()
     executorch: ExecuTorchSection = ExecuTorchSection()

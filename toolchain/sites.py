@@ -14,6 +14,7 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from dq_toolchain.toolchain.qparams import Scheme
+from dq_toolchain.toolchain.smoothing import SmoothedConv2d
 
 Kind = Literal["conv2d", "linear", "attention"]
 BITS = range(2, 9)
@@ -78,7 +79,8 @@ def attention_layers(unet: nn.Module) -> Iterator[tuple[str, Attention]]:
 
 
 def float_operations(unet: nn.Module, attention_quantized: bool) -> tuple[FloatOp, ...]:
-    """What stays in float, by name: attention products (unless quantized), norms, embeddings, unsupported products."""
+    """What stays in float, by name: attention products (unless quantized), norms, embeddings, factors of smoothed
+    convolutions, unsupported products."""
     found = []
     for name, module in unet.named_modules():
         if isinstance(module, NORMS):
@@ -87,6 +89,8 @@ def float_operations(unet: nn.Module, attention_quantized: bool) -> tuple[FloatO
             found.append(FloatOp(name, "Embedding", "table look-up: no arithmetic"))
         elif isinstance(module, Attention) and not attention_quantized:
             found.append(FloatOp(name, "attention products", 'attention = "float" in the recipe'))
+        elif isinstance(module, SmoothedConv2d):
+            found.append(FloatOp(name, "channel factor", "smoothing: a multiplication in front of the quantization"))
         elif isinstance(module, MULTIPLIES):
             found.append(FloatOp(name, type(module).__name__, "module type is not supported by the quantizer"))
     return tuple(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -33,8 +34,13 @@ def calibration_summary(folder: Path, artifact: Artifact, reference: Reference) 
 
 def show_calibration(console: Console, summary: Mapping[str, Any]) -> None:
     """Print ``calibration_summary``."""
-    for stage in summary["stages"]:
+    for stage in (s for s in summary["stages"] if "validation_psnr" in s):
         console.print(f"{stage['stage']:22} {stage['iterations']:5} iterations   validation PSNR {stage['validation_psnr']:.1f} dB")
+    units = [s for s in summary["stages"] if "unit" in s]
+    for phase in dict.fromkeys(unit["phase"] for unit in units):
+        left = [u["after"] / u["before"] for u in units if u["phase"] == phase and u["before"] > 0]
+        share = median(left or [1.0])
+        console.print(f"{phase:22} {len(left):5} units        error of a unit's output: {share:.2f} of before, median")
     console.print(f"{summary['sites']} sites, {summary['step_groups']} step groups over {summary['network_calls']} network calls")
     console.print(f"held-out samples against FP32, integer simulation: median PSNR [bold]{summary['simulation_psnr_median']:.1f} dB"
                   f"[/bold], 10th percentile {summary['simulation_psnr_p10']:.1f} dB ({summary['held_out_seeds']} seeds)")
@@ -75,6 +81,8 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
     return {
         "calibration": str(folder), "model": artifact.model_id, "step_groups": [list(s) for s in artifact.step_groups],
         "sites": site_rows(artifact), "float_operations": [vars(op) for op in artifact.float_operations],
+        "method": artifact.record.get("recipe", {}).get("calibrate", {}).get("method"),
+        "correction": None if artifact.table.correction is None else artifact.table.correction.to_json(),
     }
 
 
@@ -94,6 +102,8 @@ def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
     for row in inspection["float_operations"]:
         floats.add_row(row["layer"], row["kind"], row["reason"])
     console.print(floats)
+    if inspection["correction"] is not None:
+        console.print("the sampler table corrects inputs and outputs of the network (calibration.json, table.correction)")
 
 
 def show_targets(console: Console, found: Sequence[Mapping[str, Any]]) -> None:

@@ -14,7 +14,8 @@ import safetensors.torch
 import torch
 
 from dq_toolchain.calibrate import fit
-from dq_toolchain.calibrate.run import calibrate, setup
+from dq_toolchain.calibrate.run import calibrate
+from dq_toolchain.calibrate.setup import setup
 from dq_toolchain.toolchain.artifact import TENSOR_FILES, Artifact, float_parameters, load_reference
 from dq_toolchain.toolchain.errors import CalibrationError, ModelError, RecipeError
 from dq_toolchain.toolchain.files import sha256
@@ -236,7 +237,7 @@ def test_a_diverging_fit_stops_with_the_reason_and_keeps_its_checkpoint(
     monkeypatch.setattr(fit, "EARLY", 1)
     with pytest.raises(CalibrationError, match="diverges"):
         calibrate(tiny_recipe(tiny_model, tmp_path), QUIET)
-    assert (tmp_path / "calibration.work" / "ranges.safetensors").is_file()
+    assert _checkpoints(tmp_path) == ["ranges", "rollouts"]
     assert not (tmp_path / "calibration").exists()
 
 
@@ -246,20 +247,22 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     from dq_toolchain.toolchain import files
     from dq_toolchain.toolchain.errors import ToolchainError
 
-    saved: list[Path] = []
     real = safetensors.torch.save_file
 
     def full(tensors: object, path: Path, **keywords: object) -> None:
-        if "fit.safetensors" in Path(path).name and saved:
+        if "fit-" in Path(path).name:
             Path(path).write_bytes(b"half")
             raise OSError(28, "No space left on device")
-        saved.append(path)
         real(tensors, path, **keywords)  # type: ignore[arg-type]
 
     monkeypatch.setattr(files, "save_file", full)
-    with pytest.raises(ToolchainError, match=r"fit\.safetensors.*No space left"):
+    with pytest.raises(ToolchainError, match=r"fit-\w+\.safetensors.*No space left"):
         calibrate(tiny_recipe(tiny_model, tmp_path), QUIET)
-    assert sorted(p.name for p in (tmp_path / "calibration.work").iterdir()) == ["README.txt", "ranges.safetensors"]
+    assert _checkpoints(tmp_path) == ["ranges", "rollouts"]
+
+
+def _checkpoints(out: Path) -> list[str]:
+    return sorted(path.stem.split("-")[0] for path in (out / "calibration.work").glob("*.safetensors"))
 
 
 def test_guidance_without_a_null_label_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from dq_toolchain.toolchain.entry import run_command
 from tests.toolchain import devices
 from tests.toolchain.spoil import QUICK
 
-COMMANDS = ("calibrate", "export", "run", "validate", "inspect", "targets")
+COMMANDS = ("calibrate", "compare", "export", "run", "validate", "inspect", "targets")
 SMALL = "[calibrate]\nsettling = 0\ngroup_iterations = 0\n[reference]\nseeds = 2\n"
 
 

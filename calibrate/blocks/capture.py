@@ -1,0 +1,137 @@
+"""What a module inside a network is called with and what it returns, recorded over many rows.
+
+The forward pass is left as soon as the module has run, and only what was asked for is kept, so that reconstruction
+holds the data of one unit at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.calibrate.blocks.rows import Rows
+from dq_toolchain.toolchain.errors import CalibrationError
+
+
+class _Reached(Exception):
+    """Ends a forward pass once there is nothing more to record."""
+
+
+@dataclass
+class Captured:
+    """Calls of one module, tensors of any shape with the rows as first axis, on the device of the rows.
+
+    Attributes:
+        args, kwargs: of the call; what is not a tensor is that of the first batch.
+        output: what the module returned; None if it was not asked for.
+        inner: outputs of modules inside it, by the names they were asked for.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    output: Tensor | None = None
+    inner: dict[str, Tensor] = field(default_factory=dict)
+
+    def call(self, index: Tensor, device: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """args and kwargs of some rows (B,) int64, on a device."""
+
+        def pick(value: Any) -> Any:
+            return value[index].to(device) if isinstance(value, Tensor) else value
+
+        return tuple(pick(value) for value in self.args), {name: pick(value) for name, value in self.kwargs.items()}
+
+
+class _Record:
+    """Row tensors under their keys, allocated whole at the first batch so that nothing is held twice."""
+
+    def __init__(self, name: str, rows: Rows) -> None:
+        self.name, self.count, self.device = name, len(rows), rows.sample.device
+        self.values: dict[object, Any] = {}
+
+    def put(self, key: object, index: Tensor, value: Any) -> None:
+        if not isinstance(value, Tensor):
+            self.values.setdefault(key, value)
+            return
+        if value.dim() == 0 or len(value) != len(index):
+            raise CalibrationError(
+                f"{self.name} handles a tensor of shape {tuple(value.shape)} in a batch of {len(index)}: its first "
+                "axis is not the sample, so it cannot be reconstructed row by row; use another method"
+            )
+        if key not in self.values:
+            self.values[key] = torch.empty((self.count, *value.shape[1:]), dtype=value.dtype, device=self.device)
+        self.values[key][index] = value.detach().to(self.device)
+
+
+@torch.no_grad()
+def capture(
+    network: nn.Module,
+    module: nn.Module,
+    rows: Rows,
+    batches: Sequence[Tensor],
+    *,
+    device: torch.device,
+    inputs: bool = False,
+    outputs: bool = False,
+    inner: Mapping[str, nn.Module] | None = None,
+    set_step: Callable[[int], None] | None = None,
+) -> Captured:
+    """Run ``network`` over rows and record the calls of ``module``, which may be the network itself.
+
+    Args:
+        batches: row numbers (B,) int64 each, every row once; rows of one batch share the step group.
+        inner: modules inside ``module`` whose outputs are wanted too.
+        set_step: told a step of the batch before every pass.
+    Raises:
+        CalibrationError: the network never calls the module, or a tensor has no rows.
+    """
+    record = _Record(type(module).__name__, rows)
+    current = batches[0]
+    after = outputs or bool(inner)
+
+    def before_call(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if inputs:
+            record.values.setdefault("calls", (len(args), tuple(kwargs)))
+            for key, value in (*enumerate(args), *kwargs.items()):
+                record.put(("input", key), current, value)
+        if not after:
+            raise _Reached
+
+    def after_call(_module: nn.Module, _args: object, output: Any) -> None:
+        if outputs:
+            record.put("output", current, output)
+        raise _Reached
+
+    handles = [module.register_forward_pre_hook(before_call, with_kwargs=True)]
+    for name, layer in (inner or {}).items():
+        handles.append(
+            layer.register_forward_hook(
+                lambda _module, _args, output, name=name: record.put(("inner", name), current, output)
+            )
+        )
+    if after:
+        handles.append(module.register_forward_hook(after_call))
+    try:
+        for current in batches:
+            part = rows.select(current).to(device)
+            if set_step is not None:
+                set_step(int(part.step[0]))
+            try:
+                network(part.sample, part.timestep, **part.keywords, return_dict=False)
+            except _Reached:
+                continue
+            raise CalibrationError(f"the network never calls the {record.name} that is to be reconstructed")
+    finally:
+        for handle in handles:
+            handle.remove()
+    values = record.values
+    positional, names = values.get("calls", (0, ()))
+    return Captured(
+        tuple(values[("input", i)] for i in range(positional)),
+        {name: values[("input", name)] for name in names},
+        values.get("output"),
+        {name: values[("inner", name)] for name in inner or {} if ("inner", name) in values},
+    )

@@ -1,0 +1,131 @@
+"""The figures of one artifact: its integer simulation against the FP32 rollouts of the held-out seeds.
+
+Two errors per step, kept apart: teacher-forced (fed the FP32 latents: what one step does) and free-running (fed its
+own: what has accumulated).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.calibrate.compare.held_out import BATCH, HeldOut, exact_products
+from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.denoiser import Denoiser
+from dq_toolchain.toolchain.errors import CalibrationError
+from dq_toolchain.toolchain.metrics import psnr, relative_error, rollout_error, ssim, to_unit
+from dq_toolchain.toolchain.rollout import rollout
+from dq_toolchain.toolchain.simulation import SimulatedUNet
+
+PICTURES = 16
+QUARTILES = (0.5, 0.25, 0.75)
+
+
+@dataclass(frozen=True)
+class StepErrors:
+    """Relative error per network call over the held-out seeds, N numbers each."""
+
+    median: tuple[float, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+
+    @classmethod
+    def of(cls, errors: Tensor) -> StepErrors:
+        """Median and quartiles of (N, S) errors."""
+        quantiles = torch.tensor(QUARTILES, dtype=errors.dtype)
+        return cls(*(tuple(row) for row in torch.quantile(errors, quantiles, dim=1).tolist()))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the simulation of an artifact does.
+
+    Attributes:
+        figures: name -> value, see ``picture_figures``.
+        free_running: ||x^[k+1] - x*[k+1]|| / ||x*[k+1]|| after call k. teacher_forced: ||f^(x*[k]) - f(x*[k])|| / ||f(x*[k])||.
+        samples: (S, C, H, W) float32, the simulation's.
+    """
+
+    figures: dict[str, float]
+    free_running: StepErrors
+    teacher_forced: StepErrors
+    samples: Tensor
+
+
+@torch.no_grad()
+def evaluate(
+    artifact: Artifact, held: HeldOut, device: torch.device, advance: Callable[..., None] = lambda n=1: None
+) -> Evaluation:
+    """Run the integer simulation on the held-out samples, BATCH at a time, with ``artifact.table`` and its correction.
+
+    Args:
+        advance: called ``calls_of(held)`` times.
+    Raises:
+        CalibrationError: the artifact makes another number of network calls than FP32, or its latents diverge.
+    """
+    table, calls = artifact.table, len(held.outputs)
+    if table.calls != calls:
+        raise CalibrationError(
+            f"the artifact makes {table.calls} network calls and FP32 {calls}, which cannot be compared step by step; "
+            "calibrate with the same steps"
+        )
+    network = SimulatedUNet(artifact).to(device)
+    free, forced, samples = [], [], []
+    with exact_products():
+        for begin in range(0, len(held.samples), BATCH):
+            rows = slice(begin, begin + BATCH)
+            part = held.samples.select(rows)
+            denoiser = Denoiser(network, table, part.conditioning.to(device), artifact.guidance, network.set_step)
+            noise = None if part.step_noise is None else part.step_noise.to(device)
+            latents = rollout(
+                table, denoiser, part.start.to(device), noise=noise, on_step=lambda _k, _x, _f: advance(1)
+            ).cpu()
+            _require_finite(latents)
+            free.append(rollout_error(latents, held.latents[:, rows]))
+            samples.append(latents[-1])
+            errors = []
+            for k in range(calls):
+                answer = denoiser(held.latents[k, rows].to(device) * table.input_scale[k], k).cpu()
+                errors.append(relative_error(answer, held.outputs[k, rows]))
+                advance(1)
+            forced.append(torch.stack(errors))
+    final = torch.cat(samples)
+    free_running = StepErrors.of(torch.cat(free, dim=1))
+    figures = picture_figures(final, held.final) | {"error_final": free_running.median[-1]}
+    return Evaluation(figures, free_running, StepErrors.of(torch.cat(forced, dim=1)), final)
+
+
+def calls_of(held: HeldOut) -> int:
+    """Network calls of one evaluation, for progress."""
+    return 2 * len(held.outputs) * -(-len(held.samples) // BATCH)
+
+
+def picture_figures(samples: Tensor, fp32: Tensor) -> dict[str, float]:
+    """PSNR in dB (median, mean, 10th percentile, of the pooled squared error) and mean SSIM; (S, C, H, W) twice."""
+    values = psnr(samples, fp32)
+    return {
+        "psnr_median": float(values.median()),
+        "psnr_mean": float(values.mean()),
+        "psnr_p10": float(values.quantile(0.1)),
+        "psnr_pooled": float(-10 * torch.log10((10 ** (-values / 10)).mean())),
+        "ssim_mean": float(ssim(samples, fp32).mean()),
+    }
+
+
+def pictures_of(samples: Tensor, fp32: Tensor) -> Tensor:
+    """The first PICTURES samples as pixels: (at most PICTURES, C, H, W) uint8."""
+    return (to_unit(samples[:PICTURES], fp32[:PICTURES]) * 255).round().to(torch.uint8)
+
+
+def _require_finite(latents: Tensor) -> None:
+    """Raise CalibrationError naming the first call after which a latent (N+1, B, C, H, W) is NaN or infinite."""
+    bad = ~latents.isfinite().flatten(2).all(2)
+    if bad.any():
+        step = int(bad.any(1).nonzero()[0]) - 1
+        raise CalibrationError(
+            f"the simulation's latents are not finite from step {step} on, for {int(bad[-1].sum())} of {bad.shape[1]} samples; "
+            "use more bits or another method"
+        )

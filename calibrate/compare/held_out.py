@@ -1,0 +1,120 @@
+"""FP32 rollouts of the held-out seeds, run once per model, sampler and conditioning and kept in a file.
+
+Every cell of those steps is judged against the same tensors, whichever process and whichever day.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.calibrate.checkpoint import CheckpointFile, fingerprint
+from dq_toolchain.calibrate.compare.locks import claim
+from dq_toolchain.calibrate.methods.base import Method
+from dq_toolchain.calibrate.samples import Samples, draw, held_out_seeds
+from dq_toolchain.calibrate.setup import Setup, setup
+from dq_toolchain.calibrate.targets import fp32_rollouts
+from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.toolchain.recipe import Recipe
+
+BATCH = 64
+"""Samples per network call, FP32 and simulation alike."""
+PLAIN = Method("fp32")
+"""No method's smoothing: FP32 is the same network, bit for bit, for every method compared."""
+POLL = 1.0
+"""Seconds between looks while another process runs the same rollouts."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """S held-out samples and their FP32 rollout over N network calls, float32, on the CPU.
+
+    Attributes:
+        samples: start latents, conditioning and step noise, S of each.
+        latents: (N+1, S, C, H, W), x*; index 0 is the start. outputs: (N, S, C, H, W), after guidance.
+        file: where they are kept; the name holds what they depend on.
+    """
+
+    samples: Samples
+    latents: Tensor
+    outputs: Tensor
+    file: Path
+
+    @property
+    def final(self) -> Tensor:
+        """(S, C, H, W), the FP32 samples."""
+        return self.latents[-1]
+
+
+def held_out(recipe: Recipe, seeds: int, folder: Path, reporter: Reporter) -> HeldOut:
+    """The FP32 rollouts of ``seeds`` held-out samples, from ``folder`` or run now and kept there.
+
+    Args:
+        recipe: of any cell with these steps.
+    Raises:
+        ToolchainError: the recipe is refused, or the folder cannot be written.
+    """
+    state = setup(recipe, PLAIN)
+    samples = draw(state.model.unet, state.table, recipe, held_out_seeds(seeds))
+    identity = identity_of(state, samples, recipe.sampler.guidance)
+    file = CheckpointFile(folder / f"fp32-{state.table.calls}-{identity[:12]}.safetensors", identity)
+    tensors = _shared(file, lambda: _run(state, samples, recipe.sampler.guidance, reporter), reporter)
+    return HeldOut(samples, tensors["latents"], tensors["outputs"], file.path)
+
+
+def identity_of(state: Setup, samples: Samples, guidance: float) -> str:
+    """Hash of everything that the FP32 rollouts depend on."""
+    conditioning = {
+        f"{side}.{name}": [list(value.shape), value.flatten().tolist()]
+        for side, values in (("cond", samples.conditioning.cond), ("uncond", samples.conditioning.uncond))
+        for name, value in values.items()
+    }
+    splits = {name: list(channels) for name, channels in state.prepared.splits.items()}
+    model = (state.model.weight_hash, state.model.config)
+    return fingerprint(model, state.table.to_json(), guidance, splits, conditioning, len(samples), state.device.type,
+                       torch.__version__)  # fmt: skip
+
+
+def _shared(file: CheckpointFile, run: Callable[[], dict[str, Tensor]], reporter: Reporter) -> dict[str, Tensor]:
+    """What the file holds; if nothing, what ``run`` gives, in this process or in the one that is at it already."""
+    waiting = False
+    while True:
+        saved = file.load()
+        if saved is not None:
+            return saved[0]
+        with claim(file.path.with_suffix(".lock")) as ours:
+            if ours:
+                saved = file.load()  # another process may have ended in between
+                tensors = run() if saved is None else saved[0]
+                if saved is None:
+                    file.save(tensors, {})
+                return tensors
+        if not waiting:
+            reporter.say("waiting for another process to finish the held-out FP32 rollouts")
+        waiting = True
+        time.sleep(POLL)
+
+
+def _run(state: Setup, samples: Samples, guidance: float, reporter: Reporter) -> dict[str, Tensor]:
+    unet = state.prepared.unet.to(state.device)
+    total = -(-len(samples) // BATCH) * state.table.calls
+    with exact_products(), reporter.task("held-out FP32 rollouts", total) as advance:
+        targets = fp32_rollouts(unet, state.table, samples, guidance, BATCH, state.device, None, advance)
+    return {"latents": targets.latents, "outputs": targets.outputs}
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Full float32 products on a GPU: shortened ones (TF32) are not FP32, and sums of integers would not be exact."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

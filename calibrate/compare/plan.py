@@ -1,0 +1,153 @@
+"""From what the user asked for to a grid that can be worked on: every recipe checked, every cell identified.
+
+Everything that can be refused is refused here, before any work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dq_toolchain.calibrate.checkpoint import fingerprint
+from dq_toolchain.calibrate.compare.grid import Cell, expand, parse_bits, parse_methods, parse_steps, sampler_name
+from dq_toolchain.calibrate.compare.held_out import PLAIN
+from dq_toolchain.calibrate.methods import names, resolve, with_settings
+from dq_toolchain.calibrate.pipeline import versions
+from dq_toolchain.calibrate.setup import choose_device, setup
+from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.files import sha256
+from dq_toolchain.toolchain.models import Model
+from dq_toolchain.toolchain.probe import load_scheduler, probe
+from dq_toolchain.toolchain.recipe import Recipe, RunSection, load_recipe
+from dq_toolchain.toolchain.step_groups import even_step_groups
+
+MOST_SEED = next(bound.le for bound in RunSection.model_fields["seed"].metadata if hasattr(bound, "le"))
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command's arguments; None takes what the recipe says, for methods all of them.
+
+    Attributes:
+        seeds: number of calibration seeds, counted up from the recipe's. held_out: number of held-out seeds.
+    """
+
+    recipe: Path | None = None
+    model: Path | None = None
+    out: Path | None = None
+    methods: str | None = None
+    bits: str | None = None
+    steps: str | None = None
+    seeds: int = 1
+    held_out: int = 256
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of a comparison in the order of work.
+
+    Attributes:
+        folder: ``<out>/compare``. model: the model's folder; model_id: its name.
+        recipes, fingerprints: of every cell; equal fingerprints give equal results.
+        provenance: what ``cell.json`` says about where a result comes from.
+    """
+
+    folder: Path
+    model: Path
+    model_id: str
+    held_out: int
+    cells: tuple[Cell, ...]
+    recipes: Mapping[Cell, Recipe]
+    fingerprints: Mapping[Cell, str]
+    provenance: Mapping[Cell, Mapping[str, Any]]
+
+    def cell_folder(self, cell: Cell) -> Path:
+        return self.folder / "cells" / cell.name
+
+    def lock(self, cell: Cell) -> Path:
+        return self.folder / "cells" / f"{cell.name}.lock"
+
+
+def plan(request: Request) -> Grid:
+    """The grid of a request.
+
+    Raises:
+        ToolchainError: an argument, the recipe, the model or its sampler is refused.
+    """
+    base = load_recipe(request.recipe, {"model": {"path": request.model}, "run": {"out": request.out}})
+    quantize, first_seed = base.quantize, base.run.seed
+    methods = names() if request.methods is None else parse_methods(request.methods, names())
+    for method in methods:
+        resolve(method)  # refuses what does not go together
+    bits = [(quantize.weight_bits, quantize.activation_bits)] if request.bits is None else parse_bits(request.bits)
+    steps = [base.sampler.steps] if request.steps is None else parse_steps(request.steps)
+    _check_counts(request, first_seed)
+    state = setup(_recipe(base, Cell("", steps[0], *bits[0], methods[0], first_seed)), PLAIN)
+    scheduler = load_scheduler(state.model.scheduler_config)
+    for number in steps:
+        table = probe(scheduler, number, eta=base.sampler.eta)
+        even_step_groups(table.calls, quantize.step_groups)
+    cells = expand(
+        sampler_name(state.table.scheduler), steps, bits, methods, range(first_seed, first_seed + request.seeds)
+    )
+    recipes = {cell: _recipe(base, cell) for cell in cells}
+    provenance = {cell: _provenance(recipes[cell], cell, state.model) for cell in cells}
+    decides = _decides(base, state.model, request.held_out)
+    return Grid(
+        base.run.out / "compare",
+        state.model.folder,
+        state.model.id,
+        request.held_out,
+        cells,
+        recipes,
+        {cell: fingerprint(provenance[cell], decides) for cell in cells},
+        provenance,
+    )
+
+
+def _recipe(base: Recipe, cell: Cell) -> Recipe:
+    """The recipe that ``dq-toolchain calibrate`` would be given for the cell: its values count as set by the user.
+
+    Made from the recipe already read, so that a recipe that can be read only once, such as a pipe, serves all cells.
+    """
+    own: dict[str, dict[str, Any]] = {
+        "run": {"seed": cell.seed},
+        "sampler": {"steps": cell.steps},
+        "quantize": {"weight_bits": cell.weight_bits, "activation_bits": cell.activation_bits},
+        "calibrate": {"method": cell.method},
+    }
+    return base.model_copy(update={name: getattr(base, name).model_copy(update=values) for name, values in own.items()})
+
+
+def _provenance(recipe: Recipe, cell: Cell, model: Model) -> dict[str, Any]:
+    effective = with_settings(recipe, resolve(cell.method))
+    without: Any = {"model": True, "conditioning": {"file"}, "run": {"out", "device"}, "reference": True, "export": True,
+                    "executorch": True, "coreml": True, "tensorrt": True}  # fmt: skip
+    return {
+        "recipe": effective.model_dump(mode="json", exclude=without),
+        "versions": versions(),
+        "model": {"id": model.id, "weight_hash": model.weight_hash},
+    }
+
+
+def _decides(base: Recipe, model: Model, held_out: int) -> list[Any]:
+    """What decides the results beside the cell's own settings: files by content, not by place."""
+    file = base.conditioning.file
+    return [
+        model.config,
+        model.scheduler_config,
+        held_out,
+        None if file is None else sha256(file),
+        choose_device(base.run.device).type,
+    ]
+
+
+def _check_counts(request: Request, first_seed: int) -> None:
+    if not 1 <= request.seeds <= MOST_SEED + 1 - first_seed:
+        raise RecipeError(
+            f"--seeds: got {request.seeds}, allowed are 1-{MOST_SEED + 1 - first_seed} calibration seeds from {first_seed} on"
+        )
+    if not 2 <= request.held_out <= 100_000:
+        raise RecipeError(f"--held-out: got {request.held_out}, allowed are 2-100000 held-out seeds")

@@ -1,0 +1,138 @@
+"""The order of work of `dq-toolchain compare`: cell after cell, each calibrated, judged and written at once.
+
+A run that was killed loses the cell at work; several processes share a grid by claiming cells.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.markup import escape
+
+from dq_toolchain.calibrate.compare.cells import CellResult, load_result, load_samples, save_samples
+from dq_toolchain.calibrate.compare.evaluate import calls_of, evaluate
+from dq_toolchain.calibrate.compare.grid import Cell
+from dq_toolchain.calibrate.compare.held_out import HeldOut, held_out
+from dq_toolchain.calibrate.compare.locks import claim, held
+from dq_toolchain.calibrate.compare.plan import Grid
+from dq_toolchain.calibrate.compare.progress import GridReporter, seconds_left
+from dq_toolchain.calibrate.compare.sets import SetJudge, name_of
+from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
+from dq_toolchain.toolchain.errors import ToolchainError
+from dq_toolchain.toolchain.files import read_tensors
+from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.toolchain.recipe import Recipe
+
+Calibrate = Callable[[Recipe, Reporter, Path], Calibrated]
+
+
+def run(grid: Grid, reporter: GridReporter, calibrate: Calibrate = calibrated) -> None:
+    """Do every cell that is not done and that no other process is doing; failures are recorded, not raised.
+
+    Raises:
+        ToolchainError: a folder cannot be written.
+    """
+    tried = {cell: _attempts(grid, cell) for cell in grid.cells}
+    left = [cell for cell in grid.cells if not _done(grid, cell)]
+    judge_again(grid)
+    judges = _Judges(grid, reporter)
+    with reporter.grid(len(grid.cells)) as show:
+        while (cell := next_cell(left, grid)) is not None:
+            with claim(grid.lock(cell)) as ours:
+                if not ours:
+                    continue  # taken a moment ago; now seen as taken
+                left.remove(cell)
+                done = [
+                    (r.cell, r.wall_seconds) for r in map(grid_result(grid), grid.cells) if r is not None and r.complete
+                ]
+                show(len(done), cell.name, seconds_left([cell, *left], done))
+                if not _done(grid, cell) and _attempts(grid, cell) == tried[cell]:  # else another process was here
+                    _do(grid, cell, judges, reporter, calibrate)
+
+
+def grid_result(grid: Grid) -> Callable[[Cell], CellResult | None]:
+    """Cell -> what is on disk for it, None if nothing of this grid's recipe is."""
+    return lambda cell: load_result(grid.cell_folder(cell), grid.fingerprints[cell])
+
+
+def next_cell(left: Sequence[Cell], grid: Grid) -> Cell | None:
+    """The next cell that no process is at: first those that share least with what others compute right now.
+
+    Two processes then do not run the same FP32 rollouts or the same fit side by side as long as there is other work.
+    """
+    running = [cell for cell in grid.cells if held(grid.lock(cell))]
+
+    def shared(cell: Cell) -> int:
+        rollouts = [other for other in running if (other.steps, other.seed) == (cell.steps, cell.seed)]
+        fits = [other for other in rollouts if (other.setting, other.base) == (cell.setting, cell.base)]
+        return 2 if fits else 1 if rollouts else 0
+
+    return min((cell for cell in left if cell not in running), key=shared, default=None)
+
+
+def judge_again(grid: Grid) -> None:
+    """Bring Frechet distance and agreement of finished cells up to the feature extractor that is there now.
+
+    The samples are kept, so that an extractor that came later costs no calibration.
+    """
+    judges: dict[str, SetJudge] = {}
+    names: dict[tuple[int, ...], str | None] = {}
+    for result in filter(None, map(grid_result(grid), grid.cells)):
+        file, folder = grid.folder / "held_out" / result.held_out_file, grid.cell_folder(result.cell)
+        if not result.complete or not file.is_file():
+            continue
+        samples = load_samples(folder)["samples"]
+        shape = tuple(samples.shape[1:])
+        if shape not in names:
+            names[shape] = name_of(samples[:1], grid.model)
+        if names[shape] == result.extractor:
+            continue
+        if file.name not in judges:
+            judges[file.name] = SetJudge.of(read_tensors(file, "remove it")["latents"][-1], grid.model)
+        result.judged_again(samples, judges[file.name]).save(folder)
+
+
+class _Judges:
+    """Held-out rollouts and the judge of sets for the steps at work; one at a time, they are large."""
+
+    def __init__(self, grid: Grid, reporter: Reporter) -> None:
+        self.grid, self.reporter = grid, reporter
+        self._kept: tuple[int, HeldOut, SetJudge] | None = None
+
+    def of(self, cell: Cell) -> tuple[HeldOut, SetJudge]:
+        if self._kept is None or self._kept[0] != cell.steps:
+            self._kept = None
+            found = held_out(self.grid.recipes[cell], self.grid.held_out, self.grid.folder / "held_out", self.reporter)
+            self._kept = cell.steps, found, SetJudge.of(found.final, self.grid.model)
+        return self._kept[1:]
+
+
+def _do(grid: Grid, cell: Cell, judges: _Judges, reporter: Reporter, calibrate: Calibrate) -> None:
+    folder, begin = grid.cell_folder(cell), time.perf_counter()
+    result = CellResult(cell, grid.fingerprints[cell], _attempts(grid, cell) + 1, None, grid.provenance[cell])
+    try:
+        made = calibrate(grid.recipes[cell], reporter, grid.folder / "work")
+        held_out_samples, judge = judges.of(cell)
+        with reporter.task("evaluation", calls_of(held_out_samples)) as advance:
+            evaluation = evaluate(made.artifact, held_out_samples, made.state.device, advance)
+        result = result.evaluated(evaluation, held_out_samples, judge)
+        save_samples(folder, evaluation, held_out_samples)
+        wall = time.perf_counter() - begin
+        replace(result, calibration_seconds=made.seconds, wall_seconds=wall).save(folder)
+    except ToolchainError as error:
+        reason = " ".join(str(error).split())
+        replace(result, reason=reason, figures=None, free_running=None, teacher_forced=None).save(folder)
+        reporter.warn(f"{cell.name} failed: {escape(reason)}")
+
+
+def _done(grid: Grid, cell: Cell) -> bool:
+    result = grid_result(grid)(cell)
+    return result is not None and result.complete
+
+
+def _attempts(grid: Grid, cell: Cell) -> int:
+    result = grid_result(grid)(cell)
+    return 0 if result is None else result.attempts

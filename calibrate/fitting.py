@@ -1,0 +1,104 @@
+"""The fit of a method: none, block after block, or AccuQuant's stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dq_toolchain.calibrate.blocks.reconstruct import BlockBudget, BlockOptions, planned_iterations, reconstruct
+from dq_toolchain.calibrate.blocks.rows import Rows, rows_of
+from dq_toolchain.calibrate.checkpoint import CheckpointFile
+from dq_toolchain.calibrate.fit import Fit
+from dq_toolchain.calibrate.insert import QuantizedUNet
+from dq_toolchain.calibrate.methods.base import Method
+from dq_toolchain.calibrate.problem import Problem
+from dq_toolchain.calibrate.setup import Setup
+from dq_toolchain.calibrate.stages import plan
+from dq_toolchain.calibrate.trajectories import Trajectories
+from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.toolchain.recipe import Recipe
+
+VALIDATION_SHARE = 8
+"""One calibration sample in eight only judges iterates; it is never fitted (nor is any held-out sample)."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves beside the network: a record per stage, the growth of errors if it was measured, seconds."""
+
+    stages: list[dict[str, Any]]
+    growth: list[float] | None
+    seconds: float
+
+
+def fit_network(
+    recipe: Recipe,
+    method: Method,
+    network: QuantizedUNet,
+    state: Setup,
+    trajectories: Trajectories,
+    checkpoint: CheckpointFile,
+    reporter: Reporter,
+) -> Fitted:
+    """Fit the network in place, from the checkpoint if there is one.
+
+    Raises:
+        CalibrationError: it does not converge or is not finite.
+    """
+    if method.fit == "blocks":
+        return _blocks(recipe, method, network, trajectories, checkpoint, reporter)
+    if method.fit == "ranges":
+        return Fitted([], None, 0.0)
+    problem = Problem(
+        state.table,
+        recipe.sampler.guidance,
+        state.samples,
+        trajectories.targets,
+        max(1, recipe.calibrate.samples // VALIDATION_SHARE),
+        recipe.calibrate,
+        recipe.run.seed,
+        state.device,
+    )
+    if recipe.calibrate.steps == "growth":
+        problem = problem.with_growth(network, state.prepared.unet)
+    fit = Fit(network, problem, plan(recipe.calibrate, state.step_groups), checkpoint)
+    with reporter.task("fitting", fit.total_iterations) as advance:
+        stages = fit.run(advance)
+    growth = None if problem.growth is None else [round(g, 4) for g in problem.growth.tolist()]
+    return Fitted(stages, growth, fit.progress.seconds)
+
+
+def _blocks(
+    recipe: Recipe,
+    method: Method,
+    network: QuantizedUNet,
+    trajectories: Trajectories,
+    checkpoint: CheckpointFile,
+    reporter: Reporter,
+) -> Fitted:
+    rows, options = _rows(recipe, method, trajectories), BlockOptions(**method.blocks)
+    budget = BlockBudget(recipe.blocks.iterations, recipe.blocks.activation_iterations, recipe.blocks.batch)
+    with reporter.task("reconstructing", planned_iterations(network, options, budget)) as advance:
+        stages = reconstruct(network, trajectories.unet, rows, options, budget, recipe.run.seed, checkpoint, advance)
+    seconds = sum(stage.pop("seconds") for stage in stages)  # an artifact holds nothing that differs between two runs
+    return Fitted(stages, None, seconds)
+
+
+def _rows(recipe: Recipe, method: Method, trajectories: Trajectories) -> Rows:
+    """A random part of the method's calibration set, or of all pairs."""
+    calls, count = trajectories.targets.outputs.shape[:2]
+    chosen = torch.ones(calls, count, dtype=torch.bool) if method.choose is None else method.choose(trajectories)
+    step, sample = chosen.nonzero(as_tuple=True)
+    per_pair = 1 if recipe.sampler.guidance == 1.0 else 2
+    order = torch.randperm(len(step), generator=torch.Generator().manual_seed(recipe.run.seed))
+    order = order[: max(1, recipe.blocks.rows // per_pair)]
+    return rows_of(
+        trajectories.table,
+        trajectories.targets,
+        trajectories.samples,
+        recipe.sampler.guidance,
+        step[order],
+        sample[order],
+    )

@@ -1,0 +1,110 @@
+"""What a calibration method is: settings of the recipe, and what it puts into the phases that all methods share.
+
+The phases, in order: smoothing of the network (``smooth``), FP32 rollouts, the calibration set (``choose``) on which
+ranges are measured, the fit (``fit``), and changes to the finished artifact (``finish``), corrections at run time among
+them. A method in a file says what is its own; what it stands on is its ``base``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from dq_toolchain.calibrate.samples import Samples
+from dq_toolchain.calibrate.trajectories import Trajectories
+from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.sampler_table import SamplerTable
+
+Settings = Mapping[str, Mapping[str, Any]]
+Record = dict[str, Any]
+Smooth = Callable[[nn.Module, SamplerTable, Samples], Mapping[str, Tensor]]
+"""(FP32 UNet, table, samples) -> positive divisors (in,) of the input channels, by name of the convolution."""
+Choose = Callable[[Trajectories], Tensor]
+"""-> (N, M) bool: the (step, sample) pairs that ranges are measured and blocks are reconstructed on."""
+Finish = Callable[[Artifact, Trajectories], tuple[Artifact, Record]]
+"""-> the changed artifact and what to record."""
+Check = Callable[[SamplerTable], None]
+"""Raises RecipeError for a sampler that the method cannot serve."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One published method, or a combination.
+
+    Attributes:
+        source: authors, year, arXiv number.
+        base: what it stands on; left out when it is added to another method.
+        settings: of the recipe, where the recipe itself says nothing.
+        fit: ranges only, blocks one after another, or the multi-step fit.
+        blocks: changes to BlockOptions.
+    """
+
+    name: str
+    source: str = ""
+    base: Method | None = None
+    settings: Settings = field(default_factory=dict)
+    fit: Literal["ranges", "blocks", "accuquant"] = "ranges"
+    blocks: Mapping[str, Any] = field(default_factory=dict)
+    choose: Choose | None = None
+    smooth: Smooth | None = None
+    check: Check | None = None
+    finish: tuple[Finish, ...] = ()
+
+    def whole(self) -> Method:
+        """The method with its base worked in."""
+        return self if self.base is None else replace(add(self.base.whole(), self), name=self.name)
+
+
+def add(first: Method, second: Method) -> Method:
+    """``first`` with what is ``second``'s own.
+
+    Raises:
+        RecipeError: both claim the same phase.
+    """
+    name = f"{first.name}+{second.name}"
+    for phase in ("choose", "smooth"):
+        if getattr(first, phase) is not None and getattr(second, phase) is not None:
+            raise RecipeError(f"method {name!r}: both have their own {_PHASES[phase]}; name one of them")
+    if first.fit != "ranges" and second.fit != "ranges":
+        raise RecipeError(
+            f"method {name!r}: both fit weights; a fit is the first method's, what is added corrects or prepares"
+        )
+    fit = first.fit if second.fit == "ranges" else second.fit
+    if second.blocks and fit != "blocks":
+        raise RecipeError(
+            f"method {name!r}: {second.name} changes how blocks are reconstructed, {first.name} reconstructs "
+            "none; add it to qdiffusion or tfmq"
+        )
+    return Method(
+        name,
+        first.source,
+        None,
+        {
+            section: {**first.settings.get(section, {}), **second.settings.get(section, {})}
+            for section in {**first.settings, **second.settings}
+        },
+        fit,
+        {**first.blocks, **second.blocks},
+        first.choose or second.choose,
+        first.smooth or second.smooth,
+        _both(first.check, second.check),
+        first.finish + second.finish,
+    )
+
+
+_PHASES = {"choose": "calibration set", "smooth": "smoothing"}
+
+
+def _both(first: Check | None, second: Check | None) -> Check | None:
+    if first is None or second is None:
+        return first or second
+
+    def check(table: SamplerTable) -> None:
+        first(table)
+        second(table)
+
+    return check

@@ -1,0 +1,74 @@
+"""TFMQ-DM: the temporal block reconstructed by itself, with activation parameters for every step (finite set).
+
+Huang et al. 2024, arXiv 2311.16503: TIAR (section 4.1) is ``BlockOptions.temporal``; finite set calibration (section 4.2) gives
+each activation of the temporal block a (scale, zero_point) per timestep from its smallest and largest value there. On a device a
+step's parameters are a step group's, so the artifact gets one step group per step, alike in all other sites. The paper's code keeps
+parameters of every activation per step; the paper, and this, those of the temporal block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.calibrate.blocks.temporal import temporal_layers
+from dq_toolchain.calibrate.methods.base import Method, Record
+from dq_toolchain.calibrate.methods.ranges import MSE
+from dq_toolchain.calibrate.trajectories import Trajectories
+from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.denoiser import Denoiser
+from dq_toolchain.toolchain.qparams import activation_type, range_to_qparams
+
+SAMPLES = 32
+
+
+def finite_set(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact, Record]:
+    """The artifact with one step group per step, and in the temporal block the parameters of that step."""
+    low, high = _extremes(trajectories.first(SAMPLES))
+    groups = list(artifact.group_of_step)
+    scale, zero_point = artifact.scale[groups].clone(), artifact.zero_point[groups].clone()
+    for index, site in enumerate(artifact.sites):
+        if site.layer in low and site.operand == "input":
+            found = range_to_qparams(low[site.layer], high[site.layer], activation_type(site.bits), site.scheme)
+            scale[:, index], zero_point[:, index] = found
+    changed = replace(artifact, step_groups=tuple((k,) for k in range(len(groups))), scale=scale, zero_point=zero_point)
+    return changed, {"finite_set": sorted(low)}
+
+
+@torch.no_grad()
+def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """layer -> (N,) smallest and largest input at every step."""
+    names = temporal_layers(trajectories.unet)
+    calls = trajectories.table.calls
+    low = {name: torch.zeros(calls) for name in names}
+    high = {name: torch.zeros(calls) for name in names}
+    current = [0]
+
+    def watch(name: str) -> Any:
+        def keep(_module: nn.Module, inputs: Sequence[Tensor]) -> None:
+            low[name][current[0]], high[name][current[0]] = (v.cpu() for v in torch.aminmax(inputs[0]))
+
+        return trajectories.unet.get_submodule(name).register_forward_pre_hook(keep)
+
+    handles = [watch(name) for name in names]
+    conditioning = trajectories.samples.conditioning.to(trajectories.device)
+    network = Denoiser(trajectories.unet, trajectories.table, conditioning, trajectories.guidance)
+    try:
+        for k in range(calls):
+            current[0] = k
+            network(trajectories.latents(k) * trajectories.table.input_scale[k], k)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return low, high
+
+
+TFMQ = Method(
+    "tfmq", "Huang et al. 2024, arXiv 2311.16503", MSE, fit="blocks", blocks={"temporal": True}, finish=(finite_set,)
+)
+
+METHODS = (TFMQ,)

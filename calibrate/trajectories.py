@@ -1,0 +1,69 @@
+"""FP32 trajectories of the calibration samples with all that is needed to run them again, quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.calibrate.samples import Samples
+from dq_toolchain.calibrate.targets import Targets
+from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler_table import SamplerTable
+from dq_toolchain.toolchain.simulation import SimulatedUNet
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """What choosers and finishers of a method work from.
+
+    Attributes:
+        unet: the FP32 network, on ``device``. table: the sampler as FP32 runs it.
+        seed: of the calibration; every random choice derives from it.
+    """
+
+    unet: nn.Module
+    table: SamplerTable
+    scheduler_config: Mapping[str, Any]
+    samples: Samples
+    targets: Targets
+    guidance: float
+    device: torch.device
+    seed: int
+
+    def first(self, count: int) -> Trajectories:
+        """The same with the first ``count`` samples only."""
+        index = slice(0, count)
+        targets = Targets(self.targets.latents[:, index], self.targets.outputs[:, index])
+        return Trajectories(
+            self.unet,
+            self.table,
+            self.scheduler_config,
+            self.samples.select(index),
+            targets,
+            self.guidance,
+            self.device,
+            self.seed,
+        )
+
+    def quantized(self, artifact: Artifact, table: SamplerTable) -> Denoiser:
+        """The artifact's network on all samples, with ``table`` in the place of its own."""
+        network = SimulatedUNet(artifact, "fake_quantize").to(self.device)
+        conditioning = self.samples.conditioning.to(self.device)
+        return Denoiser(network, table, conditioning, self.guidance, network.set_step)
+
+    def latents(self, k: int) -> Tensor:
+        """(M, C, H, W) FP32 latents before step k, on the device."""
+        return self.targets.latents[k].to(self.device)
+
+    def outputs(self, k: int) -> Tensor:
+        """(M, C, H, W) FP32 network outputs of step k, on the device."""
+        return self.targets.outputs[k].to(self.device)
+
+    def noise(self, k: int) -> Tensor | None:
+        """(M, C, H, W) step noise, on the device."""
+        return None if self.samples.step_noise is None else self.samples.step_noise[k].to(self.device)

@@ -1,0 +1,228 @@
+"""Block reconstruction: no unit gets worse, the network gets better, and a resumed run is bit-identical."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dq_toolchain.calibrate.blocks.fit import UnitFit
+from dq_toolchain.calibrate.blocks.problem import Pools, UnitProblem, row_errors
+from dq_toolchain.calibrate.blocks.reconstruct import (
+    BlockBudget,
+    BlockOptions,
+    planned_iterations,
+    reconstruct,
+    units_of,
+)
+from dq_toolchain.calibrate.blocks.temporal import TEMPORAL
+from dq_toolchain.calibrate.checkpoint import CheckpointFile
+from dq_toolchain.toolchain.errors import CalibrationError
+from dq_toolchain.toolchain.qparams import fp16_exact
+from tests.calibrate.blocks.test_units import Tiny, tiny
+
+BUDGET = BlockBudget(iterations=3, activation_iterations=2, batch=4, lr=0.1, scale_lr=1e-2)
+OPTIONS = {
+    "qdiffusion": BlockOptions(),
+    "tiar": BlockOptions(temporal=True),
+    "fbr": BlockOptions(inner=0.8),
+    "joint": BlockOptions(joint=True),
+    "eda_dm": BlockOptions(inner=0.8, drop=0.5, joint=True),
+    "aligned": BlockOptions(aligned=True),
+    "aligned_joint": BlockOptions(temporal=True, joint=True, aligned=True),
+}
+
+
+def start(
+    case: Tiny,
+    folder: Path,
+    options: BlockOptions = OPTIONS["qdiffusion"],
+    budget: BlockBudget = BUDGET,
+    advance: Callable[..., None] = lambda n=1, note="": None,
+) -> list[dict[str, Any]]:
+    checkpoint = CheckpointFile(folder / "blocks.safetensors", "tiny")
+    return reconstruct(case.network, case.fp32, case.rows, options, budget, 5, checkpoint, advance)
+
+
+def state(case: Tiny) -> dict[str, Tensor]:
+    network = case.network
+    integers = {name: layer.weight_quantizer.export()[0] for name, layer in network.layers.items()}
+    return integers | {name: value.detach().clone() for name, value in network.scale_parameters().items()}
+
+
+@torch.no_grad()
+def network_error(case: Tiny) -> float:
+    total = 0.0
+    for step in case.rows.step.unique():
+        rows = case.rows.select(case.rows.step == step)
+        case.network.set_step(int(step))
+        total += float((case.run_rows(case.network, rows) - case.run_rows(case.fp32, rows)).square().sum())
+    return total
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_units_never_get_worse_and_the_network_gets_better_than_nearest_rounding(
+    conditional: bool, tmp_path: Path
+) -> None:
+    case = tiny(conditional=conditional, attention=conditional, step_groups=2, scale_factor=1.3)
+    before, told = network_error(case), [0]
+    budget = BlockBudget(iterations=20, activation_iterations=5, batch=16, lr=0.1, scale_lr=1e-2)
+
+    def advance(n: int = 1, note: str = "") -> None:
+        told[0] += n
+
+    records = start(case, tmp_path, budget=budget, advance=advance)
+    units = units_of(case.network, case.rows, BlockOptions())
+    assert [(r["phase"], r["unit"]) for r in records] == [
+        (p, u.name) for p in ("weights", "activations") for u in units
+    ]
+    assert all(r["after"] <= r["before"] for r in records)
+    assert all((r["after"] == r["before"]) or not r["put_back"] for r in records)
+    assert sum(r["after"] < r["before"] for r in records if r["phase"] == "weights") > len(units) / 2
+    assert network_error(case) < 0.8 * before
+    assert told[0] == planned_iterations(case.network, BlockOptions(), budget)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    case = tiny(step_groups=2, samples=3)
+    start(case, tmp_path_factory.mktemp("plain"))
+    return state(case)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_runs_differs_from_the_plain_one_and_leaves_valid_integers(
+    name: str, plain: dict[str, Tensor], tmp_path: Path
+) -> None:
+    case = tiny(step_groups=2, samples=3)
+    biases = {n: b.clone() for n, b in case.network.biases().items()}
+    records = start(case, tmp_path, OPTIONS[name])
+    assert all(r["after"] <= r["before"] for r in records)
+    assert (records[0]["unit"] == TEMPORAL) is OPTIONS[name].temporal
+    for layer in case.network.layers.values():
+        integers, scale = layer.weight_quantizer.export()
+        kind = layer.weight_quantizer.kind
+        assert layer.held_weight is None
+        assert int(integers.min()) >= kind.qmin
+        assert int(integers.max()) <= kind.qmax
+        assert torch.equal(scale, fp16_exact(scale))
+    for quantizer in case.network.activations.values():
+        scale = fp16_exact(quantizer.log_scale.exp())
+        assert bool(scale.isfinite().all())
+        assert quantizer.kept == 0.0
+        assert quantizer.generator is None
+    assert all(parameter.requires_grad for parameter in case.network.scale_parameters().values())
+    assert all(parameter.requires_grad for parameter in case.network.weight_parameters().values())
+    assert all(torch.equal(b, biases[n]) for n, b in case.network.biases().items())
+    if name != "qdiffusion":
+        found = state(case)
+        assert any(not torch.equal(found[key], value) for key, value in plain.items())
+
+
+@pytest.mark.parametrize("options", [BlockOptions(temporal=True, aligned=True, drop=0.5), OPTIONS["eda_dm"]])
+def test_a_run_that_was_killed_and_resumed_ends_bit_identical(options: BlockOptions, tmp_path: Path) -> None:
+    whole, killed = (tiny(step_groups=2, samples=3) for _ in range(2))
+    (tmp_path / "whole").mkdir()
+    records = start(whole, tmp_path / "whole", options)
+    total, told = planned_iterations(whole.network, options, BUDGET), [0]
+
+    class Killed(Exception):
+        pass
+
+    def kill_after(n: int, count: int = 1) -> None:
+        told[0] += count
+        if told[0] > n:
+            raise Killed
+
+    with pytest.raises(Killed):
+        start(killed, tmp_path, options, advance=lambda n=1, note="": kill_after(2 * total // 3, n))
+    killed = tiny(step_groups=2, samples=3)
+    told[0] = 0
+    resumed = start(killed, tmp_path, options, advance=lambda n=1, note="": kill_after(10**9, n))
+    assert told[0] == total
+    assert [{**r, "seconds": 0} for r in resumed] == [{**r, "seconds": 0} for r in records]
+    expected = state(whole)
+    assert all(torch.equal(value, expected[name]) for name, value in state(killed).items())
+    saved = CheckpointFile(tmp_path / "blocks.safetensors", "tiny").load()
+    assert saved is not None
+    assert saved[1]["seconds"] == pytest.approx(sum(r["seconds"] for r in resumed))
+
+
+def test_guidance_rows_and_nearest_rounding_without_offsets(tmp_path: Path) -> None:
+    case = tiny(guidance=2.0, samples=3, learned_rounding=False)
+    assert len(case.rows) == 2 * 4 * 3
+    before = network_error(case)
+    start(case, tmp_path)
+    assert network_error(case) < before
+
+
+def test_a_unit_that_gets_worse_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(fit: UnitFit, problem: UnitProblem, *_: object) -> None:
+        for name in problem.unit.layers:
+            quantizer = fit.network.layers[name].weight_quantizer
+            quantizer.ratio.fill_(quantizer.kind.qmax)
+        for activation in problem.quantizers.values():
+            activation.log_scale.data.add_(3.0)
+
+    monkeypatch.setattr(UnitFit, "run", spoil)
+    case = tiny(samples=2)
+    expected = state(case)
+    records = start(case, tmp_path)
+    assert all(r["put_back"] for r in records)
+    assert all(torch.equal(value, expected[name]) for name, value in state(case).items())
+
+
+def test_a_loss_that_is_not_finite_names_the_unit_and_leaves_the_network_usable(tmp_path: Path) -> None:
+    case = tiny(samples=2)
+    case.rows.sample[3] = math.nan
+    with pytest.raises(CalibrationError, match="conv_in"):
+        start(case, tmp_path, budget=BlockBudget(2, 0, 8))
+    assert all(layer.held_weight is None for layer in case.network.layers.values())
+    assert all(parameter.requires_grad for parameter in case.network.scale_parameters().values())
+
+
+def test_a_share_of_elements_is_left_in_float_alike_for_the_same_seed() -> None:
+    quantizer = next(iter(tiny(samples=2).network.activations.values())).requires_grad_(False)
+    x, generator = torch.randn(1000, generator=torch.Generator().manual_seed(0)), torch.Generator()
+    whole = quantizer(x)
+    quantizer.kept, quantizer.generator = 0.3, generator
+    generator.manual_seed(1)
+    first, second = quantizer(x), quantizer(x)
+    generator.manual_seed(1)
+    assert torch.equal(quantizer(x), first)
+    assert not torch.equal(first, second)
+    assert bool(((first == x) | (first == whole)).all())
+    assert 0.25 < float((first == x).float().mean()) < 0.35
+    quantizer.kept = 1.0
+    assert quantizer(x) is x
+
+
+def test_row_errors_sum_channels_and_average_places() -> None:
+    a, b = torch.randn(3, 4, 5, 6), torch.randn(3, 4, 5, 6)
+    torch.testing.assert_close(row_errors(a, b, 2.0), (a - b).square().sum(1).mean((1, 2)))
+    torch.testing.assert_close(row_errors(a[..., 0, 0], b[..., 0, 0], 2.0), (a - b)[..., 0, 0].square().sum(1))
+    tokens, other = a.flatten(2).transpose(1, 2), b.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(row_errors(tokens, other, 2.4), row_errors(a, b, 2.4))
+
+
+def test_pools_keep_step_groups_apart_and_cover_every_row_once() -> None:
+    case = tiny(samples=5)
+    pools = Pools.by_step_group(case.rows, (0, 0, 0, 1))
+    assert [len(part) for part in pools.parts] == [15, 5]
+    assert sorted(torch.cat(pools.passes(4)).tolist()) == list(range(20))
+    generator, counts = torch.Generator().manual_seed(0), [0, 0]
+    for _ in range(200):
+        chosen, index = pools.draw(8, generator)
+        counts[chosen] += 1
+        assert set(index.tolist()) <= set(pools.parts[chosen].tolist())
+        assert len(set(index.tolist())) == len(index) == min(8, len(pools.parts[chosen]))
+    assert 120 < counts[0] < 180
+    part = pools.share(8)
+    assert [len(p) for p in part.parts] == [6, 2]
+    rest = pools.without(part)
+    assert sorted(torch.cat([*rest.parts, *part.parts]).tolist()) == list(range(20))

@@ -1,0 +1,87 @@
+"""The FP32 rollouts of the held-out seeds: run once, the same for every cell of those steps."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dq_toolchain.calibrate.compare import held_out as module
+from dq_toolchain.calibrate.compare.held_out import PLAIN, held_out, identity_of
+from dq_toolchain.calibrate.compare.locks import claim
+from dq_toolchain.calibrate.compare.plan import Grid
+from dq_toolchain.calibrate.samples import draw, held_out_seeds
+from dq_toolchain.calibrate.setup import setup
+from dq_toolchain.calibrate.targets import Targets, fp32_rollouts
+from dq_toolchain.toolchain.progress import Reporter
+
+QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry per run of FP32 rollouts."""
+    found: list[int] = []
+
+    def counted(*arguments: Any) -> Targets:
+        found.append(1)
+        return fp32_rollouts(*arguments)
+
+    monkeypatch.setattr(module, "fp32_rollouts", counted)
+    monkeypatch.setattr(module, "POLL", 0.01)
+    return found
+
+
+def test_rollouts_are_run_once_and_kept_bit_for_bit(grid: Grid, tmp_path: Path, runs: list[int]) -> None:
+    first = held_out(grid.recipes[grid.cells[0]], 5, tmp_path, QUIET)
+    again = held_out(grid.recipes[grid.cells[-1]], 5, tmp_path, QUIET)  # another method and calibration seed
+    assert len(runs) == 1
+    assert first.file == again.file
+    assert torch.equal(first.latents, again.latents)
+    assert torch.equal(first.outputs, again.outputs)
+    assert tuple(first.latents.shape) == (4, 5, 1, 8, 8)
+    assert torch.equal(first.latents[0], first.samples.start)
+    assert held_out(grid.recipes[grid.cells[0]], 6, tmp_path, QUIET).file != first.file
+
+
+def test_a_damaged_file_is_run_again(grid: Grid, tmp_path: Path, runs: list[int]) -> None:
+    first = held_out(grid.recipes[grid.cells[0]], 3, tmp_path, QUIET)
+    first.file.write_bytes(first.file.read_bytes()[:100])
+    assert torch.equal(held_out(grid.recipes[grid.cells[0]], 3, tmp_path, QUIET).latents, first.latents)
+    assert len(runs) == 2
+
+
+def test_everything_that_decides_the_rollouts_is_in_their_identity(grid: Grid) -> None:
+    recipe = grid.recipes[grid.cells[0]]
+    state = setup(recipe, PLAIN)
+    samples = draw(state.model.unet, state.table, recipe, held_out_seeds(4))
+    other = replace(samples, conditioning=samples.conditioning.select(torch.tensor([1, 0, 2, 3])))
+    found = {
+        identity_of(state, samples, 1.0),
+        identity_of(state, samples, 3.0),
+        identity_of(state, other, 1.0),
+        identity_of(state, samples.select(slice(0, 3)), 1.0),
+        identity_of(replace(state, model=replace(state.model, weight_hash="other")), samples, 1.0),
+        identity_of(replace(state, table=replace(state.table, timesteps=(900.0, 500.0, 1.0))), samples, 1.0),
+    }
+    assert len(found) == 6
+    assert identity_of(state, samples, 1.0) in found
+
+
+def test_who_finds_another_at_it_waits_for_the_file(grid: Grid, tmp_path: Path, runs: list[int]) -> None:
+    recipe = grid.recipes[grid.cells[0]]
+    file = held_out(recipe, 3, tmp_path / "elsewhere", QUIET).file
+    got: list[object] = []
+    waiting = threading.Thread(target=lambda: got.append(held_out(recipe, 3, tmp_path, QUIET)))
+    with claim(tmp_path / f"{file.stem}.lock") as ours:
+        assert ours
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    waiting.join(20)
+    assert len(got) == len(runs) == 1

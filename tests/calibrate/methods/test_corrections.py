@@ -1,0 +1,118 @@
+"""Corrections at run time undo the errors they are made for, when those are planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+from dq_toolchain.calibrate.corrections import Step, with_step
+from dq_toolchain.calibrate.methods import ptqd, qncd, stepbaq, tac
+from dq_toolchain.calibrate.methods.base import Finish
+from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.probe import probe
+from tests.calibrate.methods.conftest import Finished, finish
+
+
+@pytest.mark.parametrize(("correct", "shift"), [(ptqd.correct, 0.1), (tac.correct, 0.0)])
+def test_a_planted_gain_and_shift_are_undone(correct: Finish, shift: float, finished: Finished) -> None:
+    damaged = finished.damaged(1.15, shift)
+    corrected, record = correct(damaged, finished.trajectories)
+    assert finished.final_error(corrected) < 0.15 * finished.final_error(damaged)
+    assert record
+    assert corrected.layers is damaged.layers  # nothing but the table changes
+
+
+def test_a_planted_shift_is_undone_by_the_mean_error(finished: Finished) -> None:
+    damaged = finished.damaged(1.0, 0.1)
+    corrected, record = qncd.subtract_mean(damaged, finished.trajectories)
+    assert finished.final_error(corrected) < 0.15 * finished.final_error(damaged)
+    assert record["qncd"]["mean_error"] == pytest.approx([0.1], abs=0.02)  # one estimate serves ten steps
+
+
+def test_an_undamaged_network_is_not_made_worse(finished: Finished) -> None:
+    before = finished.final_error(finished.artifact)
+    for correct in (ptqd.correct, tac.correct, qncd.subtract_mean, stepbaq.correct):
+        assert finished.final_error(correct(finished.artifact, finished.trajectories)[0]) < 1.1 * before
+
+
+def test_ptqds_fit_finds_what_was_planted_and_falls_back() -> None:
+    generator = torch.Generator().manual_seed(0)
+    r, noise = torch.randn(64, 3, 8, 8, generator=generator), torch.randn(64, 3, 8, 8, generator=generator)
+    shift = torch.tensor([0.2, 0.0, -0.1])
+    found = ptqd.fit_noise(1.3 * r + shift.view(-1, 1, 1) + 0.1 * noise, r)
+    assert found.slope == pytest.approx(0.3, abs=0.01)
+    assert found.deviation == pytest.approx(0.1, abs=0.005)
+    torch.testing.assert_close(found.mean, shift, atol=0.01, rtol=0)
+    assert ptqd.fit_noise(0.7 * r, r).slope == 0.0  # the paper clips the slope at 0
+    unrelated = ptqd.fit_noise(r + 0.1 * noise, r)
+    assert unrelated.slope == 0.0
+    assert unrelated.r2 < ptqd.LEAST_R2
+
+
+def test_ptqd_takes_the_residuals_variance_from_the_samplers_noise(tiny_model: Path, tmp_path: Path) -> None:
+    noisy = finish(tiny_model, tmp_path, sampler={"steps": 4, "eta": 1.0})
+    corrected, record = ptqd.correct(noisy.artifact, noisy.trajectories)
+    table = noisy.artifact.table
+    for k in range(table.calls):
+        taken = table.b[k][0] * record["ptqd"]["deviation"][k] / (1 + record["ptqd"]["slope"][k])
+        assert corrected.table.c[k] ** 2 == pytest.approx(max(0.0, table.c[k] ** 2 - taken**2), abs=1e-9)
+    assert corrected.table.c != table.c
+
+
+def test_tacs_scale_minimises_its_objective() -> None:
+    generator = torch.Generator().manual_seed(1)
+    r = torch.randn(500, generator=generator)
+    q = 1.2 * r + 0.05 * torch.randn(500, generator=generator)
+    large = r.abs() > r.abs().mean()
+    found = float(tac.best_scale(q, r))
+
+    def objective(scale: float) -> float:
+        relative = (scale * q[large] / r[large] - 1).square().sum()
+        count = int(large.sum())
+        absolute = (scale * q[large] - r[large]).square().sum()
+        tie = tac.TIE * count * (scale - 1) ** 2
+        return float((1 - tac.RELATIVE) * absolute + tac.RELATIVE * count * relative + tie)
+
+    assert objective(found) <= min(objective(found + step) for step in (-0.01, 0.01))
+    assert found == pytest.approx(1 / 1.2, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_stepbaqs_coefficients_are_the_probed_ones(kind: str) -> None:
+    scheduler = DDIMScheduler(clip_sample=False, prediction_type=kind)
+    table, alphas = probe(scheduler, 10), scheduler.alphas_cumprod.double()
+    for k in range(table.calls):
+        start = stepbaq._level(float(alphas[int(table.timesteps[k])]))
+        end = stepbaq._next_level(start, table.a[k][0], table.b[k][0], kind)
+        assert sum(part**2 for part in end) == pytest.approx(1, abs=1e-6)
+        assert stepbaq._coefficients(start, end, kind) == pytest.approx((table.a[k][0], table.b[k][0]), abs=1e-6)
+
+
+def test_stepbaq_goes_back_in_time_as_far_as_the_error_says(finished: Finished) -> None:
+    damaged = finished.damaged(1.3, 0.0)
+    corrected, record = stepbaq.correct(damaged, finished.trajectories)
+    table, taken = damaged.table, record["stepbaq"]["timesteps"]
+    assert taken[0] == table.timesteps[0]  # no error has been made yet
+    assert all(tau >= t for tau, t in zip(taken, table.timesteps, strict=True))
+    assert any(tau > t for tau, t in zip(taken, table.timesteps, strict=True))
+    assert corrected.table.timesteps == tuple(map(float, taken))
+
+
+def test_stepbaq_refuses_samplers_that_it_cannot_step_back_in() -> None:
+    for table in (probe(DPMSolverMultistepScheduler(), 5), probe(DDIMScheduler(clip_sample=False), 5, eta=0.5)):
+        with pytest.raises(RecipeError, match=r"stepbaq.*DDIM"):
+            stepbaq.check(table)
+    stepbaq.check(probe(DDIMScheduler(clip_sample=False), 5))
+
+
+def test_a_second_correction_stands_on_the_first(finished: Finished) -> None:
+    table, x = finished.artifact.table, torch.full((1, 1, 2, 2), 3.0)
+    one = with_step(table, 1, Step(torch.tensor([2.0]), torch.tensor([1.0]), torch.tensor([0.5])))
+    two = with_step(one, 1, Step(torch.tensor([10.0]), torch.tensor([4.0]), torch.tensor([0.25])))
+    assert two.correction is not None
+    assert two.correction.after(x, 1).unique().tolist() == [10 * (2 * 3 + 1) + 4]
+    assert two.correction.before(x, 1).unique().tolist() == [3.75]
+    assert two.correction.after(x, 0).unique().tolist() == [3.0]
