@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.toolchain.artifact import Artifact, LayerWeights, float_parameters
 from dq_toolchain.toolchain.attention import ProductAttnProcessor, float_product
+from dq_toolchain.toolchain.correction import Correction
 from dq_toolchain.toolchain.denoiser import Conditioning, Denoiser
 from dq_toolchain.toolchain.probe import probe
 from dq_toolchain.toolchain.qparams import Scheme, activation_type, quantize, range_to_qparams, weight_type
@@ -21,6 +22,7 @@ from dq_toolchain.toolchain.rollout import rollout
 from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.simulation import SimulatedUNet
 from dq_toolchain.toolchain.sites import Site, attention_layers, float_operations, weighted_layers
+from dq_toolchain.toolchain.smoothing import smooth_inputs
 from dq_toolchain.toolchain.split import find_concat_inputs, split_concat_inputs
 from dq_toolchain.toolchain.step_groups import even_step_groups
 
@@ -97,11 +99,12 @@ def tiny_artifact(
     seed: int = 0,
     width: int = 16,
     attention: bool = False,
+    smoothed: bool = False,
     unet: UNet2DModel | UNet2DConditionModel | None = None,
 ) -> tuple[Artifact, nn.Module]:
-    """A min-max artifact of a UNet (``tiny_unet``) and the FP32 UNet (splits applied) it came from.
+    """A min-max artifact of a UNet (``tiny_unet``) and the FP32 UNet (splits and smoothing applied) it came from.
 
-    ``attention``: its products in integers.
+    ``attention``: its products in integers. ``smoothed``: second convolutions of the up blocks divide their input.
     """
     unet = tiny_unet(seed, width) if unet is None else unet
     config = dict(unet.config) | {"_class_name": type(unet).__name__}
@@ -112,6 +115,8 @@ def tiny_artifact(
     denoiser = Denoiser(unet, table, Conditioning(conditioning.cond))
     splits = find_concat_inputs(unet, lambda: denoiser(noise(4, channels=channels), 0))
     split_concat_inputs(unet, splits)
+    divided = [name for name, _ in weighted_layers(unet) if smoothed and name.startswith("up_blocks") and name.endswith(".conv2")]
+    smooth_inputs(unet, {name: torch.linspace(0.5, 2.0, unet.get_submodule(name).in_channels) for name in divided})
     layers = dict(weighted_layers(unet))
     blocks = [name for name, _ in attention_layers(unet)] if attention else []
     operands = [f"{name}:{operand}" for name in blocks for operand in ("q", "k", "v", "probs")]
@@ -178,6 +183,7 @@ def tiny_artifact(
         zero_point,
         float_parameters(unet),
         {"method": "min-max"},
+        tuple(divided),
     )
     return artifact, unet
 
@@ -194,6 +200,15 @@ def lively_artifact(**options: Any) -> tuple[Artifact, nn.Module]:
     return replace(artifact, float_parameters={name: state[name] for name in artifact.float_parameters}), unet
 
 
+def corrected(artifact: Artifact) -> Artifact:
+    """The artifact with a correction of other numbers at every step."""
+    table = artifact.table
+    channels = artifact.config["in_channels"]
+    numbers = 0.01 * torch.randn(3, table.calls, channels, generator=torch.Generator().manual_seed(8)).double()
+    rows = [tuple(map(tuple, part.tolist())) for part in (numbers[0], 1 + numbers[1], numbers[2])]
+    return replace(artifact, table=replace(table, correction=Correction(*rows)))
+
+
 @torch.no_grad()
 def tiny_reference(artifact: Artifact, unet: nn.Module, seeds: int = 3) -> Reference:
     """Held-out rollouts of the FP32 UNet and the simulation, as calibrate writes them."""
@@ -202,7 +217,7 @@ def tiny_reference(artifact: Artifact, unet: nn.Module, seeds: int = 3) -> Refer
     start = noise(seeds, seed=99, channels=network.config.in_channels) * table.init_noise_sigma
     conditioning = conditioning_of(network, seeds)
     conditioning = conditioning if artifact.guidance != 1 else Conditioning(conditioning.cond)
-    fp32 = Denoiser(unet, table, conditioning, artifact.guidance)
+    fp32 = Denoiser(unet, table.uncorrected, conditioning, artifact.guidance)
     simulated = SimulatedUNet(artifact)
     simulation = Denoiser(simulated, table, conditioning, artifact.guidance, simulated.set_step)
     outputs: list[Tensor] = []

@@ -62,8 +62,10 @@ def converted(folder: Path, settings: Mapping[str, Any], **options: Any) -> Conv
 
 @pytest.fixture(scope="session")
 def exact(tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    """W4A8, affine, fp32."""
-    return converted(tmp_path_factory.mktemp("exact"), {"precision": "fp32"}, weight_bits=4, scheme="affine")
+    """W4A8, affine, fp32, smoothed convolutions."""
+    return converted(
+        tmp_path_factory.mktemp("exact"), {"precision": "fp32"}, weight_bits=4, scheme="affine", smoothed=True
+    )
 
 
 @pytest.fixture(scope="session")

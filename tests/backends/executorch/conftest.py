@@ -57,8 +57,10 @@ def lowered(folder: Path, made: tuple[Artifact, nn.Module, Reference], form: str
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
-    """Sentinel form, 2 step groups, affine, with guidance."""
-    return lowered(tmp_path_factory.mktemp("small"), small_artifact(guidance=2.0, scheme="affine"))
+    """Sentinel form, 2 step groups, affine, with guidance, smoothed convolutions and a correction."""
+    artifact, unet, _ = small_artifact(guidance=2.0, scheme="affine", smoothed=True)
+    artifact = tiny.corrected(artifact)
+    return lowered(tmp_path_factory.mktemp("small"), (artifact, unet, tiny.tiny_reference(artifact, unet)))
 
 
 @pytest.fixture(scope="session")

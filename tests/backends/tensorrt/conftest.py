@@ -78,6 +78,7 @@ FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "static-fp16": ({"precision": "fp16"}, {"attention": True, "unet": "attention"}),
     "ratio-fp16": ({"mode": "ratio", "precision": "fp16"}, {}),
     "cross-attention": ({}, {"unet": "condition", "weight_bits": 4}),
+    "smoothed": ({}, {"smoothed": True}),
 }
 """Settings and options of the artifact, by name."""
 
