@@ -1,10 +1,12 @@
-"""Which multi-step recipe: horizons, gradients and starts at equal numbers of network passes, W4A8, embedded model.
+"""What AccuQuant's parts are worth, at equal numbers of network passes.
 
-    python -m benchmarks.ablation [--passes 20000] [--seeds 1] [--json ablation.json]
+    python -m benchmarks.ablation recipe [--passes 20000] [--seeds 1] [--json ablation.json]
+    python -m benchmarks.ablation groups --model models/cifar10 --bits W4A6
 
-All variants begin with the same single-step warm-up; then each spends the same number of passes (a backward pass counts
-two forward ones) on its own kind of iteration, with the integers fixed ("settling") unless it says otherwise. Figures
-are those of the integer simulation on held-out seeds.
+``recipe``: which multi-step recipe. All variants begin with the same single-step warm-up; then each spends the same number
+of passes (a backward pass counts two forward ones) on its own kind of iteration, with the integers fixed ("settling")
+unless it says otherwise. ``groups``: how many steps share activation parameters and are simulated at once, AccuQuant's n,
+with the exact gradient and with the paper's. Figures are those of the integer simulation on held-out seeds.
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from benchmarks.common import Judge, fit, prepare, recipe_of
 from benchmarks.quality import LONGER, passes_of, row, show
+from dq_toolchain.calibrate.compare.grid import parse_bits
 
-CALLS = 20
-BASE = {**LONGER, "warmup": 300, "settling": 0}
-VARIANTS: dict[str, dict[str, object]] = {
+BASE: dict[str, Any] = {**LONGER, "warmup": 300, "settling": 0}
+GROUP_SIZES = (1, 2, 4, 5, 10, 20)
+RECIPES: dict[str, dict[str, Any]] = {
     "warm-up only": {},
     "single-step": {"horizon": 1},
     "single-step, all steps alike": {"horizon": 1, "steps": "uniform"},
@@ -29,47 +33,74 @@ VARIANTS: dict[str, dict[str, object]] = {
     "adjoint, horizon 10, inherited start": {"horizon": 10, "start": "inherited"},
     "surrogate, horizon 10": {"horizon": 10, "gradient": "surrogate"},
     "adjoint, horizon 10, rounding too": {"horizon": 10, "stage": "iterations"},
+    "adjoint, horizon 4, no warm-up": {"horizon": 4, "warmup": 0, "stage": "iterations"},
 }
 
 
-def variant_settings(variant: dict[str, object], passes: int) -> dict[str, object]:
+def groups(calls: int) -> dict[str, dict[str, Any]]:
+    """Variants in which step groups of n steps are fitted over horizons of n steps."""
+    return {
+        f"n = {n}, {gradient}": {"horizon": n, "gradient": gradient, "step_groups": calls // n}
+        for n in GROUP_SIZES
+        if calls % n == 0
+        for gradient in ("adjoint", "surrogate")
+    }
+
+
+def settings_of(variant: dict[str, Any], passes: int, calls: int) -> dict[str, Any]:
     """[calibrate] settings of a variant that spends ``passes`` network passes after the warm-up."""
-    settings = {name: value for name, value in variant.items() if name != "stage"}
+    settings = {name: value for name, value in variant.items() if name not in ("stage", "step_groups")}
     if not variant:
         return settings
-    horizon = int(str(variant["horizon"]))
-    rolled_in = (CALLS - horizon) / 2 if variant.get("start") == "inherited" else 0
+    horizon = int(variant["horizon"])
+    rolled_in = (calls - horizon) / 2 if variant.get("start") == "inherited" else 0
     cost = passes_of(horizon, LONGER["batch"], rolled_in)
-    return settings | {str(variant.get("stage", "settling")): max(1, round(passes / cost))}
+    if variant.get("warmup") == 0:
+        passes += round(BASE["warmup"] * passes_of(1, LONGER["batch"]))
+    return settings | {variant.get("stage", "settling"): max(1, round(passes / cost))}
 
 
-def ablate(passes: int, seeds: int, held_out: int) -> list[dict[str, object]]:
+def ablate(variants: dict[str, dict[str, Any]], base: dict[str, dict[str, Any]], args: argparse.Namespace) -> list[Any]:
     rows = []
-    for seed in range(seeds):
-        base: dict[str, dict[str, object]] = {
-            "quantize": {"weight_bits": 4},
-            "sampler": {"guidance": 1.0},
-            "run": {"seed": seed},
-            "calibrate": BASE,
-        }
-        prepared = prepare(recipe_of(base))
-        judge = Judge(prepared, held_out)
-        for name, variant in VARIANTS.items():
-            recipe = recipe_of(base, {"calibrate": variant_settings(variant, passes)})
+    for seed in range(args.seeds):
+        seeded = {**base, "run": {"seed": seed}}
+        prepared = judge = None
+        count = None
+        for name, variant in variants.items():
+            change = {"quantize": {"step_groups": variant["step_groups"]}} if "step_groups" in variant else {}
+            if prepared is None or judge is None or count != variant.get("step_groups"):
+                prepared = prepare(recipe_of(seeded, change))
+                judge = Judge(prepared, args.held_out)
+                count = variant.get("step_groups")
+            recipe = recipe_of(seeded, change, {"calibrate": settings_of(variant, args.passes, args.steps)})
             artifact, seconds = fit(prepared, recipe)
             rows.append(row(name, seed, seconds, judge.figures(artifact)))
             print(rows[-1], flush=True)
     return rows
 
 
+def main(args: argparse.Namespace) -> None:
+    ((weight_bits, activation_bits),) = parse_bits(args.bits)
+    base: dict[str, dict[str, Any]] = {
+        "model": {"path": args.model},
+        "quantize": {"weight_bits": weight_bits, "activation_bits": activation_bits},
+        "sampler": {"guidance": 1.0, "steps": args.steps},
+        "calibrate": BASE,
+    }
+    rows = ablate(RECIPES if args.set == "recipe" else groups(args.steps), base, args)
+    show(rows)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=("recipe", "groups"))
+    parser.add_argument("--model", type=Path, help="diffusers folder; default: the embedded model")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--bits", default="W4A8")
     parser.add_argument("--passes", type=int, default=20_000)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--held-out", type=int, default=256)
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    result = ablate(arguments.passes, arguments.seeds, arguments.held_out)
-    show(result)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+    main(parser.parse_args())

@@ -25,6 +25,7 @@ from dq_toolchain.toolchain.features import class_agreement, extractor_for, frec
 from dq_toolchain.toolchain.metrics import psnr
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe import Recipe, load_recipe
+from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.simulation import SimulatedUNet
 
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -88,20 +89,20 @@ class Judge:
     def __init__(self, prepared: Prepared, seeds: int) -> None:
         self.recipe, self.state = prepared.recipe, prepared.state
         self.samples = draw(self.state.model.unet, self.state.table, self.recipe, held_out_seeds(seeds))
-        self.fp32 = self._run(self.state.prepared.unet)
+        self.fp32 = self._run(self.state.prepared.unet, self.state.table)
         self.extractor = extractor_for(self.fp32, self.state.model.folder)
         self.features, self.labels = self.extractor.features(self.fp32), self.extractor.labels(self.fp32)
 
-    def _run(self, unet: torch.nn.Module) -> Tensor:
+    def _run(self, unet: torch.nn.Module, table: SamplerTable) -> Tensor:
         set_step = unet.set_step if isinstance(unet, SimulatedUNet) else None
         return fp32_rollouts(
-            unet, self.state.table, self.samples, self.recipe.sampler.guidance, 64, torch.device("cpu"), set_step
+            unet, table, self.samples, self.recipe.sampler.guidance, 64, torch.device("cpu"), set_step
         ).latents[-1]
 
     def figures(self, artifact: Artifact) -> dict[str, float]:
         """The integer simulation on held-out seeds: PSNR (median, 10th percentile, of the pooled squared error),
         class agreement, Frechet distance."""
-        samples = self._run(SimulatedUNet(artifact))
+        samples = self._run(SimulatedUNet(artifact), artifact.table)
         values = psnr(samples, self.fp32)
         return {
             "psnr": float(values.median()),
