@@ -60,7 +60,10 @@ def measure(base: dict[str, dict[str, Any]], seed: int, held_out: int) -> list[d
     prepared: Prepared = prepare(recipe_of(seeded))
     judge, rows = Judge(prepared, held_out), []
     nothing = {"warmup": 0, "settling": 0, "group_iterations": 0}
-    unfitted = {"qdiffusion": {"calibrate": {"method": "mse"}}, "accuquant": {"calibrate": nothing}}
+    unfitted: dict[str, dict[str, dict[str, Any]]] = {
+        "qdiffusion": {"calibrate": {"method": "mse"}},
+        "accuquant": {"calibrate": nothing},
+    }
     with tempfile.TemporaryDirectory() as folder:
 
         def run(settings: dict[str, dict[str, Any]]) -> Calibrated:
