@@ -1,4 +1,4 @@
-"""The training loop of the reference models: a class-conditional diffusers UNet on images held in memory.
+"""The training loop of the reference models: a class-conditional, v-predicting UNet on images held in memory.
 
 One label in ten is replaced by "no class", so that classifier-free guidance works. What is kept is the exponential
 moving average of the weights. A checkpoint lets a run that was killed go on where it stood. Below the loop stands what
@@ -32,7 +32,6 @@ class Training:
 
     Attributes:
         time_power: timestep = uniform ** power * last; below 1 favours noise.
-        min_snr: gamma of Min-SNR weighting (Hang et al. 2023, for noise prediction: min(SNR, gamma) / SNR); None weighs alike.
         flip: mirror every other image.
     """
 
@@ -42,7 +41,6 @@ class Training:
     seed: int
     null_label: int
     time_power: float = 1.0
-    min_snr: float | None = None
     flip: bool = False
     compile: bool = True
 
@@ -99,11 +97,10 @@ class Run:
         noise, last = torch.randn_like(x0), self.scheduler.config.num_train_timesteps
         t = (torch.rand(len(x0), device=device) ** s.time_power * last).long().clamp_max(last - 1)
         noisy = self.scheduler.add_noise(x0, noise, t)
-        predicts_noise = self.scheduler.config.prediction_type == "epsilon"
-        target = noise if predicts_noise else self.scheduler.get_velocity(x0, noise, t)
+        target = self.scheduler.get_velocity(x0, noise, t)
         with torch.autocast(device, torch.bfloat16):
             out = self.network(noisy.contiguous(memory_format=torch.channels_last), t, y).sample
-        loss = ((out.float() - target).square().mean((1, 2, 3)) * self._weight(t)).mean()
+        loss = (out.float() - target).square().mean()
         for group in self.optimizer.param_groups:
             group["lr"] = s.lr * min(1.0, (self.done + 1) / 200) * 0.5 * (1 + math.cos(math.pi * self.done / self.steps))
         self.optimizer.zero_grad(set_to_none=True)
@@ -116,14 +113,6 @@ class Run:
             for a, b in zip(self.ema.parameters(), self.unet.parameters(), strict=True):
                 a.lerp_(b, 1 - decay)
         self.loss = loss.item() if math.isnan(self.loss) else 0.99 * self.loss + 0.01 * loss.item()
-
-    def _weight(self, t: Tensor) -> Tensor:
-        if self.settings.min_snr is None:
-            return torch.ones(len(t), device=t.device)
-        alpha = self.scheduler.alphas_cumprod.to(t.device)[t]
-        snr = alpha / (1 - alpha)
-        weight: Tensor = snr.clamp_max(self.settings.min_snr) / snr
-        return weight
 
     def _checkpoint(self, path: Path) -> None:
         tensors = {f"unet.{n}": p.detach() for n, p in self.unet.named_parameters()}
