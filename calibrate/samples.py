@@ -63,8 +63,8 @@ def draw(unet: nn.Module, table: SamplerTable, recipe: Recipe, seeds: Sequence[i
     return Samples(torch.stack(start), conditioning, torch.stack(noises, dim=1) if noises else None)
 
 
-def held_out_seeds(count: int) -> list[int]:
-    return [HELD_OUT + i for i in range(count)]
+def held_out_seeds(count: int, first: int = 0) -> list[int]:
+    return [HELD_OUT + first + i for i in range(count)]
 
 
 def calibration_seeds(seed: int, count: int) -> list[int]:

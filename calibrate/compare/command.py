@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dq_toolchain.calibrate.compare.floor import frechet_floor
 from dq_toolchain.calibrate.compare.locks import alone
 from dq_toolchain.calibrate.compare.page import write_page
 from dq_toolchain.calibrate.compare.plan import Request, plan
@@ -19,7 +20,7 @@ def compare(request: Request, reporter: GridReporter) -> Comparison:
     grid = plan(request)
     run(grid, reporter)
     with alone(grid.folder / ".results"):  # of two processes the last to write knows all
-        comparison = collect(grid, grid_result(grid))
+        comparison = collect(grid, grid_result(grid), lambda cell: frechet_floor(grid, cell, reporter))
         write_results(comparison)
         write_page(comparison)
     return comparison

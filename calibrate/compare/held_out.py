@@ -68,6 +68,13 @@ def held_out(recipe: Recipe, seeds: int, folder: Path, reporter: Reporter) -> He
     return HeldOut(samples, tensors["latents"], tensors["outputs"], file.path)
 
 
+def other_samples(recipe: Recipe, seeds: int, reporter: Reporter) -> Tensor:
+    """(S, C, H, W) FP32 samples of as many further held-out seeds, run now and not kept."""
+    state = setup(recipe, PLAIN)
+    samples = draw(state.model.unet, state.table, recipe, held_out_seeds(seeds, first=seeds))
+    return _run(state, samples, recipe.sampler.guidance, reporter)["latents"][-1]
+
+
 def identity_of(state: Setup, samples: Samples, guidance: float) -> str:
     """Hash of everything that the FP32 rollouts depend on."""
     conditioning = {

@@ -22,7 +22,10 @@ JSON, CSV, PAGE = "compare.json", "compare.csv", "compare.html"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that is printed. ``extractor_reason`` says why there is no extractor."""
+    """Everything that is printed. ``extractor_reason`` says why there is no extractor.
+
+    ``floors``: by setting, the Frechet distance of FP32's samples of other seeds.
+    """
 
     folder: Path
     model: str
@@ -32,6 +35,7 @@ class Comparison:
     rows: tuple[Row, ...]
     states: Mapping[str, State]
     verdicts: Mapping[str, tuple[str, ...]]
+    floors: Mapping[str, float]
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -49,12 +53,17 @@ class Comparison:
         return {
             "schema": SCHEMA, "schema_version": VERSION, "model": self.model, "held_out_seeds": self.held_out,
             "extractor": self.extractor, "extractor_reason": self.extractor_reason,
+            "frechet_of_other_seeds": dict(self.floors),
             "rows": [row.to_json() for row in self.rows], "verdicts": {k: list(v) for k, v in self.verdicts.items()},
             "cells": [{"name": n, "state": s, "reason": r} for n, (s, r) in self.states.items()],
         }  # fmt: skip
 
 
-def collect(grid: Grid, result_of: Callable[[Cell], CellResult | None]) -> Comparison:
+def collect(
+    grid: Grid,
+    result_of: Callable[[Cell], CellResult | None],
+    floor_of: Callable[[Cell], float | None] = lambda _cell: None,
+) -> Comparison:
     """The outcome so far: what is complete, failed, running elsewhere or not begun."""
     results = {cell: result_of(cell) for cell in grid.cells}
     states = {cell: _state(result, held(grid.lock(cell))) for cell, result in results.items()}
@@ -65,6 +74,8 @@ def collect(grid: Grid, result_of: Callable[[Cell], CellResult | None]) -> Compa
     groups = sorted(cells_of.values(), key=lambda cells: order.index(cells[0].setting))
     rows = tuple(row_of(cells, results, states) for cells in groups)
     complete = [result for result in results.values() if result is not None and result.complete]
+    of_steps = {cell.steps: floor_of(cell) for cell in {r.cell.steps: r.cell for r in complete}.values()}
+    floors = {cell.setting: floor for cell in grid.cells if (floor := of_steps.get(cell.steps)) is not None}
     return Comparison(
         grid.folder,
         grid.model_id,
@@ -74,6 +85,7 @@ def collect(grid: Grid, result_of: Callable[[Cell], CellResult | None]) -> Compa
         rows,
         {cell.name: states[cell] for cell in grid.cells},
         {setting: verdicts_of([row for row in rows if row.cell.setting == setting]) for setting in order},
+        floors,
     )
 
 

@@ -37,6 +37,10 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
             missing = [f"{count} {word}" for count, word in ((row.failed, "failed"), (row.pending, "pending")) if count]
             table.add_row(escape(row.cell.method), ", ".join([str(len(row.seeds)), *missing]), *figures)
         console.print(table)
+        if setting in comparison.floors:
+            console.print(
+                f"[bold]{setting}[/] FP32 with other seeds has a Frechet distance of {comparison.floors[setting]:.4g}"
+            )
         for verdict in comparison.verdicts[setting]:
             console.print(f"[bold]{setting}[/] {escape(verdict)}", soft_wrap=True)
     _show_missing(console, comparison)
