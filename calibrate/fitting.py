@@ -47,10 +47,26 @@ def fit_network(
     Raises:
         CalibrationError: it does not converge or is not finite.
     """
-    if method.fit == "blocks":
-        return _blocks(recipe, method, network, trajectories, checkpoint, reporter)
     if method.fit == "ranges":
         return Fitted([], None, 0.0)
+    if method.fit == "blocks":
+        return _blocks(recipe, method, network, trajectories, checkpoint, reporter)
+    if method.fit == "accuquant":
+        return _multi_step(recipe, network, state, trajectories, checkpoint, reporter)
+    blocks = CheckpointFile(checkpoint.path.with_stem(f"blocks-{checkpoint.path.stem}"), checkpoint.identity)
+    first = _blocks(recipe, method, network, trajectories, blocks, reporter)
+    second = _multi_step(recipe, network, state, trajectories, checkpoint, reporter)
+    return Fitted(first.stages + second.stages, second.growth, first.seconds + second.seconds)
+
+
+def _multi_step(
+    recipe: Recipe,
+    network: QuantizedUNet,
+    state: Setup,
+    trajectories: Trajectories,
+    checkpoint: CheckpointFile,
+    reporter: Reporter,
+) -> Fitted:
     problem = Problem(
         state.table,
         recipe.sampler.guidance,

@@ -39,7 +39,7 @@ class Method:
         source: authors, year, arXiv number.
         base: what it stands on; left out when it is added to another method.
         settings: of the recipe, where the recipe itself says nothing.
-        fit: ranges only, blocks one after another, or the multi-step fit.
+        fit: ranges only, blocks one after another, the multi-step fit, or one after the other.
         blocks: changes to BlockOptions.
     """
 
@@ -47,7 +47,7 @@ class Method:
     source: str = ""
     base: Method | None = None
     settings: Settings = field(default_factory=dict)
-    fit: Literal["ranges", "blocks", "accuquant"] = "ranges"
+    fit: Literal["ranges", "blocks", "accuquant", "blocks, accuquant"] = "ranges"
     blocks: Mapping[str, Any] = field(default_factory=dict)
     choose: Choose | None = None
     smooth: Smooth | None = None
@@ -74,7 +74,7 @@ def add(first: Method, second: Method) -> Method:
             f"method {name!r}: both fit weights; a fit is the first method's, what is added corrects or prepares"
         )
     fit = first.fit if second.fit == "ranges" else second.fit
-    if second.blocks and fit != "blocks":
+    if second.blocks and "blocks" not in fit:
         raise RecipeError(
             f"method {name!r}: {second.name} changes how blocks are reconstructed, {first.name} reconstructs "
             "none; add it to qdiffusion or tfmq"
