@@ -75,7 +75,7 @@ def test_figures_are_those_computed_by_hand(case: tuple[Artifact, HeldOut]) -> N
     assert torch.equal(found.samples, latents[-1])
     mse = ((latents[-1].clamp(-1, 1) - held.final.clamp(-1, 1)) / 2).double().square().flatten(1).mean(1)
     values = -10 * mse.log10()
-    assert found.figures["psnr_median"] == pytest.approx(float(values.median()), rel=1e-5)
+    assert found.figures["psnr_median"] == pytest.approx(float(values.quantile(0.5)), rel=1e-5)
     assert found.figures["psnr_mean"] == pytest.approx(float(values.mean()), rel=1e-5)
     assert found.figures["psnr_pooled"] == pytest.approx(float(-10 * mse.mean().log10()), rel=1e-5)
     assert found.figures["psnr_p10"] <= found.figures["psnr_median"]
