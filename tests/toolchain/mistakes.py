@@ -139,7 +139,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
                                           r"model/dq\.toml:2"),
     # the command line
     "unknown flag": (flags("--colour", "red"), "--colour.*see `dq-toolchain calibrate --help`"),
-    "unknown command": (command("compile"), "'compile'; see `dq-toolchain --help`"),
+    "unknown command": (command("toast"), "'toast'; see `dq-toolchain --help`"),
     "flag without value": (command("calibrate", "--steps"), "--steps"),
     "argument too many": (command("inspect", "a", "b"), "b.*--help"),
     "unknown target": (command("export", "--target", "toaster"), "one of .*executorch.*got 'toaster'"),

@@ -44,6 +44,7 @@ def test_the_floor_is_the_distance_of_two_sets_of_seeds(
     first = held_out.held_out(recipe, grid.held_out, grid.folder / "held_out", QUIET).final
     others = held_out.other_samples(recipe, grid.held_out, QUIET)
     assert found == pytest.approx(frechet_distance(Pixels().features(others), Pixels().features(first)))
+    assert found is not None
     assert found > 0
     monkeypatch.setattr(floor, "other_samples", lambda *_: pytest.fail("found once, it is kept"))
     assert frechet_floor(grid, grid.cells[1], QUIET) == found
