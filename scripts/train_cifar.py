@@ -84,7 +84,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, required=True, help=".npz with train_jpeg, train_offsets, train_labels")
     parser.add_argument("--out", type=Path, default=Path("models/cifar10"))
     parser.add_argument("--checkpoint", type=Path, default=Path("build/cifar10.safetensors"), help="where a killed run goes on")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
