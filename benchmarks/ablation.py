@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Judge, fit, prepare, recipe_of
+from benchmarks.common import Judge, fit, prepare, recipe_of, study_parser, study_recipe
 from benchmarks.quality import LONGER, passes_of, row, show
-from dq_toolchain.calibrate.compare.grid import parse_bits
 
 BASE: dict[str, Any] = {**LONGER, "warmup": 300, "settling": 0}
 GROUP_SIZES = (1, 2, 4, 5, 10, 20)
@@ -80,13 +78,7 @@ def ablate(variants: dict[str, dict[str, Any]], base: dict[str, dict[str, Any]],
 
 
 def main(args: argparse.Namespace) -> None:
-    ((weight_bits, activation_bits),) = parse_bits(args.bits)
-    base: dict[str, dict[str, Any]] = {
-        "model": {"path": args.model},
-        "quantize": {"weight_bits": weight_bits, "activation_bits": activation_bits},
-        "sampler": {"guidance": 1.0, "steps": args.steps},
-        "calibrate": BASE,
-    }
+    base = study_recipe(args, BASE)
     rows = ablate(RECIPES if args.set == "recipe" else groups(args.steps), base, args)
     show(rows)
     if args.json:
@@ -94,13 +86,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser(__doc__)
     parser.add_argument("set", choices=("recipe", "groups"))
-    parser.add_argument("--model", type=Path, help="diffusers folder; default: the embedded model")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--bits", default="W4A8")
     parser.add_argument("--passes", type=int, default=20_000)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--held-out", type=int, default=256)
-    parser.add_argument("--json", type=Path)
     main(parser.parse_args())

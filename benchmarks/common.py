@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.checkpoint import CheckpointFile
+from dq_toolchain.calibrate.compare.grid import parse_bits
 from dq_toolchain.calibrate.finish import harden
 from dq_toolchain.calibrate.fitting import fit_network
 from dq_toolchain.calibrate.measure import Histograms, choose_all, observe_rollouts
@@ -60,6 +62,29 @@ def recipe_of(*overrides: Overrides) -> Recipe:
         for section, values in layer.items():
             merged.setdefault(section, {}).update(values)
     return load_recipe(None, merged)
+
+
+def study_parser(description: str | None) -> argparse.ArgumentParser:
+    """Arguments of a study: which model, steps and bits, how many calibration and held-out seeds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="diffusers folder; default: the embedded model")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--bits", default="W4A8")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--held-out", type=int, default=256)
+    parser.add_argument("--json", type=Path, help="also write the rows here")
+    return parser
+
+
+def study_recipe(arguments: argparse.Namespace, calibrate: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The recipe settings that ``study_parser``'s arguments stand for; no guidance."""
+    ((weight_bits, activation_bits),) = parse_bits(arguments.bits)
+    return {
+        "model": {"path": arguments.model},
+        "quantize": {"weight_bits": weight_bits, "activation_bits": activation_bits},
+        "sampler": {"guidance": 1.0, "steps": arguments.steps},
+        "calibrate": dict(calibrate),
+    }
 
 
 def prepare(recipe: Recipe) -> Prepared:

@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks.common import Judge, Prepared, prepare, recipe_of
+from benchmarks.common import Judge, Prepared, prepare, recipe_of, study_parser, study_recipe
 from benchmarks.quality import row, show
-from dq_toolchain.calibrate.compare.grid import parse_bits
 from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
 from dq_toolchain.toolchain.progress import Reporter
 
@@ -78,13 +77,7 @@ def measure(base: dict[str, dict[str, Any]], seed: int, held_out: int) -> list[d
 
 
 def main(args: argparse.Namespace) -> None:
-    ((weight_bits, activation_bits),) = parse_bits(args.bits)
-    base: dict[str, dict[str, Any]] = {
-        "model": {"path": args.model},
-        "quantize": {"weight_bits": weight_bits, "activation_bits": activation_bits},
-        "sampler": {"guidance": 1.0, "steps": args.steps},
-        "calibrate": {"samples": args.samples},
-    }
+    base = study_recipe(args, {"samples": args.samples})
     rows = [one for seed in range(args.seeds) for one in measure(base, seed, args.held_out)]
     show(rows)
     console, speed_ups = Console(width=160), []
@@ -108,12 +101,6 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="diffusers folder; default: the embedded model")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--bits", default="W4A8")
-    parser.add_argument("--samples", type=int, default=128)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--held-out", type=int, default=256)
-    parser.add_argument("--json", type=Path)
+    parser = study_parser(__doc__)
+    parser.add_argument("--samples", type=int, default=128, help="calibration trajectories")
     main(parser.parse_args())

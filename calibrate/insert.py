@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.fake_quant import QUANTIZED_ATTENTION, ActivationQuantizer, QuantizedLayer, WeightQuantizer
+from dq_toolchain.calibrate.order import order_of_calls
 from dq_toolchain.toolchain.qparams import activation_type, weight_type
 from dq_toolchain.toolchain.recipe import QuantizeSection
 from dq_toolchain.toolchain.simulation import StepGroupSwitch
@@ -67,18 +68,8 @@ def prepare(
 
 
 def _first_and_last_convolution(unet: nn.Module, run: Callable[[nn.Module], object]) -> set[str]:
-    order: list[str] = []
-    handles = [
-        layer.register_forward_hook(lambda *_, name=name: order.append(name))
-        for name, layer in weighted_layers(unet)
-        if isinstance(layer, nn.Conv2d)
-    ]
-    try:
-        with torch.no_grad():
-            run(unet)
-    finally:
-        for handle in handles:
-            handle.remove()
+    convolutions = [name for name, layer in weighted_layers(unet) if isinstance(layer, nn.Conv2d)]
+    order = order_of_calls(unet, convolutions, run)
     return {order[0], order[-1]} if order else set()
 
 

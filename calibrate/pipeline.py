@@ -26,7 +26,7 @@ from dq_toolchain.calibrate.methods import resolve, with_settings
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.observer import choose_weight_scale
 from dq_toolchain.calibrate.setup import Setup, setup
-from dq_toolchain.calibrate.targets import Targets
+from dq_toolchain.calibrate.targets import Targets, fp32_rollouts
 from dq_toolchain.calibrate.trajectories import Trajectories
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.files import write_bytes
@@ -118,7 +118,13 @@ def measure(
     begin, rolling = time.perf_counter(), 0.0
     if run is None:
         with reporter.task("FP32 rollouts", total) as advance:
-            targets, histograms = observe_rollouts(state, guidance, advance)
+            if method.choose is None:
+                targets, histograms = observe_rollouts(state, guidance, advance)
+            else:
+                unet, device = state.prepared.unet, state.device
+                targets = fp32_rollouts(
+                    unet, state.table, state.samples, guidance, ROLLOUT_BATCH, device, None, advance
+                )
         rolling = time.perf_counter() - begin
         rolled.save({"latents": targets.latents, "outputs": targets.outputs}, {"seconds": rolling})
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -38,17 +38,8 @@ class Trajectories:
     def first(self, count: int) -> Trajectories:
         """The same with the first ``count`` samples only."""
         index = slice(0, count)
-        targets = Targets(self.targets.latents[:, index], self.targets.outputs[:, index])
-        return Trajectories(
-            self.unet,
-            self.table,
-            self.scheduler_config,
-            self.samples.select(index),
-            targets,
-            self.guidance,
-            self.device,
-            self.seed,
-        )
+        targets = self.targets.select(index, self.targets.latents.device)
+        return replace(self, samples=self.samples.select(index), targets=targets)
 
     def quantized(self, artifact: Artifact, table: SamplerTable) -> Denoiser:
         """The artifact's network on all samples, with ``table`` in the place of its own."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from dq_toolchain.calibrate.fake_quant import QuantizedLayer
+from dq_toolchain.calibrate.order import order_of_calls
 from dq_toolchain.toolchain.errors import CalibrationError
 
 BLOCKS = (ResnetBlock2D, Attention, BasicTransformerBlock)
@@ -39,17 +39,7 @@ def find_units(unet: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Uni
         CalibrationError: the network never calls a unit; the text names it.
     """
     members = layers_by_unit(unet)
-    order: dict[str, None] = {}
-    handles = [
-        unet.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: order.setdefault(name))
-        for name in members
-    ]
-    try:
-        with torch.no_grad():
-            run(unet)
-    finally:
-        for handle in handles:
-            handle.remove()
+    order = order_of_calls(unet, members, run)
     idle = [name for name in members if name not in order]
     if idle:
         raise CalibrationError(

@@ -36,7 +36,7 @@ class Method:
     """One published method, or a combination.
 
     Attributes:
-        source: authors, year, arXiv number.
+        source: authors, year, where.
         base: what it stands on; left out when it is added to another method.
         settings: of the recipe, where the recipe itself says nothing.
         fit: ranges only, blocks one after another, the multi-step fit, or one after the other.

@@ -1,6 +1,6 @@
 """PTQ4DM: ranges measured on timesteps drawn from a normal distribution that leans towards the image (NDTC).
 
-Shang et al. 2023, arXiv 2211.15736, section 3.3. The paper draws t ~ N(mu, T / 2), mu <= T / 2; its code draws from
+Shang et al. 2023, arXiv 2211.15736. The paper draws t ~ N(mu, T / 2), mu <= T / 2; its code draws from
 N(0.4, 0.4) in units of T, far wider, and published with that. ``ptq4dm`` is the code's, ``ptq4dm-paper`` the paper's. The
 code pairs latents with timesteps that run the other way; here every latent has its own.
 """

@@ -1,6 +1,6 @@
 """TFMQ-DM: the temporal block reconstructed by itself, with activation parameters for every step (finite set).
 
-Huang et al. 2024, arXiv 2311.16503: TIAR (section 4.1) is ``BlockOptions.temporal``; finite set calibration (section 4.2) gives
+Huang et al. 2024, arXiv 2311.16503: TIAR is ``BlockOptions.temporal``; finite set calibration gives
 each activation of the temporal block a (scale, zero_point) per timestep from its smallest and largest value there. On a device a
 step's parameters are a step group's, so the artifact gets one step group per step, alike in all other sites. The paper's code keeps
 parameters of every activation per step; the paper, and this, those of the temporal block.
