@@ -35,6 +35,8 @@ from dq_toolchain.toolchain.qparams import weight_type
 from dq_toolchain.toolchain.recipe import Recipe
 
 README = b"Checkpoints of an unfinished calibration; the same command continues from them.\n"
+BEFORE_THE_FIT = {"method", "samples", "ranges", "percentile", "rounding"}
+"""What a method that does not fit over several steps reads of [calibrate]."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,18 @@ def versions() -> dict[str, Any]:
     }
 
 
+def deciding(recipe: Recipe, method: Method) -> dict[str, Any]:
+    """The settings that decide a calibration: those of the phases that the method goes through."""
+    settings = recipe.model_dump(
+        mode="json", include={"sampler", "conditioning", "quantize", "calibrate", "blocks", "run"}, exclude={"run": {"out"}}
+    )
+    if "accuquant" not in method.fit:
+        settings["calibrate"] = {key: value for key, value in settings["calibrate"].items() if key in BEFORE_THE_FIT}
+    if "blocks" not in method.fit:
+        del settings["blocks"]
+    return settings
+
+
 def _targets(tensors: Mapping[str, Tensor]) -> Targets:
     return Targets(tensors["latents"], tensors["outputs"])
 
@@ -185,7 +199,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 
 def _identity(recipe: Recipe, method: Method, state: Setup) -> dict[str, str]:
     """What decides the rollouts, the ranges and the fit. What a method does afterwards decides none of them."""
-    settings = _settings(recipe)
+    settings = deciding(recipe, method)
     model = (state.model.weight_hash, state.model.config, state.model.scheduler_config, versions(), state.device.type)
     run = (settings["sampler"], settings["conditioning"], settings["run"], recipe.calibrate.samples)
     quantize, calibrate = dict(settings["quantize"]), dict(settings["calibrate"])
@@ -194,7 +208,7 @@ def _identity(recipe: Recipe, method: Method, state: Setup) -> dict[str, str]:
     choosing = None if method.choose is None else recipe.calibrate.method
     ranged = (measured, calibrate["ranges"], calibrate["percentile"], smoothing, choosing)
     del calibrate["method"]
-    fitted = (quantize, calibrate, settings["blocks"], method.fit, dict(method.blocks))
+    fitted = (quantize, calibrate, settings.get("blocks"), method.fit, dict(method.blocks))
     return {
         "rollouts": fingerprint("rollouts", *model, *run, measured["split"], smoothing),
         "ranges": fingerprint("ranges", *model, *run, *ranged),

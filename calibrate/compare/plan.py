@@ -14,7 +14,7 @@ from dq_toolchain.calibrate.checkpoint import fingerprint
 from dq_toolchain.calibrate.compare.grid import Cell, expand, parse_bits, parse_methods, parse_steps, sampler_name
 from dq_toolchain.calibrate.compare.held_out import PLAIN
 from dq_toolchain.calibrate.methods import names, resolve, with_settings
-from dq_toolchain.calibrate.pipeline import versions
+from dq_toolchain.calibrate.pipeline import deciding, versions
 from dq_toolchain.calibrate.setup import choose_device, setup
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.files import sha256
@@ -50,7 +50,8 @@ class Grid:
 
     Attributes:
         folder: ``<out>/compare``. model: the model's folder; model_id: its name.
-        recipes, fingerprints: of every cell; equal fingerprints give equal results.
+        recipes, fingerprints: of every cell; equal fingerprints give equal results. A setting that a method does not read
+            does not change its cells' fingerprints.
         provenance: what ``cell.json`` says about where a result comes from.
     """
 
@@ -110,7 +111,8 @@ def plan(request: Request) -> Grid:
 def _recipe(base: Recipe, cell: Cell) -> Recipe:
     """The recipe that ``dq-toolchain calibrate`` would be given for the cell: its values count as set by the user.
 
-    Made from the recipe already read, so that a recipe that can be read only once, such as a pipe, serves all cells.
+    What makes a method what it is stays: a recipe for all must not turn minmax into mse. Made from the recipe already
+    read, so that a recipe that can be read only once, such as a pipe, serves all cells.
     """
     own: dict[str, dict[str, Any]] = {
         "run": {"seed": cell.seed},
@@ -118,15 +120,16 @@ def _recipe(base: Recipe, cell: Cell) -> Recipe:
         "quantize": {"weight_bits": cell.weight_bits, "activation_bits": cell.activation_bits},
         "calibrate": {"method": cell.method},
     }
-    return base.model_copy(update={name: getattr(base, name).model_copy(update=values) for name, values in own.items()})
+    recipe = base.model_copy(update={name: getattr(base, name).model_copy(update=values) for name, values in own.items()})
+    return with_settings(recipe, resolve(cell.method), as_published=True)
 
 
 def _provenance(recipe: Recipe, cell: Cell, model: Model) -> dict[str, Any]:
-    effective = with_settings(recipe, resolve(cell.method))
-    without: Any = {"model": True, "conditioning": {"file"}, "run": {"out", "device"}, "reference": True, "export": True,
-                    "executorch": True, "coreml": True, "tensorrt": True}  # fmt: skip
+    settings = deciding(recipe, resolve(cell.method))
+    for elsewhere in (("conditioning", "file"), ("run", "device")):  # by content and by what "auto" came to: _decides
+        del settings[elsewhere[0]][elsewhere[1]]
     return {
-        "recipe": effective.model_dump(mode="json", exclude=without),
+        "recipe": settings,
         "versions": versions(),
         "model": {"id": model.id, "weight_hash": model.weight_hash},
     }

@@ -50,11 +50,11 @@ def resolve(name: str) -> Method:
     return reduce(add, (_all()[part] for part in parts[1:]), _all()[parts[0]].whole())
 
 
-def with_settings(recipe: Recipe, method: Method) -> Recipe:
-    """The recipe with the method's settings wherever it did not set its own."""
+def with_settings(recipe: Recipe, method: Method, *, as_published: bool = False) -> Recipe:
+    """The recipe with the method's settings wherever it did not set its own; ``as_published``: with all of them."""
     changed: dict[str, Any] = {}
     for section, values in method.settings.items():
         own = getattr(recipe, section)
-        left = {key: value for key, value in values.items() if key not in own.model_fields_set}
+        left = {key: value for key, value in values.items() if as_published or key not in own.model_fields_set}
         changed[section] = own.model_copy(update=left)
     return recipe.model_copy(update=changed)
