@@ -7,12 +7,14 @@ holds the data of one unit at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.calibrate.blocks.replay import Replay
 from dq_toolchain.calibrate.blocks.rows import Rows
 from dq_toolchain.toolchain.errors import CalibrationError
 
@@ -78,6 +80,7 @@ def capture(
     outputs: bool = False,
     inner: Mapping[str, nn.Module] | None = None,
     set_step: Callable[[int], None] | None = None,
+    replay: Replay | None = None,
 ) -> Captured:
     """Run ``network`` over rows and record the calls of ``module``, which may be the network itself.
 
@@ -85,6 +88,7 @@ def capture(
         batches: row numbers (B,) int64 each, every row once; rows of one batch share the step group.
         inner: modules inside ``module`` whose outputs are wanted too.
         set_step: told a step of the batch before every pass.
+        replay: of the modules that are called before this one.
     Raises:
         CalibrationError: the network never calls the module, or a tensor has no rows.
     """
@@ -114,16 +118,20 @@ def capture(
         )
     if after:
         handles.append(module.register_forward_hook(after_call))
+    name_of_it = next((name for name, found in network.named_modules() if found is module), "")
     try:
-        for current in batches:
-            part = rows.select(current).to(device)
-            if set_step is not None:
-                set_step(int(part.step[0]))
-            try:
-                network(part.sample, part.timestep, **part.keywords, return_dict=False)
-            except _Reached:
-                continue
-            raise CalibrationError(f"the network never calls the {record.name} that is to be reconstructed")
+        with nullcontext() if replay is None else replay.playing(network, name_of_it):
+            for current in batches:
+                part = rows.select(current).to(device)
+                if set_step is not None:
+                    set_step(int(part.step[0]))
+                if replay is not None:
+                    replay.index = current
+                try:
+                    network(part.sample, part.timestep, **part.keywords, return_dict=False)
+                except _Reached:
+                    continue
+                raise CalibrationError(f"the network never calls the {record.name} that is to be reconstructed")
     finally:
         for handle in handles:
             handle.remove()

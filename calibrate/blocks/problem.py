@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.capture import Captured, capture
+from dq_toolchain.calibrate.blocks.replay import Replay
 from dq_toolchain.calibrate.blocks.rows import Rows
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL, TemporalBlock
 from dq_toolchain.calibrate.blocks.units import Unit
@@ -86,17 +87,47 @@ class Pools:
         return part[torch.randperm(len(part), generator=generator)[:size]]
 
 
+@dataclass(frozen=True)
+class Replays:
+    """Of the quantized network in the present phase, and of FP32."""
+
+    quantized: Replay
+    fp32: Replay
+
+    @classmethod
+    def begin(cls, rows: Rows, units: Sequence[Unit], fp32: Replay | None = None) -> Replays:
+        """For a phase: nothing quantized is finished yet, and all of FP32 is; ``fp32``: of the phase before."""
+        exact = Replay(len(rows), rows.sample.device) if fp32 is None else fp32
+        for unit in units:
+            if unit.name != TEMPORAL:
+                exact.finish(unit.name)
+        return cls(Replay(len(rows), rows.sample.device), exact)
+
+    def finish(self, unit: Unit) -> None:
+        """The quantized unit is final in this phase."""
+        if unit.name != TEMPORAL:
+            self.quantized.finish(unit.name)
+
+
 class UnitProblem:
     """One unit with its recorded inputs and targets. Made anew for every unit and phase, and dropped after it."""
 
     def __init__(
-        self, network: QuantizedUNet, fp32: nn.Module, rows: Rows, unit: Unit, groups: Pools, inner: float
+        self,
+        network: QuantizedUNet,
+        fp32: nn.Module,
+        rows: Rows,
+        unit: Unit,
+        groups: Pools,
+        inner: float,
+        replays: Replays | None = None,
     ) -> None:
         """Record inputs behind the quantized prefix, in the network's present state, and outputs of the FP32 unit.
 
         Args:
             groups: rows by step group.
             inner: weight of the errors of the layers inside, 0 to leave them out; then they are not recorded either.
+            replays: of the units finished before this one; None computes them.
         """
         self.network, self.rows, self.unit = network, rows, unit
         self.weight_of_inner = inner if len(unit.layers) > 1 else 0.0
@@ -105,12 +136,14 @@ class UnitProblem:
         root, self.module = _root_and_module(network.unet, unit)
         exact_root, exact = _root_and_module(fp32, unit)
         passes = groups.passes()
+        usable = replays if root is network.unet else None
+        quantized, plain = (None, None) if usable is None else (usable.quantized, usable.fp32)
         self.inputs = capture(
-            root, self.module, rows, passes, device=self.device, inputs=True, set_step=network.set_step
+            root, self.module, rows, passes, device=self.device, inputs=True, set_step=network.set_step, replay=quantized
         )
         watched = {name: fp32.get_submodule(name) for name in unit.layers} if self.weight_of_inner else {}
         self.targets: Captured = capture(
-            exact_root, exact, rows, passes, device=self.device, outputs=True, inner=watched
+            exact_root, exact, rows, passes, device=self.device, outputs=True, inner=watched, replay=plain
         )
 
     @property

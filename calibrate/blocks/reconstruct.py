@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.blocks.aligned import RowWeights
 from dq_toolchain.calibrate.blocks.fit import UnitFit
 from dq_toolchain.calibrate.blocks.options import BlockBudget, BlockOptions, Phase, phases
-from dq_toolchain.calibrate.blocks.problem import Pools, UnitProblem
+from dq_toolchain.calibrate.blocks.problem import Pools, Replays, UnitProblem
 from dq_toolchain.calibrate.blocks.rows import Rows
 from dq_toolchain.calibrate.blocks.temporal import with_temporal_unit
 from dq_toolchain.calibrate.blocks.units import Unit, find_units, layers_by_unit
@@ -108,6 +108,8 @@ class _Reconstruction:
         self.groups = Pools.by_step_group(self.rows, self.network.group_of_step)
         self.weights = RowWeights(self.rows.timestep)
         self.records: list[dict[str, Any]] = []
+        self.phase: Phase | None = None
+        self.replays = Replays.begin(self.rows, self.units)
         self.fit = UnitFit(self.network, self.rows, self.groups, self.options, self.budget, self.seed, self.weights)
 
     def run(self, advance: Callable[..., None]) -> list[dict[str, Any]]:
@@ -124,16 +126,25 @@ class _Reconstruction:
                 advance(done)
         for phase, count, number in plan[len(self.records) :]:
             begin = time.perf_counter()
+            self._follow(phase, number)
             record = self._unit(phase, count, number, advance)
             self.records.append(record | {"seconds": time.perf_counter() - begin})
             self._save()
         return self.records
 
+    def _follow(self, phase: Phase, number: int) -> None:
+        """Units before this one are final, until the next phase."""
+        if phase != self.phase:
+            self.replays = Replays.begin(self.rows, self.units, self.replays.fp32)
+            self.phase = phase
+        for unit in self.units[:number]:
+            self.replays.finish(unit)
+
     def _unit(self, phase: Phase, count: int, number: int, advance: Callable[..., None]) -> dict[str, Any]:
         unit = self.units[number]
         for quantizer in self.network.activations.values():
             quantizer.kept = 1.0 if phase == "weights" else 0.0
-        problem = UnitProblem(self.network, self.fp32, self.rows, unit, self.groups, self.options.inner)
+        problem = UnitProblem(self.network, self.fp32, self.rows, unit, self.groups, self.options.inner, self.replays)
         before = problem.error()
         start = {name: value.clone() for name, value in self._state(unit, problem).items()}
         self.fit.run(problem, phase, count, number, advance)

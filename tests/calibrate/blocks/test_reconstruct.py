@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dq_toolchain.calibrate.blocks import replay
 from dq_toolchain.calibrate.blocks.fit import UnitFit
 from dq_toolchain.calibrate.blocks.problem import Pools, UnitProblem, row_errors
 from dq_toolchain.calibrate.blocks.reconstruct import (
@@ -86,6 +87,25 @@ def test_units_never_get_worse_and_the_network_gets_better_than_nearest_rounding
     assert sum(r["after"] < r["before"] for r in records if r["phase"] == "weights") > len(units) / 2
     assert network_error(case) < 0.8 * before
     assert told[0] == planned_iterations(case.network, BlockOptions(), budget)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_replayed_outputs_change_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    found = []
+    for folder, room in (("replayed", None), ("some", 10_000), ("computed", 0)):
+        if room is not None:
+            monkeypatch.setattr(replay, "LARGEST", room)
+        case = tiny(step_groups=2, samples=3)
+        case.network.activations["conv_in:input"].register_forward_hook(lambda *_: calls.append(1))
+        calls.clear()
+        records = start(case, tmp_path / folder, OPTIONS[name])
+        found.append((state(case), [{**r, "seconds": 0} for r in records], len(calls)))
+    for values, records, _ in found[1:]:
+        assert records == found[0][1]
+        assert all(torch.equal(value, found[0][0][key]) for key, value in values.items())
+    replayed, _, computed = (count for _, _, count in found)
+    assert replayed < computed
 
 
 @pytest.fixture(scope="module")
