@@ -59,8 +59,9 @@ def table(data: dict[str, Any], setting: str) -> str:
         seeds = "" if len(row.seeds) == most_seeds(data) else f" ({len(row.seeds)} seeds)"
         lines.append(f"| `{row.cell.method}`{seeds} | " + " | ".join(cells) + " |")
     floor = data["frechet_of_other_seeds"].get(setting)
-    beyond = "" if floor is None else f"\n\nFP32 with other seeds has a Fréchet distance of {floor:.4g}."
-    return "\n".join(lines) + beyond + "".join(f" {line[0].upper()}{line[1:]}." for line in data["verdicts"][setting])
+    remarks = [] if floor is None else [f"FP32 with other seeds has a Fréchet distance of {floor:.4g}."]
+    remarks += [f"{line[0].upper()}{line[1:]}." for line in data["verdicts"][setting]]
+    return "\n".join(lines) + "\n\n" + "\n".join(remarks)
 
 
 def most_seeds(data: dict[str, Any]) -> int:
