@@ -65,9 +65,11 @@ class GridReporter(Reporter):
 
     @contextmanager
     def grid(self, total: int) -> Iterator[Callable[[int, str, float | None], None]]:
-        """The bar of ``total`` cells; set by (cells done, what runs now, seconds left over all)."""
+        """The bar of ``total`` cells; set by (cells done, what runs now, seconds left over all). A line each off a terminal."""
         if not self.bars:
-            yield lambda done, note, left: None
+            yield lambda done, note, left: self.console.print(
+                f"{done}/{total} cells done, left {'unknown' if left is None else _clock(left)}, now {note}", soft_wrap=True
+            )
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("elapsed"),
                    TimeElapsedColumn(), TextColumn("left"), _Left(), TextColumn("{task.fields[note]}"))  # fmt: skip

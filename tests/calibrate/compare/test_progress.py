@@ -56,9 +56,14 @@ def test_outside_a_grid_a_stage_has_its_own_bar(terminal: GridReporter) -> None:
     assert "2/2" in written(terminal)
 
 
-def test_without_a_terminal_nothing_is_written(capsys: pytest.CaptureFixture[str]) -> None:
-    reporter = GridReporter()
+@pytest.mark.parametrize("quiet", [False, True])
+def test_without_a_terminal_a_line_per_cell_is_written_and_no_stages(
+    quiet: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reporter = GridReporter(quiet)
     with reporter.grid(2) as show, reporter.task("evaluation", 3) as advance:
-        show(1, "cell", None)
+        show(0, "first", None)
+        show(1, "second", 61.0)
         advance(1)
-    assert capsys.readouterr() == ("", "")
+    lines = ["0/2 cells done, left unknown, now first", "1/2 cells done, left 0:01:01, now second"]
+    assert capsys.readouterr() == ("", "" if quiet else "\n".join([*lines, ""]))
