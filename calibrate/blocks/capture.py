@@ -1,7 +1,7 @@
 """What a module inside a network is called with and what it returns, recorded over many rows.
 
-The forward pass is left as soon as the module has run, and only what was asked for is kept, so that reconstruction
-holds the data of one unit at a time.
+The forward pass is left as soon as the module has run, and only what was asked for is kept. Beside it reconstruction
+holds the records of ``Replay``, which are bounded.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.capture import Captured, capture
-from dq_toolchain.calibrate.blocks.replay import Replay
+from dq_toolchain.calibrate.blocks.replay import Replays
 from dq_toolchain.calibrate.blocks.rows import Rows
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL, TemporalBlock
 from dq_toolchain.calibrate.blocks.units import Unit
@@ -85,28 +85,6 @@ class Pools:
         """(B,) rows of one part, B <= size, without repetition."""
         part = self.parts[chosen]
         return part[torch.randperm(len(part), generator=generator)[:size]]
-
-
-@dataclass(frozen=True)
-class Replays:
-    """Of the quantized network in the present phase, and of FP32."""
-
-    quantized: Replay
-    fp32: Replay
-
-    @classmethod
-    def begin(cls, rows: Rows, units: Sequence[Unit], fp32: Replay | None = None) -> Replays:
-        """For a phase: nothing quantized is finished yet, and all of FP32 is; ``fp32``: of the phase before."""
-        exact = Replay(len(rows), rows.sample.device) if fp32 is None else fp32
-        for unit in units:
-            if unit.name != TEMPORAL:
-                exact.finish(unit.name)
-        return cls(Replay(len(rows), rows.sample.device), exact)
-
-    def finish(self, unit: Unit) -> None:
-        """The quantized unit is final in this phase."""
-        if unit.name != TEMPORAL:
-            self.quantized.finish(unit.name)
 
 
 class UnitProblem:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.blocks.aligned import RowWeights
 from dq_toolchain.calibrate.blocks.fit import UnitFit
 from dq_toolchain.calibrate.blocks.options import BlockBudget, BlockOptions, Phase, phases
-from dq_toolchain.calibrate.blocks.problem import Pools, Replays, UnitProblem
+from dq_toolchain.calibrate.blocks.problem import Pools, UnitProblem
+from dq_toolchain.calibrate.blocks.replay import Replays
 from dq_toolchain.calibrate.blocks.rows import Rows
 from dq_toolchain.calibrate.blocks.temporal import with_temporal_unit
 from dq_toolchain.calibrate.blocks.units import Unit, find_units, layers_by_unit
@@ -61,7 +62,8 @@ def reconstruct(
 
     Args:
         fp32: the UNet with the same splits, on the same device.
-        rows: on any device; recorded inputs and targets of one unit at a time are kept there too.
+        rows: on any device; recorded inputs and targets of one unit at a time, and outputs of finished units up to
+            ``replay.LARGEST`` bytes per network, are kept there too.
     Returns:
         One record per phase and unit: phase, unit, mean squared error of its output before and after (activations
         in float in the weights phase), whether it was put back, and seconds. The checkpoint's state holds their sum as

@@ -7,13 +7,18 @@ with and without, to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from dq_toolchain.calibrate.blocks.rows import Rows
+from dq_toolchain.calibrate.blocks.temporal import TEMPORAL
+from dq_toolchain.calibrate.blocks.units import Unit
 
 LARGEST = 2 * 2**30
 """Bytes of all records of a network; units that would go beyond are computed every time."""
@@ -80,6 +85,28 @@ class Replay:
         self._orders[name] = tuple(sorted(range(output.dim()), key=output.stride, reverse=True))
         self._outputs[name] = torch.empty((self.rows, *output.shape[1:]), dtype=output.dtype, device=self.device)
         return True
+
+
+@dataclass(frozen=True)
+class Replays:
+    """Of the quantized network in the present phase, and of FP32."""
+
+    quantized: Replay
+    fp32: Replay
+
+    @classmethod
+    def begin(cls, rows: Rows, units: Sequence[Unit], fp32: Replay | None = None) -> Replays:
+        """For a phase: nothing quantized is finished yet, and all of FP32 is; ``fp32``: of the phase before."""
+        exact = Replay(len(rows), rows.sample.device) if fp32 is None else fp32
+        for unit in units:
+            if unit.name != TEMPORAL:
+                exact.finish(unit.name)
+        return cls(Replay(len(rows), rows.sample.device), exact)
+
+    def finish(self, unit: Unit) -> None:
+        """The quantized unit is final in this phase."""
+        if unit.name != TEMPORAL:
+            self.quantized.finish(unit.name)
 
 
 def _in_order(value: Tensor, order: tuple[int, ...]) -> Tensor:
