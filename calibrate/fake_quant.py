@@ -53,6 +53,37 @@ class FakeQuantize(torch.autograd.Function):
         return passed, of_scale, None, None
 
 
+END = 2.0**-10
+
+
+class FakeQuantizeWeight(torch.autograd.Function):
+    """scale * round(clamp(ratio + offset, lowest, highest)), straight-through in the offset inside the range.
+
+    ``FakeQuantize``'s counterpart for weights, in as few passes over them as it takes: there are many.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, ratio: Tensor, offset: Tensor | None, scale: Tensor, lowest: float, highest: float
+    ) -> Tensor:
+        """ratio float32; offset of its shape or None; scale broadcasts to it."""
+        moved = ratio if offset is None else ratio + offset
+        ctx.ends = lowest, highest
+        ctx.save_for_backward(moved, scale)
+        return moved.clamp(lowest, highest).round_().mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor, None, None]:
+        moved, scale = ctx.saved_tensors
+        low, high = ctx.ends
+        of_offset = None
+        if ctx.needs_input_grad[1]:
+            # a weight at the very end of the range may still learn to leave it
+            of_offset = torch.ops.aten.hardtanh_backward(gradient, moved, low - END, high + END).mul_(scale)
+        of_scale = moved.clamp(low, high).round_().mul_(gradient).flatten(1).sum(1).view_as(scale)
+        return None, of_offset, of_scale, None, None
+
+
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.dot(a.flatten(), b.flatten())
 
@@ -107,14 +138,11 @@ class WeightQuantizer(nn.Module):
         self.offset = nn.Parameter(torch.zeros_like(weight)) if learned_rounding else None
         self.kind = kind
 
-    def _integers(self) -> Tensor:
-        ratio = self.ratio if self.offset is None else self.ratio + self.offset
-        ratio = ratio.clamp(self.kind.qmin, self.kind.qmax)
-        return straight_through(torch.round(ratio), ratio)
-
     def forward(self) -> Tensor:
         """The dequantized weight, shape of the layer's."""
-        return self._integers() * _per_channel(fp16_scale(self.log_scale), self.ratio)
+        scale = _per_channel(fp16_scale(self.log_scale), self.ratio)
+        weight: Tensor = FakeQuantizeWeight.apply(self.ratio, self.offset, scale, self.kind.qmin, self.kind.qmax)  # type: ignore[no-untyped-call]
+        return weight
 
     @torch.no_grad()
     def clamp_offset(self) -> None:
@@ -125,7 +153,9 @@ class WeightQuantizer(nn.Module):
     @torch.no_grad()
     def export(self) -> tuple[Tensor, Tensor]:
         """int8 integers (shape of the weight) and float32 fp16-exact scale (out,)."""
-        return torch.round(self._integers()).to(torch.int8), fp16_exact(self.log_scale.exp())
+        ratio = self.ratio if self.offset is None else self.ratio + self.offset
+        integers = ratio.clamp(self.kind.qmin, self.kind.qmax).round_()
+        return integers.to(torch.int8), fp16_exact(self.log_scale.exp())
 
 
 def _per_channel(scale: Tensor, weight: Tensor) -> Tensor:

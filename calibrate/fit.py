@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from dq_toolchain.calibrate.checkpoint import CheckpointFile
 from dq_toolchain.calibrate.diagnose import first_bad_site
@@ -130,6 +131,7 @@ class Fit:
                 for kind, rate in rates.items()
             ],
             betas=(0.9, 0.99),
+            fused=True,
         )
         self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
@@ -164,11 +166,10 @@ class Fit:
 
     def _check(self, value: float, stage: Stage, segment: Segment) -> None:
         progress, k = self.progress, segment.first
-        bad = [
-            name
-            for name, parameter in self.parameters.items()
-            if parameter.grad is not None and not parameter.grad.isfinite().all()
-        ]
+        gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        bad = []
+        if not get_total_norm(gradients.values()).isfinite():  # one pass in the usual case; a norm may overflow by itself
+            bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
         if not math.isfinite(value) or bad:
             x = segment.start.latents[0] * self.problem.table.input_scale[k]
             where = first_bad_site(self.network, lambda: segment.denoiser(x, k)) or (bad[0] if bad else "the latents")
@@ -237,7 +238,7 @@ class Fit:
             adam = dict(_adam_state(tensors, name))
             if adam:
                 self.optimizer.state[parameter] = {
-                    k: v if k == "step" else v.to(parameter.device) for k, v in adam.items()
+                    k: v.to(parameter.device) for k, v in adam.items()
                 }
 
 

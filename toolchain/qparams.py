@@ -47,7 +47,7 @@ def fp16_exact(scale: Tensor) -> Tensor:
 
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor | int, kind: IntegerType) -> Tensor:
     """clamp(round(x / scale) + zero_point, qmin, qmax), float32 holding integers; shapes broadcast. Ties to even."""
-    return (torch.round(x / scale) + zero_point).clamp(kind.qmin, kind.qmax)
+    return ((x / scale).round_() + zero_point).clamp_(kind.qmin, kind.qmax)
 
 
 def dequantize(q: Tensor, scale: Tensor, zero_point: Tensor | int) -> Tensor:

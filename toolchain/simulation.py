@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.attention import ProductAttnProcessor
 from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.integer_products import OFFSET, integer_product
 from dq_toolchain.toolchain.qparams import IntegerType, activation_type, dequantize, quantize
 from dq_toolchain.toolchain.sites import attention_layers, weighted_layers
 
@@ -50,6 +51,7 @@ class ActivationTable(nn.Module):
         self.register_buffer("scale", scale.clone())
         self.register_buffer("zero_point", zero_point.to(torch.float32))
         self.site, self.kind, self.switch = site, kind, switch
+        self._unsigned_zero_point = [int(z) + OFFSET for z in zero_point]
 
     def integers(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """q - zero_point as float32 integers, and the scale, for the step group in force."""
@@ -58,6 +60,14 @@ class ActivationTable(nn.Module):
         if self.switch.record is not None:
             self.switch.record[self.site] = q
         return q - zero_point, scale
+
+    def unsigned(self, x: Tensor) -> tuple[Tensor, int, Tensor]:
+        """q + OFFSET as uint8, its zero_point, and the scale: ``integers`` in the form of integer products."""
+        scale, zero_point = self.scale[self.switch.current], self._unsigned_zero_point[self.switch.current]
+        q = (x / scale).round_().add_(zero_point).clamp_(self.kind.qmin + OFFSET, self.kind.qmax + OFFSET)
+        if self.switch.record is not None:
+            self.switch.record[self.site] = q - OFFSET
+        return q.to(torch.uint8), zero_point, scale
 
     def fake(self, x: Tensor) -> Tensor:
         """dequantize(quantize(x)) for the step group in force."""
@@ -100,11 +110,15 @@ class SimulatedLayer(nn.Module):
         self.register_buffer("weight_scale", weight_scale.view(-1, *[1] * (weight_q.dim() - 1)))
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
         self.operation = operation_of(layer)
+        self.product = integer_product(layer, weight_q) if mode == "integer" else None
         self.channel_shape = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
         if self.mode == "fake_quantize":
             return self.operation(self.table.fake(x), self.weight_q * self.weight_scale, self.bias)
+        if self.product is not None and x.device.type == "cpu":
+            q, zero_point, scale = self.table.unsigned(x)
+            return self.product(q, zero_point, scale * self.weight_scale.flatten(), self.bias)
         integers, scale = self.table.integers(x)
         sums = self.operation(integers.to(self.accumulator), self.weight_q.to(self.accumulator), None)
         y = sums.to(torch.float32) * (scale * self.weight_scale).view(self.channel_shape)

@@ -56,7 +56,7 @@ class UnitFit:
         variables = [rounding.v for rounding in soft]
         scales = [quantizer.log_scale for quantizer in quantizers]
         rates = ((variables, self.budget.lr), (scales, self.budget.scale_lr))
-        adam = torch.optim.Adam([{"params": params, "lr": rate} for params, rate in rates if params])
+        adam = torch.optim.Adam([{"params": params, "lr": rate} for params, rate in rates if params], fused=True)
         weighted = self.options.aligned and learns_weights
         # in float, step groups do not differ, and a batch may mix all rows
         pools = self.groups if learns_scales else Pools.single(self.rows)

@@ -96,3 +96,19 @@ def test_integers_stay_while_the_scale_is_learned() -> None:
     torch.testing.assert_close(out, integers * larger.view(-1, 1, 1, 1))
     out.sum().backward()  # d(integers * scale) / d(log scale) is the weight itself
     torch.testing.assert_close(quantizer.log_scale.grad, out.detach().flatten(1).sum(1), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("learned_rounding", [True, False])
+def test_the_weight_is_straight_through_inside_the_range(learned_rounding: bool) -> None:
+    kind = weight_type(4)
+    weight = torch.randn(6, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+    quantizer = WeightQuantizer(weight, torch.full((6,), fp16_exact(torch.tensor(0.1)).item()), kind, learned_rounding)
+    sent = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    quantizer().backward(sent)
+    integers, scale = quantizer.export()
+    inside = (quantizer.ratio >= kind.qmin) & (quantizer.ratio <= kind.qmax)
+    assert 0 < int(inside.sum()) < inside.numel()
+    of_log_scale = (sent * integers).flatten(1).sum(1) * scale
+    torch.testing.assert_close(quantizer.log_scale.grad, of_log_scale, rtol=1e-3, atol=1e-4)
+    if quantizer.offset is not None:
+        torch.testing.assert_close(quantizer.offset.grad, torch.where(inside, sent * scale.view(-1, 1, 1, 1), 0.0))
