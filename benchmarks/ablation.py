@@ -1,7 +1,7 @@
 """What AccuQuant's parts are worth, at equal numbers of network passes.
 
     python -m benchmarks.ablation recipe [--passes 20000] [--seeds 1] [--json ablation.json]
-    python -m benchmarks.ablation groups --model models/cifar10 --bits W4A6
+    python -m benchmarks.ablation groups --model models/cifar10 --bits W4A6 [--curve groups.png]
 
 ``recipe``: which multi-step recipe. All variants begin with the same single-step warm-up; then each spends the same number
 of passes (a backward pass counts two forward ones) on its own kind of iteration, with the integers fixed ("settling")
@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Judge, fit, prepare, recipe_of, study_parser, study_recipe
+from benchmarks.lines import save_lines
 from benchmarks.quality import LONGER, passes_of, row, show
 
 BASE: dict[str, Any] = {**LONGER, "warmup": 300, "settling": 0}
@@ -77,10 +79,24 @@ def ablate(variants: dict[str, dict[str, Any]], base: dict[str, dict[str, Any]],
     return rows
 
 
+def curves(rows: list[dict[str, Any]]) -> dict[str, dict[float, list[float]]]:
+    """Gradient -> n -> PSNR of the seeds, of what ``groups`` gave."""
+    lines: dict[str, dict[float, list[float]]] = {}
+    for one in rows:
+        n, gradient = one["method"].removeprefix("n = ").split(", ")
+        lines.setdefault(gradient, {}).setdefault(float(n), []).append(one["psnr"])
+    return lines
+
+
 def main(args: argparse.Namespace) -> None:
+    if args.curve and args.set != "groups":
+        raise SystemExit("--curve draws what `groups` varies; leave it out")
     base = study_recipe(args, BASE)
     rows = ablate(RECIPES if args.set == "recipe" else groups(args.steps), base, args)
     show(rows)
+    if args.curve:
+        title = f"{args.bits}, {args.steps} steps, {args.passes} network passes after the warm-up"
+        save_lines(args.curve, curves(rows), "n: steps of a group, simulated at once", "median PSNR (dB)", title)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 
@@ -88,5 +104,6 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = study_parser(__doc__)
     parser.add_argument("set", choices=("recipe", "groups"))
+    parser.add_argument("--curve", type=Path, help="of groups: a plot of PSNR against n")
     parser.add_argument("--passes", type=int, default=20_000)
     main(parser.parse_args())

@@ -1,6 +1,6 @@
 """Quality against calibration time of AccuQuant and Q-Diffusion: budgets from short to long, same machine, same model.
 
-    python -m benchmarks.time_to_quality --model models/cifar10 --bits W4A8 [--seeds 3] [--json time.json]
+    python -m benchmarks.time_to_quality --model models/cifar10 --bits W4A8 [--seeds 3] [--curve time.png]
 
 Every run starts from the same FP32 rollouts. For each budget of Q-Diffusion it says in what time AccuQuant is as good.
 Seconds are those of the fit alone.
@@ -20,6 +20,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.common import Judge, Prepared, prepare, recipe_of, study_parser, study_recipe
+from benchmarks.lines import save_lines
 from benchmarks.quality import row, show
 from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
 from dq_toolchain.toolchain.progress import Reporter
@@ -76,6 +77,14 @@ def measure(base: dict[str, dict[str, Any]], seed: int, held_out: int) -> list[d
     return rows
 
 
+def curves(rows: list[dict[str, Any]]) -> dict[str, dict[float, list[float]]]:
+    """Method and seed -> seconds of the fit -> PSNR."""
+    lines: dict[str, dict[float, list[float]]] = {}
+    for one in rows:
+        lines.setdefault(f"{one['method']}, seed {one['seed']}", {})[one["fit_seconds"]] = [one["psnr"]]
+    return lines
+
+
 def main(args: argparse.Namespace) -> None:
     base = study_recipe(args, {"samples": args.samples})
     rows = [one for seed in range(args.seeds) for one in measure(base, seed, args.held_out)]
@@ -96,6 +105,8 @@ def main(args: argparse.Namespace) -> None:
             speed_ups.append(best["fit_seconds"] / needed)
     if speed_ups:
         console.print(f"time of Q-Diffusion over AccuQuant's at equal PSNR: median {statistics.median(speed_ups):.2f}")
+    if args.curve:
+        save_lines(args.curve, curves(rows), "seconds of the fit", "median PSNR (dB)", f"{args.bits}, {args.steps} steps")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 
@@ -103,4 +114,5 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = study_parser(__doc__)
     parser.add_argument("--samples", type=int, default=128, help="calibration trajectories")
+    parser.add_argument("--curve", type=Path, help="a plot of PSNR against seconds")
     main(parser.parse_args())
