@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.attention import ProductAttnProcessor
+from dq_toolchain.toolchain.integer_products import OFFSET, IntegerProduct, geometry_of, integer_product, unsigned
 from dq_toolchain.toolchain.qparams import IntegerType, fp16_exact
 from dq_toolchain.toolchain.simulation import StepGroupSwitch, operation_of
 
@@ -97,6 +98,7 @@ class ActivationQuantizer(nn.Module):
         super().__init__()
         self.log_scale = nn.Parameter(scale.log())
         self.register_buffer("zero_point", zero_point.to(torch.float32))
+        self.kind, self._zero_points = kind, [int(z) for z in zero_point]
         self.lowest = [kind.qmin - float(z) for z in zero_point]
         self.highest = [kind.qmax - float(z) for z in zero_point]
         self.switch = switch
@@ -114,6 +116,13 @@ class ActivationQuantizer(nn.Module):
         if self.kept > 0.0:
             y = torch.where(torch.rand(x.shape, generator=self.generator, device=x.device) < self.kept, x, y)
         return y
+
+    @torch.no_grad()
+    def unsigned(self, x: Tensor) -> tuple[Tensor, int, Tensor]:
+        """The integers of x as integer products take them: uint8, their zero_point, and the scale (1,)."""
+        g = self.switch.current
+        scale, zero_point = fp16_exact(self.log_scale[g : g + 1].exp()), self._zero_points[g]
+        return unsigned(x, scale, zero_point, self.kind), zero_point + OFFSET, scale
 
 
 class WeightQuantizer(nn.Module):
@@ -166,19 +175,43 @@ class QuantizedLayer(nn.Module):
     """A Conv2d or Linear whose input and weight are fake-quantized; its bias stays float and is learned too.
 
     Rounded weights shift the mean of every output channel, at every step alike, which is what accumulates.
+
+    Passes that need no gradient and hold a weight of the quantizer's are computed in integers where the processor does
+    that exactly: the same numbers but for the order of float sums, several times sooner.
     """
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, activation: ActivationQuantizer, weight: WeightQuantizer) -> None:
         super().__init__()
         self.activation, self.weight_quantizer = activation, weight
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
-        self.operation = operation_of(layer)
+        self.operation, self.geometry = operation_of(layer), geometry_of(layer)
         self.held_weight: Tensor | None = None
-        """A fake-quantized weight computed before, to be used in every pass; None computes it in each pass."""
+        """A weight to be used in every pass; None computes the fake-quantized one in each."""
+        self._integers: tuple[IntegerProduct | None, Tensor] | None = None
+        self._may_use_integers = False
+
+    def hold(self, weight: Tensor | None, *, rounded: bool) -> None:
+        """Use this weight in every pass from now on; None: none.
+
+        Args:
+            rounded: it is what the weight quantizer gives, and the quantizer stays as it is while the weight is held.
+        """
+        self.held_weight, self._integers, self._may_use_integers = weight, None, rounded and weight is not None
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
+        if self._may_use_integers and not torch.is_grad_enabled() and self.activation.kept == 0.0:
+            product, scale = self._product()
+            if product is not None and x.device.type == "cpu":
+                q, zero_point, step = self.activation.unsigned(x)
+                return product(q, zero_point, step * scale, self.bias)
         weight = self.weight_quantizer() if self.held_weight is None else self.held_weight
         return self.operation(self.activation(x), weight, self.bias)
+
+    def _product(self) -> tuple[IntegerProduct | None, Tensor]:
+        if self._integers is None:
+            weight_q, scale = self.weight_quantizer.export()
+            self._integers = integer_product(self.geometry, weight_q), scale
+        return self._integers
 
 
 def quantized_product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:

@@ -159,7 +159,7 @@ class QuantizedUNet(nn.Module):
 
     def _hold(self, weights: Sequence[Tensor | None]) -> None:
         for layer, weight in zip(self.layers.values(), weights, strict=True):
-            layer.held_weight = weight
+            layer.hold(weight, rounded=True)
 
     def scale_parameters(self) -> dict[str, nn.Parameter]:
         """Activation log-scales by site."""

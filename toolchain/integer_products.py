@@ -7,12 +7,29 @@ Used only where a probe, once per process, finds them exact: processors without 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.toolchain.qparams import IntegerType
+
 OFFSET = 128
 """oneDNN's activations are uint8, ours int8."""
+
+Geometry = tuple[Any, ...]
+"""(stride, padding, dilation, groups) of a Conv2d, () of a Linear."""
+
+
+def geometry_of(layer: nn.Conv2d | nn.Linear) -> Geometry:
+    """What of a layer, its weight aside, decides its product."""
+    return () if isinstance(layer, nn.Linear) else (layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def unsigned(x: Tensor, scale: Tensor, zero_point: int, kind: IntegerType) -> Tensor:
+    """quantize(x) + OFFSET as uint8, shape of x; scale: one number."""
+    q = (x / scale).round_().add_(zero_point + OFFSET).clamp_(kind.qmin + OFFSET, kind.qmax + OFFSET)
+    return q.to(torch.uint8)
 
 
 class IntegerProduct:
@@ -24,15 +41,12 @@ class IntegerProduct:
         RuntimeError: oneDNN has no such product for this layer.
     """
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, weight_q: Tensor) -> None:
+    def __init__(self, geometry: Geometry, weight_q: Tensor) -> None:
         weight_q = weight_q.to(torch.int8).contiguous()
-        self.zeros = torch.zeros(len(weight_q), dtype=torch.int64)
-        self.geometry: tuple[object, ...] | None = None
-        if isinstance(layer, nn.Conv2d):
-            geometry = list(layer.stride), list(layer.padding), list(layer.dilation), layer.groups
+        self.geometry, self.zeros = geometry, torch.zeros(len(weight_q), dtype=torch.int64)
+        if geometry:
             ones = torch.ones(len(weight_q))
             self.packed = torch.ops.onednn.qconv_prepack(weight_q, ones, 1.0, 0, *geometry, None)
-            self.geometry = geometry
         else:
             self.packed = torch.ops.onednn.qlinear_prepack(weight_q, None)
 
@@ -43,12 +57,12 @@ class IntegerProduct:
             q: uint8, shape of the layer's input. zero_point: 0-255. scale, bias: (out,) float32.
         """
         operands = (q, 1.0, zero_point, self.packed, scale, self.zeros, bias)
-        result = (1.0, 0, torch.float32, "none", [], "")
+        result: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
         y: Tensor
-        if self.geometry is None:
-            y = torch.ops.onednn.qlinear_pointwise(*operands, *result)
-        else:
+        if self.geometry:
             y = torch.ops.onednn.qconv2d_pointwise(*operands, *self.geometry, *result)
+        else:
+            y = torch.ops.onednn.qlinear_pointwise(*operands, *result)
         return y
 
 
@@ -65,19 +79,19 @@ def available() -> bool:
                 if isinstance(layer, nn.Conv2d)
                 else nn.functional.linear(integers, weight.double(), bias)
             )
-            if not torch.equal(IntegerProduct(layer, weight)(q, 3, torch.ones(16), None).double(), expected):
+            if not torch.equal(IntegerProduct(geometry_of(layer), weight)(q, 3, torch.ones(16), None).double(), expected):
                 return False
     except (AttributeError, RuntimeError):
         return False
     return True
 
 
-def integer_product(layer: nn.Conv2d | nn.Linear, weight_q: Tensor) -> IntegerProduct | None:
-    """The layer's integer product; None where there is no exact one."""
-    named_padding = isinstance(layer, nn.Conv2d) and isinstance(layer.padding, str)
-    if named_padding or weight_q.device.type != "cpu" or not available():
+def integer_product(geometry: Geometry, weight_q: Tensor) -> IntegerProduct | None:
+    """The integer product of a layer of that geometry; None where there is no exact one."""
+    padding_by_name = any(isinstance(part, str) for part in geometry)
+    if padding_by_name or weight_q.device.type != "cpu" or not available():
         return None
     try:
-        return IntegerProduct(layer, weight_q)
+        return IntegerProduct(geometry, weight_q)
     except RuntimeError:
         return None

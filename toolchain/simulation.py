@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.attention import ProductAttnProcessor
 from dq_toolchain.toolchain.errors import ArtifactError
-from dq_toolchain.toolchain.integer_products import OFFSET, integer_product
+from dq_toolchain.toolchain.integer_products import OFFSET, geometry_of, integer_product, unsigned
 from dq_toolchain.toolchain.qparams import IntegerType, activation_type, dequantize, quantize
 from dq_toolchain.toolchain.sites import attention_layers, weighted_layers
 
@@ -51,7 +51,7 @@ class ActivationTable(nn.Module):
         self.register_buffer("scale", scale.clone())
         self.register_buffer("zero_point", zero_point.to(torch.float32))
         self.site, self.kind, self.switch = site, kind, switch
-        self._unsigned_zero_point = [int(z) + OFFSET for z in zero_point]
+        self._zero_points = [int(z) for z in zero_point]
 
     def integers(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """q - zero_point as float32 integers, and the scale, for the step group in force."""
@@ -63,11 +63,11 @@ class ActivationTable(nn.Module):
 
     def unsigned(self, x: Tensor) -> tuple[Tensor, int, Tensor]:
         """q + OFFSET as uint8, its zero_point, and the scale: ``integers`` in the form of integer products."""
-        scale, zero_point = self.scale[self.switch.current], self._unsigned_zero_point[self.switch.current]
-        q = (x / scale).round_().add_(zero_point).clamp_(self.kind.qmin + OFFSET, self.kind.qmax + OFFSET)
+        scale, zero_point = self.scale[self.switch.current], self._zero_points[self.switch.current]
+        q = unsigned(x, scale, zero_point, self.kind)
         if self.switch.record is not None:
-            self.switch.record[self.site] = q - OFFSET
-        return q.to(torch.uint8), zero_point, scale
+            self.switch.record[self.site] = q.to(torch.float32) - OFFSET
+        return q, zero_point + OFFSET, scale
 
     def fake(self, x: Tensor) -> Tensor:
         """dequantize(quantize(x)) for the step group in force."""
@@ -110,7 +110,7 @@ class SimulatedLayer(nn.Module):
         self.register_buffer("weight_scale", weight_scale.view(-1, *[1] * (weight_q.dim() - 1)))
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
         self.operation = operation_of(layer)
-        self.product = integer_product(layer, weight_q) if mode == "integer" else None
+        self.product = integer_product(geometry_of(layer), weight_q) if mode == "integer" else None
         self.channel_shape = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:

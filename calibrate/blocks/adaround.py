@@ -44,7 +44,7 @@ class SoftRounding:
     def hold(self) -> Tensor:
         """Make the layer compute with the soft weight. Returns h(V), for the penalty."""
         up = self.up()
-        self.layer.held_weight = (self.floor + up).clamp(self.kind.qmin, self.kind.qmax) * self.scale
+        self.layer.hold((self.floor + up).clamp(self.kind.qmin, self.kind.qmax) * self.scale, rounded=False)
         return up
 
     @torch.no_grad()
@@ -59,7 +59,7 @@ class SoftRounding:
         quantizer.ratio.copy_(self.integers())
         if quantizer.offset is not None:
             quantizer.offset.zero_()
-        self.layer.held_weight = None
+        self.layer.hold(None, rounded=False)
 
 
 def penalty(up: Tensor, done: float) -> Tensor:

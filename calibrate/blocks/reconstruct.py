@@ -83,12 +83,12 @@ def _only_held_weights(network: QuantizedUNet) -> Iterator[None]:
     needed = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     network.requires_grad_(False)
     for layer in network.layers.values():
-        layer.held_weight = layer.weight_quantizer()
+        layer.hold(layer.weight_quantizer(), rounded=True)
     try:
         yield
     finally:
         for layer in network.layers.values():
-            layer.held_weight = None
+            layer.hold(None, rounded=False)
         for quantizer in network.activations.values():
             quantizer.kept, quantizer.generator = 0.0, None
         for parameter, flag in needed:
@@ -169,7 +169,7 @@ class _Reconstruction:
     def _hold(self, unit: Unit) -> None:
         for name in unit.layers:
             layer = self.network.layers[name]
-            layer.held_weight = layer.weight_quantizer()
+            layer.hold(layer.weight_quantizer(), rounded=True)
 
     def _state(self, unit: Unit, problem: UnitProblem) -> dict[str, Tensor]:
         return _tensors(self.network, unit.layers, tuple(problem.quantizers))

@@ -78,7 +78,7 @@ def test_a_held_weight_gives_the_same_output() -> None:
     )
     x = torch.randn(3, 8)
     live = quantized(x)
-    quantized.held_weight = quantized.weight_quantizer().detach()
+    quantized.hold(quantized.weight_quantizer().detach(), rounded=False)
     assert torch.equal(quantized(x), live)
     assert live.requires_grad
 
@@ -112,3 +112,21 @@ def test_the_weight_is_straight_through_inside_the_range(learned_rounding: bool)
     torch.testing.assert_close(quantizer.log_scale.grad, of_log_scale, rtol=1e-3, atol=1e-4)
     if quantizer.offset is not None:
         torch.testing.assert_close(quantizer.offset.grad, torch.where(inside, sent * scale.view(-1, 1, 1, 1), 0.0))
+
+
+def test_a_pass_without_gradient_gives_the_same_output_in_integers() -> None:
+    layer, kind = nn.Conv2d(8, 6, 3, padding=1), weight_type(8)
+    quantized = QuantizedLayer(
+        layer,
+        ActivationQuantizer(torch.tensor([0.02, 0.06]), torch.tensor([3, -5]), KIND, StepGroupSwitch()),
+        WeightQuantizer(layer.weight, choose_weight_scale(layer.weight, kind), kind, True),
+    )
+    x = torch.randn(2, 8, 5, 5, generator=torch.Generator().manual_seed(0)) * 3
+    for group in (0, 1):
+        quantized.activation.switch.current = group
+        live = quantized(x)
+        quantized.hold(quantized.weight_quantizer(), rounded=True)
+        with torch.no_grad():
+            torch.testing.assert_close(quantized(x), live, rtol=1e-5, atol=1e-5)
+        assert quantized(x).requires_grad
+        quantized.hold(None, rounded=False)

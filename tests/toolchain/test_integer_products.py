@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dq_toolchain.toolchain import integer_products
-from dq_toolchain.toolchain.integer_products import available, integer_product
+from dq_toolchain.toolchain.integer_products import available, geometry_of, integer_product
 from dq_toolchain.toolchain.qparams import activation_type
 from dq_toolchain.toolchain.simulation import ActivationTable, SimulatedLayer, StepGroupSwitch
 
@@ -57,7 +57,7 @@ def test_sums_too_large_for_float32_are_exact() -> None:
     layer = nn.Linear(4096, 2, bias=False)
     weight_q = torch.full((2, 4096), 127, dtype=torch.int8)
     weight_q[1, 1::2] = -128
-    product = integer_product(layer, weight_q)
+    product = integer_product(geometry_of(layer), weight_q)
     assert product is not None
     q = torch.full((1, 4096), 255, dtype=torch.uint8)
     exact = 255 * weight_q.to(torch.int64).sum(1)
@@ -67,4 +67,4 @@ def test_sums_too_large_for_float32_are_exact() -> None:
 
 def test_padding_by_name_is_left_to_float() -> None:
     layer = nn.Conv2d(4, 4, 3, padding="same")
-    assert integer_product(layer, torch.ones(4, 4, 3, 3, dtype=torch.int8)) is None
+    assert integer_product(geometry_of(layer), torch.ones(4, 4, 3, 3, dtype=torch.int8)) is None
