@@ -22,7 +22,7 @@ from dq_toolchain.toolchain.rollout import rollout
 from dq_toolchain.toolchain.simulation import SimulatedUNet
 
 PICTURES = 16
-FORCED = 32
+FORCED = 8
 """Teacher-forced errors hardly differ between samples: those of the first few are taken."""
 QUARTILES = (0.5, 0.25, 0.75)
 
