@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Judge, fit, prepare, recipe_of, study_parser, study_recipe
+from benchmarks.common import Judge, WarmUp, fit, prepare, recipe_of, study_parser, study_recipe
 from benchmarks.lines import save_lines
 from benchmarks.quality import LONGER, passes_of, row, show
 
@@ -66,6 +66,7 @@ def ablate(variants: dict[str, dict[str, Any]], base: dict[str, dict[str, Any]],
         seeded = {**base, "run": {"seed": seed}}
         prepared = judge = None
         count = None
+        warm_ups: dict[tuple[Any, ...], WarmUp] = {}
         for name, variant in variants.items():
             change = {"quantize": {"step_groups": variant["step_groups"]}} if "step_groups" in variant else {}
             if prepared is None or judge is None or count != variant.get("step_groups"):
@@ -73,7 +74,9 @@ def ablate(variants: dict[str, dict[str, Any]], base: dict[str, dict[str, Any]],
                 judge = Judge(prepared, args.held_out)
                 count = variant.get("step_groups")
             recipe = recipe_of(seeded, change, {"calibrate": settings_of(variant, args.passes, args.steps)})
-            artifact, seconds = fit(prepared, recipe)
+            alike = (count, recipe.calibrate.steps, recipe.calibrate.warmup)
+            warm_up = warm_ups.setdefault(alike, WarmUp()) if recipe.calibrate.warmup else None
+            artifact, seconds = fit(prepared, recipe, warm_up=warm_up)
             rows.append(row(name, seed, seconds, judge.figures(artifact)))
             print(rows[-1], flush=True)
     return rows
