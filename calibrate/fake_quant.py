@@ -13,7 +13,14 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.attention import ProductAttnProcessor
-from dq_toolchain.toolchain.integer_products import OFFSET, IntegerProduct, geometry_of, integer_product, unsigned
+from dq_toolchain.toolchain.integer_products import (
+    OFFSET,
+    IntegerProduct,
+    geometry_of,
+    holds,
+    integer_product,
+    unsigned,
+)
 from dq_toolchain.toolchain.qparams import IntegerType, fp16_exact
 from dq_toolchain.toolchain.simulation import StepGroupSwitch, operation_of
 
@@ -201,7 +208,7 @@ class QuantizedLayer(nn.Module):
     def forward(self, x: Tensor, *unused: object) -> Tensor:
         if self._may_use_integers and not torch.is_grad_enabled() and self.activation.kept == 0.0:
             product, scale = self._product()
-            if product is not None and x.device.type == "cpu":
+            if product is not None and holds(x):
                 q, zero_point, step = self.activation.unsigned(x)
                 return product(q, zero_point, step * scale, self.bias)
         weight = self.weight_quantizer() if self.held_weight is None else self.held_weight

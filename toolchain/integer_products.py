@@ -26,6 +26,11 @@ def geometry_of(layer: nn.Conv2d | nn.Linear) -> Geometry:
     return () if isinstance(layer, nn.Linear) else (layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
+def holds(x: Tensor) -> bool:
+    """Whether integers can stand for x: on this kind of memory, and nothing in it NaN, which they would turn into a number."""
+    return x.device.type == "cpu" and bool(x.sum().isfinite())
+
+
 def unsigned(x: Tensor, scale: Tensor, zero_point: int, kind: IntegerType) -> Tensor:
     """quantize(x) + OFFSET as uint8, shape of x; scale: one number."""
     q = (x / scale).round_().add_(zero_point + OFFSET).clamp_(kind.qmin + OFFSET, kind.qmax + OFFSET)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.attention import ProductAttnProcessor
 from dq_toolchain.toolchain.errors import ArtifactError
-from dq_toolchain.toolchain.integer_products import OFFSET, geometry_of, integer_product, unsigned
+from dq_toolchain.toolchain.integer_products import OFFSET, geometry_of, holds, integer_product, unsigned
 from dq_toolchain.toolchain.qparams import IntegerType, activation_type, dequantize, quantize
 from dq_toolchain.toolchain.sites import attention_layers, weighted_layers
 
@@ -116,7 +116,7 @@ class SimulatedLayer(nn.Module):
     def forward(self, x: Tensor, *unused: object) -> Tensor:
         if self.mode == "fake_quantize":
             return self.operation(self.table.fake(x), self.weight_q * self.weight_scale, self.bias)
-        if self.product is not None and x.device.type == "cpu":
+        if self.product is not None and holds(x):
             q, zero_point, scale = self.table.unsigned(x)
             return self.product(q, zero_point, scale * self.weight_scale.flatten(), self.bias)
         integers, scale = self.table.integers(x)

@@ -68,3 +68,10 @@ def test_sums_too_large_for_float32_are_exact() -> None:
 def test_padding_by_name_is_left_to_float() -> None:
     layer = nn.Conv2d(4, 4, 3, padding="same")
     assert integer_product(geometry_of(layer), torch.ones(4, 4, 3, 3, dtype=torch.int8)) is None
+
+
+def test_what_is_not_a_number_stays_so() -> None:
+    layer = nn.Linear(4, 2)
+    x = torch.tensor([[1.0, float("nan"), 0.0, 2.0]])
+    weight_q = torch.ones(2, 4, dtype=torch.int8)
+    assert simulated(layer, weight_q, 8)(x).isnan().all()
