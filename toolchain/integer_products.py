@@ -66,6 +66,8 @@ class IntegerProduct:
         y: Tensor
         if self.geometry:
             y = torch.ops.onednn.qconv2d_pointwise(*operands, *self.geometry, *result)
+            if q.is_contiguous():  # what follows then sums in the order it would after a float product: the same bits
+                y = y.contiguous()
         else:
             y = torch.ops.onednn.qlinear_pointwise(*operands, *result)
         return y
