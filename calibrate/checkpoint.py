@@ -51,6 +51,10 @@ class CheckpointFile:
         write_tensors(self.path, tensors, {"identity": self.identity, "state": json.dumps(state)})
         self._last = time.monotonic()
 
+    def part(self, number: int) -> CheckpointFile:
+        """The checkpoint of one part of the work, in a file of its own: what is done is not written again."""
+        return CheckpointFile(self.path.with_stem(f"{self.path.stem}-{number:04}"), self.identity)
+
     @property
     def due(self) -> bool:
         """Whether SECONDS_BETWEEN have gone by since the last save."""

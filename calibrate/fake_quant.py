@@ -142,21 +142,39 @@ class WeightQuantizer(nn.Module):
 
     s0 is the scale that was searched for; the learned scale only multiplies the integers. Were it the divisor too,
     every step of the scale would flip integers all over the layer, and their noise drowns what a fit gains.
+
+    The float weight is the layer's own tensor, not a copy: of a large network there is room for one.
     """
 
-    ratio: Tensor
-    """w / s0, in integer steps."""
+    weight: Tensor
+    searched: Tensor
+    """s0, (out,)."""
 
     def __init__(self, weight: Tensor, scale: Tensor, kind: IntegerType, learned_rounding: bool) -> None:
         super().__init__()
-        self.register_buffer("ratio", weight.detach() / _per_channel(scale, weight))
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("searched", scale.clone())
+        self.chosen: Tensor | None = None
+        """int8 integers that stand in the place of w / s0 once they were chosen for good, shape of the weight."""
         self.log_scale = nn.Parameter(scale.log())
         self.offset = nn.Parameter(torch.zeros_like(weight)) if learned_rounding else None
         self.kind = kind
 
+    @property
+    def ratio(self) -> Tensor:
+        """What is rounded, in integer steps, float32: w / s0, or the integers that were chosen."""
+        return self.weight / _per_channel(self.searched, self.weight) if self.chosen is None else self.chosen.float()
+
+    @torch.no_grad()
+    def choose(self, integers: Tensor) -> None:
+        """From now on the weight is these integers of the kind's range, shape of the weight, and any learned offset begins at 0."""
+        self.chosen = integers.to(torch.int8)
+        if self.offset is not None:
+            self.offset.zero_()
+
     def forward(self) -> Tensor:
         """The dequantized weight, shape of the layer's."""
-        scale = _per_channel(fp16_scale(self.log_scale), self.ratio)
+        scale = _per_channel(fp16_scale(self.log_scale), self.weight)
         weight: Tensor = FakeQuantizeWeight.apply(self.ratio, self.offset, scale, self.kind.qmin, self.kind.qmax)  # type: ignore[no-untyped-call]
         return weight
 
@@ -198,12 +216,12 @@ class QuantizedLayer(nn.Module):
         self._may_use_integers = False
 
     def hold(self, weight: Tensor | None, *, rounded: bool) -> None:
-        """Use this weight in every pass from now on; None: none.
+        """Use this weight in every pass from now on; None: what the weight quantizer gives in each.
 
         Args:
-            rounded: it is what the weight quantizer gives, and the quantizer stays as it is while the weight is held.
+            rounded: it is what the weight quantizer gives, and the quantizer stays as it is until the next call.
         """
-        self.held_weight, self._integers, self._may_use_integers = weight, None, rounded and weight is not None
+        self.held_weight, self._integers, self._may_use_integers = weight, None, rounded
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
         if self._may_use_integers and not torch.is_grad_enabled() and self.activation.kept == 0.0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.calibrate.fake_quant import QUANTIZED_ATTENTION, ActivationQuantizer, QuantizedLayer, WeightQuantizer
 from dq_toolchain.calibrate.order import order_of_calls
+from dq_toolchain.toolchain.architectures import call_network
 from dq_toolchain.toolchain.qparams import activation_type, weight_type
 from dq_toolchain.toolchain.recipe import QuantizeSection
 from dq_toolchain.toolchain.simulation import StepGroupSwitch
@@ -36,13 +37,14 @@ def prepare(
     run: Callable[[nn.Module], object],
     divisors: Mapping[str, Tensor] | None = None,
 ) -> Prepared:
-    """Split concatenation convolutions, smooth others and list the sites. The UNet passed in is not changed.
+    """Split concatenation convolutions, smooth others and list the sites. The UNet passed in keeps its modules, and shares
+    its tensors with the one returned.
 
     Args:
         run: calls the network once on a representative input.
         divisors: of input channels, by convolution (``smoothing``).
     """
-    unet = copy.deepcopy(unet).eval().requires_grad_(False)
+    unet = with_shared_tensors(unet).eval().requires_grad_(False)
     splits = find_concat_inputs(unet, lambda: run(unet)) if settings.split else {}
     split_concat_inputs(unet, splits)
     smooth_inputs(unet, divisors or {})
@@ -67,6 +69,12 @@ def prepare(
     return Prepared(unet, splits, tuple(sites), tuple(divisors or ()))
 
 
+def with_shared_tensors(network: nn.Module) -> nn.Module:
+    """A copy of the modules whose parameters and buffers are the network's own tensors."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+
+
 def _first_and_last_convolution(unet: nn.Module, run: Callable[[nn.Module], object]) -> set[str]:
     convolutions = [name for name, layer in weighted_layers(unet) if isinstance(layer, nn.Conv2d)]
     order = order_of_calls(unet, convolutions, run)
@@ -84,14 +92,17 @@ class QuantizedUNet(nn.Module):
         weight_scales: Mapping[str, Tensor],
         group_of_step: tuple[int, ...],
         learned_rounding: bool,
+        lean: bool = False,
     ) -> None:
         """
         Args:
             scale: (G, L) float32. zero_point: (G, L) int32. Columns as ``prepared.sites``.
             weight_scales: layer -> (out,) float32.
+            lean: dequantize each layer's weight in every pass, for want of room for all of them at once.
         """
         super().__init__()
-        self.unet = copy.deepcopy(prepared.unet)
+        self.lean = lean
+        self.unet = with_shared_tensors(prepared.unet)
         self.sites, self.group_of_step, self.switch = prepared.sites, group_of_step, StepGroupSwitch()
         self.activations: dict[str, ActivationQuantizer] = {}
         self.layers: dict[str, QuantizedLayer] = {}
@@ -119,47 +130,58 @@ class QuantizedUNet(nn.Module):
         """Switch to the step group of network call k."""
         self.switch.current = self.group_of_step[k]
 
-    def forward(self, sample: Tensor, timestep: Tensor, **keywords: object) -> tuple[Tensor, ...]:
-        out: tuple[Tensor, ...] = self.unet(sample, timestep, **keywords)
-        return out
+    def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool = False, **keywords: Tensor) -> tuple[Tensor]:
+        """Keywords flat, as ``call_network`` takes them; always a tuple."""
+        return (call_network(self.unet, sample, timestep, keywords),)
 
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
-        """Weights are fake-quantized once for all passes inside; neither they nor biases get a gradient.
+        """Weights stay as they are in all passes inside; neither they nor biases get a gradient.
 
         For rollouts and range fitting.
         """
-        biases = [layer.bias for layer in self.layers.values() if layer.bias is not None]
-        with torch.no_grad():
-            self._hold([layer.weight_quantizer() for layer in self.layers.values()])
-        for bias in biases:
-            bias.requires_grad_(False)
+        parameters = self.weight_parameters().values()
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        self.keep_weights(self.layers)
         try:
             yield
         finally:
-            self._hold([None] * len(self.layers))
-            for bias in biases:
-                bias.requires_grad_(True)
+            self._release()
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+
+    @torch.no_grad()
+    def keep_weights(self, layers: Iterable[str]) -> None:
+        """These layers compute with the weights that their quantizers give now, dequantized once unless the network is lean."""
+        for name in layers:
+            layer = self.layers[name]
+            layer.hold(None if self.lean else layer.weight_quantizer(), rounded=True)
 
     @contextmanager
     def weights_once(self) -> Iterator[None]:
         """Weights are fake-quantized once for all passes inside; their gradients are summed and sent on at the end.
 
-        The same gradient as quantizing in every pass, at the cost of one: a segment of n steps makes 2n passes.
+        The same gradient as quantizing in every pass, at the cost of one: a segment of n steps makes 2n passes. A lean
+        network quantizes in every pass.
         """
+        if self.lean:
+            yield
+            return
         weights = [layer.weight_quantizer() for layer in self.layers.values()]
         held = [weight.detach().requires_grad_() for weight in weights]
-        self._hold(held)
+        for layer, weight in zip(self.layers.values(), held, strict=True):
+            layer.hold(weight, rounded=True)
         try:
             yield
         finally:
-            self._hold([None] * len(self.layers))
+            self._release()
         reached = [(weight, leaf.grad) for weight, leaf in zip(weights, held, strict=True) if leaf.grad is not None]
         torch.autograd.backward([weight for weight, _ in reached], [gradient for _, gradient in reached])
 
-    def _hold(self, weights: Sequence[Tensor | None]) -> None:
-        for layer, weight in zip(self.layers.values(), weights, strict=True):
-            layer.hold(weight, rounded=True)
+    def _release(self) -> None:
+        for layer in self.layers.values():
+            layer.hold(None, rounded=False)
 
     def scale_parameters(self) -> dict[str, nn.Parameter]:
         """Activation log-scales by site."""

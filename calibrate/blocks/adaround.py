@@ -28,7 +28,9 @@ class SoftRounding:
     def __init__(self, layer: QuantizedLayer) -> None:
         """Starts where h(V) is the fraction of w / s, i.e. at the float weight (inside the range)."""
         quantizer = layer.weight_quantizer
-        ratio = quantizer.ratio if quantizer.offset is None else quantizer.ratio + quantizer.offset.detach()
+        ratio = quantizer.ratio
+        if quantizer.offset is not None:
+            ratio = ratio + quantizer.offset.detach()
         self.layer, self.kind = layer, quantizer.kind
         self.floor = ratio.floor()
         stretched = ((ratio - self.floor) - GAMMA) / (ZETA - GAMMA)
@@ -55,10 +57,7 @@ class SoftRounding:
     @torch.no_grad()
     def commit(self) -> None:
         """Write the hard choice into the layer's quantizer; the layer no longer holds a weight."""
-        quantizer = self.layer.weight_quantizer
-        quantizer.ratio.copy_(self.integers())
-        if quantizer.offset is not None:
-            quantizer.offset.zero_()
+        self.layer.weight_quantizer.choose(self.integers())
         self.layer.hold(None, rounded=False)
 
 

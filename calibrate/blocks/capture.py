@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.replay import Replay
+from dq_toolchain.calibrate.blocks.room import IN_MEMORY, Room
 from dq_toolchain.calibrate.blocks.rows import Rows
+from dq_toolchain.toolchain.architectures import call_network
 from dq_toolchain.toolchain.errors import CalibrationError
 
 
@@ -50,8 +52,8 @@ class Captured:
 class _Record:
     """Row tensors under their keys, allocated whole at the first batch so that nothing is held twice."""
 
-    def __init__(self, name: str, rows: Rows) -> None:
-        self.name, self.count, self.device = name, len(rows), rows.sample.device
+    def __init__(self, name: str, rows: Rows, room: Room) -> None:
+        self.name, self.count, self.device, self.room = name, len(rows), rows.sample.device, room
         self.values: dict[object, Any] = {}
 
     def put(self, key: object, index: Tensor, value: Any) -> None:
@@ -64,7 +66,7 @@ class _Record:
                 "axis is not the sample, so it cannot be reconstructed row by row; use another method"
             )
         if key not in self.values:
-            self.values[key] = torch.empty((self.count, *value.shape[1:]), dtype=value.dtype, device=self.device)
+            self.values[key] = self.room.empty((self.count, *value.shape[1:]), value.dtype, self.device)
         self.values[key][index] = value.detach().to(self.device)
 
 
@@ -81,6 +83,7 @@ def capture(
     inner: Mapping[str, nn.Module] | None = None,
     set_step: Callable[[int], None] | None = None,
     replay: Replay | None = None,
+    room: Room = IN_MEMORY,
 ) -> Captured:
     """Run ``network`` over rows and record the calls of ``module``, which may be the network itself.
 
@@ -89,10 +92,11 @@ def capture(
         inner: modules inside ``module`` whose outputs are wanted too.
         set_step: told a step of the batch before every pass.
         replay: of the modules that are called before this one.
+        room: where the record is kept.
     Raises:
         CalibrationError: the network never calls the module, or a tensor has no rows.
     """
-    record = _Record(type(module).__name__, rows)
+    record = _Record(type(module).__name__, rows, room)
     current = batches[0]
     after = outputs or bool(inner)
 
@@ -128,7 +132,7 @@ def capture(
                 if replay is not None:
                     replay.index = current
                 try:
-                    network(part.sample, part.timestep, **part.keywords, return_dict=False)
+                    call_network(network, part.sample, part.timestep, part.keywords)
                 except _Reached:
                     continue
                 raise CalibrationError(f"the network never calls the {record.name} that is to be reconstructed")

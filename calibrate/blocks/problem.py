@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.capture import Captured, capture
 from dq_toolchain.calibrate.blocks.replay import Replays
+from dq_toolchain.calibrate.blocks.room import Room
 from dq_toolchain.calibrate.blocks.rows import Rows
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL, TemporalBlock
 from dq_toolchain.calibrate.blocks.units import Unit
@@ -20,8 +21,6 @@ from dq_toolchain.calibrate.insert import QuantizedUNet
 
 JUDGED = 256
 """About this many rows, or all if there are fewer, give the error before and after."""
-PASS = 32
-"""Rows per pass when recording and judging."""
 SHARE_SEED = 0
 
 
@@ -55,7 +54,7 @@ class Pools:
     def single(cls, rows: Rows) -> Pools:
         return cls((torch.arange(len(rows)),))
 
-    def passes(self, size: int = PASS) -> list[Tensor]:
+    def passes(self, size: int) -> list[Tensor]:
         """Batches that cover every row once."""
         return [batch for part in self.parts for batch in part.split(size)]
 
@@ -87,6 +86,16 @@ class Pools:
         return part[torch.randperm(len(part), generator=generator)[:size]]
 
 
+def quantizers_of(network: QuantizedUNet, unit: Unit) -> dict[str, ActivationQuantizer]:
+    """The unit's activation quantizers by site, operands of its attention products included."""
+    prefix = f"{unit.name}."
+    return {
+        site.name: network.activations[site.name]
+        for site in network.sites
+        if site.layer in unit.layers or (site.weight_bits is None and f"{site.layer}.".startswith(prefix))
+    }
+
+
 class UnitProblem:
     """One unit with its recorded inputs and targets. Made anew for every unit and phase, and dropped after it."""
 
@@ -98,6 +107,7 @@ class UnitProblem:
         unit: Unit,
         groups: Pools,
         inner: float,
+        room: Room,
         replays: Replays | None = None,
     ) -> None:
         """Record inputs behind the quantized prefix, in the network's present state, and outputs of the FP32 unit.
@@ -110,29 +120,24 @@ class UnitProblem:
         self.network, self.rows, self.unit = network, rows, unit
         self.weight_of_inner = inner if len(unit.layers) > 1 else 0.0
         self.device = next(network.parameters()).device
-        self.judged = groups.share(JUDGED)
+        self.judged, self.room = groups.share(JUDGED), room
         root, self.module = _root_and_module(network.unet, unit)
         exact_root, exact = _root_and_module(fp32, unit)
-        passes = groups.passes()
+        passes = groups.passes(room.at_once)
         usable = replays if root is network.unet else None
         quantized, plain = (None, None) if usable is None else (usable.quantized, usable.fp32)
         self.inputs = capture(
-            root, self.module, rows, passes, device=self.device, inputs=True, set_step=network.set_step, replay=quantized
+            root, self.module, rows, passes,
+            device=self.device, inputs=True, set_step=network.set_step, replay=quantized, room=room,
         )
         watched = {name: fp32.get_submodule(name) for name in unit.layers} if self.weight_of_inner else {}
         self.targets: Captured = capture(
-            exact_root, exact, rows, passes, device=self.device, outputs=True, inner=watched, replay=plain
+            exact_root, exact, rows, passes, device=self.device, outputs=True, inner=watched, replay=plain, room=room
         )
 
     @property
     def quantizers(self) -> dict[str, ActivationQuantizer]:
-        """The unit's activation quantizers by site, operands of its attention products included."""
-        prefix = f"{self.unit.name}."
-        return {
-            site.name: self.network.activations[site.name]
-            for site in self.network.sites
-            if site.layer in self.unit.layers or (site.weight_bits is None and f"{site.layer}.".startswith(prefix))
-        }
+        return quantizers_of(self.network, self.unit)
 
     def losses(self, index: Tensor, norm: float) -> Tensor:
         """(B,) error of the unit's output, plus the weighted ones of its layers, at rows (B,) of one step group."""
@@ -150,7 +155,7 @@ class UnitProblem:
         """Mean squared error of the unit's output over the judged rows."""
         assert self.targets.output is not None
         total, count = 0.0, 0
-        for index in self.judged.passes():
+        for index in self.judged.passes(self.room.at_once):
             difference = self._run(index) - self.targets.output[index].to(self.device)
             total, count = total + float(difference.square().sum(dtype=torch.float64)), count + difference.numel()
         return total / count

@@ -16,12 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.calibrate.blocks.room import Room
 from dq_toolchain.calibrate.blocks.rows import Rows
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL
 from dq_toolchain.calibrate.blocks.units import Unit
-
-LARGEST = 2 * 2**30
-"""Bytes of all records of a network; units that would go beyond are computed every time."""
 
 
 class Replay:
@@ -31,9 +29,9 @@ class Replay:
         index: rows of the batch at work, (B,) int64; to be set before every pass.
     """
 
-    def __init__(self, rows: int, device: torch.device) -> None:
-        """``device``: where records are kept."""
-        self.rows, self.device, self.left = rows, device, LARGEST
+    def __init__(self, rows: int, device: torch.device, room: Room) -> None:
+        """``device``: where records are kept that are not on disk."""
+        self.rows, self.device, self.room, self.left = rows, device, room, room.replayed
         self.index = torch.arange(0)
         self._outputs: dict[str, Tensor] = {}
         self._known: dict[str, Tensor] = {}
@@ -83,7 +81,7 @@ class Replay:
             return False
         self.left -= size
         self._orders[name] = tuple(sorted(range(output.dim()), key=output.stride, reverse=True))
-        self._outputs[name] = torch.empty((self.rows, *output.shape[1:]), dtype=output.dtype, device=self.device)
+        self._outputs[name] = self.room.empty((self.rows, *output.shape[1:]), output.dtype, self.device)
         return True
 
 
@@ -95,13 +93,13 @@ class Replays:
     fp32: Replay
 
     @classmethod
-    def begin(cls, rows: Rows, units: Sequence[Unit], fp32: Replay | None = None) -> Replays:
+    def begin(cls, rows: Rows, units: Sequence[Unit], room: Room, fp32: Replay | None = None) -> Replays:
         """For a phase: nothing quantized is finished yet, and all of FP32 is; ``fp32``: of the phase before."""
-        exact = Replay(len(rows), rows.sample.device) if fp32 is None else fp32
+        exact = Replay(len(rows), rows.sample.device, room) if fp32 is None else fp32
         for unit in units:
             if unit.name != TEMPORAL:
                 exact.finish(unit.name)
-        return cls(Replay(len(rows), rows.sample.device), exact)
+        return cls(Replay(len(rows), rows.sample.device, room), exact)
 
     def finish(self, unit: Unit) -> None:
         """The quantized unit is final in this phase."""

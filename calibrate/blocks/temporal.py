@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.units import Unit
 from dq_toolchain.calibrate.fake_quant import QuantizedLayer
+from dq_toolchain.toolchain.architectures import call_network
 from dq_toolchain.toolchain.errors import CalibrationError
 
 TEMPORAL = "temporal block"
@@ -42,7 +43,7 @@ class TemporalBlock(nn.Module):
         self.unet = unet
         self.blocks = _projecting_blocks(unet)
 
-    def forward(self, sample: Tensor, timestep: Tensor, **keywords: Any) -> Tensor:
+    def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool = False, **keywords: Tensor) -> Tensor:
         """(B, sum of the residual blocks' embedding channels) float32: all projections, in module order."""
         embedding = self._embedding(sample, timestep, keywords)
         return torch.cat([self._projected(block, embedding) for block in self.blocks], dim=1)
@@ -58,7 +59,7 @@ class TemporalBlock(nn.Module):
 
         handles = [block.register_forward_pre_hook(stop, with_kwargs=True) for block in self.blocks]
         try:
-            self.unet(sample, timestep, **keywords)
+            call_network(self.unet, sample, timestep, keywords)
         except _Embedded as reached:
             return reached.embedding
         finally:

@@ -51,13 +51,18 @@ def find_units(unet: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Uni
 
 def layers_by_unit(unet: nn.Module) -> dict[str, tuple[str, ...]]:
     """Name of every unit -> its layers, both in module order."""
-    blocks = [name for name, module in unet.named_modules() if isinstance(module, BLOCKS)]
+    blocks = [name for name, module in unet.named_modules() if isinstance(module, BLOCKS) and not _has_two_outputs(module)]
     members: dict[str, tuple[str, ...]] = {}
     for name, module in unet.named_modules():
         if isinstance(module, QuantizedLayer):
             unit = _outermost(name, blocks)
             members[unit] = (*members.get(unit, ()), name)
     return members
+
+
+def _has_two_outputs(module: nn.Module) -> bool:
+    """Joint attention (SD3) attends to picture and text at once and returns both; its layers are units by themselves."""
+    return isinstance(module, Attention) and module.added_kv_proj_dim is not None
 
 
 def _outermost(layer: str, blocks: list[str]) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.blocks import replay
+from dq_toolchain.calibrate.blocks import room as module
 from dq_toolchain.calibrate.blocks.fit import UnitFit
 from dq_toolchain.calibrate.blocks.problem import Pools, UnitProblem, row_errors
 from dq_toolchain.calibrate.blocks.reconstruct import (
@@ -21,6 +21,7 @@ from dq_toolchain.calibrate.blocks.reconstruct import (
     reconstruct,
     units_of,
 )
+from dq_toolchain.calibrate.blocks.room import IN_MEMORY, Room
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL
 from dq_toolchain.calibrate.checkpoint import CheckpointFile
 from dq_toolchain.toolchain.errors import CalibrationError
@@ -45,9 +46,10 @@ def start(
     options: BlockOptions = OPTIONS["qdiffusion"],
     budget: BlockBudget = BUDGET,
     advance: Callable[..., None] = lambda n=1, note="": None,
+    room: Room = IN_MEMORY,
 ) -> list[dict[str, Any]]:
     checkpoint = CheckpointFile(folder / "blocks.safetensors", "tiny")
-    return reconstruct(case.network, case.fp32, case.rows, options, budget, 5, checkpoint, advance)
+    return reconstruct(case.network, case.fp32, case.rows, options, budget, 5, checkpoint, advance, room)
 
 
 def state(case: Tiny) -> dict[str, Tensor]:
@@ -95,7 +97,7 @@ def test_replayed_outputs_change_nothing(name: str, tmp_path: Path, monkeypatch:
     found = []
     for folder, room in (("replayed", None), ("some", 10_000), ("computed", 0)):
         if room is not None:
-            monkeypatch.setattr(replay, "LARGEST", room)
+            monkeypatch.setattr(module, "MOST_IN_MEMORY", room)
         case = tiny(step_groups=2, samples=3)
         inside = next(name for name in case.network.layers if name.endswith("resnets.0.conv1"))
         case.network.layers[inside].register_forward_hook(lambda *_: calls.append(1))
@@ -107,6 +109,19 @@ def test_replayed_outputs_change_nothing(name: str, tmp_path: Path, monkeypatch:
         assert all(torch.equal(value, found[0][0][key]) for key, value in values.items())
     replayed, _, computed = (count for _, _, count in found)
     assert replayed < computed
+
+
+@pytest.mark.parametrize("name", ["qdiffusion", "joint"])
+def test_a_lean_network_with_records_on_disk_ends_alike(name: str, tmp_path: Path) -> None:
+    found = []
+    for lean, room in ((False, IN_MEMORY), (True, Room(32, tmp_path))):
+        case = tiny(step_groups=2, samples=3, learned_rounding=False)
+        case.network.lean = lean
+        records = start(case, tmp_path / str(lean), OPTIONS[name], room=room)
+        found.append((state(case), [{**r, "seconds": 0} for r in records]))
+    assert found[0][1] == found[1][1]
+    assert all(torch.equal(value, found[1][0][key]) for key, value in found[0][0].items())
+    assert not list(tmp_path.glob("*.records"))
 
 
 @pytest.fixture(scope="module")
@@ -169,9 +184,9 @@ def test_a_run_that_was_killed_and_resumed_ends_bit_identical(options: BlockOpti
     assert [{**r, "seconds": 0} for r in resumed] == [{**r, "seconds": 0} for r in records]
     expected = state(whole)
     assert all(torch.equal(value, expected[name]) for name, value in state(killed).items())
-    saved = CheckpointFile(tmp_path / "blocks.safetensors", "tiny").load()
-    assert saved is not None
-    assert saved[1]["seconds"] == pytest.approx(sum(r["seconds"] for r in resumed))
+    checkpoint = CheckpointFile(tmp_path / "blocks.safetensors", "tiny")
+    saved = [checkpoint.part(number).load() for number in range(len(resumed) + 1)]
+    assert [part and part[1] for part in saved] == [*resumed, None]
 
 
 def test_guidance_rows_and_nearest_rounding_without_offsets(tmp_path: Path) -> None:
@@ -186,7 +201,7 @@ def test_a_unit_that_gets_worse_is_put_back(tmp_path: Path, monkeypatch: pytest.
     def spoil(fit: UnitFit, problem: UnitProblem, *_: object) -> None:
         for name in problem.unit.layers:
             quantizer = fit.network.layers[name].weight_quantizer
-            quantizer.ratio.fill_(quantizer.kind.qmax)
+            quantizer.choose(torch.full_like(quantizer.weight, quantizer.kind.qmax))
         for activation in problem.quantizers.values():
             activation.log_scale.data.add_(3.0)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.blocks import replay as module
+from dq_toolchain.calibrate.blocks import room
 from dq_toolchain.calibrate.blocks.replay import Replay
+from dq_toolchain.calibrate.blocks.room import IN_MEMORY
 
 CPU = torch.device("cpu")
 ROWS = 5
@@ -38,7 +39,7 @@ def run(network: Network, replay: Replay, x: Tensor, without: str = "") -> Tenso
 
 
 def test_a_finished_module_is_computed_once_and_answers_with_what_it_gave() -> None:
-    network, replay, x = Network(), Replay(ROWS, CPU), torch.randn(ROWS, 3)
+    network, replay, x = Network(), Replay(ROWS, CPU, IN_MEMORY), torch.randn(ROWS, 3)
     before = run(network, replay, x)
     replay.finish("first")
     assert torch.equal(run(network, replay, x), before)
@@ -48,17 +49,17 @@ def test_a_finished_module_is_computed_once_and_answers_with_what_it_gave() -> N
 
 
 def test_a_module_that_is_called_twice_is_computed() -> None:
-    network, replay, x = Network(times=2), Replay(ROWS, CPU), torch.randn(ROWS, 3)
+    network, replay, x = Network(times=2), Replay(ROWS, CPU, IN_MEMORY), torch.randn(ROWS, 3)
     replay.finish("first")
-    wanted = run(network, Replay(ROWS, CPU), x)
+    wanted = run(network, Replay(ROWS, CPU, IN_MEMORY), x)
     for _ in range(3):
         assert torch.equal(run(network, replay, x), wanted)
 
 
 def test_what_does_not_fit_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGEST", ROWS * 3 * 4)
+    monkeypatch.setattr(room, "MOST_IN_MEMORY", ROWS * 3 * 4)
     network, x = Network(), torch.randn(ROWS, 3)
-    replay = Replay(ROWS, CPU)
+    replay = Replay(ROWS, CPU, IN_MEMORY)
     replay.finish("first")
     replay.finish("second")
     before = run(network, replay, x)
