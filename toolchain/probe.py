@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from dq_toolchain.toolchain.sampler_table import Row, SamplerTable
 MAX_HISTORY = 8  # the most latents, and the most outputs, that a device is asked to keep
 TOLERANCE = 1e-5  # relative error of one step; schedulers compute partly in float32
 NEGLIGIBLE = 1e-9  # relative to a row's largest coefficient; probing is done in float64
+DRAWS = "randn_tensor"  # by this name diffusers' schedulers know the function that draws their noise
 USUAL = ("DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "PNDMScheduler", "UniPCMultistepScheduler",
          "FlowMatchEulerDiscreteScheduler")
 
@@ -130,6 +133,7 @@ class _Run:
         parameters = inspect.signature(scheduler.step).parameters
         self._options = {"eta": eta} if "eta" in parameters else {}
         self._takes_noise = "variance_noise" in parameters
+        self._module = sys.modules[type(scheduler).__module__]
         with _errors_of(self._name, self._config):
             self._scheduler = copy.deepcopy(scheduler)
             self._scheduler.set_timesteps(steps)
@@ -143,10 +147,16 @@ class _Run:
 
     def step(self, k: int, x: Tensor, f: Tensor, noise: Tensor) -> Tensor:
         given = {"variance_noise": noise} if self._takes_noise else {}
-        with _errors_of(self._name, self._config):
+        with _errors_of(self._name, self._config), self._drawing(noise):
             result = self._scheduler.step(f, self.timesteps[k], x, return_dict=False, **self._options, **given)
             following: Tensor = result[0].view_as(x)  # one that returns anything but the next latent fails here
         return following
+
+    def _drawing(self, noise: Tensor) -> AbstractContextManager[object]:
+        """Inside, a scheduler that draws its own noise (LCM, ancestral samplers, DDPM) draws this."""
+        if not hasattr(self._module, DRAWS):
+            return nullcontext()
+        return mock.patch.object(self._module, DRAWS, return_value=noise)
 
 
 def _impulse_response(run: _Run) -> tuple[Tensor, Tensor]:

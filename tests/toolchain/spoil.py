@@ -77,13 +77,6 @@ def with_disguised_pickle(box: Path) -> list[str]:
     return calibrate()
 
 
-def with_scheduler(scheduler: Any) -> Prepare:
-    def prepare(box: Path) -> list[str]:
-        scheduler.save_pretrained(box / "model" / "scheduler")
-        return calibrate()
-
-    return prepare
-
 
 def with_recipe(text: str | bytes) -> Prepare:
     def prepare(box: Path) -> list[str]:
