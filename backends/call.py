@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.toolchain.architectures import call_network
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.bundle import Port
 from dq_toolchain.toolchain.errors import BackendError
@@ -73,8 +74,7 @@ class PositionalNetwork(nn.Module):
         if self.take_ranges is not None:
             self.take_ranges(rest[-1])
             rest = rest[:-1]
-        out: Tensor = self.unet(sample, timestep, **dict(zip(self.keywords, rest, strict=True)), return_dict=False)[0]
-        return out
+        return call_network(self.unet, sample, timestep, dict(zip(self.keywords, rest, strict=True)))
 
 
 def _dtype(name: str, tensor: Tensor) -> str:

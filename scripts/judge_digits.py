@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet2DModel
 
 from dq_toolchain.toolchain.features import ClassifierFeatures
-from dq_toolchain.toolchain.models import EMBEDDED
+from dq_toolchain.toolchain.source import EMBEDDED
 from scripts.train_digits import sample_grid
 
 ROWS = 16

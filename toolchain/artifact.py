@@ -102,7 +102,7 @@ class Artifact:
         unet = self._architecture()
         state = dict(self.float_parameters)
         state |= {f"{name}.weight": layer.dequantized() for name, layer in self.layers.items()}
-        unet.load_state_dict(state)
+        unet.load_state_dict(state, assign=True)
         return unet.eval().requires_grad_(False)
 
     def build_skeleton(self) -> nn.Module:
@@ -110,8 +110,7 @@ class Artifact:
 
         The weights of integer layers are on torch's meta device: they have shapes and take no memory.
         """
-        with torch.device("meta"):
-            unet = self._architecture()
+        unet = self._architecture()
         unet.load_state_dict(dict(self.float_parameters), strict=False, assign=True)
         return unet.eval().requires_grad_(False)
 

@@ -27,6 +27,10 @@ console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight
 
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", "-r", help="TOML file; flags override it")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="output folder  [default: dq-out]")]
+ModelName = Annotated[
+    Path | None, typer.Option(help="diffusers folder (a pipeline or a bare network), or hub id owner/name  [default: "
+                                   "embedded digits]")
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
 Target = Annotated[str | None, typer.Option("--target", "-t", help="see `dq-toolchain targets`  [default: executorch]")]
 
@@ -50,10 +54,15 @@ def _print_json(data: Any) -> None:
 
 
 @app.command(epilog="Examples:  dq-toolchain calibrate | dq-toolchain calibrate --weight-bits 4 --steps 20 --out w4 | "
-                    "dq-toolchain calibrate --model ./my-unet --recipe dq.toml --device cuda")
+                    "dq-toolchain calibrate --model ./my-unet --recipe dq.toml --device cuda | "
+                    "dq-toolchain calibrate --model owner/name --guidance 7.5 --prompts prompts.txt --offload")
 def calibrate(
     recipe: RecipeFile = None,
-    model: Annotated[Path | None, typer.Option(help="diffusers folder (unet/, scheduler/)  [default: embedded digits]")] = None,
+    model: ModelName = None,
+    variant: Annotated[str | None, typer.Option(help="of the model's weight files, such as fp16")] = None,
+    lora: Annotated[Path | None, typer.Option(help="safetensors file of adapters, added to the weights")] = None,
+    lora_scale: Annotated[float | None, typer.Option(help="multiplies what they add  [default: 1]")] = None,
+    scheduler: Annotated[Path | None, typer.Option(help="folder with scheduler_config.json  [default: the model's own]")] = None,
     out: Out = None,
     method: Annotated[str | None, typer.Option(help="accuquant, or a published one for comparison (docs/METHOD.md), or both "
                                                     "joined by '+'  [default: accuquant]")] = None,
@@ -61,7 +70,10 @@ def calibrate(
     guidance: Annotated[
         float | None, typer.Option(help="classifier-free guidance scale, 1 is none  [default: 1; embedded model: 3]")
     ] = None,
-    conditioning: Annotated[Path | None, typer.Option(help="safetensors with cond.NAME and uncond.NAME")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="text file, one prompt per line  [default: a built-in list]")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="what guidance leads away from  [default: empty]")] = None,
+    conditioning: Annotated[Path | None, typer.Option(help="instead of prompts: safetensors with cond.NAME and "
+                                                           "uncond.NAME")] = None,
     weight_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
     activation_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
     scheme: Annotated[str | None, typer.Option(help="symmetric | affine  [default: symmetric]")] = None,
@@ -76,12 +88,17 @@ def calibrate(
     gradient: Annotated[str | None, typer.Option(help="adjoint | surrogate | full  [default: adjoint]")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of the calibration samples  [default: 0]")] = None,
     device: Annotated[str | None, typer.Option(help="auto | cpu | cuda  [default: auto]")] = None,
+    offload: Annotated[
+        bool | None, typer.Option("--offload", help="for networks that do not fit: weights block by block, records on disk")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Quantize a UNet: integer weights, and activation parameters per step group. Continues a run that was killed."""
     settings = load_recipe(recipe, {
-        "model": {"path": model}, "run": {"out": out, "seed": seed, "device": device},
-        "sampler": {"steps": steps, "guidance": guidance}, "conditioning": {"file": conditioning},
+        "model": {"path": model, "variant": variant, "lora": lora, "lora_scale": lora_scale, "scheduler": scheduler},
+        "run": {"out": out, "seed": seed, "device": device, "offload": offload},
+        "sampler": {"steps": steps, "guidance": guidance},
+        "conditioning": {"file": conditioning, "prompts": prompts, "negative_prompt": negative_prompt},
         "quantize": {"weight_bits": weight_bits, "activation_bits": activation_bits, "scheme": scheme, "step_groups": step_groups},
         "calibrate": {"method": method, "samples": samples, "ranges": ranges, "rounding": rounding, "warmup": warmup,
                       "iterations": iterations, "settling": settling, "horizon": horizon, "gradient": gradient},
@@ -101,7 +118,7 @@ def calibrate(
                     "dq-toolchain compare --model ./my-unet --steps 20,50 --seeds 3 --recipe dq.toml --out study")
 def compare(
     recipe: RecipeFile = None,
-    model: Annotated[Path | None, typer.Option(help="diffusers folder (unet/, scheduler/)  [default: embedded digits]")] = None,
+    model: ModelName = None,
     out: Out = None,
     methods: Annotated[str | None, typer.Option(help="comma-separated; combinations joined by '+'  [default: all]")] = None,
     bits: Annotated[str | None, typer.Option(help="comma-separated, such as W8A8,W4A8  [default: the recipe's]")] = None,
@@ -208,10 +225,13 @@ def validate(
     target: Target = None, out: Out = None,
     bundle: Annotated[Path | None, typer.Option(help="bundle folder  [default: the one the report names]")] = None,
     html: Annotated[Path | None, typer.Option(help="also write one self-contained page")] = None,
+    vae: Annotated[Path | None, typer.Option(help="pipeline (folder or hub id) whose autoencoder turns the page's "
+                                                  "latents into pictures")] = None,
     json_: Json = False,
 ) -> None:
     """Judge device reports: fidelity to FP32 and conformance to the simulation. Exit code 1 if a verdict is bad."""
     from dq_toolchain.toolchain.comparison import to_json
+    from dq_toolchain.toolchain.decoder import load_decoder
     from dq_toolchain.toolchain.page import write_page
     from dq_toolchain.toolchain.show import show_comparison, show_verdict
     from dq_toolchain.toolchain.verdict import validate as judge
@@ -220,9 +240,11 @@ def validate(
     paths = report or [settings.run.out / settings.export.target / "report.json"]
     if bundle is not None and len(paths) > 1:
         raise RecipeError(f"--bundle is for one report, got {len(paths)}; each report names its own, or judge them one by one")
+    if vae is not None and html is None:
+        raise RecipeError("--vae is for the page, got no --html; add it, or leave --vae out")
     verdicts = [judge(path, bundle) for path in paths]
     if html is not None:
-        write_page(html, verdicts)
+        write_page(html, verdicts, None if vae is None else load_decoder(vae))
     if json_:
         _print_json(verdicts[0].to_json() if len(verdicts) == 1 else to_json(verdicts))
     elif len(verdicts) == 1:

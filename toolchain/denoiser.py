@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.toolchain.architectures import call_network
 from dq_toolchain.toolchain.sampler_table import SamplerTable
 
 
@@ -64,7 +65,7 @@ class Denoiser:
         keywords = self.conditioning.doubled if guided else dict(self.conditioning.cond)
         batch = torch.cat([x, x]) if guided else x
         time = torch.full((len(batch),), self.table.timesteps[k], dtype=torch.float32, device=x.device)
-        out: Tensor = self.unet(batch, time, **keywords, return_dict=False)[0]
+        out = call_network(self.unet, batch, time, keywords)
         if not guided:
             return out
         unconditional, conditional = out.chunk(2)

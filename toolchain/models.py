@@ -1,34 +1,32 @@
-"""Loads a diffusers UNet and its scheduler from a local folder, and rebuilds a UNet from its config.
-
-The folder has diffusers' own layout (``unet/``, ``scheduler/``); the embedded digits model is such a folder.
-"""
+"""Loads an FP32 network with its scheduler, and rebuilds a network from its config."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
+from accelerate import init_empty_weights
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
+from dq_toolchain.toolchain.architectures import ARCHITECTURES
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.files import sha256
+from dq_toolchain.toolchain.lora import Lora, fuse_into_network
+from dq_toolchain.toolchain.source import Source, find_model
 
-EMBEDDED = Path(__file__).parent / "digits"
-ARCHITECTURES = ("UNet2DModel", "UNet2DConditionModel")
 REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What diffusers and torch raise on building or calling a UNet whose config or input does not make sense."""
+"""What diffusers and torch raise on building or calling a network whose config or input does not make sense."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """An FP32 UNet in eval mode with everything needed to name it again."""
+    """An FP32 network in eval mode with everything needed to name it again."""
 
     id: str
     weight_hash: str
@@ -36,10 +34,17 @@ class Model:
     scheduler_config: dict[str, Any]
     unet: nn.Module
     folder: Path
+    lora: Lora | None = None
+
+    @property
+    def config_file(self) -> Path:
+        """Where the network's config came from."""
+        inside = self.folder / ARCHITECTURES[self.config["_class_name"]].part / "config.json"
+        return inside if inside.is_file() else self.folder / "config.json"
 
 
 def build_unet(config: Mapping[str, Any], where: str = "unet/config.json") -> nn.Module:
-    """A UNet with random weights from a diffusers config, eval mode, gradients off.
+    """A network from a diffusers config, eval mode, gradients off, its parameters on torch's meta device: shapes, no memory.
 
     Args:
         where: file that the config came from, for the error.
@@ -49,56 +54,85 @@ def build_unet(config: Mapping[str, Any], where: str = "unet/config.json") -> nn
     """
     name = config.get("_class_name")
     if name not in ARCHITECTURES:
-        raise ModelError(f"{where}: _class_name is {name!r}, allowed are {' and '.join(ARCHITECTURES)}; "
-                         "other networks are not supported")
+        raise ModelError(
+            f"{where}: _class_name is {name!r}, allowed are {', '.join(ARCHITECTURES)}; other networks are not supported"
+        )
     try:
-        unet: nn.Module = getattr(diffusers, name).from_config(dict(config))
+        with init_empty_weights(include_buffers=False):
+            unet: nn.Module = getattr(diffusers, name).from_config(dict(config))
     except REFUSALS as error:
         raise ModelError(f"{where} is not a valid {name} config: {' '.join(str(error).split())}; correct it") from error
     return unet.eval().requires_grad_(False)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}; --model takes a diffusers folder with unet/ and "
-                         "scheduler/") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}; restore the file that diffusers saved") from error
-    if not isinstance(data, dict):
-        raise ModelError(f"{path} holds a {type(data).__name__}, expected a JSON object; restore the file that "
-                         "diffusers saved")
-    return data
+def load_model(
+    name: str | Path | None = None, variant: str | None = None, scheduler: Path | None = None, lora: Lora | None = None
+) -> Model:
+    """Load an FP32 model; None loads the embedded digits model. Arguments as ``find_model``'s, and adapters to add.
 
+    Weights in bf16 or fp16 are widened to float32; those in float32 stay in the file's pages until they are used.
 
-def load_model(folder: Path | None = None) -> Model:
-    """Load an FP32 model; None loads the embedded digits model.
-
-    Args:
-        folder: has ``unet/config.json``, ``unet/diffusion_pytorch_model.safetensors`` and
-            ``scheduler/scheduler_config.json``. Weights in bf16 or fp16 are widened to float32.
     Raises:
         ModelError: something is missing, damaged, or of an unsupported kind; the text names the file.
     """
-    folder = EMBEDDED if folder is None else folder
-    config = _read_config(folder / "unet" / "config.json")
-    scheduler_config = _read_config(folder / "scheduler" / "scheduler_config.json")
-    unet = build_unet(config, str(folder / "unet" / "config.json"))
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    model = load(find_model(name, variant, scheduler))
+    if lora is None:
+        return model
+    fuse_into_network(model.unet, lora)
+    weight_hash = hashlib.sha256(f"{model.weight_hash} {lora.digest}".encode()).hexdigest()
+    return replace(model, id=f"{model.id} + {lora.file.stem}", weight_hash=weight_hash, lora=lora)
+
+
+def load(source: Source) -> Model:
+    """The model that a source describes. Raises ModelError."""
+    unet = build_unet(source.config, str(source.network / "config.json"))
+    expected = {name: tensor.shape for name, tensor in unet.state_dict().items()}
+    state: dict[str, Tensor] = {}
+    for file in source.weights:
+        for name, tensor in _tensors(file):
+            if expected.get(name) != tensor.shape or name in state:
+                raise _misfit(file, name)
+            state[name] = tensor.to(torch.float32)
+            if not torch.isfinite(state[name]).all():
+                raise ModelError(
+                    f"{file}: {name!r} holds NaN or infinity, allowed are finite weights; take another checkpoint"
+                )
+    missing = sorted(set(expected) - set(state))
+    if missing:
+        raise _misfit(source.weights[0], missing[0])
+    unet.load_state_dict(state, assign=True)
+    return Model(
+        source.id,
+        _weight_hash(source.weights),
+        source.config,
+        source.scheduler_config,
+        unet.requires_grad_(False),
+        source.folder,
+    )
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     try:
-        state = load_file(weights)
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                yield name, file.get_tensor(name)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot read {weights}: {' '.join(str(error).split())}; only safetensors are read, save the model "
-                         "with save_pretrained(safe_serialization=True)") from error
-    expected = unet.state_dict()
-    wrong = sorted(set(state) ^ set(expected)) or sorted(n for n in state if state[n].shape != expected[n].shape)
-    if wrong:
-        raise ModelError(f"{weights} does not fit unet/config.json: {len(wrong)} tensors are missing, unknown or of another shape, "
-                         f"first {wrong[0]!r}; take both from one model")
-    unet.load_state_dict({name: tensor.to(torch.float32) for name, tensor in state.items()})
-    bad = [name for name, tensor in unet.state_dict().items() if not torch.isfinite(tensor).all()]
-    if bad:
-        raise ModelError(f"{weights}: {bad[0]!r} holds NaN or infinity, allowed are finite weights; take another checkpoint")
-    identity = "digits (embedded)" if folder == EMBEDDED else folder.resolve().name
-    return Model(identity, sha256(weights), config, scheduler_config, unet, folder)
+        raise ModelError(
+            f"cannot read {path}: {' '.join(str(error).split())}; only safetensors are read, save the model "
+            "with save_pretrained(safe_serialization=True)"
+        ) from error
+
+
+def _misfit(path: Path, name: str) -> ModelError:
+    config = f"{path.parent.name}/config.json"
+    return ModelError(
+        f"{path} does not fit {config}: a tensor is missing, unknown, doubled or of another shape, first {name!r}; "
+        f"take both from one "
+        "model"
+    )
+
+
+def _weight_hash(files: tuple[Path, ...]) -> str:
+    """sha256 of the file, or of the digests of several."""
+    digests = [sha256(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -24,7 +24,12 @@ class ModelSection(Section):
     """[model]"""
 
     path: Path | None = Field(default=None, strict=False,
-        description="diffusers folder with unet/ and scheduler/; default: the embedded digits model")
+        description="diffusers folder (a pipeline, or a bare network), or a hub id owner/name; default: the embedded digits model")
+    variant: str | None = Field(default=None, pattern=r"^[\w-]+$", description="of the weight files, such as fp16")
+    lora: Path | None = Field(default=None, strict=False, description="safetensors file of adapters, added to the weights")
+    lora_scale: float = Field(default=1.0, ge=-10, le=10, description="multiplies what the adapters add")
+    scheduler: Path | None = Field(default=None, strict=False, description="folder with scheduler_config.json, in the "
+                                                                           "place of the model's own")
 
 
 class SamplerSection(Section):
@@ -40,6 +45,8 @@ class ConditioningSection(Section):
 
     file: Path | None = Field(default=None, strict=False,
         description="safetensors with cond.NAME and uncond.NAME, one row per prompt")
+    prompts: Path | None = Field(default=None, strict=False, description="text file, one prompt per line; default: a built-in list")
+    negative_prompt: str = Field(default="", description="what guidance leads away from")
     null_label: int | None = Field(default=None, ge=0, description='class label that means "no class", for guidance')
 
 
@@ -136,6 +143,9 @@ class RunSection(Section):
     out: Path = Field(default=Path("dq-out"), strict=False, description="output folder")
     seed: int = Field(default=0, ge=0, le=2**20 - 1, description="seed of the calibration samples")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to calibrate")
+    offload: bool = Field(default=False,
+        description="for networks that do not fit: rounding block after block with caches on disk, then scales, "
+                    "ranges and biases over steps")
 
 
 class Recipe(Section):
@@ -165,7 +175,7 @@ def load_recipe(path: Path | None, flags: Mapping[str, Mapping[str, Any]]) -> Re
         RecipeError: one line with every mistake and its place.
     """
     # diffusers takes seconds to import: --help does not wait for it
-    from dq_toolchain.toolchain.models import EMBEDDED
+    from dq_toolchain.toolchain.source import EMBEDDED
 
     given = {section: {k: v for k, v in values.items() if v is not None} for section, values in flags.items()}
     own = _read(path) if path is not None else {}

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from dq_toolchain.toolchain.architectures import call_network
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.attention import ProductAttnProcessor
 from dq_toolchain.toolchain.errors import ArtifactError
@@ -192,6 +193,6 @@ class SimulatedUNet(nn.Module):
         finally:
             self.switch.record = None
 
-    def forward(self, sample: Tensor, timestep: Tensor, **keywords: object) -> tuple[Tensor, ...]:
-        out: tuple[Tensor, ...] = self.unet(sample, timestep, **keywords)
-        return out
+    def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool = False, **keywords: Tensor) -> tuple[Tensor]:
+        """Keywords flat, as ``call_network`` takes them; always a tuple."""
+        return (call_network(self.unet, sample, timestep, keywords),)

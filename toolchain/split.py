@@ -27,7 +27,7 @@ class SplitConv2d(nn.Module):
         self.parts = nn.ModuleList()
         for index, weight in enumerate(conv.weight.split(self.channels, dim=1)):
             part = nn.Conv2d(weight.shape[1], conv.out_channels, conv.kernel_size, conv.stride, conv.padding,  # type: ignore[arg-type]
-                             conv.dilation, bias=conv.bias is not None and index == 0)  # type: ignore[arg-type]
+                             conv.dilation, bias=conv.bias is not None and index == 0, device="meta")  # type: ignore[arg-type]
             part.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
             if part.bias is not None and conv.bias is not None:
                 part.bias = nn.Parameter(conv.bias.detach().clone(), requires_grad=False)

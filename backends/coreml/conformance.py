@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dq_toolchain.backends.call import OUTPUT
 from dq_toolchain.backends.coreml.interpreter.program import Program
+from dq_toolchain.toolchain.architectures import call_network
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.metrics import relative_error
 from dq_toolchain.toolchain.simulation import SimulatedUNet
@@ -56,7 +57,7 @@ def compare(program: Program, sites: Mapping[str, int], artifact: Artifact, simu
     simulated.set_step(k)
     keywords = {name: value for name, value in inputs.items() if name not in ("sample", "timestep", "ranges")}
     with simulated.recording() as integers:
-        expected = simulated(inputs["sample"], inputs["timestep"], **keywords, return_dict=False)[0]
+        expected = call_network(simulated, inputs["sample"], inputs["timestep"], keywords)
     different = places = largest = 0
     worst = ""
 

@@ -7,7 +7,7 @@ the export. The table of operations is counted in the same pass.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,13 +67,14 @@ class StaticQParams:
         return cls(numbers(artifact.scale, artifact.zero_point), numbers(outputs.scale, outputs.zero_point))
 
 
-def audit(file: PteFile, artifact: Artifact, ranges: Tensor | None = None,
-          static: dict[str, StaticQParams] | None = None) -> tuple[Operation, ...]:
+def audit(file: PteFile, artifact: Artifact, ranges: Tensor | None = None, static: dict[str, StaticQParams] | None = None,
+          calls: Mapping[str, int] | None = None) -> tuple[Operation, ...]:
     """The table of operations of a file that holds exactly the artifact's integers.
 
     Args:
         ranges: (G, 2L) as it will be fed to the program; given for the sentinel form.
         static: by method name; given for the static form.
+        calls: how often the network runs each layer; None is once. What it runs twice on the same input may be there once.
     Raises:
         BackendError: an integer, a scale, a zero_point or a bias differs, or a layer does not run in integers.
     """
@@ -82,9 +83,9 @@ def audit(file: PteFile, artifact: Artifact, ranges: Tensor | None = None,
             if any(word in name for word in PORTABLE_PRODUCTS):
                 raise _fail(f"{name} runs outside the delegate, in float")
         if static is None:
-            _audit_sentinel(method, artifact)
+            _audit_sentinel(method, artifact, calls or {})
         else:
-            _audit_static(method, artifact, static[method.name])
+            _audit_static(method, artifact, static[method.name], calls or {})
     if ranges is not None:
         audit_ranges(ranges, artifact)
     return tuple(_operations(file.methods))
@@ -106,7 +107,7 @@ def _products(method: Method) -> Iterator[tuple[Graph, Node]]:
                 yield graph, node
 
 
-def _audit_sentinel(method: Method, artifact: Artifact) -> None:
+def _audit_sentinel(method: Method, artifact: Artifact, calls: Mapping[str, int]) -> None:
     seen: Counter[str] = Counter()
     for graph, node in _products(method):
         site = artifact.sites[site_of(graph, node, len(artifact.sites))]
@@ -116,16 +117,16 @@ def _audit_sentinel(method: Method, artifact: Artifact) -> None:
         bias, got = artifact.float_parameters.get(f"{site.layer}.bias"), _bias(graph, node)
         if (b"" if bias is None else bias.numpy().tobytes()) != (b"" if got is None else got.data):
             raise _fail(f"the bias of {site.layer} differs")
-    _check_once(seen, artifact, method.name)
+    _check_counts(seen, artifact, method.name, calls)
 
 
-def _audit_static(method: Method, artifact: Artifact, qparams: StaticQParams) -> None:
+def _audit_static(method: Method, artifact: Artifact, qparams: StaticQParams, calls: Mapping[str, int]) -> None:
     seen: Counter[str] = Counter()
     for graph, node in _products(method):
         entry = _per_tensor(graph.values[node.fields["input1_id"]])
         result = _per_tensor(graph.values[node.fields["output_id"]])
         for layer, weights in artifact.layers.items():
-            if not seen[layer] and _same_weights(graph, node, weights) and entry == qparams.entries[layer] and (
+            if seen[layer] < calls.get(layer, 1) and _same_weights(graph, node, weights) and entry == qparams.entries[layer] and (
                     result == qparams.results[layer]) and _same_static_bias(graph, node, artifact, layer, qparams):
                 seen[layer] += 1
                 _check_types(graph, node, layer, "qint8", "qint8")
@@ -133,14 +134,15 @@ def _audit_static(method: Method, artifact: Artifact, qparams: StaticQParams) ->
         else:
             raise _fail(f"method {method.name} has a {node.kind} whose integers, input and output parameters belong "
                         "to no layer")
-    _check_once(seen, artifact, method.name)
+    _check_counts(seen, artifact, method.name, calls)
 
 
-def _check_once(seen: Counter[str], artifact: Artifact, method: str) -> None:
+def _check_counts(seen: Counter[str], artifact: Artifact, method: str, calls: Mapping[str, int]) -> None:
     for site in artifact.sites:
-        if seen[site.layer] != 1:
+        most = calls.get(site.layer, 1)
+        if not 1 <= seen[site.layer] <= most:
             raise _fail(f"{site.layer} is in method {method} {seen[site.layer]} times as an integer operation, "
-                        "expected once")
+                        f"expected {'once' if most == 1 else f'1 to {most} times'}")
 
 
 def _check_types(graph: Graph, node: Node, layer: str, entry: str, result: str) -> None:

@@ -18,7 +18,7 @@ from dq_toolchain.backends.executorch.audit import StaticQParams, audit
 from dq_toolchain.backends.executorch.check import check_supported
 from dq_toolchain.backends.executorch.device import Device
 from dq_toolchain.backends.executorch.layers import Geometry, RangesInput, SentinelLayer, StaticLayer, range_table
-from dq_toolchain.backends.executorch.program import export, lower_methods, with_integer_layers
+from dq_toolchain.backends.executorch.program import call_counts, export, lower_methods, with_integer_layers
 from dq_toolchain.backends.executorch.pte_file import read_pte
 from dq_toolchain.backends.executorch.rewrites import rewrite
 from dq_toolchain.backends.executorch.sampler import executor
@@ -107,6 +107,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: ExecuTo
     unet = artifact.build_float_unet()
     check_supported(artifact, unet)
     call = example_call(artifact, reference)
+    calls = call_counts(unet, call)
     progress(f"lowering {len(artifact.sites)} integer layers; needs about "
              f"{memory_estimate(unet) / 2**20 + LIBRARY_MB:.0f} MB of memory")
     if section.form == "sentinel":
@@ -119,7 +120,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: ExecuTo
         if lowered.ranges is not None:
             write_tensors(folder / RANGES, {"ranges": lowered.ranges})
         progress("reading the file back: every integer, scale and zero_point")
-        operations = audit(read_pte(folder / PROGRAM), artifact, lowered.ranges, lowered.static)
+        operations = audit(read_pte(folder / PROGRAM), artifact, lowered.ranges, lowered.static, calls)
         groups = artifact.group_of_step
         methods = tuple(lowered.methods[g if lowered.static else 0] for g in groups)
         execute = executor(Device(folder / PROGRAM, lowered.methods), Schedule(methods, groups, lowered.ranges))

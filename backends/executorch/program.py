@@ -5,6 +5,7 @@ The bytes are only a claim until audit.py has read them back and device.py has e
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -15,6 +16,7 @@ from dq_toolchain.backends.executorch.layers import Geometry, LayerFactory, Rang
 from dq_toolchain.backends.executorch.rewrites import drop_divisions_by_one
 from dq_toolchain.backends.executorch.vendor import lowering
 from dq_toolchain.backends.quiet import quiet
+from dq_toolchain.toolchain.architectures import call_network
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.sites import weighted_layers
 
@@ -33,11 +35,25 @@ def input_shapes(unet: nn.Module, call: Call) -> dict[str, tuple[int, ...]]:
 
         handles.append(layer.register_forward_pre_hook(look))
     try:
-        unet(call.sample, call.timestep, **call.conditioning, return_dict=False)
+        call_network(unet, call.sample, call.timestep, call.conditioning)
     finally:
         for handle in handles:
             handle.remove()
     return shapes
+
+
+@torch.no_grad()
+def call_counts(unet: nn.Module, call: Call) -> Counter[str]:
+    """How often one call of the network runs each Conv2d and Linear, by layer name."""
+    counts: Counter[str] = Counter()
+    handles = [layer.register_forward_pre_hook(lambda *_, name=name: counts.update((name,)))
+               for name, layer in weighted_layers(unet)]
+    try:
+        call_network(unet, call.sample, call.timestep, call.conditioning)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return counts
 
 
 def with_integer_layers(unet: nn.Module, call: Call, factory: LayerFactory) -> nn.Module:

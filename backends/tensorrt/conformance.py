@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dq_toolchain.backends.tensorrt.reading import producer, products, read_quantized, read_ratio_behind, tensor_of
 from dq_toolchain.backends.tensorrt.session import open_session
 from dq_toolchain.backends.tensorrt.vendor import graph_passes, onnx_ir
+from dq_toolchain.toolchain.architectures import call_network
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.metrics import relative_error
 from dq_toolchain.toolchain.simulation import SimulatedLayer, SimulatedUNet
@@ -55,7 +56,7 @@ def compare(path: Path, artifact: Artifact, simulated: SimulatedUNet, k: int, in
     simulated.set_step(k)
     keywords = {name: value for name, value in inputs.items() if name not in ("sample", "timestep", "ranges")}
     with simulated.recording() as integers, _layer_values(simulated) as (entering, leaving):
-        simulated(inputs["sample"], inputs["timestep"], **keywords, return_dict=False)
+        call_network(simulated, inputs["sample"], inputs["timestep"], keywords)
     scale = artifact.scale[artifact.group_of_step[k]]
     for index, site in enumerate(artifact.sites):
         if site.kind == "attention":  # what the quantizer was given is not kept; its integers times the scale are the same to it

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dq_toolchain.backends.call import OUTPUT, Call
 from dq_toolchain.backends.quiet import quiet
 from dq_toolchain.backends.tensorrt.vendor import exporter
+from dq_toolchain.toolchain.architectures import call_network
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.attention import ProductAttnProcessor
 from dq_toolchain.toolchain.errors import BackendError
@@ -35,8 +36,7 @@ class _Program(nn.Module):
 
     def forward(self, sample: Tensor, timestep: Tensor, *rest: Tensor) -> Tensor:
         keywords = {name: self._cast(x) for name, x in zip(self.keywords, rest, strict=True)}
-        out: Tensor = self.unet(self._cast(sample), timestep, **keywords, return_dict=False)[0]
-        return out.to(torch.float32)
+        return call_network(self.unet, self._cast(sample), timestep, keywords).to(torch.float32)
 
     def _cast(self, x: Tensor) -> Tensor:
         return x.to(self.dtype) if x.is_floating_point() else x

@@ -77,13 +77,22 @@ def write_graphs(artifact: Artifact, call: Call, section: TensorRTSection, folde
     say("reading the files back: every integer and scale, and what NVIDIA's builder makes of them")
     for group, method in zip(groups, methods, strict=True):
         path = folder / f"{method}.onnx"
-        onnx().checker.check_model(str(path), full_check=True)
+        _check_model(path)
         graph = onnx_ir().load(path).graph
         audit(graph, artifact, group)
         placements = lint(graph)
         _check_placements(placements, planned)
         release(graph)
     return Written(methods, placements, tuple(operations_table(graph, placements, section.precision, len(methods))))
+
+
+def _check_model(path: Path) -> None:
+    try:
+        onnx().checker.check_model(str(path), full_check=True)
+    except Exception as error:  # the checker's own kinds have no common base
+        raise BackendError(f"the exported graph is not valid ONNX: {' '.join(str(error).split())[:300]}; nothing was "
+                           f"exported; report it with "
+                           "the model's config.json") from error
 
 
 def _check_placements(placements: tuple[Placement, ...], planned: Mapping[str, str]) -> None:

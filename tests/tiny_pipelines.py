@@ -1,0 +1,177 @@
+"""Small random pipelines, saved by diffusers' own ``save_pretrained``, with a tokenizer made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiTTransformer2DModel,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LatentConsistencyModelPipeline,
+    LCMScheduler,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from dq_toolchain.toolchain.files import write_tensors
+
+TOKENS, WIDTH, POOLED = 12, 8, 16
+PROMPTS = ("a red fox", "two ships at sea", "snow")
+
+
+def tokenizer() -> CLIPTokenizer:
+    """Letters, and what CLIP puts around them."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=TOKENS)
+
+
+def text_config(width: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=54, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=TOKENS, projection_dim=POOLED, bos_token_id=52, eos_token_id=53, pad_token_id=53,
+    )  # fmt: skip
+
+
+def vae() -> AutoencoderKL:
+    return AutoencoderKL(block_out_channels=(8,), down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",),
+                         latent_channels=4, norm_num_groups=4, sample_size=8)  # fmt: skip
+
+
+def unet(**changes: Any) -> UNet2DConditionModel:
+    """Stable Diffusion's topology, small."""
+    settings = {
+        "sample_size": 8, "block_out_channels": (16, 32), "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": 2,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": WIDTH,
+    }  # fmt: skip
+    return UNet2DConditionModel(**(settings | changes))
+
+
+def save_sd(folder: Path, **changes: Any) -> Path:
+    """Stable Diffusion 1.5's parts; ``prediction_type`` v_prediction makes it 2.1's."""
+    torch.manual_seed(0)
+    prediction = changes.pop("prediction_type", "epsilon")
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction,
+    )
+    StableDiffusionPipeline(
+        vae=vae(), text_encoder=CLIPTextModel(text_config(WIDTH)), tokenizer=tokenizer(), unet=unet(**changes), scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_lcm(folder: Path) -> Path:
+    """A latent consistency model: told its guidance, sampled in a few steps with noise."""
+    torch.manual_seed(1)
+    LatentConsistencyModelPipeline(
+        vae=vae(), text_encoder=CLIPTextModel(text_config(WIDTH)), tokenizer=tokenizer(), unet=unet(time_cond_proj_dim=10),
+        scheduler=LCMScheduler(clip_sample=False), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_sdxl(folder: Path) -> Path:
+    """SDXL's topology: two encoders, linear projections, two transformer layers, pooled text and sizes as added conditions."""
+    torch.manual_seed(2)
+    network = unet(
+        cross_attention_dim=2 * WIDTH,
+        use_linear_projection=True,
+        transformer_layers_per_block=(1, 2),
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=POOLED + 6 * 4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+    StableDiffusionXLPipeline(
+        vae=vae(),
+        text_encoder=CLIPTextModel(text_config(WIDTH)),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(WIDTH)),
+        tokenizer=tokenizer(),
+        tokenizer_2=tokenizer(),
+        unet=network,
+        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", timestep_spacing="leading", steps_offset=1),
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def dit() -> DiTTransformer2DModel:
+    """Class-conditional, predicts a variance too."""
+    return DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=10,
+    )
+
+
+def pixart() -> PixArtTransformer2DModel:
+    return PixArtTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        sample_size=8,
+        patch_size=2,
+        cross_attention_dim=16,
+        caption_channels=WIDTH,
+    )
+
+
+def sd3() -> SD3Transformer2DModel:
+    return SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        caption_projection_dim=16,
+        pooled_projection_dim=POOLED,
+        pos_embed_max_size=8,
+    )
+
+
+def save_transformer(network: torch.nn.Module, folder: Path) -> Path:
+    """A bare transformer, a scheduler beside it, and conditioning made elsewhere (``conditioning.safetensors``)."""
+    torch.manual_seed(3)
+    scheduler = (
+        FlowMatchEulerDiscreteScheduler()
+        if isinstance(network, SD3Transformer2DModel)
+        else DDIMScheduler(clip_sample=False)
+    )
+    network.save_pretrained(folder / "transformer")  # type: ignore[operator]
+    scheduler.save_pretrained(folder / "scheduler")
+    states, pooled = torch.randn(3, TOKENS, WIDTH), torch.randn(3, POOLED)
+    tensors = {"encoder_hidden_states": states} | (
+        {"pooled_projections": pooled} if isinstance(network, SD3Transformer2DModel) else {}
+    )
+    if not isinstance(network, DiTTransformer2DModel):
+        both = {
+            f"{side}.{name}": value * (side == "cond") for name, value in tensors.items() for side in ("cond", "uncond")
+        }
+        write_tensors(folder / "conditioning.safetensors", both)
+    return folder
