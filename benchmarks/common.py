@@ -19,7 +19,7 @@ from dq_toolchain.calibrate.fitting import fit_network
 from dq_toolchain.calibrate.measure import Histograms, choose_all, observe_rollouts
 from dq_toolchain.calibrate.methods import resolve
 from dq_toolchain.calibrate.pipeline import quantize_with, trajectories_of
-from dq_toolchain.calibrate.samples import draw, held_out_seeds
+from dq_toolchain.calibrate.samples import held_out_seeds
 from dq_toolchain.calibrate.setup import Setup, setup
 from dq_toolchain.calibrate.targets import Targets, fp32_rollouts
 from dq_toolchain.toolchain.artifact import Artifact
@@ -41,6 +41,9 @@ class NoCheckpoint(CheckpointFile):
 
     def load(self) -> None:
         return None
+
+    def part(self, number: int) -> CheckpointFile:
+        return self
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         return None
@@ -104,7 +107,7 @@ def study_recipe(arguments: argparse.Namespace, calibrate: Mapping[str, Any]) ->
 
 def prepare(recipe: Recipe) -> Prepared:
     state = setup(recipe)
-    targets, histograms = observe_rollouts(state, recipe.sampler.guidance, lambda n=1: None)
+    targets, histograms = observe_rollouts(state, state.guidance, lambda n=1: None)
     return Prepared(recipe, state, targets, histograms)
 
 
@@ -124,7 +127,7 @@ def fit(
     fitted = fit_network(recipe, method, network, state, trajectories, checkpoint, Reporter(quiet=True))
     record = {"stages": fitted.stages}
     return harden(
-        network.cpu(), state.prepared, state.model, state.table, recipe.sampler.guidance, state.step_groups, record
+        network, state.prepared, state.model, state.table, state.guidance, state.step_groups, record
     ), fitted.seconds
 
 
@@ -133,7 +136,7 @@ class Judge:
 
     def __init__(self, prepared: Prepared, seeds: int) -> None:
         self.recipe, self.state = prepared.recipe, prepared.state
-        self.samples = draw(self.state.model.unet, self.state.table, self.recipe, held_out_seeds(seeds))
+        self.samples = self.state.draw(held_out_seeds(seeds))
         self.fp32 = self._run(self.state.prepared.unet, self.state.table)
         self.extractor = extractor_for(self.fp32, self.state.model.folder)
         self.features, self.labels = self.extractor.features(self.fp32), self.extractor.labels(self.fp32)
@@ -141,7 +144,7 @@ class Judge:
     def _run(self, unet: torch.nn.Module, table: SamplerTable) -> Tensor:
         set_step = unet.set_step if isinstance(unet, SimulatedUNet) else None
         return fp32_rollouts(
-            unet, table, self.samples, self.recipe.sampler.guidance, 64, torch.device("cpu"), set_step
+            unet, table, self.samples, self.state.guidance, 64, torch.device("cpu"), set_step
         ).latents[-1]
 
     def figures(self, artifact: Artifact) -> dict[str, float]:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from benchmarks.common import fit, prepare, recipe_of
 from dq_toolchain.calibrate.finish import held_out_reference
-from dq_toolchain.calibrate.measure import ROLLOUT_BATCH
-from dq_toolchain.calibrate.samples import draw, held_out_seeds
+from dq_toolchain.calibrate.samples import held_out_seeds
+from dq_toolchain.calibrate.setup import ROLLOUT_BATCH
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.reference import Reference
 
@@ -21,7 +21,7 @@ def artifact_of(weight_bits: int, step_groups: int, seeds: int) -> tuple[Artifac
     })  # fmt: skip
     prepared = prepare(recipe)
     artifact, _ = fit(prepared, recipe, iterations=False)
-    held_out = draw(prepared.state.model.unet, prepared.state.table, recipe, held_out_seeds(max(2, seeds)))
+    held_out = prepared.state.draw(held_out_seeds(max(2, seeds)))
     unet = prepared.state.prepared.unet
     return artifact, held_out_reference(artifact, unet, artifact.table, held_out, ROLLOUT_BATCH, lambda n=1: None)
 

@@ -84,7 +84,7 @@ def measure(case: Case) -> Figures:
     state = setup(recipe)
     shape = (len(state.step_groups), len(state.prepared.sites))
     network = quantize_with(state, torch.full(shape, 2.0**-5), torch.zeros(shape, dtype=torch.int32), recipe)
-    denoiser = Denoiser(network, state.table, state.samples.conditioning, recipe.sampler.guidance, network.set_step)
+    denoiser = Denoiser(network, state.table, state.samples.conditioning, state.guidance, network.set_step)
     start, targets = State((state.samples.start,)), torch.zeros(case.horizon + 1, *state.samples.start.shape)
     learned = [*network.scale_parameters().values(), *network.weight_parameters().values()]
     optimizer = torch.optim.Adam(learned, lr=1e-6)

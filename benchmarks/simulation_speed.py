@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import fit, prepare, recipe_of, study_recipe
-from dq_toolchain.calibrate.samples import draw, held_out_seeds
+from dq_toolchain.calibrate.samples import held_out_seeds
 from dq_toolchain.toolchain.denoiser import Denoiser
 from dq_toolchain.toolchain.integer_products import available
 from dq_toolchain.toolchain.simulation import SimulatedLayer, SimulatedUNet
@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     prepared = prepare(recipe_of(study_recipe(args, {"samples": 16})))
     artifact, _ = fit(prepared, prepared.recipe, iterations=False)
-    samples = draw(prepared.state.model.unet, artifact.table, prepared.recipe, held_out_seeds(args.batch))
+    samples = prepared.state.draw(held_out_seeds(args.batch))
     cond = samples.conditioning
     unet = prepared.state.prepared.unet
     networks: dict[str, Any] = {"integers": SimulatedUNet(artifact), "float": in_float(SimulatedUNet(artifact))}

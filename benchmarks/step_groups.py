@@ -25,8 +25,8 @@ from dq_toolchain.backends.executorch.sampler import executor
 from dq_toolchain.backends.executorch.vendor import set_threads
 from dq_toolchain.backends.schedule import Schedule
 from dq_toolchain.calibrate.finish import held_out_reference
-from dq_toolchain.calibrate.measure import ROLLOUT_BATCH
-from dq_toolchain.calibrate.samples import draw, held_out_seeds
+from dq_toolchain.calibrate.samples import held_out_seeds
+from dq_toolchain.calibrate.setup import ROLLOUT_BATCH
 from dq_toolchain.toolchain.bundle import RANGES, Bundle
 from dq_toolchain.toolchain.recipe import Recipe
 
@@ -39,7 +39,7 @@ def export(count: int, folder: Path) -> Bundle:
     recipe = recipe_of({"quantize": {"step_groups": count}, "sampler": {"guidance": 1.0}, "calibrate": {"samples": 32}})
     prepared = prepare(recipe)
     artifact, _ = fit(prepared, recipe, iterations=False)
-    samples = draw(prepared.state.model.unet, prepared.state.table, recipe, held_out_seeds(4))
+    samples = prepared.state.draw(held_out_seeds(4))
     reference = held_out_reference(artifact, prepared.state.prepared.unet, artifact.table, samples, ROLLOUT_BATCH)
     artifact.save(folder / "calibration", reference)
     backend = backends.load("executorch")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from dq_toolchain.calibrate.blocks.reconstruct import BlockBudget, BlockOptions, planned_iterations, reconstruct
+from dq_toolchain.calibrate.blocks.room import Room
 from dq_toolchain.calibrate.blocks.rows import Rows, rows_of
 from dq_toolchain.calibrate.checkpoint import CheckpointFile
 from dq_toolchain.calibrate.fit import Fit
 from dq_toolchain.calibrate.insert import QuantizedUNet
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.problem import Problem
+from dq_toolchain.calibrate.recompute import recomputed
 from dq_toolchain.calibrate.setup import Setup
 from dq_toolchain.calibrate.stages import plan
 from dq_toolchain.calibrate.trajectories import Trajectories
@@ -50,11 +53,11 @@ def fit_network(
     if method.fit == "ranges":
         return Fitted([], None, 0.0)
     if method.fit == "blocks":
-        return _blocks(recipe, method, network, trajectories, checkpoint, reporter)
-    if method.fit == "accuquant":
+        return _blocks(recipe, method, network, state, trajectories, checkpoint, reporter)
+    if method.fit == "accuquant" and not (recipe.run.offload and recipe.calibrate.rounding == "learned"):
         return _multi_step(recipe, network, state, trajectories, checkpoint, reporter)
     blocks = CheckpointFile(checkpoint.path.with_stem(f"blocks-{checkpoint.path.stem}"), checkpoint.identity)
-    first = _blocks(recipe, method, network, trajectories, blocks, reporter)
+    first = _blocks(recipe, method, network, state, trajectories, blocks, reporter)
     second = _multi_step(recipe, network, state, trajectories, checkpoint, reporter)
     return Fitted(first.stages + second.stages, second.growth, first.seconds + second.seconds)
 
@@ -69,18 +72,20 @@ def _multi_step(
 ) -> Fitted:
     problem = Problem(
         state.table,
-        recipe.sampler.guidance,
+        state.guidance,
         state.samples,
         trajectories.targets,
         max(1, recipe.calibrate.samples // VALIDATION_SHARE),
         recipe.calibrate,
         recipe.run.seed,
         state.device,
+        state.rollout_batch,
     )
     if recipe.calibrate.steps == "growth":
         problem = problem.with_growth(network, state.prepared.unet)
     fit = Fit(network, problem, plan(recipe.calibrate, state.step_groups), checkpoint)
-    with reporter.task("fitting", fit.total_iterations) as advance:
+    saving = recomputed(network.unet) if network.lean else nullcontext()
+    with saving, reporter.task("fitting", fit.total_iterations) as advance:
         stages = fit.run(advance)
     growth = None if problem.growth is None else [round(g, 4) for g in problem.growth.tolist()]
     return Fitted(stages, growth, fit.progress.seconds)
@@ -90,14 +95,16 @@ def _blocks(
     recipe: Recipe,
     method: Method,
     network: QuantizedUNet,
+    state: Setup,
     trajectories: Trajectories,
     checkpoint: CheckpointFile,
     reporter: Reporter,
 ) -> Fitted:
     rows, options = _rows(recipe, method, trajectories), BlockOptions(**method.blocks)
     budget = BlockBudget(recipe.blocks.iterations, recipe.blocks.activation_iterations, recipe.blocks.batch)
+    room = Room(state.rollout_batch, checkpoint.path.parent if network.lean else None)
     with reporter.task("reconstructing", planned_iterations(network, options, budget)) as advance:
-        stages = reconstruct(network, trajectories.unet, rows, options, budget, recipe.run.seed, checkpoint, advance)
+        stages = reconstruct(network, trajectories.unet, rows, options, budget, recipe.run.seed, checkpoint, advance, room)
     seconds = sum(stage.pop("seconds") for stage in stages)  # an artifact holds nothing that differs between two runs
     return Fitted(stages, None, seconds)
 
@@ -107,14 +114,14 @@ def _rows(recipe: Recipe, method: Method, trajectories: Trajectories) -> Rows:
     calls, count = trajectories.targets.outputs.shape[:2]
     chosen = torch.ones(calls, count, dtype=torch.bool) if method.choose is None else method.choose(trajectories)
     step, sample = chosen.nonzero(as_tuple=True)
-    per_pair = 1 if recipe.sampler.guidance == 1.0 else 2
+    per_pair = 1 if trajectories.guidance == 1.0 else 2
     order = torch.randperm(len(step), generator=torch.Generator().manual_seed(recipe.run.seed))
     order = order[: max(1, recipe.blocks.rows // per_pair)]
     return rows_of(
         trajectories.table,
         trajectories.targets,
         trajectories.samples,
-        recipe.sampler.guidance,
+        trajectories.guidance,
         step[order],
         sample[order],
     )

@@ -22,7 +22,6 @@ from dq_toolchain.toolchain.sites import attention_layers
 
 Histograms = list[list[Histogram]]
 """[step group][site]"""
-ROLLOUT_BATCH = 32
 
 
 def observe_rollouts(state: Setup, guidance: float, advance: Callable[..., None]) -> tuple[Targets, Histograms]:
@@ -33,7 +32,14 @@ def observe_rollouts(state: Setup, guidance: float, advance: Callable[..., None]
     """
     with _observed(state) as (histograms, set_step):
         targets = fp32_rollouts(
-            state.prepared.unet, state.table, state.samples, guidance, ROLLOUT_BATCH, state.device, set_step, advance
+            state.prepared.unet,
+            state.table,
+            state.samples,
+            guidance,
+            state.rollout_batch,
+            state.device,
+            set_step,
+            advance,
         )
     return targets, histograms
 
@@ -51,8 +57,8 @@ def observe_chosen(
     """
     table, samples = state.table, state.samples
     with _observed(state) as (histograms, set_step):
-        for begin in range(0, len(samples), ROLLOUT_BATCH):
-            rows = torch.arange(begin, min(begin + ROLLOUT_BATCH, len(samples)))
+        for begin in range(0, len(samples), state.rollout_batch):
+            rows = torch.arange(begin, min(begin + state.rollout_batch, len(samples)))
             for k in range(table.calls):
                 wanted = rows if chosen is None else rows[chosen[k, rows]]
                 advance(1)

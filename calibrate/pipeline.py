@@ -17,11 +17,13 @@ from typing import Any
 from torch import Tensor
 
 from dq_toolchain.calibrate.checkpoint import CheckpointFile, fingerprint
+from dq_toolchain.calibrate.conditioning import digest
 from dq_toolchain.calibrate.diagnose import at_smallest_scale, require_signal
 from dq_toolchain.calibrate.finish import harden
 from dq_toolchain.calibrate.fitting import fit_network
 from dq_toolchain.calibrate.insert import QuantizedUNet
-from dq_toolchain.calibrate.measure import ROLLOUT_BATCH, choose_all, observe_chosen, observe_rollouts
+from dq_toolchain.calibrate.measure import choose_all, observe_chosen, observe_rollouts
+from dq_toolchain.calibrate.memory import check_memory
 from dq_toolchain.calibrate.methods import resolve, with_settings
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.observer import choose_weight_scale
@@ -74,6 +76,7 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path) -> Calibrated:
     method = resolve(recipe.calibrate.method)
     recipe = with_settings(recipe, method)
     state = setup(recipe, method)
+    check_memory(state, recipe, method, reporter)
     identity = _identity(recipe, method, state)
     write_bytes(work / "README.txt", README)
     ranges = measure(recipe, method, state, work, identity, reporter)
@@ -94,7 +97,7 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path) -> Calibrated:
         "device": state.device.type,
     }
     artifact = harden(
-        network.cpu(), state.prepared, state.model, state.table, recipe.sampler.guidance, state.step_groups, record
+        network, state.prepared, state.model, state.table, state.guidance, state.step_groups, record
     )
     begin = time.perf_counter()
     for finish in method.finish:
@@ -115,8 +118,8 @@ def measure(
         return Ranges(
             _targets(run[0]), saved[0]["scale"], saved[0]["zero_point"], run[1]["seconds"] + saved[1]["seconds"]
         )
-    guidance = recipe.sampler.guidance
-    total = -(-len(state.samples) // ROLLOUT_BATCH) * state.table.calls
+    guidance = state.guidance
+    total = -(-len(state.samples) // state.rollout_batch) * state.table.calls
     begin, rolling = time.perf_counter(), 0.0
     if run is None:
         with reporter.task("FP32 rollouts", total) as advance:
@@ -125,7 +128,7 @@ def measure(
             else:
                 unet, device = state.prepared.unet, state.device
                 targets = fp32_rollouts(
-                    unet, state.table, state.samples, guidance, ROLLOUT_BATCH, device, None, advance
+                    unet, state.table, state.samples, guidance, state.rollout_batch, device, None, advance
                 )
         rolling = time.perf_counter() - begin
         rolled.save({"latents": targets.latents, "outputs": targets.outputs}, {"seconds": rolling})
@@ -151,8 +154,9 @@ def quantize_with(state: Setup, scale: Tensor, zero_point: Tensor, recipe: Recip
         )
         for name, site in layers.items()
     }
+    learned = recipe.calibrate.rounding == "learned" and not recipe.run.offload
     network = QuantizedUNet(
-        state.prepared, scale, zero_point, weights, state.group_of_step, recipe.calibrate.rounding == "learned"
+        state.prepared, scale, zero_point, weights, state.group_of_step, learned, recipe.run.offload
     )
     return network.to(state.device)
 
@@ -164,7 +168,7 @@ def trajectories_of(recipe: Recipe, state: Setup, targets: Targets) -> Trajector
         state.model.scheduler_config,
         state.samples,
         targets,
-        recipe.sampler.guidance,
+        state.guidance,
         state.device,
         recipe.run.seed,
     )
@@ -201,7 +205,7 @@ def _identity(recipe: Recipe, method: Method, state: Setup) -> dict[str, str]:
     """What decides the rollouts, the ranges and the fit. What a method does afterwards decides none of them."""
     settings = deciding(recipe, method)
     model = (state.model.weight_hash, state.model.config, state.model.scheduler_config, versions(), state.device.type)
-    run = (settings["sampler"], settings["conditioning"], settings["run"], recipe.calibrate.samples)
+    run = (settings["sampler"], digest(state.bank), settings["run"], recipe.calibrate.samples)
     quantize, calibrate = dict(settings["quantize"]), dict(settings["calibrate"])
     measured = {key: quantize[key] for key in ("activation_bits", "scheme", "attention", "split", "step_groups")}
     smoothing = None if method.smooth is None else method.smooth.__module__

@@ -54,6 +54,7 @@ class Problem:
     settings: CalibrateSection
     seed: int
     device: torch.device
+    rollout_batch: int
     growth: Tensor | None = None
 
     @property
@@ -103,10 +104,12 @@ class Problem:
     @torch.no_grad()
     def validation_error(self, network: QuantizedUNet) -> float:
         """``final_error`` of the samples that only judge after a whole run of the sampler; inf if it is not finite."""
-        part = self.samples.select(slice(self.fitted, None))
-        noise = self._to_device(part.step_noise)
-        final = rollout(self.table, self._denoiser(network, part), part.start.to(self.device), noise=noise)[-1]
-        score = final_error(final.cpu(), self.targets.latents[-1, self.fitted :])
+        finals = []
+        for begin in range(self.fitted, len(self.samples), self.rollout_batch):
+            part = self.samples.select(slice(begin, begin + self.rollout_batch))
+            noise = self._to_device(part.step_noise)
+            finals.append(rollout(self.table, self._denoiser(network, part), part.start.to(self.device), noise=noise)[-1])
+        score = final_error(torch.cat(finals).cpu(), self.targets.latents[-1, self.fitted :])
         return score if math.isfinite(score) else math.inf
 
     @torch.no_grad()

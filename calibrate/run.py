@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 
 from dq_toolchain.calibrate.finish import held_out_reference
-from dq_toolchain.calibrate.measure import ROLLOUT_BATCH
 from dq_toolchain.calibrate.pipeline import calibrated
-from dq_toolchain.calibrate.samples import draw, held_out_seeds
+from dq_toolchain.calibrate.samples import held_out_seeds
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe import Recipe
@@ -28,10 +27,11 @@ def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Refer
     made = calibrated(recipe, reporter, work)
     artifact, state = made.artifact, made.state
     state.prepared.unet.cpu()
-    held_out = draw(state.model.unet, state.table, recipe, held_out_seeds(recipe.reference.seeds))
-    batches = -(-len(held_out) // ROLLOUT_BATCH)
+    held_out = state.draw(held_out_seeds(recipe.reference.seeds))
+    batch = state.rollout_batch
+    batches = -(-len(held_out) // batch)
     with reporter.task("held-out rollouts", 3 * batches * state.table.calls) as advance:
-        reference = held_out_reference(artifact, state.prepared.unet, state.table, held_out, ROLLOUT_BATCH, advance)
+        reference = held_out_reference(artifact, state.prepared.unet, state.table, held_out, batch, advance)
     artifact.save(folder, reference)
     shutil.rmtree(work, ignore_errors=True)
     return folder, artifact, reference

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from dq_toolchain.calibrate.conditioning import conditioning_bank, guidance_of
 from dq_toolchain.calibrate.insert import Prepared, prepare
+from dq_toolchain.calibrate.live import live_bytes
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.samples import Samples, calibration_seeds, draw
-from dq_toolchain.toolchain.denoiser import Denoiser
+from dq_toolchain.toolchain.architectures import latent_shape
+from dq_toolchain.toolchain.denoiser import Conditioning, Denoiser
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
+from dq_toolchain.toolchain.lora import Lora
 from dq_toolchain.toolchain.models import REFUSALS, Model, load_model
 from dq_toolchain.toolchain.probe import load_scheduler, probe
-from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.recipe import ModelSection, Recipe
 from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.step_groups import StepGroups, even_step_groups
+
+ROLLOUT_BATCH = 32
+ROOM = 2 * 2**30
+"""Bytes that activations may take in a pass without gradient."""
+SMALL_NETWORK, SMALL_LATENT = 2**25, 2**14
 
 
 @dataclass(frozen=True)
@@ -24,19 +34,35 @@ class Setup:
     """What every stage of a calibration works on.
 
     Attributes:
-        table: the sampler as FP32 runs it.
+        model: its network is the one in ``prepared``.
+        table: the sampler as FP32 runs it. guidance: w of its guidance, 1 is none.
+        bank: conditioning that samples take in turn.
+        samples: those to calibrate on.
+        rollout_batch: how many of them run through the network at once, without gradient.
     """
 
     model: Model
     table: SamplerTable
+    guidance: float
     step_groups: StepGroups
     prepared: Prepared
+    bank: Conditioning
     samples: Samples
     device: torch.device
+    rollout_batch: int = ROLLOUT_BATCH
+
+    @property
+    def is_large(self) -> bool:
+        """Whether memory is worth a thought before starting."""
+        return _is_large(self.prepared.unet, self.samples)
 
     @property
     def group_of_step(self) -> tuple[int, ...]:
         return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
+
+    def draw(self, seeds: Sequence[int]) -> Samples:
+        """The samples of the given seeds."""
+        return draw(latent_shape(self.model.config), self.table, self.bank, seeds)
 
 
 def setup(recipe: Recipe, method: Method | None = None) -> Setup:
@@ -48,22 +74,23 @@ def setup(recipe: Recipe, method: Method | None = None) -> Setup:
         ModelError, SamplerError, RecipeError: see their texts.
     """
     device = choose_device(recipe.run.device)
-    model = load_model(recipe.model.path)
+    model = _load(recipe.model)
     table = probe(load_scheduler(model.scheduler_config), recipe.sampler.steps, eta=recipe.sampler.eta)
     if method is not None and method.check is not None:
         method.check(table)
     step_groups = even_step_groups(table.calls, recipe.quantize.step_groups)
-    samples = draw(model.unet, table, recipe, calibration_seeds(recipe.run.seed, recipe.calibrate.samples))
+    bank, guidance = conditioning_bank(model, recipe), guidance_of(model.config, recipe)
+    samples = draw(latent_shape(model.config), table, bank, calibration_seeds(recipe.run.seed, recipe.calibrate.samples))
     probe_sample = samples.select(slice(0, 1))
 
-    def run_once(unet: nn.Module) -> None:
-        network = Denoiser(unet, table, probe_sample.conditioning, recipe.sampler.guidance)
+    def run_once(unet: nn.Module) -> Tensor:
+        network = Denoiser(unet, table, probe_sample.conditioning, guidance)
         try:
-            network(probe_sample.start * table.input_scale[0], 0)
+            return network(probe_sample.start * table.input_scale[0], 0)
         except REFUSALS as error:
             raise ModelError(
                 f"the UNet cannot be called with a latent of shape {tuple(probe_sample.start.shape)}: "
-                f"{' '.join(str(error).split())}; check {model.folder / 'unet' / 'config.json'}"
+                f"{' '.join(str(error).split())}; check {model.config_file}"
             ) from error
 
     run_once(model.unet)
@@ -71,7 +98,22 @@ def setup(recipe: Recipe, method: Method | None = None) -> Setup:
     divisors = {} if smooth is None else smooth(model.unet, table, samples)
     prepared = prepare(model.unet, recipe.quantize, run_once, divisors)
     prepared.unet.to(device)
-    return Setup(model, table, step_groups, prepared, samples, device)
+    batch = _fitting_batch(prepared.unet, run_once) if _is_large(prepared.unet, samples) else ROLLOUT_BATCH
+    model = replace(model, unet=prepared.unet)  # convolutions that were split are not kept whole beside their parts
+    return Setup(model, table, guidance, step_groups, prepared, bank, samples, device, batch)
+
+
+def _load(section: ModelSection) -> Model:
+    lora = None if section.lora is None else Lora(section.lora, section.lora_scale)
+    return load_model(section.path, section.variant, section.scheduler, lora)
+
+
+def _is_large(unet: nn.Module, samples: Samples) -> bool:
+    return sum(p.numel() for p in unet.parameters()) > SMALL_NETWORK or samples.start[0].numel() > SMALL_LATENT
+
+
+def _fitting_batch(unet: nn.Module, run_one: Callable[[nn.Module], Tensor]) -> int:
+    return max(1, min(ROLLOUT_BATCH, ROOM // live_bytes(unet, run_one).forward))
 
 
 def choose_device(name: str) -> torch.device:

@@ -17,7 +17,7 @@ from torch import Tensor
 from dq_toolchain.calibrate.checkpoint import CheckpointFile, fingerprint
 from dq_toolchain.calibrate.compare.locks import claim
 from dq_toolchain.calibrate.methods.base import Method
-from dq_toolchain.calibrate.samples import Samples, draw, held_out_seeds
+from dq_toolchain.calibrate.samples import Samples, held_out_seeds
 from dq_toolchain.calibrate.setup import Setup, setup
 from dq_toolchain.calibrate.targets import fp32_rollouts
 from dq_toolchain.toolchain.progress import Reporter
@@ -61,18 +61,18 @@ def held_out(recipe: Recipe, seeds: int, folder: Path, reporter: Reporter) -> He
         ToolchainError: the recipe is refused, or the folder cannot be written.
     """
     state = setup(recipe, PLAIN)
-    samples = draw(state.model.unet, state.table, recipe, held_out_seeds(seeds))
-    identity = identity_of(state, samples, recipe.sampler.guidance)
+    samples = state.draw(held_out_seeds(seeds))
+    identity = identity_of(state, samples, state.guidance)
     file = CheckpointFile(folder / f"fp32-{state.table.calls}-{identity[:12]}.safetensors", identity)
-    tensors = _shared(file, lambda: _run(state, samples, recipe.sampler.guidance, reporter), reporter)
+    tensors = _shared(file, lambda: _run(state, samples, state.guidance, reporter), reporter)
     return HeldOut(samples, tensors["latents"], tensors["outputs"], file.path)
 
 
 def other_samples(recipe: Recipe, seeds: int, reporter: Reporter) -> Tensor:
     """(S, C, H, W) FP32 samples of as many further held-out seeds, run now and not kept."""
     state = setup(recipe, PLAIN)
-    samples = draw(state.model.unet, state.table, recipe, held_out_seeds(seeds, first=seeds))
-    return _run(state, samples, recipe.sampler.guidance, reporter)["latents"][-1]
+    samples = state.draw(held_out_seeds(seeds, first=seeds))
+    return _run(state, samples, state.guidance, reporter)["latents"][-1]
 
 
 def identity_of(state: Setup, samples: Samples, guidance: float) -> str:
@@ -109,10 +109,10 @@ def _shared(file: CheckpointFile, run: Callable[[], dict[str, Tensor]], reporter
 
 
 def _run(state: Setup, samples: Samples, guidance: float, reporter: Reporter) -> dict[str, Tensor]:
-    unet = state.prepared.unet.to(state.device)
-    total = -(-len(samples) // BATCH) * state.table.calls
+    unet, batch = state.prepared.unet.to(state.device), min(BATCH, 2 * state.rollout_batch)
+    total = -(-len(samples) // batch) * state.table.calls
     with exact_products(), reporter.task("held-out FP32 rollouts", total) as advance:
-        targets = fp32_rollouts(unet, state.table, samples, guidance, BATCH, state.device, None, advance)
+        targets = fp32_rollouts(unet, state.table, samples, guidance, batch, state.device, None, advance)
     return {"latents": targets.latents, "outputs": targets.outputs}
 
 

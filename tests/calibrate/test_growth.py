@@ -81,7 +81,7 @@ def problem_with(growth: list[float] | None) -> Problem:
     samples = Samples(latents[0], Conditioning({}, {}), None)
     targets, device = Targets(latents, latents[1:]), torch.device("cpu")
     weights = None if growth is None else torch.tensor(growth)
-    return Problem(table, 1.0, samples, targets, 2, CalibrateSection(batch=2), 0, device, weights)
+    return Problem(table, 1.0, samples, targets, 2, CalibrateSection(batch=2), 0, device, 32, weights)
 
 
 def drawn(growth: list[float] | None, horizon: int) -> Counter[int]:

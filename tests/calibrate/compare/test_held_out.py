@@ -14,7 +14,7 @@ from dq_toolchain.calibrate.compare import held_out as module
 from dq_toolchain.calibrate.compare.held_out import PLAIN, held_out, identity_of
 from dq_toolchain.calibrate.compare.locks import claim
 from dq_toolchain.calibrate.compare.plan import Grid
-from dq_toolchain.calibrate.samples import draw, held_out_seeds
+from dq_toolchain.calibrate.samples import held_out_seeds
 from dq_toolchain.calibrate.setup import setup
 from dq_toolchain.calibrate.targets import Targets, fp32_rollouts
 from dq_toolchain.toolchain.progress import Reporter
@@ -58,7 +58,7 @@ def test_a_damaged_file_is_run_again(grid: Grid, tmp_path: Path, runs: list[int]
 def test_everything_that_decides_the_rollouts_is_in_their_identity(grid: Grid) -> None:
     recipe = grid.recipes[grid.cells[0]]
     state = setup(recipe, PLAIN)
-    samples = draw(state.model.unet, state.table, recipe, held_out_seeds(4))
+    samples = state.draw(held_out_seeds(4))
     other = replace(samples, conditioning=samples.conditioning.select(torch.tensor([1, 0, 2, 3])))
     found = {
         identity_of(state, samples, 1.0),

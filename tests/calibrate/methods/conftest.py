@@ -48,9 +48,9 @@ class Finished:
 def finish(model: Path, out: Path, **sections: Any) -> Finished:
     recipe = tiny_recipe(model, out, **sections)
     state = setup(recipe)
-    targets, histograms = observe_rollouts(state, recipe.sampler.guidance, lambda n=1: None)
+    targets, histograms = observe_rollouts(state, state.guidance, lambda n=1: None)
     network = quantize_with(state, *choose_all(state, histograms, recipe.calibrate), recipe)
-    artifact = harden(network, state.prepared, state.model, state.table, recipe.sampler.guidance, state.step_groups, {})
+    artifact = harden(network, state.prepared, state.model, state.table, state.guidance, state.step_groups, {})
     return Finished(artifact, trajectories_of(recipe, state, targets), state)
 
 

@@ -1,0 +1,178 @@
+"""What samples are conditioned on, in turn: class labels, the rows of a file, or prompts that the pipeline's own encoders read.
+
+A bank has one row per label or prompt, whatever the number of samples; each of its tensors is taken in turn by itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.calibrate.prompts import encoded_prompts
+from dq_toolchain.toolchain.architectures import Input, inputs_of, latent_shape
+from dq_toolchain.toolchain.denoiser import Conditioning
+from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.files import read_tensors
+from dq_toolchain.toolchain.models import Model
+from dq_toolchain.toolchain.recipe import Recipe
+
+PIXELS = 8
+"""Pixels per latent, per side, of every autoencoder these models come with."""
+EMBEDDED_GUIDANCE = "timestep_cond"
+"""Input of networks distilled with guidance (LCM): they are told w, and need no second half."""
+
+
+def guidance_of(config: Mapping[str, Any], recipe: Recipe) -> float:
+    """w of the sampler's own guidance: 1, none, where the network is told w instead."""
+    return 1.0 if EMBEDDED_GUIDANCE in inputs_of(config) else recipe.sampler.guidance
+
+
+def conditioning_bank(model: Model, recipe: Recipe) -> Conditioning:
+    """The rows that samples take in turn; ``uncond`` is empty without guidance.
+
+    Raises:
+        ModelError: the network takes conditioning that is not supported.
+        RecipeError: conditioning is needed and not given, or does not fit the network.
+    """
+    inputs = inputs_of(model.config)
+    needed = {name for name, each in inputs.items() if each.required}
+    guided = guidance_of(model.config, recipe) != 1.0
+    made = _made(model.config, recipe)
+    bank = _given(model, recipe, inputs, guided)
+    cond = dict(bank.cond) | {name: value for name, value in made.items() if name in inputs and name not in bank.cond}
+    if not needed <= set(cond):
+        raise RecipeError(
+            f"this network needs {' and '.join(sorted(needed - set(cond)))}, got none: give the folder of its whole "
+            f"pipeline, which encodes "
+            "prompts, or set [conditioning] file (--conditioning) to a safetensors file with cond.NAME, one row per "
+            "prompt, and uncond.NAME for "
+            "guidance"
+        )
+    if not guided:
+        return Conditioning(cond)
+    if not needed:
+        raise RecipeError(
+            f"guidance: got {recipe.sampler.guidance}, allowed is 1, since this network takes no conditioning that "
+            f"could be left out"
+        )
+    uncond = dict(bank.uncond) | {
+        name: value for name, value in made.items() if name in cond and name not in bank.uncond
+    }
+    if set(cond) != set(uncond):
+        raise RecipeError(
+            f"guidance {recipe.sampler.guidance} needs uncond.{'/'.join(sorted(set(cond) - set(uncond)))} in "
+            f"{recipe.conditioning.file} beside "
+            "every cond tensor; add it or set guidance to 1"
+        )
+    return Conditioning(cond, uncond)
+
+
+def in_turn(bank: Conditioning, count: int) -> Conditioning:
+    """Rows for ``count`` samples."""
+
+    def take(side: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: rows[torch.arange(count) % len(rows)] for name, rows in side.items()}
+
+    return Conditioning(take(bank.cond), take(bank.uncond))
+
+
+def digest(conditioning: Conditioning) -> str:
+    """sha256 over names, shapes and numbers."""
+    found = hashlib.sha256()
+    for side in (conditioning.cond, conditioning.uncond):
+        for name, value in sorted(side.items()):
+            found.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+            found.update(value.contiguous().numpy().tobytes())
+        found.update(b"|")
+    return found.hexdigest()
+
+
+def _given(model: Model, recipe: Recipe, inputs: Mapping[str, Input], guided: bool) -> Conditioning:
+    settings = recipe.conditioning
+    if settings.file is not None:
+        if settings.prompts is not None:
+            raise RecipeError("[conditioning] has both file and prompts, allowed is one; leave the other out")
+        return _from_file(settings.file, inputs)
+    if "encoder_hidden_states" in inputs:
+        return encoded_prompts(model, settings.prompts, settings.negative_prompt, guided, recipe.run.out / "prompts")
+    if settings.prompts is not None:
+        raise RecipeError("[conditioning] prompts: this network takes no text; leave it out")
+    if "class_labels" in inputs:
+        classes = inputs["class_labels"].classes
+        assert classes is not None
+        return _labels(classes, recipe)
+    return Conditioning()
+
+
+def _made(config: Mapping[str, Any], recipe: Recipe) -> dict[str, Tensor]:
+    """Inputs that follow from the picture's size and from guidance, one row each."""
+    _, height, width = (PIXELS * side for side in latent_shape(config))
+    found = {
+        "time_ids": torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32),
+        "resolution": torch.tensor([[height, width]], dtype=torch.float32),
+        "aspect_ratio": torch.tensor([[height / width]], dtype=torch.float32),
+    }
+    if config.get("time_cond_proj_dim") is not None:
+        found[EMBEDDED_GUIDANCE] = _guidance_embedding(recipe.sampler.guidance, config["time_cond_proj_dim"])
+    return found
+
+
+def _guidance_embedding(guidance: float, width: int) -> Tensor:
+    """(1, width) float32. Latent consistency models (Luo et al. 2023): sines and cosines of 1000 (w - 1)."""
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10_000.0) / (half - 1)))
+    angles = 1000.0 * (guidance - 1.0) * frequencies
+    return torch.nn.functional.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))[None]
+
+
+def _labels(classes: int, recipe: Recipe) -> Conditioning:
+    """Every class label but the one that means "no class"; and that one."""
+    null = recipe.conditioning.null_label
+    if null is None and recipe.sampler.guidance != 1:
+        raise RecipeError(
+            'guidance needs [conditioning] null_label, the class label that means "no class"; set it or set guidance to 1'
+        )
+    if null is not None and null >= classes:
+        raise RecipeError(
+            f"[conditioning] null_label: got {null}, allowed 0-{classes - 1} (the network's class labels); correct it"
+        )
+    usable = torch.tensor([label for label in range(classes) if label != null])
+    if not len(usable):
+        raise RecipeError(f"[conditioning] null_label: got {null}, the network's only class label; leave it out")
+    return Conditioning({"class_labels": usable}, {"class_labels": torch.tensor([0 if null is None else null])})
+
+
+def _from_file(path: Path, inputs: Mapping[str, Input]) -> Conditioning:
+    sides: dict[str, dict[str, Tensor]] = {"cond": {}, "uncond": {}}
+    shapes: dict[str, torch.Size] = {}
+    tensors = read_tensors(path, "[conditioning] file takes safetensors with cond.NAME and uncond.NAME")
+    for name, tensor in sorted(tensors.items()):  # cond before uncond
+        side, _, keyword = name.partition(".")
+        if side not in sides or keyword not in inputs:
+            names = (
+                f"cond.NAME and uncond.NAME with NAME {' or '.join(sorted(inputs))}"
+                if inputs
+                else "none (the network takes no conditioning)"
+            )
+            raise RecipeError(f"{path}: got tensor {name!r}, allowed are {names}; rename or remove it")
+        wanted = inputs[keyword].fault(tensor)
+        if wanted is not None:
+            raise RecipeError(f"{path}: {name} is {_describe(tensor)}, allowed is {wanted}; correct the file")
+        if tensor.shape[1:] != shapes.setdefault(keyword, tensor.shape)[1:]:
+            raise RecipeError(
+                f"{path}: rows of {name} have shape {tuple(tensor.shape[1:])}, those of cond.{keyword} "
+                f"{tuple(shapes[keyword][1:])}; pad them to one length"
+            )
+        sides[side][keyword] = tensor.float() if inputs[keyword].classes is None else tensor.long()
+    return Conditioning(sides["cond"], sides["uncond"])
+
+
+def _describe(tensor: Tensor) -> str:
+    low, high = (f"{float(v):g}" for v in torch.aminmax(tensor)) if tensor.numel() else ("none", "none")
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)} with values {low} to {high}"
