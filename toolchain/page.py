@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from dq_toolchain.toolchain.comparison import note_of, row_of
+from dq_toolchain.toolchain.decoder import Decode
 from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.files import write_bytes
 from dq_toolchain.toolchain.metrics import PICTURE_CHANNELS, to_unit
@@ -24,16 +25,22 @@ from dq_toolchain.toolchain.show import PARTS, median_ms
 from dq_toolchain.toolchain.verdict import Verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
-MOST_SAMPLES = 16
+MOST_SAMPLES, MOST_DECODED = 16, 4
 GAIN = 8
 """The difference picture shows device - FP32 this many times larger, grey = equal."""
 
 
-def write_page(path: Path, verdicts: Sequence[Verdict]) -> None:
-    """Write the page of one report, or of several side by side. Raises ToolchainError: it cannot be written."""
+def write_page(path: Path, verdicts: Sequence[Verdict], decode: Decode | None = None) -> None:
+    """Write the page of one report, or of several side by side.
+
+    Args:
+        decode: latents to pictures; None shows the latents.
+    Raises:
+        ToolchainError: it cannot be written, or the latents are not what ``decode`` takes.
+    """
     if path.is_dir():
         raise ToolchainError(f"cannot write {path}: it is a folder; --html takes a file name such as out.html")
-    write_bytes(path, (render(verdicts[0]) if len(verdicts) == 1 else render_comparison(verdicts)).encode())
+    write_bytes(path, (render(verdicts[0], decode) if len(verdicts) == 1 else render_comparison(verdicts, decode)).encode())
 
 
 def _environment() -> jinja2.Environment:
@@ -43,20 +50,21 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def render_comparison(verdicts: Sequence[Verdict]) -> str:
+def render_comparison(verdicts: Sequence[Verdict], decode: Decode | None = None) -> str:
     """The page of several reports as text."""
     rows = [row_of(verdict) for verdict in verdicts]
     reference = verdicts[0].reference
-    fp32 = reference.fp32_latents[-1][:MOST_SAMPLES]
-    pictures = [("FP32", to_unit(fp32, fp32))]
-    pictures += [(f"{row.target}, {row.device}", to_unit(verdict.report.latents[-1][:MOST_SAMPLES].nan_to_num(0, 0, 0), fp32))
-                 for row, verdict in zip(rows, verdicts, strict=True) if verdict.report.latents.shape[2:] == fp32.shape[1:]]
+    shown = _Shown(reference.fp32_latents[-1], decode)
+    pictures = [("FP32", shown.fp32)]
+    pictures += [(f"{row.target}, {row.device}", shown.of(verdict.report.latents[-1]))
+                 for row, verdict in zip(rows, verdicts, strict=True)
+                 if verdict.report.latents.shape[2:] == reference.start.shape[1:]]
     return _environment().get_template("comparison.html.j2").render(
         rows=rows, note=note_of(rows), plot=_comparison_plot(verdicts),
         pictures=[{"title": title, "uri": _data_uri(_png(strip(images)), "image/png")} for title, images in pictures])
 
 
-def render(verdict: Verdict) -> str:
+def render(verdict: Verdict, decode: Decode | None = None) -> str:
     """The page as text; equal verdicts give equal text."""
     parts = []
     for title, question, name in PARTS:
@@ -64,7 +72,7 @@ def render(verdict: Verdict) -> str:
         parts.append({"title": title, "question": question, "checks": checks, "step": verdict.first_step_of(checks),
                       "passed": all(check.passed for check in checks)})
     return _environment().get_template("report.html.j2").render(
-        verdict=verdict, data=verdict.report.data, bundle=verdict.bundle, parts=parts, pictures=_pictures(verdict),
+        verdict=verdict, data=verdict.report.data, bundle=verdict.bundle, parts=parts, pictures=_pictures(verdict, decode),
         plots=[_plot(verdict, which) for which in ("error", "ratio")], ms=median_ms(verdict), gain=GAIN,
         sizes=[(name, f"{size / 1e6:.3f} MB") for name, size in sorted(verdict.bundle.sizes.items())],
     )
@@ -74,13 +82,26 @@ def _figure(value: float | None, form: str = ".3f") -> str:
     return "n/a" if value is None else format(value, form)
 
 
-def _pictures(verdict: Verdict) -> list[dict[str, str]]:
-    reference = verdict.reference
-    fp32 = reference.fp32_latents[-1][:MOST_SAMPLES]
-    device = verdict.report.latents[-1][:MOST_SAMPLES].nan_to_num(0, 0, 0)
-    simulation = reference.simulation_latents[-1][:MOST_SAMPLES]
-    wanted, got = to_unit(fp32, fp32), to_unit(device, fp32)
-    rows = [("FP32", wanted), ("simulation", to_unit(simulation, fp32)), ("device", got),
+class _Shown:
+    """The samples that a page shows, as pictures (S, C, H, W) in [0, 1]."""
+
+    def __init__(self, fp32: Tensor, decode: Decode | None) -> None:
+        self.count, self.decode = MOST_SAMPLES if decode is None else MOST_DECODED, decode
+        self.reference = self._picture(fp32)
+        self.fp32 = to_unit(self.reference, self.reference)
+
+    def of(self, latents: Tensor) -> Tensor:
+        return to_unit(self._picture(latents), self.reference)
+
+    def _picture(self, latents: Tensor) -> Tensor:
+        finite = latents[: self.count].nan_to_num(0, 0, 0)
+        return finite if self.decode is None else self.decode(finite)
+
+
+def _pictures(verdict: Verdict, decode: Decode | None) -> list[dict[str, str]]:
+    shown = _Shown(verdict.reference.fp32_latents[-1], decode)
+    wanted, got = shown.fp32, shown.of(verdict.report.latents[-1])
+    rows = [("FP32", wanted), ("simulation", shown.of(verdict.reference.simulation_latents[-1])), ("device", got),
             (f"device minus FP32, {GAIN} times", (0.5 + GAIN / 2 * (got - wanted)).clamp(0, 1))]
     return [{"title": title, "uri": _data_uri(_png(strip(images)), "image/png")} for title, images in rows]
 

@@ -1,0 +1,268 @@
+"""Pipelines that diffusers' own ``save_pretrained`` wrote go through calibrate and export; what is not supported is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dq_toolchain.calibrate.conditioning import conditioning_bank
+from dq_toolchain.calibrate.run import calibrate
+from dq_toolchain.toolchain.decoder import load_decoder
+from dq_toolchain.toolchain.entry import run_command
+from dq_toolchain.toolchain.errors import ModelError
+from dq_toolchain.toolchain.models import load_model
+from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.toolchain.recipe import Recipe, load_recipe
+from tests.tiny_pipelines import (
+    POOLED,
+    PROMPTS,
+    TOKENS,
+    WIDTH,
+    dit,
+    pixart,
+    save_lcm,
+    save_sd,
+    save_sdxl,
+    save_transformer,
+    sd3,
+)
+
+FEW: dict[str, dict[str, Any]] = {
+    "sampler": {"steps": 3, "guidance": 4.0},
+    "quantize": {"step_groups": 2},
+    "calibrate": {"samples": 3, "batch": 2, "warmup": 2, "settling": 2, "group_iterations": 1, "horizon": 2},
+    "blocks": {"rows": 6, "batch": 3, "iterations": 2, "activation_iterations": 1},
+    "reference": {"seeds": 2},
+}
+
+
+def recipe(model: Path, out: Path, **sections: dict[str, Any]) -> Recipe:
+    merged = {name: {**FEW.get(name, {}), **sections.get(name, {})} for name in {**FEW, **sections}}
+    return load_recipe(
+        None,
+        {
+            **merged,
+            "model": {"path": model, **sections.get("model", {})},
+            "run": {"out": out, **sections.get("run", {})},
+        },
+    )
+
+
+def prompts(folder: Path) -> dict[str, Any]:
+    file = folder / "prompts.txt"
+    file.write_text("# three prompts\n" + "\n\n".join(PROMPTS) + "\n")
+    return {"prompts": file}
+
+
+PIPELINES = {
+    "sd15": lambda folder: save_sd(folder),
+    "sd21": lambda folder: save_sd(folder, prediction_type="v_prediction", use_linear_projection=True),
+    "lcm": save_lcm,
+    "sdxl": save_sdxl,
+}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_pipeline_calibrates_from_prompts(name: str, tmp_path: Path) -> None:
+    folder = PIPELINES[name](tmp_path / name)
+    settings = recipe(folder, tmp_path / "out", conditioning=prompts(tmp_path))
+    _, artifact, reference = calibrate(settings, Reporter(quiet=True))
+    states = reference.conditioning.cond["encoder_hidden_states"]
+    assert states.shape == (2, TOKENS, 2 * WIDTH if name == "sdxl" else WIDTH)
+    assert not torch.equal(states[0], states[1])
+    assert artifact.guidance == (1.0 if name == "lcm" else 4.0)
+    assert artifact.table.stochastic == (name == "lcm")
+    assert artifact.table.prediction_type == ("v_prediction" if name == "sd21" else "epsilon")
+    keywords = {"sd15": set(), "sd21": set(), "lcm": {"timestep_cond"}, "sdxl": {"text_embeds", "time_ids"}}[name]
+    assert set(reference.conditioning.cond) == {"encoder_hidden_states"} | keywords
+    assert set(reference.conditioning.uncond) == (set() if name == "lcm" else set(reference.conditioning.cond))
+    error = (reference.simulation_latents[-1] - reference.fp32_latents[-1]).norm() / reference.fp32_latents[-1].norm()
+    assert 0 < float(error) < 0.2
+
+
+@pytest.mark.parametrize("network", [dit, pixart, sd3], ids=["dit", "pixart", "sd3"])
+@pytest.mark.parametrize("method", ["accuquant", "qdiffusion"])
+def test_a_transformer_calibrates(network: Any, method: str, tmp_path: Path) -> None:
+    folder = save_transformer(network(), tmp_path / "model")
+    file = folder / "conditioning.safetensors"
+    conditioning = {"file": file} if file.is_file() else {"null_label": 10}
+    settings = recipe(folder, tmp_path / "out", conditioning=conditioning, calibrate={"method": method})
+    _, artifact, reference = calibrate(settings, Reporter(quiet=True))
+    assert any("transformer_blocks.1" in site.layer for site in artifact.sites)
+    error = (reference.simulation_latents[-1] - reference.fp32_latents[-1]).norm() / reference.fp32_latents[-1].norm()
+    assert 0 < float(error) < 0.2
+
+
+def test_offload_learns_rounding_by_blocks_and_scales_over_steps(tmp_path: Path) -> None:
+    folder = save_sd(tmp_path / "sd")
+    settings = recipe(
+        folder, tmp_path / "out", conditioning=prompts(tmp_path), run={"offload": True}, quantize={"weight_bits": 4}
+    )
+    _, artifact, _ = calibrate(settings, Reporter(quiet=True))
+    phases = [stage.get("phase", stage.get("stage")) for stage in artifact.record["stages"]]
+    assert phases[0] == "weights"
+    assert phases[-2:] == ["step group 0", "step group 1"]
+    assert "settling" in phases
+    assert not (tmp_path / "out" / "calibration.work").exists()
+
+
+def test_encoded_prompts_are_kept_and_follow_what_they_were_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, text = save_sd(tmp_path / "sd"), prompts(tmp_path)
+    model = load_model(folder)
+    first = conditioning_bank(model, recipe(folder, tmp_path / "out", conditioning=text))
+    assert {name: tuple(value.shape) for name, value in first.cond.items()} == {
+        "encoder_hidden_states": (3, TOKENS, WIDTH)
+    }
+    assert first.uncond["encoder_hidden_states"].shape == (1, TOKENS, WIDTH)
+    with monkeypatch.context() as patch:
+        patch.setattr("diffusers.DiffusionPipeline.from_pretrained", None)  # a second time nothing is encoded
+        again = conditioning_bank(model, recipe(folder, tmp_path / "out", conditioning=text))
+    assert torch.equal(first.cond["encoder_hidden_states"], again.cond["encoder_hidden_states"])
+    negative = conditioning_bank(
+        model, recipe(folder, tmp_path / "out", conditioning={**text, "negative_prompt": "fog"})
+    )
+    assert not torch.equal(first.uncond["encoder_hidden_states"], negative.uncond["encoder_hidden_states"])
+
+
+@torch.no_grad()
+def test_prompts_are_read_as_the_pipeline_reads_them(tmp_path: Path) -> None:
+    from diffusers import StableDiffusionXLPipeline
+
+    folder = save_sdxl(tmp_path / "xl")
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder)
+    states, nothing, pooled, _ = pipeline.encode_prompt(list(PROMPTS), negative_prompt=["fog"] * 3)
+    bank = conditioning_bank(
+        load_model(folder),
+        recipe(folder, tmp_path / "out", conditioning={**prompts(tmp_path), "negative_prompt": "fog"}),
+    )
+    torch.testing.assert_close(bank.cond["encoder_hidden_states"], states)
+    torch.testing.assert_close(bank.cond["text_embeds"], pooled)
+    torch.testing.assert_close(bank.uncond["encoder_hidden_states"], nothing[:1])
+    assert bank.cond["text_embeds"].shape == (3, POOLED)
+
+
+def test_the_two_commands_take_a_pipeline(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder, file = save_sd(tmp_path / "sd"), prompts(tmp_path)["prompts"]
+    few = [
+        "--steps",
+        "2",
+        "--step-groups",
+        "2",
+        "--samples",
+        "2",
+        "--warmup",
+        "1",
+        "--settling",
+        "1",
+        "--guidance",
+        "3",
+    ]
+    assert (
+        run_command(["calibrate", "--model", str(folder), "--prompts", str(file), "--out", str(tmp_path / "out"), *few])
+        == 0
+    )
+    out = ["--target", "tensorrt", "--out", str(tmp_path / "out")]
+    assert run_command(["export", *out]) == 0
+    assert run_command(["run", *out]) == 0
+    assert run_command(["validate", *out, "--html", str(tmp_path / "page.html"), "--vae", str(folder)]) in (0, 1)
+    assert (tmp_path / "page.html").read_text().count("data:image/png") == 4
+    assert run_command(["validate", *out, "--vae", str(folder)]) == 2
+    assert "--vae is for the page" in capfd.readouterr().err
+
+
+REFUSED = {("pixart", "tensorrt"): "not valid ONNX", ("sd3", "executorch"): "add_k_proj", ("sd3", "tensorrt"): "would run in float"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["executorch", "coreml", "tensorrt"])
+@pytest.mark.parametrize("name", [*PIPELINES, "dit", "pixart", "sd3"])
+def test_every_family_is_exported_or_refused_plainly(
+    name: str, target: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if name in PIPELINES:
+        folder, conditioning = PIPELINES[name](tmp_path / name), prompts(tmp_path)
+    else:
+        folder = save_transformer({"dit": dit, "pixart": pixart, "sd3": sd3}[name](), tmp_path / name)
+        file = folder / "conditioning.safetensors"
+        conditioning = {"file": file} if file.is_file() else {"null_label": 10}
+    calibrate(recipe(folder, tmp_path / "out", conditioning=conditioning), Reporter(quiet=True))
+    out, refused = ["--target", target, "--out", str(tmp_path / "out")], REFUSED.get((name, target))
+    assert run_command(["export", *out]) == (0 if refused is None else 2)
+    if refused is not None:
+        assert refused in capfd.readouterr().err
+    elif target != "coreml":
+        assert run_command(["run", *out]) == 0
+        assert run_command(["validate", *out]) == 0
+
+
+def test_latents_are_decoded_as_the_pipeline_does(tmp_path: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    folder = save_sd(tmp_path / "sd")
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    vae = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None).vae
+    with torch.no_grad():
+        expected = vae.decode(latents / vae.config.scaling_factor).sample.clamp(-1, 1)
+    torch.testing.assert_close(load_decoder(folder)(latents), expected)
+    with pytest.raises(ModelError, match="its latents have 4 channels, the report's 3"):
+        load_decoder(folder)(latents[:, :3])
+    with pytest.raises(ModelError, match="no autoencoder"):
+        load_decoder(folder / "unet")
+
+
+@pytest.mark.parametrize("shards", [False, True])
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_weights_sharded_and_in_variants_are_the_same_network(
+    shards: bool, variant: str | None, tmp_path: Path
+) -> None:
+    folder = save_sd(tmp_path / "sd")
+    plain = load_model(folder)
+    for path in (folder / "unet").glob("*.safetensors"):
+        path.unlink()
+    network = plain.unet.half() if variant else plain.unet
+    network.save_pretrained(folder / "unet", variant=variant, max_shard_size="100KB" if shards else "1GB")  # type: ignore[operator]
+    assert (len(list((folder / "unet").glob("*.safetensors"))) > 1) is shards
+    again = load_model(folder, variant)
+    for name, tensor in again.unet.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, network.state_dict()[name].float())
+    bare = load_model(folder / "unet", variant, folder / "scheduler")
+    assert bare.weight_hash == again.weight_hash
+    if variant:
+        with pytest.raises(ModelError, match="add --variant fp16"):
+            load_model(folder)
+
+
+def test_an_index_that_leads_elsewhere_or_lacks_a_file_is_refused(tmp_path: Path) -> None:
+    folder = save_sd(tmp_path / "sd")
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    names = list(load_file(weights))
+    weights.unlink()
+    index = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    for content, message in (({"weight_map": dict.fromkeys(names, "../secret.safetensors")}, "files beside it"),
+                             ({"weight_map": {}}, "files beside it"), ({}, "no weight_map"),
+                             ({"weight_map": dict.fromkeys(names, "gone.safetensors")}, r"gone\.safetensors")):  # fmt: skip
+        index.write_text(json.dumps(content))
+        with pytest.raises(ModelError, match=message):
+            load_model(folder)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"_class_name": "ControlNetModel"}, "ControlNet steers another network"),
+    ({"in_channels": 9}, "inpainting"), ({"_class_name": "FluxTransformer2DModel"}, "other networks are not supported"),
+])  # fmt: skip
+def test_what_is_not_supported_is_refused_plainly(change: dict[str, Any], message: str, tmp_path: Path,
+                                                  capfd: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    folder = save_sd(tmp_path / "sd", **({"in_channels": 9} if "in_channels" in change else {}))
+    file = folder / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert run_command(["calibrate", "--model", str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert message in capfd.readouterr().err
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").glob("calibration*"))
