@@ -100,7 +100,7 @@ def measure(case: Case) -> Figures:
     seconds, process = _seconds(iteration, case.repeats), peak_memory()
     parameters = sum(p.numel() for p in state.model.unet.parameters())
     return Figures(case.name, case.gradient, case.horizon, case.samples, parameters, torch.get_num_threads(), seconds,
-                   _peak_bytes(iteration), process)  # fmt: skip
+                   peak_bytes(iteration), process)  # fmt: skip
 
 
 def _seconds(iteration: Callable[[], None], repeats: int) -> float:
@@ -112,7 +112,7 @@ def _seconds(iteration: Callable[[], None], repeats: int) -> float:
     return statistics.median(found)
 
 
-def _peak_bytes(iteration: Callable[[], None]) -> int:
+def peak_bytes(iteration: Callable[[], object]) -> int:
     """Highest sum of live allocations during one iteration, beyond what was live before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         iteration()

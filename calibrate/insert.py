@@ -71,8 +71,13 @@ def prepare(
 
 def with_shared_tensors(network: nn.Module) -> nn.Module:
     """A copy of the modules whose parameters and buffers are the network's own tensors."""
+    return with_tensors(network, lambda tensor: tensor)
+
+
+def with_tensors(network: nn.Module, tensor_for: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy of the modules with what ``tensor_for`` gives in the place of each parameter and buffer, none of which is copied."""
     tensors = [*network.parameters(), *network.buffers()]
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    return copy.deepcopy(network, {id(tensor): tensor_for(tensor) for tensor in tensors})
 
 
 def _first_and_last_convolution(unet: nn.Module, run: Callable[[nn.Module], object]) -> set[str]:

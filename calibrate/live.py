@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dq_toolchain.calibrate.insert import with_tensors
 from dq_toolchain.toolchain.sites import weighted_layers
 
 Call = Callable[[nn.Module], Tensor]
@@ -47,7 +47,7 @@ def live_bytes(
         saving: what is around the pass with gradient, such as ``recomputed``.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
-        fake = _on_shapes(network)
+        fake = with_tensors(network, _on_shapes)
         with torch.no_grad(), _site_inputs(fake) as inputs, _Ledger() as forward:
             call(fake)
         for parameter in fake.requires_grad_(True).parameters():
@@ -57,13 +57,10 @@ def live_bytes(
     return Live(forward.peak, backward.peak, sum(inputs))
 
 
-def _on_shapes(network: nn.Module) -> nn.Module:
-    """The network with tensors that have a shape and no memory; to be called inside a FakeTensorMode."""
-    memo: dict[int, Any] = {}
-    for tensor in (*network.parameters(), *network.buffers()):
-        fake = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")  # bytes are the same everywhere
-        memo[id(tensor)] = nn.Parameter(fake, requires_grad=False) if isinstance(tensor, nn.Parameter) else fake
-    return copy.deepcopy(network, memo)
+def _on_shapes(tensor: Tensor) -> Tensor:
+    """The tensor's shape without memory, on the CPU: bytes are the same everywhere; to be called inside a FakeTensorMode."""
+    fake = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+    return nn.Parameter(fake, requires_grad=False) if isinstance(tensor, nn.Parameter) else fake
 
 
 def _drop_gradient(parameter: Tensor) -> None:

@@ -45,7 +45,6 @@ class Architecture:
         part: folder of the network in a pipeline.
         inputs: config -> keyword tensors by name. Raises ModelError for an option that is not supported.
         added: keywords that diffusers takes inside ``added_cond_kwargs``.
-        text: whether the main conditioning is text.
     """
 
     part: str

@@ -27,16 +27,9 @@ console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight
 
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", "-r", help="TOML file; flags override it")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="output folder  [default: dq-out]")]
-ModelName = Annotated[
-    Path | None, typer.Option(help="diffusers folder (a pipeline or a bare network), or hub id owner/name  [default: "
-                                   "embedded digits]")
-]
+ModelName = Annotated[Path | None, typer.Option(help="diffusers folder or hub id owner/name  [default: embedded digits]")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
 Target = Annotated[str | None, typer.Option("--target", "-t", help="see `dq-toolchain targets`  [default: executorch]")]
-
-
-def _folder(out: Path | None, recipe: Path | None = None) -> Path:
-    return out if out is not None else load_recipe(recipe, {}).run.out
 
 
 def _check_flags_of(target: str, sections: dict[str, dict[str, Any]]) -> None:
@@ -88,9 +81,7 @@ def calibrate(
     gradient: Annotated[str | None, typer.Option(help="adjoint | surrogate | full  [default: adjoint]")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of the calibration samples  [default: 0]")] = None,
     device: Annotated[str | None, typer.Option(help="auto | cpu | cuda  [default: auto]")] = None,
-    offload: Annotated[
-        bool | None, typer.Option("--offload", help="for networks that do not fit: weights block by block, records on disk")
-    ] = None,
+    offload: Annotated[bool | None, typer.Option("--offload", help="if memory is short: block by block, records on disk")] = None,
     json_: Json = False,
 ) -> None:
     """Quantize a UNet: integer weights, and activation parameters per step group. Continues a run that was killed."""
@@ -282,7 +273,7 @@ def inspect(
     """Print every site with bits, scheme and range, and what stays in float and why."""
     from dq_toolchain.toolchain.summary import inspect_folder, show_inspection
 
-    inspection = inspect_folder(path or _folder(out) / "calibration")
+    inspection = inspect_folder(path or load_recipe(None, {"run": {"out": out}}).run.out / "calibration")
     if json_:
         _print_json(inspection)
     else:

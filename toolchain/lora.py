@@ -10,6 +10,7 @@ from typing import Any
 from diffusers.loaders.lora_pipeline import SD3LoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
 from torch import Tensor, nn
 
+from dq_toolchain.toolchain.architectures import ARCHITECTURES
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.files import read_tensors, sha256
 
@@ -36,7 +37,7 @@ def fuse_into_network(network: Any, lora: Lora) -> None:
         ModelError: the file cannot be read, or holds nothing for this network.
     """
     state, scales = _state_of(network, lora)
-    part = "transformer" if hasattr(network, "transformer_blocks") else "unet"
+    part = ARCHITECTURES[type(network).__name__].part
     names = set(network.state_dict())
     try:
         if part == "unet":
@@ -83,7 +84,7 @@ def _state_of(network: Any, lora: Lora) -> tuple[dict[str, Tensor], dict[str, An
     read_tensors(lora.file, REMEDY)
     options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "return_lora_metadata": True}
     try:
-        if hasattr(network, "transformer_blocks"):
+        if ARCHITECTURES[type(network).__name__].part == "transformer":
             state, metadata = SD3LoraLoaderMixin.lora_state_dict(str(lora.file), **options)
             return state, {"metadata": metadata}
         state, alphas, metadata = StableDiffusionXLLoraLoaderMixin.lora_state_dict(

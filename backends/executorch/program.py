@@ -6,7 +6,7 @@ The bytes are only a claim until audit.py has read them back and device.py has e
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -22,37 +22,34 @@ from dq_toolchain.toolchain.sites import weighted_layers
 
 
 @torch.no_grad()
-def input_shapes(unet: nn.Module, call: Call) -> dict[str, tuple[int, ...]]:
-    """Shape of the input of every Conv2d and Linear, by layer name, found by running the network once."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    handles = []
-    for name, layer in weighted_layers(unet):
-
-        def look(_layer: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-            if shapes.setdefault(name, tuple(inputs[0].shape)) != tuple(inputs[0].shape):
-                raise BackendError(f"{name} is called twice with different shapes, which target 'executorch' cannot "
-                                   "hold; use a UNet that calls each layer once")
-
-        handles.append(layer.register_forward_pre_hook(look))
-    try:
-        call_network(unet, call.sample, call.timestep, call.conditioning)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return shapes
-
-
-@torch.no_grad()
-def call_counts(unet: nn.Module, call: Call) -> Counter[str]:
-    """How often one call of the network runs each Conv2d and Linear, by layer name."""
-    counts: Counter[str] = Counter()
-    handles = [layer.register_forward_pre_hook(lambda *_, name=name: counts.update((name,)))
+def _watch(unet: nn.Module, call: Call, look: Callable[[str, Tensor], None]) -> None:
+    """Run the network once and show the name and the input of every Conv2d and Linear, each time it is called."""
+    handles = [layer.register_forward_pre_hook(lambda _layer, inputs, name=name: look(name, inputs[0]))
                for name, layer in weighted_layers(unet)]
     try:
         call_network(unet, call.sample, call.timestep, call.conditioning)
     finally:
         for handle in handles:
             handle.remove()
+
+
+def input_shapes(unet: nn.Module, call: Call) -> dict[str, tuple[int, ...]]:
+    """Shape of the input of every Conv2d and Linear, by layer name, found by running the network once."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def look(name: str, x: Tensor) -> None:
+        if shapes.setdefault(name, tuple(x.shape)) != tuple(x.shape):
+            raise BackendError(f"{name} is called twice with different shapes, which target 'executorch' cannot "
+                               "hold; use a UNet that calls each layer once")
+
+    _watch(unet, call, look)
+    return shapes
+
+
+def call_counts(unet: nn.Module, call: Call) -> Counter[str]:
+    """How often one call of the network runs each Conv2d and Linear, by layer name."""
+    counts: Counter[str] = Counter()
+    _watch(unet, call, lambda name, _x: counts.update((name,)))
     return counts
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.checkpoint import CheckpointFile, fingerprint
 from dq_toolchain.calibrate.compare.locks import claim
+from dq_toolchain.calibrate.conditioning import digest
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.samples import Samples, held_out_seeds
 from dq_toolchain.calibrate.setup import Setup, setup
@@ -77,13 +78,9 @@ def other_samples(recipe: Recipe, seeds: int, reporter: Reporter) -> Tensor:
 
 def identity_of(state: Setup, samples: Samples, guidance: float) -> str:
     """Hash of everything that the FP32 rollouts depend on."""
-    conditioning = {
-        f"{side}.{name}": [list(value.shape), value.flatten().tolist()]
-        for side, values in (("cond", samples.conditioning.cond), ("uncond", samples.conditioning.uncond))
-        for name, value in values.items()
-    }
     splits = {name: list(channels) for name, channels in state.prepared.splits.items()}
     model = (state.model.weight_hash, state.model.config)
+    conditioning = digest(samples.conditioning)
     return fingerprint(model, state.table.to_json(), guidance, splits, conditioning, len(samples), state.device.type,
                        torch.__version__)  # fmt: skip
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
+from benchmarks.scaling import peak_bytes
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from dq_toolchain.calibrate.live import live_bytes
 from dq_toolchain.toolchain.architectures import call_network
@@ -19,23 +19,12 @@ def call(network: nn.Module) -> Tensor:
     )
 
 
-def allocated(network: nn.Module) -> int:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        call(network)
-    events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]  # type: ignore[union-attr]
-    live = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak
-
-
 def test_forward_bytes_are_those_of_a_real_pass() -> None:
     network = tiny_unet()
     found = live_bytes(network, call)
     with torch.no_grad():
         call(network)
-        assert 0.8 < found.forward / allocated(network) < 1.1
+        assert 0.8 < found.forward / peak_bytes(lambda: call(network)) < 1.1
     assert found.backward > 2 * found.forward
 
 
