@@ -18,7 +18,8 @@ from dq_toolchain.calibrate.finish import harden
 from dq_toolchain.calibrate.fitting import fit_network
 from dq_toolchain.calibrate.measure import Histograms, choose_all, observe_rollouts
 from dq_toolchain.calibrate.methods import resolve
-from dq_toolchain.calibrate.pipeline import quantize_with, trajectories_of
+from dq_toolchain.calibrate.pipeline import trajectories_of
+from dq_toolchain.calibrate.quantized import quantize_with
 from dq_toolchain.calibrate.samples import held_out_seeds
 from dq_toolchain.calibrate.setup import Setup, setup
 from dq_toolchain.calibrate.targets import Targets, fp32_rollouts
@@ -90,6 +91,7 @@ def study_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--bits", default="W4A8")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--held-out", type=int, default=256)
+    parser.add_argument("--samples", type=int, help="calibration trajectories; default: the study's own")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     return parser
 
@@ -101,7 +103,7 @@ def study_recipe(arguments: argparse.Namespace, calibrate: Mapping[str, Any]) ->
         "model": {"path": arguments.model},
         "quantize": {"weight_bits": weight_bits, "activation_bits": activation_bits},
         "sampler": {"guidance": 1.0, "steps": arguments.steps},
-        "calibrate": dict(calibrate),
+        "calibrate": {**calibrate, **({} if arguments.samples is None else {"samples": arguments.samples})},
     }
 
 

@@ -33,7 +33,7 @@ from benchmarks.executorch_speed import random_unet
 from dq_toolchain.backends.machine import peak_memory
 from dq_toolchain.calibrate.gradients import Gradient, State, segment_gradient
 from dq_toolchain.calibrate.objective import robust_loss
-from dq_toolchain.calibrate.pipeline import quantize_with
+from dq_toolchain.calibrate.quantized import quantize_with
 from dq_toolchain.calibrate.setup import setup
 from dq_toolchain.toolchain.denoiser import Denoiser
 

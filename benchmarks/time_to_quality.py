@@ -29,6 +29,7 @@ BLOCKS = (25, 50, 100, 200, 400)
 """Iterations on the rounding of each block."""
 ACCUQUANT = (25, 50, 100, 200, 400, 800)
 """Single-step iterations before the multi-step ones."""
+SAMPLES = 128
 ACTIVATION_SHARE, SETTLING_SHARE = 0.25, 0.4
 """Iterations on activation scales per iteration on rounding, of settling per iteration of warm-up, as in the defaults."""
 
@@ -86,7 +87,7 @@ def curves(rows: list[dict[str, Any]]) -> dict[str, dict[float, list[float]]]:
 
 
 def main(args: argparse.Namespace) -> None:
-    base = study_recipe(args, {"samples": args.samples})
+    base = study_recipe(args, {"samples": SAMPLES})
     rows = [one for seed in range(args.seeds) for one in measure(base, seed, args.held_out)]
     show(rows)
     console, speed_ups = Console(width=160), []
@@ -113,6 +114,5 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = study_parser(__doc__)
-    parser.add_argument("--samples", type=int, default=128, help="calibration trajectories")
     parser.add_argument("--curve", type=Path, help="a plot of PSNR against seconds")
     main(parser.parse_args())

@@ -44,13 +44,15 @@ def harden(
         step_groups=step_groups,
         splits=prepared.splits,
         sites=prepared.sites,
-        float_operations=float_operations(prepared.unet, any(site.kind == "attention" for site in prepared.sites)),
+        float_operations=float_operations(
+            prepared.unet, any(site.kind == "attention" for site in prepared.sites), prepared.kept
+        ),
         layers={
             n: LayerWeights(*(t.cpu() for t in layer.weight_quantizer.export())) for n, layer in network.layers.items()
         },
         scale=torch.stack([fp16_exact(q.log_scale.exp()) for q in quantizers], dim=1).cpu(),
         zero_point=torch.stack([q.zero_point for q in quantizers], dim=1).to("cpu", torch.int32),
-        float_parameters={n: t.cpu() for n, t in (float_parameters(prepared.unet) | network.biases()).items()},
+        float_parameters={n: t.cpu() for n, t in (float_parameters(prepared.unet, network.layers) | network.biases()).items()},
         record=record,
         smoothed=prepared.smoothed,
     )

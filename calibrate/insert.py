@@ -13,22 +13,28 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.fake_quant import QUANTIZED_ATTENTION, ActivationQuantizer, QuantizedLayer, WeightQuantizer
 from dq_toolchain.calibrate.order import order_of_calls
 from dq_toolchain.toolchain.architectures import call_network
+from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.qparams import activation_type, weight_type
 from dq_toolchain.toolchain.recipe import QuantizeSection
 from dq_toolchain.toolchain.simulation import StepGroupSwitch
-from dq_toolchain.toolchain.sites import ATTENTION_OPERANDS, Site, attention_layers, weighted_layers
+from dq_toolchain.toolchain.sites import ATTENTION_OPERANDS, Site, attention_layers, layers_to_keep, weighted_layers
 from dq_toolchain.toolchain.smoothing import smooth_inputs
 from dq_toolchain.toolchain.split import find_concat_inputs, split_concat_inputs
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An FP32 UNet ready to be observed: splits and smoothing applied, sites known."""
+    """An FP32 UNet ready to be observed: splits and smoothing applied, sites known, also what stays in float.
+
+    ``edges``: the first and the last convolution, whose weights get bits of their own.
+    """
 
     unet: nn.Module
     splits: Mapping[str, tuple[int, ...]]
     sites: tuple[Site, ...]
     smoothed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    edges: frozenset[str] = frozenset()
 
 
 def prepare(
@@ -43,11 +49,14 @@ def prepare(
     Args:
         run: calls the network once on a representative input.
         divisors: of input channels, by convolution (``smoothing``).
+    Raises:
+        RecipeError: ``keep_float`` names a layer that the network does not have, or leaves none to quantize.
     """
     unet = with_shared_tensors(unet).eval().requires_grad_(False)
     splits = find_concat_inputs(unet, lambda: run(unet)) if settings.split else {}
     split_concat_inputs(unet, splits)
     smooth_inputs(unet, divisors or {})
+    kept = layers_to_keep(unet, settings.keep_float)
     edges = _first_and_last_convolution(unet, run)
     sites = [
         Site(
@@ -59,14 +68,17 @@ def prepare(
             settings.edge_bits if name in edges else settings.weight_bits,
         )
         for name, layer in weighted_layers(unet)
+        if name not in kept
     ]
+    if not sites:
+        raise RecipeError("[quantize] keep_float names every layer of this network; leave some to be quantized")
     if settings.attention == "int8":
         sites += [
             Site(name, operand, "attention", settings.activation_bits, settings.scheme)
             for name, _ in attention_layers(unet)
             for operand in ATTENTION_OPERANDS
         ]
-    return Prepared(unet, splits, tuple(sites), tuple(divisors or ()))
+    return Prepared(unet, splits, tuple(sites), tuple(divisors or ()), kept, frozenset(edges))
 
 
 def with_shared_tensors(network: nn.Module) -> nn.Module:

@@ -16,24 +16,23 @@ from typing import Any
 
 from torch import Tensor
 
+from dq_toolchain.calibrate.budget import with_budget
 from dq_toolchain.calibrate.checkpoint import CheckpointFile, fingerprint
 from dq_toolchain.calibrate.conditioning import digest
 from dq_toolchain.calibrate.diagnose import at_smallest_scale, require_signal
 from dq_toolchain.calibrate.finish import harden
 from dq_toolchain.calibrate.fitting import fit_network
-from dq_toolchain.calibrate.insert import QuantizedUNet
 from dq_toolchain.calibrate.measure import choose_all, observe_chosen, observe_rollouts
 from dq_toolchain.calibrate.memory import check_memory
 from dq_toolchain.calibrate.methods import resolve, with_settings
 from dq_toolchain.calibrate.methods.base import Method
-from dq_toolchain.calibrate.observer import choose_weight_scale
+from dq_toolchain.calibrate.quantized import quantize_with
 from dq_toolchain.calibrate.setup import Setup, setup
 from dq_toolchain.calibrate.targets import Targets, fp32_rollouts
 from dq_toolchain.calibrate.trajectories import Trajectories
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.files import write_bytes
 from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.qparams import weight_type
 from dq_toolchain.toolchain.recipe import Recipe
 
 README = b"Checkpoints of an unfinished calibration; the same command continues from them.\n"
@@ -83,8 +82,12 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path) -> Calibrated:
     raised = at_smallest_scale(state.prepared.sites, ranges.scale)
     if raised:
         reporter.warn(f"activations too small for an fp16 scale, quantized coarser than chosen: {', '.join(raised)}")
-    network = quantize_with(state, ranges.scale, ranges.zero_point, recipe)
     trajectories = trajectories_of(recipe, state, ranges.targets)
+    spent = None
+    if recipe.quantize.budget is not None:
+        kept = CheckpointFile(work / f"budget-{identity['fit'][:16]}.safetensors", identity["fit"])
+        state, spent = with_budget(recipe, state, ranges.scale, ranges.zero_point, trajectories, kept, reporter)
+    network = quantize_with(state, ranges.scale, ranges.zero_point, recipe)
     checkpoint = CheckpointFile(work / f"fit-{identity['fit'][:16]}.safetensors", identity["fit"])
     fitted = fit_network(recipe, method, network, state, trajectories, checkpoint, reporter)
     record = {
@@ -94,6 +97,7 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path) -> Calibrated:
         "stages": fitted.stages,
         "growth": fitted.growth,
         "at_smallest_scale": raised,
+        "budget": None if spent is None else spent.to_json(),
         "device": state.device.type,
     }
     artifact = harden(
@@ -103,7 +107,7 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path) -> Calibrated:
     for finish in method.finish:
         artifact, found = finish(artifact, trajectories)
         record |= found
-    seconds = ranges.seconds + fitted.seconds + time.perf_counter() - begin
+    seconds = ranges.seconds + (0.0 if spent is None else spent.seconds) + fitted.seconds + time.perf_counter() - begin
     return Calibrated(artifact, state, seconds)
 
 
@@ -143,22 +147,6 @@ def measure(
     measuring = time.perf_counter() - begin - rolling
     checkpoint.save({"scale": scale, "zero_point": zero_point}, {"seconds": measuring})
     return Ranges(targets, scale, zero_point, (rolling if run is None else run[1]["seconds"]) + measuring)
-
-
-def quantize_with(state: Setup, scale: Tensor, zero_point: Tensor, recipe: Recipe) -> QuantizedUNet:
-    """The trainable network with the given activation parameters (G, L) and searched weight scales."""
-    layers = {site.layer: site for site in state.prepared.sites if site.weight_bits is not None}
-    weights = {
-        name: choose_weight_scale(
-            state.prepared.unet.get_parameter(f"{name}.weight"), weight_type(site.weight_bits or 8)
-        )
-        for name, site in layers.items()
-    }
-    learned = recipe.calibrate.rounding == "learned" and not recipe.run.offload
-    network = QuantizedUNet(
-        state.prepared, scale, zero_point, weights, state.group_of_step, learned, recipe.run.offload
-    )
-    return network.to(state.device)
 
 
 def trajectories_of(recipe: Recipe, state: Setup, targets: Targets) -> Trajectories:

@@ -21,7 +21,7 @@ from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.rollout import rollout
 from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.simulation import SimulatedUNet
-from dq_toolchain.toolchain.sites import Site, attention_layers, float_operations, weighted_layers
+from dq_toolchain.toolchain.sites import Site, attention_layers, float_operations, layers_to_keep, weighted_layers
 from dq_toolchain.toolchain.smoothing import smooth_inputs
 from dq_toolchain.toolchain.split import find_concat_inputs, split_concat_inputs
 from dq_toolchain.toolchain.step_groups import even_step_groups
@@ -181,7 +181,7 @@ def tiny_artifact(
         integers,
         scale,
         zero_point,
-        float_parameters(unet),
+        float_parameters(unet, integers),
         {"method": "min-max"},
         tuple(divided),
     )
@@ -198,6 +198,22 @@ def lively_artifact(**options: Any) -> tuple[Artifact, nn.Module]:
             module.bias.data.copy_(0.3 * torch.randn(module.bias.shape, generator=generator))
     state = unet.state_dict()
     return replace(artifact, float_parameters={name: state[name] for name in artifact.float_parameters}), unet
+
+
+def with_kept_layers(artifact: Artifact, unet: nn.Module, *patterns: str) -> Artifact:
+    """The same artifact with some layers in float, their FP32 weights among the float parameters."""
+    kept = layers_to_keep(unet, patterns)
+    columns = [index for index, site in enumerate(artifact.sites) if site.layer not in kept]
+    weights = {f"{name}.weight": unet.get_parameter(f"{name}.weight").detach() for name in kept}
+    return replace(
+        artifact,
+        sites=tuple(artifact.sites[index] for index in columns),
+        scale=artifact.scale[:, columns],
+        zero_point=artifact.zero_point[:, columns],
+        layers={name: layer for name, layer in artifact.layers.items() if name not in kept},
+        float_operations=float_operations(unet, any(site.kind == "attention" for site in artifact.sites), kept),
+        float_parameters={**artifact.float_parameters, **weights},
+    )
 
 
 def corrected(artifact: Artifact) -> Artifact:

@@ -5,7 +5,7 @@ Self-contained: architecture, sampler, integers and float leftovers; neither the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from dq_toolchain.toolchain.qparams import activation_type, fp16_exact, weight_t
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.sampler_table import SamplerTable
-from dq_toolchain.toolchain.sites import FloatOp, Site, weighted_layers
+from dq_toolchain.toolchain.sites import KEPT, FloatOp, Site, weighted_layers
 from dq_toolchain.toolchain.smoothing import smooth_by_one
 from dq_toolchain.toolchain.split import split_concat_inputs
 from dq_toolchain.toolchain.step_groups import check_step_groups
@@ -91,6 +91,11 @@ class Artifact:
             if site.layer == layer and site.operand == operand:
                 return index
         raise KeyError(f"{layer}:{operand}")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Layers that the recipe keeps in float; their weights are among the float parameters."""
+        return tuple(op.layer for op in self.float_operations if op.reason == KEPT)
 
     @property
     def group_of_step(self) -> tuple[int, ...]:
@@ -212,7 +217,8 @@ class Artifact:
         """Every parameter of the architecture is there once, in its shape, and finite."""
         try:
             with torch.device("meta"):  # shapes only
-                expected = {name: tensor.shape for name, tensor in self._architecture().state_dict().items()}
+                unet = self._architecture()
+                expected = {name: tensor.shape for name, tensor in unet.state_dict().items()}
         except (ModelError, *REFUSALS) as error:
             raise refuse(f"the architecture cannot be built: {' '.join(str(error).split())}") from error
         found = {name: tensor.shape for name, tensor in self.float_parameters.items()}
@@ -221,6 +227,10 @@ class Artifact:
         wrong += [name for name, layer in self.layers.items() if layer.weight_scale.shape != layer.weight_q.shape[:1]]
         if wrong:
             raise refuse(f"{wrong[0]!r} is missing, unknown or of another shape than in the architecture")
+        listed = [*self.layers, *self.kept]
+        unclear = {name for name, _ in weighted_layers(unet)} ^ set(listed) | {name for name in listed if listed.count(name) > 1}
+        if unclear:
+            raise refuse(f"{min(unclear)} must be either an integer layer or listed as kept in float")
         bad = [name for name, tensor in self.float_parameters.items() if not torch.isfinite(tensor).all()]
         if bad:
             raise refuse(f"{bad[0]!r} holds NaN or infinity")
@@ -235,7 +245,7 @@ def load_reference(folder: Path) -> Reference:
     return Reference.load(folder / REFERENCE, REMEDY)
 
 
-def float_parameters(unet: nn.Module) -> dict[str, Tensor]:
-    """Everything in the state dict except the weights of quantized layers."""
-    quantized = {f"{name}.weight" for name, _ in weighted_layers(unet)}
+def float_parameters(unet: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
+    """Everything in the state dict except the weights of these quantized layers."""
+    quantized = {f"{name}.weight" for name in layers}
     return {name: tensor for name, tensor in unet.state_dict().items() if name not in quantized}

@@ -69,8 +69,10 @@ def calibrate(
                                                            "uncond.NAME")] = None,
     weight_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
     activation_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
+    budget: Annotated[str | None, typer.Option(help="bits layer by layer: size=SHARE of FP32's, psnr>=DB, or both")] = None,
     scheme: Annotated[str | None, typer.Option(help="symmetric | affine  [default: symmetric]")] = None,
     step_groups: Annotated[int | None, typer.Option(help="step groups  [default: 5]")] = None,
+    keep_float: Annotated[list[str] | None, typer.Option(help="layer or module that stays in float; * stands for anything")] = None,
     samples: Annotated[int | None, typer.Option(help="FP32 trajectories to fit on  [default: 128]")] = None,
     ranges: Annotated[str | None, typer.Option(help="mse | minmax | percentile  [default: mse]")] = None,
     rounding: Annotated[str | None, typer.Option(help="learned | nearest  [default: learned]")] = None,
@@ -84,13 +86,14 @@ def calibrate(
     offload: Annotated[bool | None, typer.Option("--offload", help="if memory is short: block by block, records on disk")] = None,
     json_: Json = False,
 ) -> None:
-    """Quantize a UNet: integer weights, and activation parameters per step group. Continues a run that was killed."""
+    """Quantize a UNet: integer weights, and activation parameters per step group. Continues if killed. Exit code 1: PSNR below budget."""
     settings = load_recipe(recipe, {
         "model": {"path": model, "variant": variant, "lora": lora, "lora_scale": lora_scale, "scheduler": scheduler},
         "run": {"out": out, "seed": seed, "device": device, "offload": offload},
         "sampler": {"steps": steps, "guidance": guidance},
         "conditioning": {"file": conditioning, "prompts": prompts, "negative_prompt": negative_prompt},
-        "quantize": {"weight_bits": weight_bits, "activation_bits": activation_bits, "scheme": scheme, "step_groups": step_groups},
+        "quantize": {"weight_bits": weight_bits, "activation_bits": activation_bits, "budget": budget, "scheme": scheme,
+                     "step_groups": step_groups, "keep_float": keep_float or None},
         "calibrate": {"method": method, "samples": samples, "ranges": ranges, "rounding": rounding, "warmup": warmup,
                       "iterations": iterations, "settling": settling, "horizon": horizon, "gradient": gradient},
     })
@@ -103,6 +106,8 @@ def calibrate(
         _print_json(summary)
     else:
         show_calibration(console, summary)
+    if summary["budget"] is not None and not summary["budget"]["met"]:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Examples:  dq-toolchain compare --methods minmax,mse,accuquant --bits W8A8,W4A8 | "

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from dq_toolchain.toolchain.budget import Budget
 from dq_toolchain.toolchain.errors import RecipeError
 
 
@@ -54,12 +55,23 @@ class QuantizeSection(Section):
     """[quantize]"""
 
     weight_bits: int = Field(default=8, ge=2, le=8, description="bits of all weights but the edges")
+    budget: str | None = Field(default=None, description="bits of the weights layer by layer, instead of weight_bits: "
+                                                         "size=SHARE of FP32's, psnr>=DB, or both")
     edge_bits: int = Field(default=8, ge=2, le=8, description="bits of the first and last convolution's weights")
     activation_bits: int = Field(default=8, ge=2, le=8, description="bits of activations")
     scheme: Literal["symmetric", "affine"] = Field(default="symmetric", description="symmetric: zero_point 0 (every target)")
     attention: Literal["float", "int8"] = Field(default="float", description="operands of the attention products")
     split: bool = Field(default=True, description="separate ranges for the halves of a skip concatenation")
     step_groups: int = Field(default=5, ge=1, le=1000, description="step groups, each with its own activation parameters")
+    keep_float: tuple[str, ...] = Field(default=(), strict=False,
+        description="layers, or modules of layers, that stay in float; * stands for anything")
+
+    @field_validator("budget")
+    @classmethod
+    def _is_budget(cls, text: str | None) -> str | None:
+        if text is not None:
+            Budget.parse(text)
+        return text
 
 
 class CalibrateSection(Section):

@@ -167,6 +167,8 @@ class SimulatedUNet(nn.Module):
             for i, site in enumerate(artifact.sites)
         }
         for name, layer in list(weighted_layers(unet)):
+            if name not in artifact.layers:  # kept in float
+                continue
             weights = artifact.layers[name]
             simulated = SimulatedLayer(layer, weights.weight_q, weights.weight_scale, tables[f"{name}:input"], mode, name)
             parent, _, child = name.rpartition(".")

@@ -6,13 +6,15 @@ type, never by model name; what is not a site is listed with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
+from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.qparams import Scheme
 from dq_toolchain.toolchain.smoothing import SmoothedConv2d
 
@@ -20,6 +22,7 @@ Kind = Literal["conv2d", "linear", "attention"]
 BITS = range(2, 9)
 ATTENTION_OPERANDS = ("q", "k", "v", "probs")
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d)
+KEPT = "kept in float by name: keep_float in the recipe"
 MULTIPLIES = (nn.ConvTranspose2d, nn.Conv1d, nn.Conv3d, nn.Bilinear, nn.MultiheadAttention)
 
 
@@ -78,12 +81,31 @@ def attention_layers(unet: nn.Module) -> Iterator[tuple[str, Attention]]:
             yield name, module
 
 
-def float_operations(unet: nn.Module, attention_quantized: bool) -> tuple[FloatOp, ...]:
+def layers_to_keep(unet: nn.Module, patterns: Iterable[str]) -> tuple[str, ...]:
+    """The weighted layers that a pattern names, itself or a module around it, in module order.
+
+    Raises:
+        RecipeError: a pattern names none; the text names it.
+    """
+    kept: set[str] = set()
+    names = [name for name, _ in weighted_layers(unet)]
+    for pattern in patterns:
+        found = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")}
+        if not found:
+            raise RecipeError(f"[quantize] keep_float: {pattern!r} names no convolution or linear layer of this network; "
+                              f"allowed are names of modules, such as {names[0]}, and * for anything")
+        kept |= found
+    return tuple(name for name in names if name in kept)
+
+
+def float_operations(unet: nn.Module, attention_quantized: bool, kept: Collection[str] = ()) -> tuple[FloatOp, ...]:
     """What stays in float, by name: attention products (unless quantized), norms, embeddings, factors of smoothed
-    convolutions, unsupported products."""
+    convolutions, unsupported products, layers that were to be kept."""
     found = []
     for name, module in unet.named_modules():
-        if isinstance(module, NORMS):
+        if name in kept:
+            found.append(FloatOp(name, type(module).__name__, KEPT))
+        elif isinstance(module, NORMS):
             found.append(FloatOp(name, type(module).__name__, "normalisation: statistics need float"))
         elif isinstance(module, nn.Embedding):
             found.append(FloatOp(name, "Embedding", "table look-up: no arithmetic"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from dq_toolchain.toolchain.artifact import JSON as CALIBRATION
 from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.budget import Budget
 from dq_toolchain.toolchain.bundle import JSON as BUNDLE
 from dq_toolchain.toolchain.bundle import Bundle
 from dq_toolchain.toolchain.errors import ArtifactError
@@ -29,6 +31,21 @@ def calibration_summary(folder: Path, artifact: Artifact, reference: Reference) 
         "step_groups": len(artifact.step_groups), "network_calls": artifact.table.calls, "guidance": artifact.guidance,
         "held_out_seeds": reference.seeds, "simulation_psnr_median": float(values.quantile(0.5)),
         "simulation_psnr_p10": float(values.quantile(0.1)), "stages": artifact.record.get("stages", []),
+        "budget": _budget(artifact, float(values.quantile(0.5))),
+    }
+
+
+def _budget(artifact: Artifact, psnr_median: float) -> dict[str, Any] | None:
+    """What was asked and what became of it; None without a budget."""
+    spent = artifact.record.get("budget")
+    if spent is None:
+        return None
+    asked = Budget.parse(spent["asked"])
+    widths = Counter(site.weight_bits for site in artifact.sites if site.weight_bits is not None)
+    return {
+        "asked": spent["asked"], "size": spent["size"], "psnr_before_fit": spent["psnr_before_fit"],
+        "layers": {str(bits): widths[bits] for bits in sorted(widths)}, "in_float": len(artifact.kept),
+        "met": asked.psnr is None or psnr_median >= asked.psnr,
     }
 
 
@@ -44,8 +61,17 @@ def show_calibration(console: Console, summary: Mapping[str, Any]) -> None:
     console.print(f"{summary['sites']} sites, {summary['step_groups']} step groups over {summary['network_calls']} network calls")
     console.print(f"held-out samples against FP32, integer simulation: median PSNR [bold]{summary['simulation_psnr_median']:.1f} dB"
                   f"[/bold], 10th percentile {summary['simulation_psnr_p10']:.1f} dB ({summary['held_out_seeds']} seeds)")
+    if summary["budget"] is not None:
+        _show_budget(console, summary["budget"])
     console.print(f"calibration: {escape(summary['calibration'])}", soft_wrap=True)
     console.print("next: dq-toolchain export")
+
+
+def _show_budget(console: Console, budget: Mapping[str, Any]) -> None:
+    layers = ", ".join(f"{count} layers of {bits} bits" for bits, count in budget["layers"].items())
+    kept = f", {budget['in_float']} in float" if budget["in_float"] else ""
+    console.print(f"budget {budget['asked']} {'met' if budget['met'] else '[red]not met[/red]'}: {budget['size']:.3f} of FP32's "
+                  f"weights, {layers}{kept}")
 
 
 def bundle_summary(folder: Path, bundle: Bundle) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,9 @@ from dq_toolchain.backends.coreml.reading import (
     Unreadable,
     Weight,
     digest,
+    has_integer_weights,
     is_dequantized,
+    read_float,
     read_operand,
     read_ratio,
     read_tail,
@@ -94,19 +97,22 @@ class _FunctionAudit:
     def __init__(self, artifact: Artifact, expected: Expected, group: int, by_digest: Mapping[bytes, list[str]]) -> None:
         self.artifact, self.expected, self.group, self.by_digest = artifact, expected, group, by_digest
         self.layers = {name: artifact.site_index(name) for name in artifact.layers}
+        self.kept = list(artifact.kept)
         self.products = list(_attention_products(artifact))
 
     def check(self, program: Program) -> Iterator[tuple[str, int]]:
         """(name of a quantize operation, its column) of everything found."""
         for op in program.operations:
             try:
-                if op.op_type in PRODUCTS:
+                if op.op_type in PRODUCTS and not has_integer_weights(op):
+                    self._kept(op)
+                elif op.op_type in PRODUCTS:
                     yield from self._layer(op, read_weight(op))
                 elif op.op_type == "matmul" and is_dequantized(op.x) and is_dequantized(op.y):
                     yield from self._product(op)
             except Unreadable as error:
                 raise _fail(str(error)) from error
-        missing = [*self.layers, *(self.expected.qparams.names[pair[0]] for pair in self.products)]
+        missing = [*self.layers, *self.kept, *(self.expected.qparams.names[pair[0]] for pair in self.products)]
         if missing:
             raise _fail(f"{missing[0]} is not in function {program.name}")
 
@@ -131,6 +137,18 @@ class _FunctionAudit:
                 yield self._output(tail, index), index
             return
         raise Unreadable(faults[:2][-1])
+
+    def _kept(self, op: Any) -> None:
+        """Cross off the layer kept in float that has these weights and this bias, in the type of the program's arithmetic."""
+        weight, bias = read_float(op.weight), read_float(op.bias)
+        half = op.weight.val is not None and np.asarray(op.weight.val).dtype == np.float16
+        for layer in self.kept:
+            found = (self.artifact.float_parameters.get(f"{layer}.{name}") for name in ("weight", "bias"))
+            pairs = zip((weight, bias), found, strict=True)
+            if all(_same_floats(got, wanted, half) for got, wanted in pairs):
+                self.kept.remove(layer)
+                return
+        raise Unreadable(f"{op.op_type} {op.name!r} runs in float and is no layer of keep_float")
 
     def _tail(self, tail: Tail, ratio: int | None, layer: str, scale: Tensor) -> None:
         """Scales of channels and the bias, in the type of the program's arithmetic; coremltools fills in zeros for a bias."""
@@ -187,6 +205,14 @@ class _FunctionAudit:
         if len(users) != 1 or users[0].op_type != "quantize":
             raise Unreadable(f"{self.expected.qparams.names[index]} is not quantized")
         return self._operand(users[0].outputs[0].child_ops[0].outputs[0], index).name
+
+
+def _same_floats(got: Tensor | None, wanted: Tensor | None, half: bool) -> bool:
+    """Equal numbers, shapes aside; coremltools fills in zeros for a bias."""
+    if got is None or wanted is None:
+        return not (torch.zeros(()) if got is None else got).any() and not (torch.zeros(()) if wanted is None else wanted).any()
+    rounded = wanted.to(torch.float16).to(torch.float32) if half else wanted
+    return torch.equal(got.flatten(), rounded.flatten())
 
 
 class _Different(Unreadable):

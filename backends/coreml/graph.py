@@ -114,6 +114,8 @@ def build(artifact: Artifact, section: CoreMLSection, entry: Entry) -> nn.Module
     if section.layout == "neural-engine":
         to_channels_first(unet)
     for name, layer in list(weighted_layers(unet)):
+        if name not in artifact.layers:  # kept in float
+            continue
         site = artifact.site_index(name)
         bits = artifact.sites[site].weight_bits or 8
         lut, result = section.lut and bits <= LUT_BITS, len(artifact.sites) + site if section.quantize_outputs else None

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dq_toolchain.backends.coreml.interpreter.program import Program
-from dq_toolchain.backends.coreml.reading import PRODUCTS, is_dequantized
+from dq_toolchain.backends.coreml.reading import PRODUCTS, has_integer_weights, is_dequantized
 from dq_toolchain.toolchain.bundle import Operation
+from dq_toolchain.toolchain.sites import KEPT
 
 INTEGERS = "int8 x int8, if the compute unit does so"
 _WHY = {
@@ -36,7 +37,7 @@ def operations_table(programs: Iterable[Program]) -> Iterator[Operation]:
 
 def _arithmetic(op: Any) -> tuple[str, str]:
     if op.op_type in PRODUCTS:
-        return INTEGERS, ""
+        return (INTEGERS, "") if has_integer_weights(op) else ("float", KEPT)
     if op.op_type == "matmul" and is_dequantized(op.x) and is_dequantized(op.y):
         return INTEGERS, ""
     why = next((text for text, kinds in _WHY.items() if op.op_type in kinds), MOVES)

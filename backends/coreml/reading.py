@@ -52,10 +52,20 @@ def to_tensor(value: Any, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.asarray(value).astype(wide))).to(dtype)
 
 
+def has_integer_weights(op: Any) -> bool:
+    """Whether the weight of a convolution or linear operation is unpacked from integers."""
+    return op.weight.op is not None and str(op.weight.op.op_type).startswith("constexpr")
+
+
+def read_float(var: Any) -> Tensor | None:
+    """The numbers of a float constant, float32; None for what is computed or not there."""
+    return None if var is None or var.val is None else to_tensor(var.val, torch.float32)
+
+
 def read_weight(op: Any) -> Weight:
     """The weight of a convolution or linear operation. Raises Unreadable: it is not one of the integer forms."""
     unpack = op.weight.op
-    if unpack is None or not unpack.op_type.startswith("constexpr"):
+    if not has_integer_weights(op):
         raise Unreadable(f"{op.op_type} {op.name!r} has float weights")
     if unpack.op_type == TABLE and unpack.lut.op is not None:  # the table is scaled, then looked up
         values, scale = _unpacked(unpack.lut.op)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from dq_toolchain.backends.outputs import OutputQParams
 from dq_toolchain.toolchain.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.bundle import Operation
 from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.sites import KEPT
 
 PRODUCTS = ("Conv2d", "DepthwiseConv2d", "FullyConnected")
 PORTABLE_PRODUCTS = ("convolution", "linear", "addmm", "aten::mm")
@@ -110,6 +112,9 @@ def _products(method: Method) -> Iterator[tuple[Graph, Node]]:
 def _audit_sentinel(method: Method, artifact: Artifact, calls: Mapping[str, int]) -> None:
     seen: Counter[str] = Counter()
     for graph, node in _products(method):
+        if _is_float(graph, node):
+            seen[_kept_layer(graph, node, artifact)] += 1
+            continue
         site = artifact.sites[site_of(graph, node, len(artifact.sites))]
         seen[site.layer] += 1
         _check_types(graph, node, site.layer, "qdint8", "fp32")
@@ -123,6 +128,9 @@ def _audit_sentinel(method: Method, artifact: Artifact, calls: Mapping[str, int]
 def _audit_static(method: Method, artifact: Artifact, qparams: StaticQParams, calls: Mapping[str, int]) -> None:
     seen: Counter[str] = Counter()
     for graph, node in _products(method):
+        if _is_float(graph, node):
+            seen[_kept_layer(graph, node, artifact)] += 1
+            continue
         entry = _per_tensor(graph.values[node.fields["input1_id"]])
         result = _per_tensor(graph.values[node.fields["output_id"]])
         for layer, weights in artifact.layers.items():
@@ -138,11 +146,27 @@ def _audit_static(method: Method, artifact: Artifact, qparams: StaticQParams, ca
 
 
 def _check_counts(seen: Counter[str], artifact: Artifact, method: str, calls: Mapping[str, int]) -> None:
-    for site in artifact.sites:
-        most = calls.get(site.layer, 1)
-        if not 1 <= seen[site.layer] <= most:
-            raise _fail(f"{site.layer} is in method {method} {seen[site.layer]} times as an integer operation, "
-                        f"expected {'once' if most == 1 else f'1 to {most} times'}")
+    for layers, kind in ((artifact.layers, "an integer"), (artifact.kept, "a float")):
+        for layer in layers:
+            most = calls.get(layer, 1)
+            if not 1 <= seen[layer] <= most:
+                raise _fail(f"{layer} is in method {method} {seen[layer]} times as {kind} operation, "
+                            f"expected {'once' if most == 1 else f'1 to {most} times'}")
+
+
+def _is_float(graph: Graph, node: Node) -> bool:
+    return graph.values[node.fields["filter_id"]].dtype == "fp32"
+
+
+def _kept_layer(graph: Graph, node: Node, artifact: Artifact) -> str:
+    """The layer kept in float whose weights and bias a product has."""
+    value, bias = graph.values[node.fields["filter_id"]], _bias(graph, node)
+    got, got_bias = decode_weights(value, node.kind, np.float32), b"" if bias is None else bias.data
+    for layer in artifact.kept:
+        weight, wanted = artifact.float_parameters[f"{layer}.weight"], artifact.float_parameters.get(f"{layer}.bias")
+        if np.array_equal(got, weight.numpy()) and got_bias == (b"" if wanted is None else wanted.numpy().tobytes()):
+            return layer
+    raise _fail(f"a {node.kind} runs in float that no layer of keep_float is")
 
 
 def _check_types(graph: Graph, node: Node, layer: str, entry: str, result: str) -> None:
@@ -152,13 +176,13 @@ def _check_types(graph: Graph, node: Node, layer: str, entry: str, result: str) 
         raise _fail(f"{layer} runs as {got[0]} x {filter_type} -> {got[1]}, expected {entry} x qcint8 -> {result}")
 
 
-def decode_weights(value: Value, kind: str) -> npt.NDArray[np.int8]:
+def decode_weights(value: Value, kind: str, dtype: type[np.generic] = np.int8) -> npt.NDArray[Any]:
     """A filter of the file as the artifact has it: (out, in, height, width) or (out, in), padding channels included."""
     if value.dtype == "qcint4":
         packed = np.frombuffer(value.data, np.uint8).reshape(value.dims[0], -1)
         pairs = np.stack([packed & 15, packed >> 4], axis=-1).reshape(value.dims[0], -1)
         return (pairs.astype(np.int16) - 8).astype(np.int8)[:, :value.dims[1]]
-    weights = np.frombuffer(value.data, np.int8).reshape(value.dims)
+    weights = np.frombuffer(value.data, dtype).reshape(value.dims)
     if kind == "Conv2d":
         return weights.transpose(0, 3, 1, 2)
     return weights.transpose(3, 0, 1, 2) if kind == "DepthwiseConv2d" else weights
@@ -219,6 +243,8 @@ def _operations(methods: Iterable[Method]) -> Iterator[Operation]:
 
 
 def _arithmetic(graph: Graph, node: Node) -> tuple[str, str]:
+    if node.kind in PRODUCTS and _is_float(graph, node):
+        return "float32", KEPT
     if node.kind in PRODUCTS:
         bits = 4 if graph.values[node.fields["filter_id"]].dtype == "qcint4" else 8
         return f"int8 x int{bits} -> int32", ""

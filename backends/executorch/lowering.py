@@ -67,7 +67,7 @@ def _lower_sentinel(artifact: Artifact, reference: Reference, unet: nn.Module, c
         bits = artifact.sites[index].weight_bits or 8
         return SentinelLayer(artifact.layers[name], module.bias, geometry, bits, index, port)
 
-    network = with_integer_layers(rewrite(unet), call, layer)
+    network = with_integer_layers(rewrite(unet), call, layer, artifact.kept)
     say(f"lowering one method for {len(artifact.step_groups)} step groups")
     data = lower_methods({"forward": export(network, call, ranges[:1], port)})
     limits = limits_for(reference, twin_outputs(artifact, reference))
@@ -89,7 +89,8 @@ def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say
             entry, result = qparams.entries[name], qparams.results[name]
             return StaticLayer(artifact.layers[name], module.bias, geometry, bits, entry, result, name in skips)
 
-        exported[method] = export(with_integer_layers(rewrite(artifact.build_float_unet()), call, layer), call)
+        network = with_integer_layers(rewrite(artifact.build_float_unet()), call, layer, artifact.kept)
+        exported[method] = export(network, call)
     say(f"lowering {len(static)} methods, one per step group")
     data = lower_methods(exported)
     return _Lowered(data, tuple(static), None, static, *output_reference(artifact, reference, outputs))

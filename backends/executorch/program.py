@@ -6,7 +6,7 @@ The bytes are only a claim until audit.py has read them back and device.py has e
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -53,10 +53,12 @@ def call_counts(unet: nn.Module, call: Call) -> Counter[str]:
     return counts
 
 
-def with_integer_layers(unet: nn.Module, call: Call, factory: LayerFactory) -> nn.Module:
-    """Replace every Conv2d and Linear, in place, by what ``factory`` makes of it; float weights are dropped."""
+def with_integer_layers(unet: nn.Module, call: Call, factory: LayerFactory, kept: Collection[str] = ()) -> nn.Module:
+    """Replace every Conv2d and Linear but ``kept``, in place, by what ``factory`` makes of it; float weights are dropped."""
     shapes = input_shapes(unet, call)
     for name, layer in list(weighted_layers(unet)):
+        if name in kept:
+            continue
         if name not in shapes:
             raise BackendError(f"{name} is never called by the UNet, so nothing is known of its input; "
                                "use a UNet without unused layers")

@@ -33,18 +33,30 @@ def audit(graph: Any, artifact: Artifact, group: int | None) -> None:
     Raises:
         BackendError: anything differs, is missing or is there twice; the text names the site.
     """
+    kept = set(artifact.kept)
     left = {site.name: index for index, site in enumerate(artifact.sites)}
     for node in products(graph):
         name = str(node.name)
         if name in artifact.layers:
             _check_operand(node, 0, f"{name}:input", left, artifact, group)
             _check_layer(node, name, artifact)
+        elif name in kept:
+            kept.remove(name)
+            _check_kept(node, name, artifact)
         elif name in left:
             layer, operand = name.rsplit(":", 1)
             for place, each in enumerate((operand, {"q": "k", "probs": "v"}[operand])):
                 _check_operand(node, place, f"{layer}:{each}", left, artifact, group)
-    if left:
-        raise _fail(f"{next(iter(left))} is not in the graph")
+    if left or kept:
+        raise _fail(f"{next(iter((*left, *kept)))} is not in the graph")
+
+
+def _check_kept(node: Any, layer: str, artifact: Artifact) -> None:
+    turned, wanted = node.op_type == "MatMul", artifact.float_parameters[f"{layer}.weight"]
+    got = tensor_of(node.inputs[1])
+    if got is None or not torch.equal(got, (wanted.T if turned else wanted).to(got.dtype)):
+        raise _fail(f"the weights of {layer}, kept in float, differ")
+    _check_bias(node, layer, artifact)
 
 
 def _check_operand(node: Any, place: int, site: str, left: dict[str, int], artifact: Artifact, group: int | None) -> None:
@@ -80,6 +92,10 @@ def _check_layer(node: Any, layer: str, artifact: Artifact) -> None:
             raise _fail(f"the integers of {layer} differ")
         if found.scale is None or not torch.equal(found.scale.to(torch.float32), weights.weight_scale):
             raise _fail(f"the weight scales of {layer} differ")
+    _check_bias(node, layer, artifact)
+
+
+def _check_bias(node: Any, layer: str, artifact: Artifact) -> None:
     bias = artifact.float_parameters.get(f"{layer}.bias")
     if bias is None:
         return  # what is added behind it is another layer's

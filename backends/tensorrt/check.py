@@ -29,7 +29,7 @@ def check_supported(artifact: Artifact, section: TensorRTSection) -> None:
 def in_float(artifact: Artifact) -> dict[str, str]:
     """Layers for which there is no INT8 kernel, with the reason. They compute in float on the same integers."""
     with torch.device("meta"):
-        layers = dict(weighted_layers(artifact.build_skeleton()))
+        layers = {name: layer for name, layer in weighted_layers(artifact.build_skeleton()) if name in artifact.layers}
     reasons = {}
     for name, layer in layers.items():
         groups = layer.groups if isinstance(layer, nn.Conv2d) else 1

@@ -43,8 +43,8 @@ class _Program(nn.Module):
 
 
 def skeleton(artifact: Artifact, precision: str) -> nn.Module:
-    """The artifact's UNet with weights of one number each, (out, in, ...) with strides 0; no two layers have the same one,
-    or the exporter would merge them.
+    """The artifact's UNet with integer layers' weights of one number each, (out, in, ...) with strides 0; no two layers have
+    the same one, or the exporter would merge them.
 
     Args:
         precision: of what is between the integer layers, "fp32" or "fp16". The sinusoids of the timestep are float32
@@ -52,7 +52,8 @@ def skeleton(artifact: Artifact, precision: str) -> nn.Module:
     """
     dtype = DTYPES[precision]
     unet = nn.Module.to(artifact.build_skeleton(), dtype)  # diffusers' own method warns
-    for index, (_, layer) in enumerate(weighted_layers(unet), 1):
+    integer = (layer for name, layer in weighted_layers(unet) if name in artifact.layers)
+    for index, layer in enumerate(integer, 1):
         number = torch.tensor(index, dtype=torch.int16).view(torch.float16).to(dtype)
         layer.weight = nn.Parameter(number.expand(layer.weight.shape), requires_grad=False)
     integers = {site.layer for site in artifact.sites if site.kind == "attention"}

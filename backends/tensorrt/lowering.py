@@ -80,10 +80,11 @@ def write_graphs(artifact: Artifact, call: Call, section: TensorRTSection, folde
         _check_model(path)
         graph = onnx_ir().load(path).graph
         audit(graph, artifact, group)
-        placements = lint(graph)
+        placements = tuple(placement for placement in lint(graph) if placement.name not in artifact.kept)
         _check_placements(placements, planned)
         release(graph)
-    return Written(methods, placements, tuple(operations_table(graph, placements, section.precision, len(methods))))
+    operations = operations_table(graph, placements, section.precision, len(methods), artifact.kept)
+    return Written(methods, placements, tuple(operations))
 
 
 def _check_model(path: Path) -> None:

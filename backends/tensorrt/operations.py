@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from dq_toolchain.backends.tensorrt.lint import Placement
 from dq_toolchain.toolchain.bundle import Operation
+from dq_toolchain.toolchain.sites import KEPT
 
 INTEGERS = "int8 x int8"
 _WHY = {
@@ -20,13 +21,20 @@ _WHY = {
 MOVES = "moves data, no arithmetic"
 
 
-def operations_table(graph: Any, placements: Sequence[Placement], precision: str, graphs: int) -> Iterator[Operation]:
-    """One row per kind of operation, counted over ``graphs`` of them, which differ in scales only."""
+def operations_table(graph: Any, placements: Sequence[Placement], precision: str, graphs: int,
+                     kept: Collection[str] = ()) -> Iterator[Operation]:
+    """One row per kind of operation, counted over ``graphs`` of them, which differ in scales only.
+
+    Args:
+        kept: layers that the recipe keeps in float.
+    """
     by_name = {placement.name: placement for placement in placements}
     rows: Counter[tuple[str, str, str]] = Counter()
     for node in graph:
         placement = by_name.get(str(node.name))
-        if placement is not None:
+        if str(node.name) in kept:
+            key = (node.op_type, precision, KEPT)
+        elif placement is not None:
             key = (node.op_type, INTEGERS if placement.int8 else precision, placement.why_float)
         else:
             why = next((text for text, kinds in _WHY.items() if node.op_type in kinds), MOVES)

@@ -68,19 +68,23 @@ class Rewriter:
             BackendError: a layer or an attention product of the artifact is not in the graph, or is there twice.
         """
         sites = {site.name: index for index, site in enumerate(self.artifact.sites)}
+        kept = self.artifact.kept
         products: Counter[str] = Counter()
         for node in list(self.graph):
             if node.op_type not in PRODUCTS:
                 continue
             layer = layer_of(node)
-            if layer in self.artifact.layers:
+            if layer in kept:
+                products[layer] += 1
+                node.name = layer
+            elif layer in self.artifact.layers:
                 products[layer] += 1
                 self._layer(node, layer, sites[f"{layer}:input"])
             elif f"{layer}:q" in sites and node.op_type == "MatMul":
                 pair = OPERANDS[min(products[layer], 1)]
                 products[layer] += 1
                 self._attention(node, f"{layer}:{pair[0]}", [sites[f"{layer}:{operand}"] for operand in pair])
-        expected = dict.fromkeys(self.artifact.layers, 1) | {
+        expected = dict.fromkeys((*self.artifact.layers, *kept), 1) | {
             site.layer: 2 for site in self.artifact.sites if site.kind == "attention"}
         wrong = [layer for layer, count in expected.items() if products[layer] != count]
         if wrong:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dq_toolchain.calibrate.insert import QuantizedUNet, prepare
-from dq_toolchain.calibrate.pipeline import quantize_with
+from dq_toolchain.calibrate.quantized import quantize_with
 from dq_toolchain.calibrate.setup import setup
 from dq_toolchain.toolchain.recipe import QuantizeSection
 from dq_toolchain.toolchain.sites import weighted_layers

@@ -11,7 +11,8 @@ import torch
 
 from dq_toolchain.calibrate.finish import harden
 from dq_toolchain.calibrate.measure import choose_all, observe_rollouts
-from dq_toolchain.calibrate.pipeline import quantize_with, trajectories_of
+from dq_toolchain.calibrate.pipeline import trajectories_of
+from dq_toolchain.calibrate.quantized import quantize_with
 from dq_toolchain.calibrate.setup import Setup, setup
 from dq_toolchain.calibrate.trajectories import Trajectories
 from dq_toolchain.toolchain.artifact import Artifact
