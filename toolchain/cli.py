@@ -86,7 +86,7 @@ def calibrate(
     offload: Annotated[bool | None, typer.Option("--offload", help="if memory is short: block by block, records on disk")] = None,
     json_: Json = False,
 ) -> None:
-    """Quantize a UNet: integer weights, and activation parameters per step group. Continues if killed. Exit code 1: PSNR below budget."""
+    """Quantize a UNet: integer weights, and activation parameters per step group. Continues a killed run."""
     settings = load_recipe(recipe, {
         "model": {"path": model, "variant": variant, "lora": lora, "lora_scale": lora_scale, "scheduler": scheduler},
         "run": {"out": out, "seed": seed, "device": device, "offload": offload},
