@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.prompts import encoded_prompts
+from dq_toolchain.calibrate.prompts import Warn, encoded_prompts
 from dq_toolchain.toolchain.architectures import Input, inputs_of, latent_shape
 from dq_toolchain.toolchain.denoiser import Conditioning
 from dq_toolchain.toolchain.errors import RecipeError
@@ -33,9 +33,11 @@ def guidance_of(config: Mapping[str, Any], recipe: Recipe) -> float:
     return 1.0 if EMBEDDED_GUIDANCE in inputs_of(config) else recipe.sampler.guidance
 
 
-def conditioning_bank(model: Model, recipe: Recipe) -> Conditioning:
+def conditioning_bank(model: Model, recipe: Recipe, warn: Warn = lambda _line: None) -> Conditioning:
     """The rows that samples take in turn; ``uncond`` is empty without guidance.
 
+    Args:
+        warn: is told of prompts that are cut short.
     Raises:
         ModelError: the network takes conditioning that is not supported.
         RecipeError: conditioning is needed and not given, or does not fit the network.
@@ -44,7 +46,7 @@ def conditioning_bank(model: Model, recipe: Recipe) -> Conditioning:
     needed = {name for name, each in inputs.items() if each.required}
     guided = guidance_of(model.config, recipe) != 1.0
     made = _made(model.config, recipe)
-    bank = _given(model, recipe, inputs, guided)
+    bank = _given(model, recipe, inputs, guided, warn)
     cond = dict(bank.cond) | {name: value for name, value in made.items() if name in inputs and name not in bank.cond}
     if not needed <= set(cond):
         raise RecipeError(
@@ -93,14 +95,17 @@ def digest(conditioning: Conditioning) -> str:
     return found.hexdigest()
 
 
-def _given(model: Model, recipe: Recipe, inputs: Mapping[str, Input], guided: bool) -> Conditioning:
+def _given(
+    model: Model, recipe: Recipe, inputs: Mapping[str, Input], guided: bool, warn: Warn
+) -> Conditioning:
     settings = recipe.conditioning
     if settings.file is not None:
         if settings.prompts is not None:
             raise RecipeError("[conditioning] has both file and prompts, allowed is one; leave the other out")
         return _from_file(settings.file, inputs)
     if "encoder_hidden_states" in inputs:
-        return encoded_prompts(model, settings.prompts, settings.negative_prompt, guided, recipe.run.out / "prompts")
+        cache = recipe.run.out / "prompts"
+        return encoded_prompts(model, settings.prompts, settings.negative_prompt, guided, cache, warn)
     if settings.prompts is not None:
         raise RecipeError("[conditioning] prompts: this network takes no text; leave it out")
     if "class_labels" in inputs:

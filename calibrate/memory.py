@@ -101,12 +101,14 @@ def estimate(state: Setup, recipe: Recipe, method: Method) -> Estimate:
 
 def _live(state: Setup, lean: bool) -> Live:
     """Of one sample, both halves of its guidance included."""
+    if state.live is not None and not lean:
+        return state.live
     sample = state.samples.select(slice(0, 1))
 
     def call(network: nn.Module) -> Tensor:
         return Denoiser(network, state.table.uncorrected, sample.conditioning, state.guidance)(sample.start, 0)
 
-    return live_bytes(state.prepared.unet, call, recomputed) if lean else live_bytes(state.prepared.unet, call)
+    return live_bytes(state.prepared.unet, call, recomputed)
 
 
 def _free(device: torch.device) -> int:

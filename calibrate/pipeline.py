@@ -74,7 +74,7 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path) -> Calibrated:
     """
     method = resolve(recipe.calibrate.method)
     recipe = with_settings(recipe, method)
-    state = setup(recipe, method)
+    state = setup(recipe, method, reporter.warn)
     check_memory(state, recipe, method, reporter)
     identity = _identity(recipe, method, state)
     write_bytes(work / "README.txt", README)
@@ -159,6 +159,7 @@ def trajectories_of(recipe: Recipe, state: Setup, targets: Targets) -> Trajector
         state.guidance,
         state.device,
         recipe.run.seed,
+        state.rollout_batch if state.is_large else None,
     )
 
 

@@ -86,11 +86,15 @@ class Problem:
             unet: the FP32 network, on the fit's device.
         """
         part = self.samples.select(slice(0, min(GROWTH_SAMPLES, self.fitted)))
-        exact = Denoiser(unet, self.table, part.conditioning.to(self.device), self.guidance)
+        exact = Denoiser(unet, self.table, part.conditioning.to(self.device), self.guidance, batch=self.rollout_batch)
         targets = self.targets.select(slice(0, len(part)), self.device)
         with network.frozen_weights():
             growth = error_growth(
-                self.table, exact, self._denoiser(network, part), targets, self._to_device(part.step_noise)
+                self.table,
+                exact,
+                replace(self._denoiser(network, part), batch=self.rollout_batch),
+                targets,
+                self._to_device(part.step_noise),
             )
         return replace(self, growth=growth)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from dq_toolchain.toolchain.models import REFUSALS, Model
 DEFAULT = Path(__file__).with_name("prompts.txt")
 BATCH = 8
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
 POOLED = {"UNet2DConditionModel": "text_embeds", "SD3Transformer2DModel": "pooled_projections"}
 """How the second thing that an ``encode_prompt`` returns is called by the network; PixArt's is the mask of the first."""
+Warn = Callable[[str], None]
 MASK = "encoder_attention_mask"
 
 
@@ -50,8 +52,13 @@ def read_prompts(path: Path | None) -> list[str]:
     return prompts
 
 
-def encoded_prompts(model: Model, file: Path | None, negative: str, guided: bool, cache: Path) -> Conditioning:
+def encoded_prompts(
+    model: Model, file: Path | None, negative: str, guided: bool, cache: Path, warn: Warn
+) -> Conditioning:
     """One row per prompt, and one for the negative prompt if there is guidance; empty if the model comes without encoders.
+
+    Args:
+        warn: is told of each prompt that is too long for an encoder, when it is encoded.
 
     Raises:
         RecipeError: the prompts cannot be read, or there are prompts but no encoders.
@@ -70,7 +77,7 @@ def encoded_prompts(model: Model, file: Path | None, negative: str, guided: bool
     saved = CheckpointFile(cache / f"{identity[:16]}.safetensors", identity)
     found = saved.load()
     if found is None:
-        tensors = _encode(model, prompts, negative, guided)
+        tensors = _encode(model, prompts, negative, guided, warn)
         saved.save(tensors, {})
     else:
         tensors = found[0]
@@ -94,8 +101,10 @@ def _files(folder: Path) -> list[tuple[str, int, int]]:
 
 
 @torch.no_grad()
-def _encode(model: Model, prompts: Sequence[str], negative: str, guided: bool) -> dict[str, Tensor]:
+def _encode(model: Model, prompts: Sequence[str], negative: str, guided: bool, warn: Warn) -> dict[str, Tensor]:
     pipeline = _pipeline(model.folder)
+    for line in cut_short(pipeline, [*prompts, negative]):
+        warn(line)
     if model.lora is not None:
         fuse_into_encoders(pipeline, model.unet, model.lora)
     try:
@@ -113,6 +122,22 @@ def _encode(model: Model, prompts: Sequence[str], negative: str, guided: bool) -
     del pipeline
     gc.collect()
     return found
+
+
+def cut_short(pipeline: Any, prompts: Sequence[str]) -> Iterator[str]:
+    """A line for each prompt of which a tokenizer would leave a part out."""
+    limit = inspect.signature(pipeline.encode_prompt).parameters.get("max_sequence_length")
+    for name in TOKENIZERS:
+        tokenizer = getattr(pipeline, name, None)
+        if tokenizer is None:
+            continue
+        most = int(tokenizer.model_max_length)
+        if limit is not None and "T5" in type(tokenizer).__name__:  # the pipeline's own limit is for T5 only
+            most = min(most, int(limit.default))
+        for prompt in prompts:
+            count = len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
+            if count > most:
+                yield f"prompt {prompt[:40]!r} has {count} tokens, {name} takes {most}: the rest is left out"
 
 
 def _pipeline(folder: Path) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from dq_toolchain.calibrate.conditioning import conditioning_bank, guidance_of
 from dq_toolchain.calibrate.insert import Prepared, prepare
-from dq_toolchain.calibrate.live import live_bytes
+from dq_toolchain.calibrate.live import Live, live_bytes
 from dq_toolchain.calibrate.methods.base import Method
+from dq_toolchain.calibrate.prompts import Warn
 from dq_toolchain.calibrate.samples import Samples, calibration_seeds, draw
 from dq_toolchain.toolchain.architectures import latent_shape
 from dq_toolchain.toolchain.denoiser import Conditioning, Denoiser
@@ -38,7 +39,7 @@ class Setup:
         table: the sampler as FP32 runs it. guidance: w of its guidance, 1 is none.
         bank: conditioning that samples take in turn.
         samples: those to calibrate on.
-        rollout_batch: how many of them run through the network at once, without gradient.
+        live: bytes of a large network's activations, of one sample; None for a small one.
     """
 
     model: Model
@@ -49,12 +50,17 @@ class Setup:
     bank: Conditioning
     samples: Samples
     device: torch.device
-    rollout_batch: int = ROLLOUT_BATCH
+    live: Live | None = None
 
     @property
     def is_large(self) -> bool:
         """Whether memory is worth a thought before starting."""
-        return _is_large(self.prepared.unet, self.samples)
+        return self.live is not None
+
+    @property
+    def rollout_batch(self) -> int:
+        """How many samples run through the network at once, without gradient."""
+        return ROLLOUT_BATCH if self.live is None else max(1, min(ROLLOUT_BATCH, ROOM // self.live.forward))
 
     @property
     def group_of_step(self) -> tuple[int, ...]:
@@ -65,11 +71,12 @@ class Setup:
         return draw(latent_shape(self.model.config), self.table, self.bank, seeds)
 
 
-def setup(recipe: Recipe, method: Method | None = None) -> Setup:
+def setup(recipe: Recipe, method: Method | None = None, warn: Warn = lambda _line: None) -> Setup:
     """Load, probe and look: everything that can refuse a recipe does so here, before any long work.
 
     Args:
         method: may refuse the sampler, and smooth the network.
+        warn: is told of what the user should know and nothing refuses.
     Raises:
         ModelError, SamplerError, RecipeError: see their texts.
     """
@@ -79,7 +86,7 @@ def setup(recipe: Recipe, method: Method | None = None) -> Setup:
     if method is not None and method.check is not None:
         method.check(table)
     step_groups = even_step_groups(table.calls, recipe.quantize.step_groups)
-    bank, guidance = conditioning_bank(model, recipe), guidance_of(model.config, recipe)
+    bank, guidance = conditioning_bank(model, recipe, warn), guidance_of(model.config, recipe)
     samples = draw(latent_shape(model.config), table, bank, calibration_seeds(recipe.run.seed, recipe.calibrate.samples))
     probe_sample = samples.select(slice(0, 1))
 
@@ -98,9 +105,9 @@ def setup(recipe: Recipe, method: Method | None = None) -> Setup:
     divisors = {} if smooth is None else smooth(model.unet, table, samples)
     prepared = prepare(model.unet, recipe.quantize, run_once, divisors)
     prepared.unet.to(device)
-    batch = _fitting_batch(prepared.unet, run_once) if _is_large(prepared.unet, samples) else ROLLOUT_BATCH
+    live = live_bytes(prepared.unet, run_once) if _is_large(prepared.unet, samples) else None
     model = replace(model, unet=prepared.unet)  # convolutions that were split are not kept whole beside their parts
-    return Setup(model, table, guidance, step_groups, prepared, bank, samples, device, batch)
+    return Setup(model, table, guidance, step_groups, prepared, bank, samples, device, live)
 
 
 def _load(section: ModelSection) -> Model:
@@ -110,10 +117,6 @@ def _load(section: ModelSection) -> Model:
 
 def _is_large(unet: nn.Module, samples: Samples) -> bool:
     return sum(p.numel() for p in unet.parameters()) > SMALL_NETWORK or samples.start[0].numel() > SMALL_LATENT
-
-
-def _fitting_batch(unet: nn.Module, run_one: Callable[[nn.Module], Tensor]) -> int:
-    return max(1, min(ROLLOUT_BATCH, ROOM // live_bytes(unet, run_one).forward))
 
 
 def choose_device(name: str) -> torch.device:

@@ -24,6 +24,7 @@ class Trajectories:
     Attributes:
         unet: the FP32 network, on ``device``. table: the sampler as FP32 runs it.
         seed: of the calibration; every random choice derives from it.
+        batch: samples that a network takes at once, at most; None is all of them.
     """
 
     unet: nn.Module
@@ -34,6 +35,7 @@ class Trajectories:
     guidance: float
     device: torch.device
     seed: int
+    batch: int | None = None
 
     def first(self, count: int) -> Trajectories:
         """The same with the first ``count`` samples only."""
@@ -45,7 +47,7 @@ class Trajectories:
         """The artifact's network on all samples, with ``table`` in the place of its own."""
         network = SimulatedUNet(artifact, "fake_quantize").to(self.device)
         conditioning = self.samples.conditioning.to(self.device)
-        return Denoiser(network, table, conditioning, self.guidance, network.set_step)
+        return Denoiser(network, table, conditioning, self.guidance, network.set_step, self.batch)
 
     def latents(self, k: int) -> Tensor:
         """(M, C, H, W) FP32 latents before step k, on the device."""

@@ -131,6 +131,14 @@ def test_encoded_prompts_are_kept_and_follow_what_they_were_made_of(
     assert not torch.equal(first.uncond["encoder_hidden_states"], negative.uncond["encoder_hidden_states"])
 
 
+def test_a_prompt_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    folder, lines = save_sd(tmp_path / "sd"), list[str]()
+    file = tmp_path / "long.txt"
+    file.write_text("a fox\na red house by the sea\n")
+    conditioning_bank(load_model(folder), recipe(folder, tmp_path / "out", conditioning={"prompts": file}), lines.append)
+    assert lines == [f"prompt 'a red house by the sea' has 19 tokens, tokenizer takes {TOKENS}: the rest is left out"]
+
+
 @torch.no_grad()
 def test_prompts_are_read_as_the_pipeline_reads_them(tmp_path: Path) -> None:
     from diffusers import StableDiffusionXLPipeline

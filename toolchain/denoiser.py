@@ -6,7 +6,7 @@ Classifier-free guidance belongs to the loop: f = f_u + w * (f_c - f_u), both ha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ class Denoiser:
     Attributes:
         guidance: w in f_u + w * (f_c - f_u); 1 means no guidance and one call per step.
         set_step: told k before every call; a quantized UNet switches its step group there.
+        batch: samples that go through the network at once, at most; None is all of them.
     """
 
     unet: nn.Module
@@ -50,6 +51,7 @@ class Denoiser:
     conditioning: Conditioning
     guidance: float = 1.0
     set_step: Callable[[int], None] | None = None
+    batch: int | None = None
 
     def __call__(self, x: Tensor, k: int) -> Tensor:
         """(B, C, H, W) network input (already scaled by the table), float32 -> (B, C, H, W) float32."""
@@ -61,6 +63,9 @@ class Denoiser:
         return correction.after(self._network(correction.before(x, k), k), k)
 
     def _network(self, x: Tensor, k: int) -> Tensor:
+        if self.batch is not None and len(x) > self.batch:
+            parts = [slice(begin, begin + self.batch) for begin in range(0, len(x), self.batch)]
+            return torch.cat([replace(self, conditioning=self.conditioning.select(p))._network(x[p], k) for p in parts])
         guided = self.guidance != 1.0
         keywords = self.conditioning.doubled if guided else dict(self.conditioning.cond)
         batch = torch.cat([x, x]) if guided else x

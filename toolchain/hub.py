@@ -6,9 +6,10 @@ Only JSON, text and safetensors are ever asked for.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import list_repo_files, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -20,6 +21,7 @@ from dq_toolchain.toolchain.errors import ModelError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 """owner/name, or owner/name@revision."""
+VARIANT = re.compile(r"diffusion_pytorch_model\.([\w-]+?)(-\d+-of-\d+)?\.safetensors")
 PARTS = (
     "unet",
     "transformer",
@@ -55,7 +57,8 @@ def find_on_hub(name: str, variant: str | None) -> Path:
     except LocalEntryNotFoundError:
         pass
     try:
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=_patterns(variant)))
+        folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=_patterns(variant)))
+        others = [] if _has_network(folder, variant) else list_repo_files(repo, revision=revision or None)
     except RevisionNotFoundError as error:
         raise ModelError(
             f"--model: {repo} has no revision {revision!r}; take one that its page lists, or leave it out"
@@ -74,13 +77,29 @@ def find_on_hub(name: str, variant: str | None) -> Path:
             f"network once, or "
             "give the folder that it was saved to"
         ) from error
+    if others:
+        raise ModelError(f"--model: {repo} has no {_tail(variant)}.safetensors for its network; {_remedy(others)}")
+    return folder
 
 
 def _has_network(folder: Path, variant: str | None) -> bool:
     """Weights of that variant are there; which files exactly is for the loader to say."""
-    tail = STEM if variant is None else f"{STEM}.{variant}"
+    tail = _tail(variant)
     found = [path.name for part in ("unet", "transformer", ".") for path in (folder / part).glob(f"{STEM}*.safetensors")]
     return any(name == f"{tail}.safetensors" or name.startswith(f"{tail}-") for name in found)
+
+
+def _tail(variant: str | None) -> str:
+    return STEM if variant is None else f"{STEM}.{variant}"
+
+
+def _remedy(files: Iterable[str]) -> str:
+    """What the repository's weight files allow instead."""
+    weights = [name.rpartition("/")[2] for name in files if name.split("/")[0] in PARTS[:2] or "/" not in name]
+    variants = {found[1] for name in weights if (found := VARIANT.fullmatch(name))}
+    if variants:
+        return f"add --variant {' or --variant '.join(sorted(variants))}"
+    return "only weights that diffusers saved as safetensors are read; take another model, or save it so"
 
 
 def _patterns(variant: str | None) -> list[str]:

@@ -111,6 +111,17 @@ def test_a_model_is_downloaded_once_and_then_used_offline(tmp_path: Path) -> Non
     assert (again.returncode, again.stdout) == (0, first.stdout)
 
 
+def test_a_model_in_another_variant_only_says_which(tmp_path: Path) -> None:
+    folder = save_sd(tmp_path / "sd")
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_stem("diffusion_pytorch_model.fp16"))
+    with hub(folder, []) as endpoint:
+        found = load(tmp_path / "home", endpoint, "owner/tiny")
+        assert found.returncode != 0
+        assert "owner/tiny has no diffusion_pytorch_model.safetensors for its network; add --variant fp16" in found.stderr
+        assert load(tmp_path / "home", endpoint, "owner/tiny", "fp16").returncode == 0
+
+
 def test_without_network_an_unknown_id_is_a_clear_error(tmp_path: Path) -> None:
     found = load(tmp_path / "home", "http://127.0.0.1:9", "owner/tiny")
     assert found.returncode != 0
