@@ -96,7 +96,8 @@ def with_budget(
         plain = recipe.model_copy(update={"calibrate": recipe.calibrate.model_copy(update={"rounding": "nearest"})})
 
         def judge(i: int) -> float:
-            return _psnr(plain, _with_bits(state, choices[i]), scale, zero_point, run)
+            figure = _psnr(plain, _with_bits(state, choices[i]), scale, zero_point, run)
+            return float(state.workers.agreed(torch.tensor(figure, dtype=torch.float64)))
 
         index, found = _smallest(fitting, budget.psnr, judge)
     bits = {name: width for name, width in choices[index].items() if width != FLOAT_BITS}
@@ -123,7 +124,7 @@ def _choices(
     scales = {name: {bits: weight_scale(state, name, bits) for bits in WIDTHS} for name in names}
     saving = recomputed(run.unet) if recipe.run.offload else nullcontext()
     with saving, reporter.task("sensitivity of layers", PROBES) as advance:
-        errors = final_errors(run, scales, PROBES, advance)
+        errors = final_errors(run, scales, PROBES, advance, state.workers)
     return allocations([Layer(name, weights[name], errors[name]) for name in names])
 
 

@@ -29,8 +29,9 @@ def fingerprint(*parts: object) -> str:
 class CheckpointFile:
     """One named checkpoint in the work folder, valid for one fingerprint only."""
 
-    def __init__(self, path: Path, identity: str) -> None:
-        self.path, self.identity = path, identity
+    def __init__(self, path: Path, identity: str, writes: bool = True) -> None:
+        """``writes``: False for all but one of several processes, which load what that one saves."""
+        self.path, self.identity, self.writes = path, identity, writes
         self._last = time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -48,12 +49,13 @@ class CheckpointFile:
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Replace the checkpoint. Raises ToolchainError (e.g. full disk); the previous one then stays."""
-        write_tensors(self.path, tensors, {"identity": self.identity, "state": json.dumps(state)})
+        if self.writes:
+            write_tensors(self.path, tensors, {"identity": self.identity, "state": json.dumps(state)})
         self._last = time.monotonic()
 
     def part(self, number: int) -> CheckpointFile:
         """The checkpoint of one part of the work, in a file of its own: what is done is not written again."""
-        return CheckpointFile(self.path.with_stem(f"{self.path.stem}-{number:04}"), self.identity)
+        return CheckpointFile(self.path.with_stem(f"{self.path.stem}-{number:04}"), self.identity, self.writes)
 
     @property
     def due(self) -> bool:

@@ -154,7 +154,9 @@ class Fit:
                 stage.gradient,
                 segment.noise,
             )
-        value = float(loss)
+        workers = self.problem.workers
+        workers.average_(parameter.grad for parameter in self.parameters.values())
+        value = float(workers.sum(loss)) / workers.count
         self._check(value, stage, segment)
         optimizer.step()
         self.network.clamp_offsets()

@@ -20,8 +20,11 @@ from dq_toolchain.calibrate.recompute import recomputed
 from dq_toolchain.calibrate.setup import Setup
 from dq_toolchain.calibrate.stages import plan
 from dq_toolchain.calibrate.trajectories import Trajectories
+from dq_toolchain.calibrate.workers import Workers
+from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.step_groups import StepGroups
 
 VALIDATION_SHARE = 8
 """One calibration sample in eight only judges iterates; it is never fitted (nor is any held-out sample)."""
@@ -34,6 +37,25 @@ class Fitted:
     stages: list[dict[str, Any]]
     growth: list[float] | None
     seconds: float
+
+
+def check_workers(recipe: Recipe, method: Method, workers: Workers, step_groups: StepGroups) -> None:
+    """Raise RecipeError unless the processes can share the fit."""
+    if workers.count == 1:
+        return
+    if "blocks" in method.fit or recipe.run.offload:
+        raise RecipeError(
+            f"{workers.count} processes share the samples of multi-step fits, but {method.name} "
+            f"{'with --offload ' if recipe.run.offload else ''}reconstructs blocks, which one process does; start it alone"
+        )
+    fitted = recipe.calibrate.samples - _judging(recipe)
+    for stage in plan(recipe.calibrate, step_groups) if method.fit == "accuquant" else ():
+        taken = min(fitted, stage.trajectories(recipe.calibrate.batch))
+        workers.check_shares(f"[calibrate] batch, of which stage {stage.name!r} takes {taken} samples an iteration", taken)
+
+
+def _judging(recipe: Recipe) -> int:
+    return max(1, recipe.calibrate.samples // VALIDATION_SHARE)
 
 
 def fit_network(
@@ -75,11 +97,12 @@ def _multi_step(
         state.guidance,
         state.samples,
         trajectories.targets,
-        max(1, recipe.calibrate.samples // VALIDATION_SHARE),
+        _judging(recipe),
         recipe.calibrate,
         recipe.run.seed,
         state.device,
         state.rollout_batch,
+        workers=state.workers,
     )
     if recipe.calibrate.steps == "growth":
         problem = problem.with_growth(network, state.prepared.unet)

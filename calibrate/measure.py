@@ -14,6 +14,7 @@ from dq_toolchain.calibrate.insert import Prepared
 from dq_toolchain.calibrate.observer import Histogram, choose_qparams
 from dq_toolchain.calibrate.setup import Setup
 from dq_toolchain.calibrate.targets import Targets, fp32_rollouts
+from dq_toolchain.calibrate.workers import Workers
 from dq_toolchain.toolchain.attention import ProductAttnProcessor, float_product
 from dq_toolchain.toolchain.denoiser import Denoiser
 from dq_toolchain.toolchain.qparams import activation_type
@@ -31,17 +32,27 @@ def observe_rollouts(state: Setup, guidance: float, advance: Callable[..., None]
         CalibrationError: an activation is NaN or infinite; the text names the site.
     """
     with _observed(state) as (histograms, set_step):
-        targets = fp32_rollouts(
-            state.prepared.unet,
-            state.table,
-            state.samples,
-            guidance,
-            state.rollout_batch,
-            state.device,
-            set_step,
-            advance,
-        )
+        targets = shared_rollouts(state, guidance, set_step, advance)
+    merge(histograms, state.workers)
     return targets, histograms
+
+
+def shared_rollouts(
+    state: Setup, guidance: float, set_step: Callable[[int], None] | None, advance: Callable[..., None]
+) -> Targets:
+    """FP32 rollouts of the calibration samples, of which each process runs its share."""
+    workers, count = state.workers, len(state.samples)
+    part = fp32_rollouts(
+        state.prepared.unet,
+        state.table,
+        state.samples.select(workers.share(count)),
+        guidance,
+        state.rollout_batch,
+        state.device,
+        set_step,
+        advance,
+    )
+    return Targets(workers.gather(part.latents, count, dim=1), workers.gather(part.outputs, count, dim=1))
 
 
 @torch.no_grad()
@@ -57,8 +68,8 @@ def observe_chosen(
     """
     table, samples = state.table, state.samples
     with _observed(state) as (histograms, set_step):
-        for begin in range(0, len(samples), state.rollout_batch):
-            rows = torch.arange(begin, min(begin + state.rollout_batch, len(samples)))
+        share = torch.arange(len(samples))[state.workers.share(len(samples))]
+        for rows in share.split(state.rollout_batch):
             for k in range(table.calls):
                 wanted = rows if chosen is None else rows[chosen[k, rows]]
                 advance(1)
@@ -67,7 +78,21 @@ def observe_chosen(
                 conditioning = samples.conditioning.select(wanted).to(state.device)
                 network = Denoiser(state.prepared.unet, table, conditioning, guidance, set_step)
                 network(targets.latents[k, wanted].to(state.device) * table.input_scale[k], k)
+    merge(histograms, state.workers)
     return histograms
+
+
+def merge(histograms: Histograms, workers: Workers) -> None:
+    """What all processes have counted, in each of them."""
+    if workers.count == 1:
+        return
+    every = [histogram for row in histograms for histogram in row]
+    ends = torch.tensor([[h.span, -h.low, h.high] for h in every], dtype=torch.float64)
+    for histogram, (span, low, high) in zip(every, workers.largest(ends).tolist(), strict=True):
+        histogram.widen(span)
+        histogram.low, histogram.high = -low, high
+    for histogram, counts in zip(every, workers.sum(torch.stack([h.counts for h in every])), strict=True):
+        histogram.counts = counts
 
 
 def choose_all(state: Setup, histograms: Histograms, settings: CalibrateSection) -> tuple[Tensor, Tensor]:

@@ -41,16 +41,19 @@ class Histogram:
         self.low, self.high = min(self.low, low), max(self.high, high)
         largest = max(-low, high)
         if largest > self.span:
-            wanted = 2.0 ** math.ceil(math.log2(largest)) if largest > 0 else 0.0
-            if self.span == 0.0:
-                self.span = wanted
-            while self.span < wanted:
-                self._double()
+            self.widen(2.0 ** math.ceil(math.log2(largest)))
         if self.span > 0:
             counts = torch.histc(x.detach().float(), BINS, -self.span, self.span)
             self.counts += counts.to("cpu", torch.float64)
         else:
             self.counts[BINS // 2] += x.numel()
+
+    def widen(self, span: float) -> None:
+        """Span at least ``span``, a power of two."""
+        if self.span == 0.0:
+            self.span = span
+        while self.span < span:
+            self._double()
 
     def _double(self) -> None:
         merged = self.counts.view(-1, 2).sum(1)

@@ -21,15 +21,16 @@ from dq_toolchain.calibrate.checkpoint import CheckpointFile, fingerprint
 from dq_toolchain.calibrate.conditioning import digest
 from dq_toolchain.calibrate.diagnose import at_smallest_scale, require_signal
 from dq_toolchain.calibrate.finish import harden
-from dq_toolchain.calibrate.fitting import fit_network
-from dq_toolchain.calibrate.measure import choose_all, observe_chosen, observe_rollouts
+from dq_toolchain.calibrate.fitting import check_workers, fit_network
+from dq_toolchain.calibrate.measure import choose_all, observe_chosen, observe_rollouts, shared_rollouts
 from dq_toolchain.calibrate.memory import check_memory
 from dq_toolchain.calibrate.methods import resolve, with_settings
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.quantized import quantize_with
 from dq_toolchain.calibrate.setup import Setup, setup
-from dq_toolchain.calibrate.targets import Targets, fp32_rollouts
+from dq_toolchain.calibrate.targets import Targets
 from dq_toolchain.calibrate.trajectories import Trajectories
+from dq_toolchain.calibrate.workers import ALONE, Workers
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.files import write_bytes
 from dq_toolchain.toolchain.progress import Reporter
@@ -64,20 +65,23 @@ class Ranges:
     seconds: float
 
 
-def calibrated(recipe: Recipe, reporter: Reporter, work: Path) -> Calibrated:
+def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers = ALONE) -> Calibrated:
     """Calibrate with the recipe's method.
 
     Args:
         work: folder of checkpoints.
+        workers: the processes that do this together; all get the same.
     Raises:
         ToolchainError: bad input, a site that cannot be calibrated, or a folder that cannot be written.
     """
     method = resolve(recipe.calibrate.method)
     recipe = with_settings(recipe, method)
-    state = setup(recipe, method, reporter.warn)
+    state = setup(recipe, method, reporter.warn, workers)
+    check_workers(recipe, method, workers, state.step_groups)
     check_memory(state, recipe, method, reporter)
     identity = _identity(recipe, method, state)
-    write_bytes(work / "README.txt", README)
+    if workers.is_first:
+        write_bytes(work / "README.txt", README)
     ranges = measure(recipe, method, state, work, identity, reporter)
     raised = at_smallest_scale(state.prepared.sites, ranges.scale)
     if raised:
@@ -85,10 +89,10 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path) -> Calibrated:
     trajectories = trajectories_of(recipe, state, ranges.targets)
     spent = None
     if recipe.quantize.budget is not None:
-        kept = CheckpointFile(work / f"budget-{identity['fit'][:16]}.safetensors", identity["fit"])
+        kept = CheckpointFile(work / f"budget-{identity['fit'][:16]}.safetensors", identity["fit"], workers.is_first)
         state, spent = with_budget(recipe, state, ranges.scale, ranges.zero_point, trajectories, kept, reporter)
     network = quantize_with(state, ranges.scale, ranges.zero_point, recipe)
-    checkpoint = CheckpointFile(work / f"fit-{identity['fit'][:16]}.safetensors", identity["fit"])
+    checkpoint = CheckpointFile(work / f"fit-{identity['fit'][:16]}.safetensors", identity["fit"], workers.is_first)
     fitted = fit_network(recipe, method, network, state, trajectories, checkpoint, reporter)
     record = {
         "recipe": _settings(recipe),
@@ -115,25 +119,24 @@ def measure(
     recipe: Recipe, method: Method, state: Setup, work: Path, identity: Mapping[str, str], reporter: Reporter
 ) -> Ranges:
     """FP32 trajectories and ranges, from the checkpoints if they are there."""
-    checkpoint = CheckpointFile(work / f"ranges-{identity['ranges'][:16]}.safetensors", identity["ranges"])
-    rolled = CheckpointFile(work / f"rollouts-{identity['rollouts'][:16]}.safetensors", identity["rollouts"])
+    first = state.workers.is_first
+    checkpoint = CheckpointFile(work / f"ranges-{identity['ranges'][:16]}.safetensors", identity["ranges"], first)
+    rolled = CheckpointFile(work / f"rollouts-{identity['rollouts'][:16]}.safetensors", identity["rollouts"], first)
     run, saved = rolled.load(), checkpoint.load()
     if run is not None and saved is not None:
         return Ranges(
             _targets(run[0]), saved[0]["scale"], saved[0]["zero_point"], run[1]["seconds"] + saved[1]["seconds"]
         )
     guidance = state.guidance
-    total = -(-len(state.samples) // state.rollout_batch) * state.table.calls
+    mine = len(range(len(state.samples))[state.workers.share(len(state.samples))])
+    total = -(-mine // state.rollout_batch) * state.table.calls
     begin, rolling = time.perf_counter(), 0.0
     if run is None:
         with reporter.task("FP32 rollouts", total) as advance:
             if method.choose is None:
                 targets, histograms = observe_rollouts(state, guidance, advance)
             else:
-                unet, device = state.prepared.unet, state.device
-                targets = fp32_rollouts(
-                    unet, state.table, state.samples, guidance, state.rollout_batch, device, None, advance
-                )
+                targets = shared_rollouts(state, guidance, None, advance)
         rolling = time.perf_counter() - begin
         rolled.save({"latents": targets.latents, "outputs": targets.outputs}, {"seconds": rolling})
     else:

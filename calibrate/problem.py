@@ -18,6 +18,7 @@ from dq_toolchain.calibrate.objective import final_error
 from dq_toolchain.calibrate.samples import Samples
 from dq_toolchain.calibrate.stages import Stage
 from dq_toolchain.calibrate.targets import Targets
+from dq_toolchain.calibrate.workers import ALONE, Workers
 from dq_toolchain.toolchain.denoiser import Denoiser
 from dq_toolchain.toolchain.recipe import CalibrateSection
 from dq_toolchain.toolchain.rollout import rollout
@@ -43,6 +44,7 @@ class Problem:
     """What is fitted: samples with their FP32 targets, the last ``validation`` of which only judge.
 
     Attributes:
+        workers: the processes that share each iteration's samples.
         growth: (N,) how much an error of each step grows until the end; None draws all steps alike.
     """
 
@@ -56,6 +58,7 @@ class Problem:
     device: torch.device
     rollout_batch: int
     growth: Tensor | None = None
+    workers: Workers = ALONE
 
     @property
     def fitted(self) -> int:
@@ -65,6 +68,7 @@ class Problem:
         """The segment of one iteration, on the fit's device."""
         generator = torch.Generator().manual_seed(hash_seed(self.seed, stage_index, iteration))
         index = torch.randperm(self.fitted, generator=generator)[: stage.trajectories(self.settings.batch)]
+        index = index[self.workers.share(len(index))]
         low, high = stage.window[0], stage.window[1] - stage.horizon
         first = self._draw_first(low, high, stage.horizon, generator)
         part = self.samples.select(index)
@@ -96,7 +100,7 @@ class Problem:
                 targets,
                 self._to_device(part.step_noise),
             )
-        return replace(self, growth=growth)
+        return replace(self, growth=self.workers.agreed(growth))
 
     def _draw_first(self, low: int, high: int, horizon: int, generator: torch.Generator) -> int:
         """A first step from low .. high, alike or in proportion to the mean growth over the segment's steps."""
@@ -108,12 +112,15 @@ class Problem:
     @torch.no_grad()
     def validation_error(self, network: QuantizedUNet) -> float:
         """``final_error`` of the samples that only judge after a whole run of the sampler; inf if it is not finite."""
-        finals = []
-        for begin in range(self.fitted, len(self.samples), self.rollout_batch):
-            part = self.samples.select(slice(begin, begin + self.rollout_batch))
+        wanted = self.targets.latents[-1, self.fitted :]
+        share = torch.arange(self.fitted, len(self.samples))[self.workers.share(len(wanted))]
+        finals = [wanted[:0]]
+        for rows in share.split(self.rollout_batch) if len(share) else ():
+            part = self.samples.select(rows)
             noise = self._to_device(part.step_noise)
-            finals.append(rollout(self.table, self._denoiser(network, part), part.start.to(self.device), noise=noise)[-1])
-        score = final_error(torch.cat(finals).cpu(), self.targets.latents[-1, self.fitted :])
+            end = rollout(self.table, self._denoiser(network, part), part.start.to(self.device), noise=noise)[-1]
+            finals.append(end.cpu())
+        score = final_error(self.workers.gather(torch.cat(finals), len(wanted)), wanted)
         return score if math.isfinite(score) else math.inf
 
     @torch.no_grad()

@@ -8,6 +8,8 @@ from pathlib import Path
 from dq_toolchain.calibrate.finish import held_out_reference
 from dq_toolchain.calibrate.pipeline import calibrated
 from dq_toolchain.calibrate.samples import held_out_seeds
+from dq_toolchain.calibrate.setup import choose_device
+from dq_toolchain.calibrate.workers import Workers
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe import Recipe
@@ -17,6 +19,9 @@ from dq_toolchain.toolchain.reference import Reference
 def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Reference]:
     """Calibrate and write ``<out>/calibration``. A run that was killed continues from ``<out>/calibration.work``.
 
+    Started several times by torchrun or `accelerate launch`, the processes share the samples; the first goes on to the
+    held-out rollouts and writes, the others end here.
+
     Returns:
         The artifact's folder, the artifact and its held-out rollouts.
     Raises:
@@ -24,7 +29,10 @@ def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Refer
     """
     folder = recipe.run.out / "calibration"
     work = recipe.run.out / "calibration.work"
-    made = calibrated(recipe, reporter, work)
+    workers = Workers.started(choose_device(recipe.run.device).type == "cuda")
+    made = calibrated(recipe, reporter, work, workers)
+    if not workers.is_first:
+        raise SystemExit(0)
     artifact, state = made.artifact, made.state
     state.prepared.unet.cpu()
     held_out = state.draw(held_out_seeds(recipe.reference.seeds))

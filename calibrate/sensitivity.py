@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.gradients import State, segment_gradient
 from dq_toolchain.calibrate.problem import hash_seed
 from dq_toolchain.calibrate.trajectories import Trajectories
+from dq_toolchain.calibrate.workers import ALONE, Workers
 from dq_toolchain.toolchain.denoiser import Denoiser
 from dq_toolchain.toolchain.qparams import fake_quantize, fp16_exact, weight_type
 
@@ -27,7 +28,11 @@ Scales = Mapping[str, Mapping[int, Tensor]]
 
 
 def final_errors(
-    run: Trajectories, scales: Scales, probes: int, advance: Callable[..., None] = lambda n=1: None
+    run: Trajectories,
+    scales: Scales,
+    probes: int,
+    advance: Callable[..., None] = lambda n=1: None,
+    workers: Workers = ALONE,
 ) -> dict[str, dict[int, float]]:
     """Layer -> bits -> predicted mean squared error of the final latent when this layer's weights alone are rounded.
 
@@ -35,11 +40,11 @@ def final_errors(
 
     Args:
         scales: of the layers and widths that are wanted.
-        probes: samples, one random direction each.
+        probes: samples, one random direction each; of several processes each takes a share.
     """
     sums = {name: dict.fromkeys(widths, 0.0) for name, widths in scales.items()}
     calls, elements = run.table.calls, run.samples.start[0].numel()
-    for probe in range(probes):
+    for probe in range(probes)[workers.share(probes)]:
         index = probe % len(run.samples)
         part = run.samples.select(slice(index, index + 1))
         generator = torch.Generator().manual_seed(hash_seed(run.seed, 1, probe))
@@ -57,6 +62,10 @@ def final_errors(
             for bits, value in widths.items():
                 sums[name][bits] += value**2 / (probes * elements)
         advance(1)
+    names = [(name, bits) for name, widths in sums.items() for bits in widths]
+    total = workers.sum(torch.tensor([sums[name][bits] for name, bits in names], dtype=torch.float64)).tolist()
+    for (name, bits), value in zip(names, total, strict=True):
+        sums[name][bits] = value
     return sums
 
 

@@ -14,6 +14,7 @@ from dq_toolchain.calibrate.live import Live, live_bytes
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.prompts import Warn
 from dq_toolchain.calibrate.samples import Samples, calibration_seeds, draw
+from dq_toolchain.calibrate.workers import ALONE, Workers
 from dq_toolchain.toolchain.architectures import latent_shape
 from dq_toolchain.toolchain.denoiser import Conditioning, Denoiser
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
@@ -39,6 +40,7 @@ class Setup:
         table: the sampler as FP32 runs it. guidance: w of its guidance, 1 is none.
         bank: conditioning that samples take in turn.
         samples: those to calibrate on.
+        workers: the processes that share this calibration.
         live: bytes of a large network's activations, of one sample; None for a small one.
     """
 
@@ -51,6 +53,7 @@ class Setup:
     samples: Samples
     device: torch.device
     live: Live | None = None
+    workers: Workers = ALONE
 
     @property
     def is_large(self) -> bool:
@@ -71,7 +74,9 @@ class Setup:
         return draw(latent_shape(self.model.config), self.table, self.bank, seeds)
 
 
-def setup(recipe: Recipe, method: Method | None = None, warn: Warn = lambda _line: None) -> Setup:
+def setup(
+    recipe: Recipe, method: Method | None = None, warn: Warn = lambda _line: None, workers: Workers = ALONE
+) -> Setup:
     """Load, probe and look: everything that can refuse a recipe does so here, before any long work.
 
     Args:
@@ -107,7 +112,7 @@ def setup(recipe: Recipe, method: Method | None = None, warn: Warn = lambda _lin
     prepared.unet.to(device)
     live = live_bytes(prepared.unet, run_once) if _is_large(prepared.unet, samples) else None
     model = replace(model, unet=prepared.unet)  # convolutions that were split are not kept whole beside their parts
-    return Setup(model, table, guidance, step_groups, prepared, bank, samples, device, live)
+    return Setup(model, table, guidance, step_groups, prepared, bank, samples, device, live, workers)
 
 
 def _load(section: ModelSection) -> Model:

@@ -5,6 +5,7 @@ stdout belongs to results (and to ``--json``), so that the command can be piped.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +18,13 @@ Advance = Callable[..., None]
 
 
 class Reporter:
-    """Says what is going on. ``quiet`` says nothing; a non-terminal gets plain lines, no bars."""
+    """Says what is going on. ``quiet`` says nothing, nor does any but the first of several processes; a non-terminal
+    gets plain lines, no bars."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
-        self.bars = not quiet and sys.stderr.isatty()
+        self.quiet = quiet or os.environ.get("RANK", "0") != "0"
+        self.console = Console(stderr=True, quiet=self.quiet, highlight=False)
+        self.bars = not self.quiet and sys.stderr.isatty()
 
     def say(self, text: str) -> None:
         """One line on stderr, only on a terminal."""
