@@ -10,6 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dq_toolchain.calibrate.compare.cells import load_samples
+from dq_toolchain.calibrate.compare.command import compare
+from dq_toolchain.calibrate.compare.plan import Request
+from dq_toolchain.calibrate.compare.progress import GridReporter
 from dq_toolchain.calibrate.conditioning import conditioning_bank
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.decoder import load_decoder
@@ -274,3 +278,21 @@ def test_what_is_not_supported_is_refused_plainly(change: dict[str, Any], messag
     assert run_command(["calibrate", "--model", str(folder), "--out", str(tmp_path / "out")]) == 2
     assert message in capfd.readouterr().err
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").glob("calibration*"))
+
+
+def test_a_comparison_shows_pictures_not_latents(tmp_path: Path) -> None:
+    folder = save_sd(tmp_path / "sd")
+    file = tmp_path / "dq.toml"
+    file.write_text(
+        "[sampler]\nsteps = 2\n[quantize]\nstep_groups = 1\n[calibrate]\nsamples = 2\n"
+        f'[conditioning]\nprompts = "{prompts(tmp_path)["prompts"]}"\n'
+    )
+    found = compare(Request(file, folder, tmp_path / "out", "minmax", None, None, 1, 5), GridReporter(quiet=True))
+    (cell,) = (tmp_path / "out/compare/cells").glob("*/cell.json")
+    samples = load_samples(cell.parent)
+    size = samples["samples"].shape[-1]
+    assert samples["samples"].shape == (5, 4, size, size)
+    wanted = load_decoder(folder)(samples["samples"][:4])
+    assert torch.equal(samples["pictures"], ((wanted + 1) * 127.5).round().to(torch.uint8))
+    assert samples["fp32_pictures"].shape == samples["pictures"].shape == (4, *wanted.shape[1:])
+    assert found.rows[0].seeds == (0,)

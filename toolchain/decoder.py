@@ -16,6 +16,11 @@ Decode = Callable[[Tensor], Tensor]
 AT_ONCE = 1
 
 
+def find_decoder(folder: Path) -> Decode | None:
+    """The decoder that comes with a model in a folder, None if none does. Raises ModelError: it cannot be read."""
+    return load_decoder(folder) if (folder / "vae" / "config.json").is_file() else None
+
+
 def load_decoder(model: str | Path) -> Decode:
     """The decoder of a pipeline's folder or hub id, or of a folder that is an autoencoder itself.
 

@@ -16,6 +16,7 @@ from dq_toolchain.calibrate.compare.evaluate import Evaluation, StepErrors, pict
 from dq_toolchain.calibrate.compare.grid import Cell
 from dq_toolchain.calibrate.compare.held_out import HeldOut
 from dq_toolchain.calibrate.compare.sets import SetJudge
+from dq_toolchain.toolchain.decoder import Decode
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.files import read_json, read_tensors, write_json, write_tensors
 
@@ -85,12 +86,12 @@ class CellResult:
         write_json(folder / JSON, {"schema": SCHEMA, "schema_version": VERSION, **data})
 
 
-def save_samples(folder: Path, evaluation: Evaluation, held: HeldOut) -> None:
+def save_samples(folder: Path, evaluation: Evaluation, held: HeldOut, decode: Decode | None) -> None:
     """Write the simulation's samples, and the first few of both as pixels. Raises ToolchainError."""
     write_tensors(folder / SAMPLES, {
         "samples": evaluation.samples,
-        "pictures": pictures_of(evaluation.samples, held.final),
-        "fp32_pictures": pictures_of(held.final, held.final),
+        "pictures": pictures_of(evaluation.samples, held.final, decode),
+        "fp32_pictures": pictures_of(held.final, held.final, decode),
     })  # fmt: skip
 
 

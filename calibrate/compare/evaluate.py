@@ -15,13 +15,14 @@ from torch import Tensor
 from dq_toolchain.calibrate.compare.held_out import BATCH, HeldOut, exact_products
 from dq_toolchain.calibrate.samples import Samples
 from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.decoder import Decode
 from dq_toolchain.toolchain.denoiser import Denoiser
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.metrics import psnr, relative_error, rollout_error, ssim, to_unit
 from dq_toolchain.toolchain.rollout import rollout
 from dq_toolchain.toolchain.simulation import SimulatedUNet
 
-PICTURES = 16
+PICTURES, DECODED = 16, 4
 FORCED = 8
 """Teacher-forced errors hardly differ between samples: those of the first few are taken."""
 QUARTILES = (0.5, 0.25, 0.75)
@@ -135,8 +136,10 @@ def picture_figures(samples: Tensor, fp32: Tensor) -> dict[str, float]:
     }
 
 
-def pictures_of(samples: Tensor, fp32: Tensor) -> Tensor:
-    """The first PICTURES samples as pixels: (at most PICTURES, C, H, W) uint8."""
+def pictures_of(samples: Tensor, fp32: Tensor, decode: Decode | None = None) -> Tensor:
+    """The first PICTURES samples as pixels, of latents DECODED if there is a decoder: (at most so many, C, H, W) uint8."""
+    if decode is not None:
+        return ((decode(samples[:DECODED]) + 1) * 127.5).round().to(torch.uint8)
     return (to_unit(samples[:PICTURES], fp32[:PICTURES]) * 255).round().to(torch.uint8)
 
 

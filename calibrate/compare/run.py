@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.markup import escape
+from torch import Tensor
 
 from dq_toolchain.calibrate.compare.cells import CellResult, load_result, load_samples, save_samples
 from dq_toolchain.calibrate.compare.evaluate import calls_of, evaluate
@@ -21,8 +22,10 @@ from dq_toolchain.calibrate.compare.plan import Grid
 from dq_toolchain.calibrate.compare.progress import GridReporter, seconds_left
 from dq_toolchain.calibrate.compare.sets import SetJudge, name_of
 from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
+from dq_toolchain.toolchain.decoder import Decode, find_decoder
 from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.files import read_tensors
+from dq_toolchain.toolchain.metrics import PICTURE_CHANNELS
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe import Recipe
 
@@ -101,6 +104,7 @@ class _Judges:
     def __init__(self, grid: Grid, reporter: Reporter) -> None:
         self.grid, self.reporter = grid, reporter
         self._kept: tuple[int, HeldOut, SetJudge] | None = None
+        self._decode: Decode | None = None
 
     def of(self, cell: Cell) -> tuple[HeldOut, SetJudge]:
         if self._kept is None or self._kept[0] != cell.steps:
@@ -108,6 +112,13 @@ class _Judges:
             found = held_out(self.grid.recipes[cell], self.grid.held_out, self.grid.folder / "held_out", self.reporter)
             self._kept = cell.steps, found, SetJudge.of(found.final, self.grid.model)
         return self._kept[1:]
+
+    def decoder(self, samples: Tensor) -> Decode | None:
+        """The pipeline's own, None for samples that are pictures or a model without one."""
+        if samples.shape[1] in PICTURE_CHANNELS:
+            return None
+        self._decode = self._decode or find_decoder(self.grid.model)
+        return self._decode
 
 
 def _do(grid: Grid, cell: Cell, judges: _Judges, reporter: Reporter, calibrate: Calibrate) -> None:
@@ -119,7 +130,7 @@ def _do(grid: Grid, cell: Cell, judges: _Judges, reporter: Reporter, calibrate: 
         with reporter.task("evaluation", calls_of(held_out_samples)) as advance:
             evaluation = evaluate(made.artifact, held_out_samples, made.state.device, advance)
         result = result.evaluated(evaluation, held_out_samples, judge)
-        save_samples(folder, evaluation, held_out_samples)
+        save_samples(folder, evaluation, held_out_samples, judges.decoder(evaluation.samples))
         wall = time.perf_counter() - begin
         replace(result, calibration_seconds=made.seconds, wall_seconds=wall).save(folder)
     except ToolchainError as error:
