@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -17,14 +17,13 @@ from dq_toolchain.calibrate.quantized import quantize_with, weight_scale
 from dq_toolchain.calibrate.recompute import recomputed
 from dq_toolchain.calibrate.sensitivity import final_errors
 from dq_toolchain.calibrate.setup import Setup
+from dq_toolchain.calibrate.targets import fp32_rollouts
 from dq_toolchain.calibrate.trajectories import Trajectories
 from dq_toolchain.toolchain.budget import Budget
-from dq_toolchain.toolchain.denoiser import Denoiser
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.metrics import psnr
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe import Recipe
-from dq_toolchain.toolchain.rollout import rollout
 
 WIDTHS = (4, 8)
 """What targets have room-saving forms for: int4 linears of XNNPACK, Core ML's tables, int8 everywhere."""
@@ -128,7 +127,7 @@ def _choices(
     return allocations([Layer(name, weights[name], errors[name]) for name in names])
 
 
-def _smallest(indices: Sequence[int], wanted: float, judge: Any) -> tuple[int, float]:
+def _smallest(indices: Sequence[int], wanted: float, judge: Callable[[int], float]) -> tuple[int, float]:
     """The first index whose figure is enough, by bisection (figures rise but for noise); the last if none is."""
     low, high = 0, len(indices) - 1
     best = judge(indices[high])
@@ -146,14 +145,11 @@ def _smallest(indices: Sequence[int], wanted: float, judge: Any) -> tuple[int, f
 def _psnr(recipe: Recipe, state: Setup, scale: Tensor, zero_point: Tensor, run: Trajectories) -> float:
     """Median over the judging samples, dB."""
     network, few = quantize_with(state, scale, zero_point, recipe), run.first(JUDGES)
-    found = []
     with network.frozen_weights():
-        for begin in range(0, len(few.samples), state.rollout_batch):
-            part = few.samples.select(slice(begin, begin + state.rollout_batch))
-            denoiser = Denoiser(network, run.table, part.conditioning.to(run.device), run.guidance, network.set_step)
-            noise = None if part.step_noise is None else part.step_noise.to(run.device)
-            found.append(rollout(run.table, denoiser, part.start.to(run.device), noise=noise)[-1].cpu())
-    return float(psnr(torch.cat(found), few.targets.latents[-1]).quantile(0.5))
+        made = fp32_rollouts(
+            network, run.table, few.samples, run.guidance, state.rollout_batch, run.device, network.set_step
+        )
+    return float(psnr(made.latents[-1], few.targets.latents[-1]).quantile(0.5))
 
 
 def _with_bits(state: Setup, bits: dict[str, int]) -> Setup:
