@@ -1,0 +1,29 @@
+"""The command itself, the options that several commands share, and where results go."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Diffusion models on phones and embedded accelerators, in integers, with proof that the pictures stay right.",
+    epilog="Start with: dq-toolchain calibrate && dq-toolchain export && dq-toolchain run && dq-toolchain validate",
+)
+console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
+
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", "-r", help="TOML file; flags override it")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="output folder  [default: dq-out]")]
+ModelName = Annotated[Path | None, typer.Option(help="diffusers folder or hub id owner/name  [default: embedded digits]")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+Target = Annotated[str | None, typer.Option("--target", "-t", help="see `dq-toolchain targets`  [default: executorch]")]
+
+
+def print_json(data: Any) -> None:
+    """One JSON value on stdout, where nothing else goes then."""
+    print(json.dumps(data, indent=1))

@@ -1,0 +1,41 @@
+"""``inspect`` a folder, list the ``targets``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dq_toolchain.toolchain.cli.app import Json, Out, app, console, print_json
+from dq_toolchain.toolchain.recipe import load_recipe
+
+
+@app.command(epilog="Examples:  dq-toolchain inspect | dq-toolchain inspect dq-out/executorch --json")
+def inspect(
+    path: Annotated[Path | None, typer.Argument(help="artifact or bundle folder  [default: OUT/calibration]")] = None,
+    out: Out = None, json_: Json = False,
+) -> None:
+    """Print every site with bits, scheme and range, and what stays in float and why."""
+    from dq_toolchain.toolchain.summary import inspect_folder, show_inspection
+
+    inspection = inspect_folder(path or load_recipe(None, {"run": {"out": out}}).run.out / "calibration")
+    if json_:
+        print_json(inspection)
+    else:
+        show_inspection(console, inspection)
+
+
+@app.command(epilog="Examples:  dq-toolchain targets | dq-toolchain targets --json")
+def targets(json_: Json = False) -> None:
+    """List the targets: what they need, what they hold, where they were verified."""
+    from dataclasses import asdict
+
+    from dq_toolchain import backends
+    from dq_toolchain.toolchain.summary import show_targets
+
+    found = [asdict(backends.describe(name)) for name in backends.names()]
+    if json_:
+        print_json(found)
+    else:
+        show_targets(console, found)
