@@ -31,6 +31,7 @@ from dq_toolchain.toolchain.recipe import Recipe, load_recipe
 from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.simulation import SimulatedUNet
 
+Settings = dict[str, dict[str, Any]]
 Overrides = Mapping[str, Mapping[str, Any]]
 
 
@@ -75,12 +76,17 @@ class Prepared:
     histograms: Histograms
 
 
-def recipe_of(*overrides: Overrides) -> Recipe:
-    merged: dict[str, dict[str, Any]] = {}
+def merged(*overrides: Overrides) -> Settings:
+    """Settings of a recipe; the later ones win."""
+    found: Settings = {}
     for layer in overrides:
         for section, values in layer.items():
-            merged.setdefault(section, {}).update(values)
-    return load_recipe(None, merged)
+            found.setdefault(section, {}).update(values)
+    return found
+
+
+def recipe_of(*overrides: Overrides) -> Recipe:
+    return load_recipe(None, merged(*overrides))
 
 
 def study_parser(description: str | None) -> argparse.ArgumentParser:

@@ -1,9 +1,10 @@
 """Quality against calibration time of AccuQuant and Q-Diffusion: budgets from short to long, same machine, same model.
 
-    python -m benchmarks.time_to_quality --model models/cifar10 --bits W4A8 [--seeds 3] [--curve time.png]
+    python -m benchmarks.time_to_quality --model models/cifar10 --recipe benchmarks/cifar10.toml --samples 128 --bits W4A8
+                                         [--seeds 3] [--curve time.png]
 
-Every run starts from the same FP32 rollouts. For each budget of Q-Diffusion it says in what time AccuQuant is as good.
-Seconds are those of the fit alone.
+Budgets are shares of the recipe's own iterations, of each method's all alike. Every run starts from the same FP32 rollouts.
+It says in what time AccuQuant is as good as the best of Q-Diffusion. Seconds are those of the fit alone.
 """
 
 from __future__ import annotations
@@ -12,38 +13,42 @@ import argparse
 import json
 import statistics
 import tempfile
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from benchmarks.common import Judge, Prepared, prepare, recipe_of, study_parser, study_recipe
+from benchmarks.common import Judge, Settings, merged, prepare, recipe_of, study_parser, study_recipe
 from benchmarks.lines import save_lines
 from benchmarks.quality import row, show
 from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
 from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.toolchain.recipe import Recipe
 
-BLOCKS = (25, 50, 100, 200, 400)
-"""Iterations on the rounding of each block."""
-ACCUQUANT = (25, 50, 100, 200, 400, 800)
-"""Single-step iterations before the multi-step ones."""
-SAMPLES = 128
-ACTIVATION_SHARE, SETTLING_SHARE = 0.25, 0.4
-"""Iterations on activation scales per iteration on rounding, of settling per iteration of warm-up, as in the defaults."""
+SHARES = {"qdiffusion": (0.25, 0.5, 1, 2), "accuquant": (0.125, 0.25, 0.5, 1)}
+"""Budgets, of the recipe's iterations."""
+FITTED: dict[str, dict[str, tuple[str, ...]]] = {
+    "qdiffusion": {"blocks": ("iterations", "activation_iterations")},
+    "accuquant": {"calibrate": ("warmup", "iterations", "settling", "group_iterations")},
+}
+"""Settings that are a method's budget."""
+UNFITTED: dict[str, dict[str, dict[str, Any]]] = {
+    "qdiffusion": {"calibrate": {"method": "mse"}},
+    "accuquant": {"calibrate": dict.fromkeys(FITTED["accuquant"]["calibrate"], 0)},
+}
+"""What a method's time is counted from: the same calibration without its fit."""
 
 
-def budgets() -> list[tuple[str, dict[str, dict[str, Any]]]]:
-    """(method, recipe settings), from the shortest."""
-    found: list[tuple[str, dict[str, dict[str, Any]]]] = []
-    for count in BLOCKS:
-        blocks = {"iterations": count, "activation_iterations": round(count * ACTIVATION_SHARE)}
-        found.append(("qdiffusion", {"calibrate": {"method": "qdiffusion"}, "blocks": blocks}))
-    for count in ACCUQUANT:
-        fit = {"method": "accuquant", "warmup": count, "settling": round(count * SETTLING_SHARE)}
-        found.append(("accuquant", {"calibrate": fit}))
-    return found
+def budget(method: str, share: float, recipe: Recipe) -> Settings:
+    """The recipe settings that give ``method`` a share of its iterations."""
+    settings: Settings = {"calibrate": {"method": method}}
+    for section, names in FITTED[method].items():
+        own = getattr(recipe, section)
+        settings.setdefault(section, {}).update({name: round(share * getattr(own, name)) for name in names})
+    return settings
 
 
 def seconds_to(quality: float, runs: Sequence[dict[str, Any]]) -> float | None:
@@ -56,26 +61,20 @@ def seconds_to(quality: float, runs: Sequence[dict[str, Any]]) -> float | None:
     return float(np.exp(np.interp(quality, values, np.log(times))))
 
 
-def measure(base: dict[str, dict[str, Any]], seed: int, held_out: int) -> list[dict[str, Any]]:
+def measure(base: Settings, seed: int, held_out: int) -> Iterator[dict[str, Any]]:
     seeded = {**base, "run": {"seed": seed}}
-    prepared: Prepared = prepare(recipe_of(seeded))
-    judge, rows = Judge(prepared, held_out), []
-    nothing = {"warmup": 0, "settling": 0, "group_iterations": 0}
-    unfitted: dict[str, dict[str, dict[str, Any]]] = {
-        "qdiffusion": {"calibrate": {"method": "mse"}},
-        "accuquant": {"calibrate": nothing},
-    }
+    recipe = recipe_of(seeded)
+    judge = Judge(prepare(recipe), held_out)
     with tempfile.TemporaryDirectory() as folder:
 
-        def run(settings: dict[str, dict[str, Any]]) -> Calibrated:
+        def run(settings: Settings) -> Calibrated:
             return calibrated(recipe_of(seeded, settings), Reporter(quiet=True), Path(folder))
 
-        before = {method: run(settings).seconds for method, settings in unfitted.items()}
-        for method, settings in budgets():
-            made = run(settings)
-            rows.append(row(method, seed, made.seconds - before[method], judge.figures(made.artifact)))
-            print(rows[-1], flush=True)
-    return rows
+        before = {method: run(settings).seconds for method, settings in UNFITTED.items()}
+        for method, shares in SHARES.items():
+            for share in shares:
+                made = run(budget(method, share, recipe))
+                yield row(method, seed, made.seconds - before[method], judge.figures(made.artifact), share=share)
 
 
 def curves(rows: list[dict[str, Any]]) -> dict[str, dict[float, list[float]]]:
@@ -87,8 +86,14 @@ def curves(rows: list[dict[str, Any]]) -> dict[str, dict[float, list[float]]]:
 
 
 def main(args: argparse.Namespace) -> None:
-    base = study_recipe(args, {"samples": SAMPLES})
-    rows = [one for seed in range(args.seeds) for one in measure(base, seed, args.held_out)]
+    given = {} if args.recipe is None else tomllib.loads(args.recipe.read_text(encoding="utf-8"))
+    base, rows = merged(given, study_recipe(args, {})), []
+    for seed in range(args.seeds):
+        for one in measure(base, seed, args.held_out):
+            rows.append(one)
+            print(one, flush=True)
+            if args.json:
+                args.json.write_text(json.dumps(rows, indent=1) + "\n")
     show(rows)
     console, speed_ups = Console(width=160), []
     for seed in range(args.seeds):
@@ -108,11 +113,10 @@ def main(args: argparse.Namespace) -> None:
         console.print(f"time of Q-Diffusion over AccuQuant's at equal PSNR: median {statistics.median(speed_ups):.2f}")
     if args.curve:
         save_lines(args.curve, curves(rows), "seconds of the fit", "median PSNR (dB)", f"{args.bits}, {args.steps} steps")
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
     parser = study_parser(__doc__)
+    parser.add_argument("--recipe", type=Path, help="TOML file; default: the tool's own defaults")
     parser.add_argument("--curve", type=Path, help="a plot of PSNR against seconds")
     main(parser.parse_args())
