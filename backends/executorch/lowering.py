@@ -38,6 +38,8 @@ from dq_toolchain.toolchain.reference import Reference
 
 PROGRAM = "model.pte"
 TARGET = "executorch"
+METHOD = "forward"
+"""Of the form that has one for all step groups."""
 LIBRARY_MB = 700
 """Resident size of Python with torch and executorch loaded, before any network is lowered."""
 
@@ -59,7 +61,14 @@ def memory_estimate(unet: nn.Module) -> int:
     return 10 * sum(parameter.numel() * parameter.element_size() for parameter in unet.parameters())
 
 
-def _lower_sentinel(artifact: Artifact, reference: Reference, unet: nn.Module, call: Call, say: Say) -> _Lowered:
+def sentinel_program(artifact: Artifact, unet: nn.Module, call: Call) -> tuple[bytes, Tensor]:
+    """The .pte whose one method takes ranges as an input, and the ranges (G, 2L) float32 of every step group.
+
+    Args:
+        unet: ``artifact.build_float_unet()``; its layers are replaced in place.
+    Raises:
+        BackendError: executorch refuses the network.
+    """
     port, ranges = RangesInput(), range_table(artifact.scale, artifact.zero_point)
 
     def layer(name: str, module: nn.Conv2d | nn.Linear, geometry: Geometry) -> nn.Module:
@@ -68,10 +77,14 @@ def _lower_sentinel(artifact: Artifact, reference: Reference, unet: nn.Module, c
         return SentinelLayer(artifact.layers[name], module.bias, geometry, bits, index, port)
 
     network = with_integer_layers(rewrite(unet), call, layer, artifact.kept)
+    return lower_methods({METHOD: export(network, call, ranges[:1], port)}), ranges
+
+
+def _lower_sentinel(artifact: Artifact, reference: Reference, unet: nn.Module, call: Call, say: Say) -> _Lowered:
     say(f"lowering one method for {len(artifact.step_groups)} step groups")
-    data = lower_methods({"forward": export(network, call, ranges[:1], port)})
+    data, ranges = sentinel_program(artifact, unet, call)
     limits = limits_for(reference, twin_outputs(artifact, reference))
-    return _Lowered(data, ("forward",), ranges, None, reference, limits)
+    return _Lowered(data, (METHOD,), ranges, None, reference, limits)
 
 
 def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say) -> _Lowered:

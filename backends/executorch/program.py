@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.backends.call import Call, PositionalNetwork
 from dq_toolchain.backends.executorch.layers import Geometry, LayerFactory, RangesInput
+from dq_toolchain.backends.executorch.partition import level_partitioner
 from dq_toolchain.backends.executorch.rewrites import drop_divisions_by_one
 from dq_toolchain.backends.executorch.vendor import lowering
 from dq_toolchain.backends.quiet import quiet
@@ -91,7 +92,7 @@ def lower_methods(methods: Mapping[str, torch.export.ExportedProgram]) -> bytes:
     try:
         with quiet():
             edge = tools.to_edge_transform_and_lower(
-                dict(methods), partitioner={name: [tools.XnnpackPartitioner()] for name in methods},
+                dict(methods), partitioner={name: [level_partitioner(tools.XnnpackPartitioner)()] for name in methods},
                 compile_config=tools.EdgeCompileConfig(_check_ir_validity=False))
             buffer = edge.to_executorch().buffer
     except (RuntimeError, AssertionError, KeyError, NotImplementedError, ValueError, TypeError) as error:
