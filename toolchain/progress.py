@@ -1,4 +1,4 @@
-"""One progress bar and one way to speak: rich on a terminal, silent otherwise, never on stdout.
+"""One progress bar and one way to speak: rich on a terminal, plain lines otherwise, never on stdout.
 
 stdout belongs to results (and to ``--json``), so that the command can be piped.
 """
@@ -7,19 +7,38 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 Advance = Callable[..., None]
 """advance(n=1, note="") moves the bar."""
+LINE_EVERY = 60.0
+"""Seconds between the lines of a task off a terminal; one that takes less says nothing."""
+
+
+def clock(seconds: float | None) -> str:
+    """h:mm:ss, or "unknown"."""
+    if seconds is None:
+        return "unknown"
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
 class Reporter:
     """Says what is going on. ``quiet`` says nothing, nor does any but the first of several processes; a non-terminal
-    gets plain lines, no bars."""
+    gets plain lines, no bars: what is said, and of a long task one a minute."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet or os.environ.get("RANK", "0") != "0"
@@ -27,12 +46,11 @@ class Reporter:
         self.bars = not self.quiet and sys.stderr.isatty()
 
     def say(self, text: str) -> None:
-        """One line on stderr, only on a terminal."""
-        if self.bars:
-            self.console.print(text)
+        """One line on stderr."""
+        self.console.print(text, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """One line on stderr, terminal or not."""
+        """What a user should know of the result: one line on stderr, marked."""
         self.console.print(f"[yellow]note:[/yellow] {text}")
 
     @contextmanager
@@ -44,19 +62,29 @@ class Reporter:
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Advance]:
         """A bar with the time left."""
-        if not self.bars:
+        if self.quiet:
             yield lambda n=1, note="", **_: None
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("elapsed"),
                    TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-        with Progress(*columns, console=self.console) as progress:
+        said = time.monotonic()
+        with Progress(*columns, console=self.console, disable=not self.bars, speed_estimate_period=3600) as progress:
             task = progress.add_task(title, total=total, note="")
 
             def advance(n: int = 1, note: str = "", done: int | None = None, total: int | None = None) -> None:
+                nonlocal said
                 if done is not None:
                     progress.update(task, completed=done, total=total)
                 progress.update(task, advance=n)
                 if note:
                     progress.update(task, note=note)
+                if not self.bars and time.monotonic() - said >= LINE_EVERY:
+                    self.say(_line(progress.tasks[task]))
+                    said = time.monotonic()
 
             yield advance
+
+
+def _line(task: Task) -> str:
+    note = f", {task.fields['note']}" if task.fields["note"] else ""
+    return f"{task.description}: {task.completed:g}/{task.total:g}, left {clock(task.time_remaining)}{note}"

@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 from dq_toolchain.calibrate.compare.grid import Cell
-from dq_toolchain.toolchain.progress import Advance, Reporter
+from dq_toolchain.toolchain.progress import Advance, Reporter, clock
 
 
 def seconds_left(open_cells: Sequence[Cell], done: Sequence[tuple[Cell, float]]) -> float | None:
@@ -48,12 +48,7 @@ class _Left(ProgressColumn):
         if "left" not in task.fields:
             return self.usual.render(task)
         left: float | None = task.fields["left"]
-        return Text("-:--:--" if left is None else _clock(left), style="progress.remaining")
-
-
-def _clock(seconds: float) -> str:
-    minutes, second = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
+        return Text("-:--:--" if left is None else clock(left), style="progress.remaining")
 
 
 class GridReporter(Reporter):
@@ -68,7 +63,7 @@ class GridReporter(Reporter):
         """The bar of ``total`` cells; set by (cells done, what runs now, seconds left over all). A line each off a terminal."""
         if not self.bars:
             yield lambda done, note, left: self.console.print(
-                f"{done}/{total} cells done, left {'unknown' if left is None else _clock(left)}, now {note}", soft_wrap=True
+                f"{done}/{total} cells done, left {clock(left)}, now {note}", soft_wrap=True
             )
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("elapsed"),
