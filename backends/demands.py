@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.errors import BackendError
 
@@ -22,12 +24,23 @@ def check_float_operations(artifact: Artifact, target: str) -> None:
                                "use a UNet without it")
 
 
-def estimate(artifact: Artifact, library_mb: float, bytes_per_parameter: float, seconds_per_layer: float) -> str:
-    """Memory and time that lowering will take, in words, from what was measured for the target.
+@dataclass(frozen=True)
+class Cost:
+    """What an export was measured to take on one target.
 
-    Args:
+    Attributes:
         library_mb: resident size of Python with the vendor's libraries, before any network is lowered.
+        bytes_per_parameter: of memory, the execution of the file included.
+        seconds_per_layer: until the file is written; executing it takes time with the size of the network's activations.
     """
-    tensors = (*(weights.weight_q for weights in artifact.layers.values()), *artifact.float_parameters.values())
-    megabytes = library_mb + bytes_per_parameter * sum(tensor.numel() for tensor in tensors) / 2**20
-    return f"about {megabytes:.0f} MB of memory and {5 + seconds_per_layer * len(artifact.layers):.0f} s"
+
+    library_mb: float
+    bytes_per_parameter: float
+    seconds_per_layer: float
+
+    def of(self, artifact: Artifact) -> str:
+        """In words."""
+        tensors = (*(weights.weight_q for weights in artifact.layers.values()), *artifact.float_parameters.values())
+        megabytes = self.library_mb + self.bytes_per_parameter * sum(tensor.numel() for tensor in tensors) / 2**20
+        seconds = 5 + self.seconds_per_layer * len(artifact.layers)
+        return f"about {megabytes:.0f} MB of memory, and {seconds:.0f} s before it is executed"

@@ -1,7 +1,7 @@
 """How much memory a calibration needs, said before it starts; what does not fit is refused, with what would.
 
 Counted are tensors: those of the size of the weights, of which a fit holds several, activations (from a run on shapes
-alone), latents, and records of block reconstruction. Libraries and allocators come on top: ``MARGIN``.
+alone), latents, and records of block reconstruction. Libraries and allocators come on top: ``MARGIN`` and ``SCATTERED``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from dq_toolchain.toolchain.recipe import Recipe
 
 FLOAT = 4
 MARGIN = 2**30
+SCATTERED = 1.1
+"""What the allocator holds for each byte in use: measured with Stable Diffusion 1.5's topology (docs/RESULTS.md)."""
 LEARNED = 13.0
 """Floats per weight of a fit that learns all rounding at once: the FP32 weight; the offset, its gradient, Adam's two
 moments, average and best; the dequantized weight, what its gradient is made from and that gradient; and copies while the
@@ -47,7 +49,8 @@ class Estimate:
 
     def on(self, device: torch.device) -> int:
         """What the device needs; the host's own share counts where the device is the host."""
-        return self.weights + self.activations + MARGIN + (self.host if device.type == "cpu" else 0)
+        used = self.weights + self.activations + (self.host if device.type == "cpu" else 0)
+        return int(SCATTERED * used) + MARGIN
 
     def __str__(self) -> str:
         parts = {

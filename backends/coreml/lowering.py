@@ -32,7 +32,7 @@ from dq_toolchain.backends.coreml.merge import merge
 from dq_toolchain.backends.coreml.package import STRAY, packages_in
 from dq_toolchain.backends.coreml.qparams import QParams
 from dq_toolchain.backends.coreml.vendor import LIBRARY
-from dq_toolchain.backends.demands import estimate
+from dq_toolchain.backends.demands import Cost
 from dq_toolchain.backends.outputs import output_qparams, output_reference
 from dq_toolchain.backends.ratios import ratio_table, reference_scales
 from dq_toolchain.backends.schedule import Schedule
@@ -50,10 +50,9 @@ from dq_toolchain.toolchain.reference import Reference
 
 PACKAGE, CHUNKS = "model.mlpackage", "chunks"
 TARGET = "coreml"
-LIBRARY_MB = 700
-"""Resident size of Python with torch and coremltools loaded, before any network is converted."""
-BYTES_PER_PARAMETER, SECONDS_PER_LAYER = 4.1, 0.2
-"""Measured by `python -m benchmarks.coreml_size`: 3.9 GiB and 56 to 70 s for 860 M parameters in 282 layers."""
+COST = Cost(library_mb=700, bytes_per_parameter=8.2, seconds_per_layer=0.2)
+"""Measured by `python -m benchmarks.sd15_chain` and `benchmarks.coreml_size`: 7.1 GiB (3.9 before it is executed) and 56 to
+70 s for 860 M parameters in 282 layers."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def write_program(
     Raises:
         BackendError: see ``lower``.
     """
-    say(f"converting {len(artifact.sites)} sites; needs {estimate(artifact, LIBRARY_MB, BYTES_PER_PARAMETER, SECONDS_PER_LAYER)}")
+    say(f"converting {len(artifact.sites)} sites; needs {COST.of(artifact)}")
     if expected.runtime:
         ranges = RangesInput()
         name = _convert(artifact, call, section, RuntimeEntry(artifact, ranges), folder, ranges)

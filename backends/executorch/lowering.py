@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.call import Call, example_call
+from dq_toolchain.backends.demands import Cost
 from dq_toolchain.backends.executorch.audit import StaticQParams, audit
 from dq_toolchain.backends.executorch.check import check_supported
 from dq_toolchain.backends.executorch.device import Device
@@ -40,8 +41,8 @@ PROGRAM = "model.pte"
 TARGET = "executorch"
 METHOD = "forward"
 """Of the form that has one for all step groups."""
-LIBRARY_MB = 700
-"""Resident size of Python with torch and executorch loaded, before any network is lowered."""
+COST = Cost(library_mb=700, bytes_per_parameter=8.0, seconds_per_layer=1.5)
+"""Measured by `python -m benchmarks.sd15_chain` and `benchmarks.executorch_size`."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,6 @@ class _Lowered:
     static: dict[str, StaticQParams] | None
     reference: Reference
     limits: dict[str, Any]
-
-
-def memory_estimate(unet: nn.Module) -> int:
-    """Bytes that lowering needs beyond the library itself: float weights, integers, and copies of both."""
-    return 10 * sum(parameter.numel() * parameter.element_size() for parameter in unet.parameters())
 
 
 def sentinel_program(artifact: Artifact, unet: nn.Module, call: Call) -> tuple[bytes, Tensor]:
@@ -122,8 +118,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: ExecuTo
     check_supported(artifact, unet)
     call = example_call(artifact, reference)
     calls = call_counts(unet, call)
-    progress(f"lowering {len(artifact.sites)} integer layers; needs about "
-             f"{memory_estimate(unet) / 2**20 + LIBRARY_MB:.0f} MB of memory")
+    progress(f"lowering {len(artifact.sites)} sites; needs {COST.of(artifact)}")
     if section.form == "sentinel":
         lowered = _lower_sentinel(artifact, reference, unet, call, progress)
     else:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.call import Call, example_call
-from dq_toolchain.backends.demands import estimate
+from dq_toolchain.backends.demands import Cost
 from dq_toolchain.backends.ratios import ratio_table
 from dq_toolchain.backends.schedule import Schedule
 from dq_toolchain.backends.sealing import seal_bundle
@@ -40,10 +40,8 @@ TARGET, MODEL, MAIN = "tensorrt", "model", "steps"
 PLACEMENTS = "placements.json"
 DEPLOY = ("build_engines.py", "build_engines.sh", "bench.sh")
 """Programs for the device; they read the bundle and import nothing of ours."""
-LIBRARY_MB = 700
-"""Resident size of Python with torch, onnx and onnxruntime loaded, before any network is exported."""
-BYTES_PER_PARAMETER, SECONDS_PER_LAYER = 8.0, 0.15
-"""Measured by `python -m benchmarks.tensorrt_size --execute`."""
+COST = Cost(library_mb=700, bytes_per_parameter=8.7, seconds_per_layer=0.15)
+"""Measured by `python -m benchmarks.sd15_chain` and `benchmarks.tensorrt_size --execute`."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def write_graphs(artifact: Artifact, call: Call, section: TensorRTSection, folde
     Raises:
         BackendError: see ``lower``.
     """
-    say(f"exporting {len(artifact.sites)} sites; needs {estimate(artifact, LIBRARY_MB, BYTES_PER_PARAMETER, SECONDS_PER_LAYER)}")
+    say(f"exporting {len(artifact.sites)} sites; needs {COST.of(artifact)}")
     ratio, planned = section.mode == "ratio", in_float(artifact)
     model = export(artifact, call.with_ranges(None), section.precision)
     Rewriter(model, artifact, section.precision, planned, ratio).run()
