@@ -56,7 +56,8 @@ def table(data: dict[str, Any], setting: str) -> str:
     lines = ["| method | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     for row in rows_of(data, setting):
         cells = [spread_text(row.figures.get(key), forms[key]) for key in COLUMNS]
-        seeds = "" if len(row.seeds) == most_seeds(data) else f" ({len(row.seeds)} seeds)"
+        count = len(row.seeds)
+        seeds = "" if count == most_seeds(data) else f" ({count} seed{'s' * (count > 1)})"
         lines.append(f"| `{row.cell.method}`{seeds} | " + " | ".join(cells) + " |")
     floor = data["frechet_of_other_seeds"].get(setting)
     remarks = [] if floor is None else [f"FP32 with other seeds has a Fréchet distance of {floor:.4g}."]
