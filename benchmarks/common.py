@@ -152,7 +152,7 @@ class Judge:
     def _run(self, unet: torch.nn.Module, table: SamplerTable) -> Tensor:
         set_step = unet.set_step if isinstance(unet, SimulatedUNet) else None
         return fp32_rollouts(
-            unet, table, self.samples, self.state.guidance, 64, torch.device("cpu"), set_step
+            unet.to(self.state.device), table, self.samples, self.state.guidance, 64, self.state.device, set_step
         ).latents[-1]
 
     def figures(self, artifact: Artifact) -> dict[str, float]:

@@ -2,10 +2,13 @@
 
     python -m benchmarks.scaling [--json scaling.json]
     python -m benchmarks.scaling --sizes --horizons 1 4        # the embedded model alone
+    python -m benchmarks.sd15_chain --folder sd15 && python -m benchmarks.scaling --model sd15/model \\
+        --conditioning sd15/model/rows.safetensors --samples 4 --sizes        # Stable Diffusion 1.5's size; for a GPU
 
 An iteration is the gradient of a segment and one step of Adam on all that a fit learns. Every row has a process of its own.
 "Iteration" counts torch's own allocator events, what the iteration needs beyond what lives on between two of them;
-"process" is the largest resident size, libraries and the fit's copies of the network included. Sizes have random weights.
+"process" is the largest resident size, libraries and the fit's copies of the network included. On a GPU, which is taken if
+torch sees one, both are of its memory. Sizes have random weights.
 """
 
 from __future__ import annotations
@@ -53,7 +56,10 @@ SEGMENT = 4
 
 @dataclass(frozen=True)
 class Case:
-    """One row: ``model`` is a diffusers folder, None the embedded model; ``samples`` trajectories of ``horizon`` steps."""
+    """One row: ``model`` is a diffusers folder, None the embedded model; ``samples`` trajectories of ``horizon`` steps.
+
+    ``conditioning``: a file of rows, None for what the model brings.
+    """
 
     name: str
     model: Path | None
@@ -61,13 +67,15 @@ class Case:
     horizon: int
     samples: int
     repeats: int
+    conditioning: Path | None = None
 
 
 @dataclass(frozen=True)
 class Figures:
-    """``seconds``: median of the repeats. Memory in bytes."""
+    """``seconds``: median of the repeats. Memory in bytes, of the device."""
 
     name: str
+    device: str
     gradient: str
     horizon: int
     samples: int
@@ -80,12 +88,14 @@ class Figures:
 
 def measure(case: Case) -> Figures:
     """One row, in this process."""
-    recipe = recipe_of({"model": {"path": case.model}, "calibrate": {"samples": case.samples}})
+    recipe = recipe_of({"model": {"path": case.model}, "conditioning": {"file": case.conditioning},
+                        "calibrate": {"samples": case.samples}})  # fmt: skip
     state = setup(recipe)
+    device, noise = state.device, state.samples.start.to(state.device)
     shape = (len(state.step_groups), len(state.prepared.sites))
     network = quantize_with(state, torch.full(shape, 2.0**-5), torch.zeros(shape, dtype=torch.int32), recipe)
-    denoiser = Denoiser(network, state.table, state.samples.conditioning, state.guidance, network.set_step)
-    start, targets = State((state.samples.start,)), torch.zeros(case.horizon + 1, *state.samples.start.shape)
+    denoiser = Denoiser(network, state.table, state.samples.conditioning.to(device), state.guidance, network.set_step)
+    start, targets = State((noise,)), torch.zeros(case.horizon + 1, *noise.shape, device=device)
     learned = [*network.scale_parameters().values(), *network.weight_parameters().values()]
     optimizer = torch.optim.Adam(learned, lr=1e-6)
 
@@ -97,19 +107,30 @@ def measure(case: Case) -> Figures:
         optimizer.step()
 
     iteration()  # gradients and Adam's moments exist from here on, as they do throughout a fit
-    seconds, process = _seconds(iteration, case.repeats), peak_memory()
+    seconds = _seconds(iteration, case.repeats, device)
+    process = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory()
     parameters = sum(p.numel() for p in state.model.unet.parameters())
-    return Figures(case.name, case.gradient, case.horizon, case.samples, parameters, torch.get_num_threads(), seconds,
-                   peak_bytes(iteration), process)  # fmt: skip
+    needed = _peak_on_gpu(iteration, device) if device.type == "cuda" else peak_bytes(iteration)
+    return Figures(case.name, device.type, case.gradient, case.horizon, case.samples, parameters, torch.get_num_threads(),
+                   seconds, needed, process)  # fmt: skip
 
 
-def _seconds(iteration: Callable[[], None], repeats: int) -> float:
+def _seconds(iteration: Callable[[], None], repeats: int, device: torch.device) -> float:
     found = []
     for _ in range(repeats):
         begin = time.perf_counter()
         iteration()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         found.append(time.perf_counter() - begin)
     return statistics.median(found)
+
+
+def _peak_on_gpu(iteration: Callable[[], object], device: torch.device) -> int:
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    iteration()
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def peak_bytes(iteration: Callable[[], object]) -> int:
@@ -141,11 +162,12 @@ def of_size(name: str, repeats: int) -> list[Figures]:
 
 def table_of(rows: list[Figures], title: str) -> Table:
     table = Table(
-        "model", "parameters", "gradient", "steps n", "samples", "s", "iteration MiB", "process MiB", title=title
+        "model", "device", "parameters", "gradient", "steps n", "samples", "s", "iteration MiB", "process MiB", title=title
     )
     for row in rows:
         table.add_row(
             row.name,
+            row.device,
             f"{row.parameters / 1e6:.1f} M",
             row.gradient,
             str(row.horizon),
@@ -162,6 +184,8 @@ def main() -> None:
     parser.add_argument(
         "--model", type=Path, help="diffusers folder for the rows by steps; default: the embedded model"
     )
+    parser.add_argument("--conditioning", type=Path, help="the model's conditioning, as [conditioning] file of a recipe")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="trajectories of an iteration, for the rows by steps")
     parser.add_argument("--gradients", nargs="+", choices=get_args(Gradient), default=list(get_args(Gradient)))
     parser.add_argument("--horizons", nargs="*", type=int, default=HORIZONS, help="steps n; none: leave these rows out")
     parser.add_argument(
@@ -173,7 +197,7 @@ def main() -> None:
     if unknown := sorted(set(arguments.sizes) - set(SIZES)):
         parser.error(f"--sizes: got {unknown[0]!r}, allowed are {', '.join(SIZES)}")
     name, console = arguments.model.name if arguments.model else "embedded", Console(width=120)
-    cases = [Case(name, arguments.model, g, n, SAMPLES, arguments.repeats)
+    cases = [Case(name, arguments.model, g, n, arguments.samples, arguments.repeats, arguments.conditioning)
              for g in arguments.gradients for n in arguments.horizons]  # fmt: skip
     by_steps = [in_its_own_process(case) for case in cases]
     if by_steps:

@@ -125,11 +125,16 @@ def _is_large(unet: nn.Module, samples: Samples) -> bool:
 
 
 def choose_device(name: str) -> torch.device:
-    """auto takes a GPU if there is one. Raises RecipeError for "cuda" without one."""
+    """auto takes a GPU if there is one. Raises RecipeError for "cuda" without one.
+
+    A GPU is told to compute alike every time, and with full float32 products: in shortened ones (TF32) FP32 would not be
+    FP32, and sums of integers would not be exact.
+    """
     if name == "cuda" and not torch.cuda.is_available():
         raise RecipeError("--device: got cuda, but torch sees no CUDA device; allowed here: auto, cpu")
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     if use_cuda:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if use_cuda else "cpu")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.compare.held_out import BATCH, HeldOut, exact_products
+from dq_toolchain.calibrate.compare.held_out import BATCH, HeldOut
 from dq_toolchain.calibrate.samples import Samples
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.decoder import Decode
@@ -78,22 +78,21 @@ def evaluate(
         )
     network = SimulatedUNet(artifact).to(device)
     free, samples = [], []
-    with exact_products():
-        for begin in range(0, len(held.samples), BATCH):
-            rows = slice(begin, begin + BATCH)
-            part = held.samples.select(rows)
-            noise = None if part.step_noise is None else part.step_noise.to(device)
-            latents = rollout(
-                table,
-                _denoiser(network, artifact, part, device),
-                part.start.to(device),
-                noise=noise,
-                on_step=lambda _k, _x, _f: advance(1),
-            ).cpu()
-            _require_finite(latents)
-            free.append(rollout_error(latents, held.latents[:, rows]))
-            samples.append(latents[-1])
-        forced = _teacher_forced(network, artifact, held, device, advance)
+    for begin in range(0, len(held.samples), BATCH):
+        rows = slice(begin, begin + BATCH)
+        part = held.samples.select(rows)
+        noise = None if part.step_noise is None else part.step_noise.to(device)
+        latents = rollout(
+            table,
+            _denoiser(network, artifact, part, device),
+            part.start.to(device),
+            noise=noise,
+            on_step=lambda _k, _x, _f: advance(1),
+        ).cpu()
+        _require_finite(latents)
+        free.append(rollout_error(latents, held.latents[:, rows]))
+        samples.append(latents[-1])
+    forced = _teacher_forced(network, artifact, held, device, advance)
     final = torch.cat(samples)
     free_running = StepErrors.of(torch.cat(free, dim=1))
     figures = picture_figures(final, held.final) | {"error_final": free_running.median[-1]}

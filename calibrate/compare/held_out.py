@@ -6,8 +6,7 @@ Every cell of those steps is judged against the same tensors, whichever process 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,17 +107,6 @@ def _shared(file: CheckpointFile, run: Callable[[], dict[str, Tensor]], reporter
 def _run(state: Setup, samples: Samples, guidance: float, reporter: Reporter) -> dict[str, Tensor]:
     unet, batch = state.prepared.unet.to(state.device), min(BATCH, 2 * state.rollout_batch)
     total = -(-len(samples) // batch) * state.table.calls
-    with exact_products(), reporter.task("held-out FP32 rollouts", total) as advance:
+    with reporter.task("held-out FP32 rollouts", total) as advance:
         targets = fp32_rollouts(unet, state.table, samples, guidance, batch, state.device, None, advance)
     return {"latents": targets.latents, "outputs": targets.outputs}
-
-
-@contextmanager
-def exact_products() -> Iterator[None]:
-    """Full float32 products on a GPU: shortened ones (TF32) are not FP32, and sums of integers would not be exact."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

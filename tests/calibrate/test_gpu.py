@@ -1,0 +1,143 @@
+"""Calibration on a device that is not the CPU, though pretended: nothing is on the wrong side, and the result is the CPU's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dq_toolchain.calibrate.run import calibrate
+from dq_toolchain.toolchain.artifact import Artifact, load_reference
+from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.toolchain.recipe import load_recipe
+from tests.pretend_gpu import NAME
+
+RECIPE = """
+[model]
+path = "{model}"
+[conditioning]
+null_label = 10
+[sampler]
+steps = 3
+guidance = 2.0
+[quantize]
+step_groups = 2
+{quantize}
+[calibrate]
+method = "{method}"
+samples = 6
+batch = 3
+warmup = 2
+iterations = 1
+settling = 2
+horizon = 2
+group_iterations = 1
+{calibrate}
+[blocks]
+rows = 8
+batch = 4
+iterations = 2
+activation_iterations = 1
+[reference]
+seeds = 2
+"""
+OPTIONS = {
+    "int8 attention, bits by a budget": {"quantize": 'attention = "int8"\nscheme = "affine"\nbudget = "size=0.2"'},
+    "growth, surrogate, inherited": {"calibrate": 'steps = "growth"\ngradient = "surrogate"\nstart = "inherited"'},
+}
+
+
+def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.pretend_gpu", *arguments], env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+
+
+def _recipe(folder: Path, model: Path, method: str = "accuquant", quantize: str = "", calibrate: str = "") -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(RECIPE.format(model=model, method=method, quantize=quantize, calibrate=calibrate))
+    return path
+
+
+def _calibrates_as_the_cpu_does(recipe: Path, folder: Path, *flags: str, offload: bool = False) -> None:
+    done = _command("calibrate", "--recipe", str(recipe), "--out", str(folder / "gpu"), *flags)
+    assert done.returncode == 0, done.stderr
+    there = Artifact.load(folder / "gpu/calibration")
+    run = {"out": folder / "cpu", "device": "cpu", "offload": offload}
+    _, here, reference = calibrate(load_recipe(recipe, {"run": run}), Reporter(quiet=True))
+    assert (there.record["device"], here.record["device"]) == (NAME, "cpu")
+    assert there.table == here.table
+    torch.testing.assert_close(there.scale, here.scale, rtol=1e-2, atol=0)
+    for name, layer in here.layers.items():
+        assert (there.layers[name].weight_q != layer.weight_q).float().mean() < 0.01, name
+    latents = load_reference(folder / "gpu/calibration").simulation_latents
+    error = (reference.simulation_latents - reference.fp32_latents).norm()
+    assert (latents - reference.simulation_latents).norm() < 0.5 * error
+
+
+def test_accuquant(tiny_model: Path, tmp_path: Path) -> None:
+    _calibrates_as_the_cpu_does(_recipe(tmp_path, tiny_model), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["qdiffusion", "eda-dm", "gac", "qncd", "tac", "ptqd", "stepbaq", "accuquant-blocks", "ptq4dm"])
+def test_other_methods(method: str, tiny_model: Path, tmp_path: Path) -> None:
+    _calibrates_as_the_cpu_does(_recipe(tmp_path, tiny_model, method), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    _calibrates_as_the_cpu_does(_recipe(tmp_path, tiny_model, **OPTIONS[name]), tmp_path)
+
+
+@pytest.mark.slow
+def test_offload(tiny_model: Path, tmp_path: Path) -> None:
+    _calibrates_as_the_cpu_does(_recipe(tmp_path, tiny_model), tmp_path, "--offload", offload=True)
+
+
+@pytest.mark.slow
+def test_compare(tiny_model: Path, tmp_path: Path) -> None:
+    done = _command(
+        "compare", "--recipe", str(_recipe(tmp_path, tiny_model)), "--out", str(tmp_path), "--methods", "mse,accuquant",
+        "--bits", "W8A8", "--steps", "3", "--seeds", "1", "--held-out", "4",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "accuquant" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_an_iteration(tiny_model: Path) -> None:
+    script = f"""
+from pathlib import Path
+from tests.pretend_gpu import install
+from benchmarks.scaling import Case, measure
+from dq_toolchain.calibrate import setup
+device = install()
+setup.choose_device = lambda _name: device
+found = measure(Case("tiny", Path({str(tiny_model)!r}), "adjoint", 2, 2, 1))
+print(found.device, found.seconds > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == f"{NAME} True", done.stderr
+
+
+def test_what_is_left_on_the_wrong_side_is_refused() -> None:
+    """The device of these tests finds what they are there to find."""
+    script = """
+import torch
+from tests.pretend_gpu import install
+x = torch.ones(3, device=install())
+assert float((x + torch.tensor(2.0)).sum()) == 9.0 and x.cpu().device.type == "cpu"
+try:
+    x + torch.ones(3)
+except RuntimeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert f"some of its tensors are on {NAME}, others on cpu" in done.stdout
