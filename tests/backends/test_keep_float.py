@@ -65,7 +65,8 @@ AUDITS: dict[str, Callable[[Path, Artifact], None]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [
+    pytest.param(form, marks=pytest.mark.slow if form == "static" else ()) for form in FORMS])
 def test_kept_layers_are_lowered_run_and_audited(form: str, tmp_path: Path) -> None:
     """Lowering itself executes the program and compares it with the simulation, in which these layers are float."""
     target, settings = FORMS[form]

@@ -173,7 +173,7 @@ def test_a_run_killed_at_random_points_ends_in_the_bit_identical_artifact(tiny_m
 
     subprocess.run(command("straight"), check=True, capture_output=True)
     dice, kills = random.Random(11), 0
-    for _ in range(12):
+    for _ in range(5):
         process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and not (tmp_path / "killed" / "calibration.work").exists():
             time.sleep(0.02)

@@ -65,6 +65,7 @@ def _recipe(folder: Path, model: Path, method: str, quantize: str = "") -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_two_processes_measure_the_same_ranges_and_choose_the_same_bits(tiny_model: Path, tmp_path: Path) -> None:
     """Ranges come from counts, which add up whoever counted."""
     recipe = _recipe(tmp_path, tiny_model, "mse", 'budget = "size=0.18"')

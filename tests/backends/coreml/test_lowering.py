@@ -48,6 +48,7 @@ def test_bundle_runs_here_and_passes(bundle: tuple[Bundle, Path], tmp_path: Path
     assert verdict.passed, verdict.to_json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "form"), [
     ({"runtime_scales": True, "ios": 17}, "runtime-scales"),
     ({"quantize_outputs": True}, "functions"),

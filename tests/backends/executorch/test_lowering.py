@@ -33,7 +33,8 @@ def _products(bundle: Bundle, arithmetic: str) -> int:
     return sum(row.count for row in bundle.operations if row.name in kinds and row.arithmetic.startswith(arithmetic))
 
 
-@pytest.mark.parametrize(("fixture", "files"), [("small", NETWORK_FILES | {RANGES}), ("static", NETWORK_FILES)])
+@pytest.mark.parametrize(("fixture", "files"), [
+    ("small", NETWORK_FILES | {RANGES}), pytest.param("static", NETWORK_FILES, marks=pytest.mark.slow)])
 def test_bundle_is_complete(fixture: str, files: set[str], request: pytest.FixtureRequest) -> None:
     artifact, _, _, bundle, folder = request.getfixturevalue(fixture)
     assert {path.name for path in folder.iterdir()} == files
@@ -177,6 +178,7 @@ def replace_layer(artifact: Artifact, unet: nn.Module, layer: nn.Module) -> nn.M
     return unet
 
 
+@pytest.mark.slow
 def test_attention_up_and_down_sampling_4_bit_weights(tmp_path: Path) -> None:
     """The whole of the tiny network, 55 sites, 4-bit weights; run and judged."""
     artifact, unet = tiny.tiny_artifact(weight_bits=4)

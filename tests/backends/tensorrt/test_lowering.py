@@ -54,7 +54,7 @@ def test_weights_are_there_once(tmp_path: Path) -> None:
     assert max(sizes) - min(sizes) < 100
 
 
-@pytest.mark.parametrize("condition", [False, True], ids=["labels", "text"])
+@pytest.mark.parametrize("condition", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["labels", "text"])
 @pytest.mark.parametrize("options", [{}, {"mode": "ratio"}, {"precision": "fp16"}], ids=str)
 def test_run_and_validate_pass(options: dict[str, str], condition: bool, tmp_path: Path) -> None:
     """The whole sampler: among what the verdict says is that the samples lose less than 1 dB against the simulation's."""
