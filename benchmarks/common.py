@@ -27,7 +27,8 @@ from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.features import class_agreement, extractor_for, frechet_distance
 from dq_toolchain.toolchain.metrics import psnr
 from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import Recipe, load_recipe
+from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.simulation import SimulatedUNet
 

@@ -21,7 +21,8 @@ from dq_toolchain.toolchain.entry import run_command
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.models import load_model
 from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import Recipe, load_recipe
+from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 from tests.tiny_pipelines import (
     POOLED,
     PROMPTS,

@@ -20,7 +20,8 @@ from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.files import sha256
 from dq_toolchain.toolchain.models import Model
 from dq_toolchain.toolchain.probe import load_scheduler, probe
-from dq_toolchain.toolchain.recipe import Recipe, RunSection, load_recipe
+from dq_toolchain.toolchain.recipe import Recipe, RunSection
+from dq_toolchain.toolchain.recipe_file import load_recipe
 from dq_toolchain.toolchain.step_groups import even_step_groups
 
 MOST_SEED = next(bound.le for bound in RunSection.model_fields["seed"].metadata if hasattr(bound, "le"))

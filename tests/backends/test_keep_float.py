@@ -22,7 +22,7 @@ from dq_toolchain.backends.tensorrt.audit import audit as audit_tensorrt
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.bundle import Bundle
 from dq_toolchain.toolchain.errors import ArtifactError, BackendError
-from dq_toolchain.toolchain.recipe import load_recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 from dq_toolchain.toolchain.sites import KEPT
 from tests import tiny
 from tests.backends.executorch.conftest import small_artifact

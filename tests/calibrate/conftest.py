@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dq_toolchain.toolchain.recipe import Recipe, load_recipe
+from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 from tests.tiny import write_tiny_model
 
 

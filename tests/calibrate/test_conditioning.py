@@ -14,7 +14,8 @@ from dq_toolchain.toolchain.denoiser import Conditioning
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.files import write_tensors
 from dq_toolchain.toolchain.models import Model
-from dq_toolchain.toolchain.recipe import Recipe, load_recipe
+from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 
 UNET = {"_class_name": "UNet2DModel", "sample_size": 4, "in_channels": 2, "out_channels": 2, "num_class_embeds": 5}
 TEXT = {

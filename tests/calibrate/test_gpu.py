@@ -13,7 +13,7 @@ import torch
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import load_recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 from tests.pretend_gpu import NAME
 
 RECIPE = """

@@ -20,7 +20,7 @@ from dq_toolchain.toolchain.artifact import TENSOR_FILES, Artifact, float_parame
 from dq_toolchain.toolchain.errors import CalibrationError, ModelError, RecipeError
 from dq_toolchain.toolchain.files import sha256
 from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import load_recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 from tests.calibrate.conftest import tiny_recipe
 from tests.tiny import noise, tiny_condition_unet, tiny_unet, write_tiny_model
 

@@ -10,7 +10,8 @@ from dq_toolchain.calibrate.samples import FIT_STRIDE, HELD_OUT, calibration_see
 from dq_toolchain.toolchain.denoiser import Conditioning
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.probe import probe
-from dq_toolchain.toolchain.recipe import Recipe, load_recipe
+from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 
 TABLE = probe(DDIMScheduler(clip_sample=False), 3)
 SHAPE = (2, 4, 4)

@@ -18,7 +18,7 @@ from dq_toolchain.toolchain.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.metrics import psnr
 from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import load_recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 from dq_toolchain.toolchain.step_groups import even_step_groups
 
 RECIPE = """

@@ -6,7 +6,7 @@ import pytest
 
 from dq_toolchain.toolchain.budget import Budget
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.recipe import load_recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 
 
 @pytest.mark.parametrize(("text", "wanted"), [

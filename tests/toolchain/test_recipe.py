@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.recipe import Recipe, load_recipe
+from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 
 
 def recipe_file(folder: Path, text: str) -> Path:

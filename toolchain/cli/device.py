@@ -12,7 +12,7 @@ from rich.markup import escape
 from dq_toolchain.toolchain.cli.app import Json, Out, RecipeFile, Target, app, console, print_json
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import load_recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 
 
 def _check_flags_of(target: str, sections: dict[str, dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from dq_toolchain.toolchain.cli.app import Json, Out, Target, app, console, print_json
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.recipe import load_recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 
 
 @app.command(epilog="Examples:  dq-toolchain validate | dq-toolchain validate report.json --html page.html --json | "

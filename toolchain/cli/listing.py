@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dq_toolchain.toolchain.cli.app import Json, Out, app, console, print_json
-from dq_toolchain.toolchain.recipe import load_recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 
 
 @app.command(epilog="Examples:  dq-toolchain inspect | dq-toolchain inspect dq-out/executorch --json")

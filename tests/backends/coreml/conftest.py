@@ -17,7 +17,7 @@ from dq_toolchain.backends.coreml.interpreter.program import Program, load
 from dq_toolchain.backends.coreml.lowering import Plan, plan_of, write_program
 from dq_toolchain.backends.coreml.package import packages_in
 from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.recipe import load_recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 from tests import tiny
 
 

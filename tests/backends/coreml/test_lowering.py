@@ -20,7 +20,8 @@ from dq_toolchain.backends.coreml.vendor import coremltools
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.bundle import Bundle
 from dq_toolchain.toolchain.errors import BackendError, ToolchainError
-from dq_toolchain.toolchain.recipe import CoreMLSection, load_recipe
+from dq_toolchain.toolchain.recipe import CoreMLSection
+from dq_toolchain.toolchain.recipe_file import load_recipe
 from dq_toolchain.toolchain.report import load_report
 from dq_toolchain.toolchain.verdict import validate
 from tests import tiny

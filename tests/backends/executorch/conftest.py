@@ -14,7 +14,7 @@ from torch import nn
 from dq_toolchain import backends
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.bundle import Bundle
-from dq_toolchain.toolchain.recipe import load_recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 from dq_toolchain.toolchain.reference import Reference
 from tests import tiny
 

@@ -17,7 +17,7 @@ from dq_toolchain import backends
 from dq_toolchain.backends.tensorrt import nvidia
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.bundle import Bundle
-from dq_toolchain.toolchain.recipe import load_recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 from dq_toolchain.toolchain.reference import Reference
 from tests import tiny
 

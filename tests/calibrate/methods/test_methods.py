@@ -14,7 +14,7 @@ from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import load_recipe
+from dq_toolchain.toolchain.recipe_file import load_recipe
 
 QUIET = Reporter(quiet=True)
 BLOCKS = {"rows": 16, "batch": 8, "iterations": 4, "activation_iterations": 2}
