@@ -9,6 +9,8 @@ on wherever it looks for an accelerator: use it in a process of its own.
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import torch
@@ -116,7 +118,17 @@ def main() -> None:
         (memory, "_free", lambda _device: 1 << 40),
     ):
         setattr(module, name, stand_in)
-    command_line()
+    try:
+        command_line()
+    except SystemExit as end:
+        leave(end.code)
+
+
+def leave(code: Any) -> None:
+    """End the process at once: autograd's thread for a device in Python does not outlive the interpreter."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(code or 0))
 
 
 if __name__ == "__main__":

@@ -114,13 +114,14 @@ def test_compare(tiny_model: Path, tmp_path: Path) -> None:
 def test_the_benchmark_of_an_iteration(tiny_model: Path) -> None:
     script = f"""
 from pathlib import Path
-from tests.pretend_gpu import install
+from tests.pretend_gpu import install, leave
 from benchmarks.scaling import Case, measure
 from dq_toolchain.calibrate import setup
 device = install()
 setup.choose_device = lambda _name: device
 found = measure(Case("tiny", Path({str(tiny_model)!r}), "adjoint", 2, 2, 1))
 print(found.device, found.seconds > 0)
+leave(0)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == f"{NAME} True", done.stderr
@@ -130,13 +131,14 @@ def test_what_is_left_on_the_wrong_side_is_refused() -> None:
     """The device of these tests finds what they are there to find."""
     script = """
 import torch
-from tests.pretend_gpu import install
+from tests.pretend_gpu import install, leave
 x = torch.ones(3, device=install())
 assert float((x + torch.tensor(2.0)).sum()) == 9.0 and x.cpu().device.type == "cpu"
 try:
     x + torch.ones(3)
 except RuntimeError as error:
     print(error)
+leave(0)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert f"some of its tensors are on {NAME}, others on cpu" in done.stdout
