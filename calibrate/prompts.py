@@ -22,6 +22,7 @@ from dq_toolchain.toolchain.denoiser import Conditioning
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.lora import fuse_into_encoders
 from dq_toolchain.toolchain.models import REFUSALS, Model
+from dq_toolchain.toolchain.reading import read_text
 
 DEFAULT = Path(__file__).with_name("prompts.txt")
 BATCH = 8
@@ -39,13 +40,8 @@ def read_prompts(path: Path | None) -> list[str]:
     Raises:
         RecipeError: not readable, or nothing in it.
     """
-    try:
-        lines = (DEFAULT if path is None else path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise RecipeError(
-            f"cannot read prompts {path}: {reason}; --prompts takes a text file with one prompt per line"
-        ) from error
+    remedy = "--prompts takes a text file with one prompt per line"
+    lines = read_text(DEFAULT if path is None else path, error=RecipeError, remedy=remedy).splitlines()
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not prompts:
         raise RecipeError(f"{path} holds no prompt; --prompts takes a text file with one prompt per line")

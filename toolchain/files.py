@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dq_toolchain.toolchain import reading
 from dq_toolchain.toolchain.errors import ArtifactError, ToolchainError
 
 
@@ -38,18 +39,11 @@ def _replacing(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        raise ToolchainError(f"cannot write {path}: {_reason(error)}; choose a folder with space that you may write to "
+        raise ToolchainError(f"cannot write {path}: {reading.reason(error)}; choose a folder with space that you may write to "
                              "(--out)") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileExistsError):
-        return f"{error.filename} is a file, not a folder"
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -87,15 +81,9 @@ def read_json(path: Path, schema: str, version: int, remedy: str) -> dict[str, A
     Raises:
         ArtifactError: missing, unreadable, not JSON, another ``schema`` or ``schema_version``.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {_reason(error)}; {remedy}") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path} is not valid JSON ({_reason(error)}); {remedy}") from error
-    if not isinstance(data, dict) or data.get("schema") != schema:
-        got = data.get("schema") if isinstance(data, dict) else type(data).__name__
-        raise ArtifactError(f"{path} is not a {schema} file (schema: got {got!r}, allowed {schema!r}); {remedy}")
+    data = reading.read_json(path, error=ArtifactError, remedy=remedy)
+    if data.get("schema") != schema:
+        raise ArtifactError(f"{path} is not a {schema} file (schema: got {data.get('schema')!r}, allowed {schema!r}); {remedy}")
     if data.get("schema_version") != version:
         raise ArtifactError(f"{path}: schema_version {data.get('schema_version')!r} is not supported, allowed {version}; {remedy}")
     return data
@@ -112,7 +100,7 @@ def read_tensors_and_metadata(path: Path, remedy: str) -> tuple[dict[str, Tensor
         with safe_open(str(path), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
-        raise ArtifactError(f"cannot read {path}: {_reason(error)}; {remedy}") from error
+        raise ArtifactError(f"cannot read {path}: {reading.reason(error)}; {remedy}") from error
 
 
 def check_hashes(folder: Path, expected: Mapping[str, str], remedy: str) -> None:

@@ -6,7 +6,6 @@ A recipe is checked as a whole: one error lists every mistake with its file, lin
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.reading import read_toml
 from dq_toolchain.toolchain.recipe import Recipe
 
 
@@ -60,12 +60,7 @@ def _table(data: Mapping[str, Any], section: str) -> Mapping[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"cannot read recipe {path}: {error.strerror}; --recipe takes a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid TOML: {error}") from error
+    return read_toml(path, error=RecipeError, remedy="--recipe takes a TOML file")
 
 
 def _mistake(error: Any, origin: Mapping[tuple[str, str], Path | None]) -> str:
@@ -87,7 +82,7 @@ def _mistake(error: Any, origin: Mapping[tuple[str, str], Path | None]) -> str:
 
 def _locate(source: Path, section: str, key: str) -> str:
     name, current = rf"""["']?{re.escape(key)}["']?""", ""
-    for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(source.read_text(encoding="utf-8-sig").splitlines(), 1):
         header = re.match(r"\s*\[+\s*([\w.-]+)\s*\]", line)
         current = header.group(1) if header else current
         whole = header and current in ((section,) if not key else (f"{section}.{key}",))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from dq_toolchain.toolchain.architectures import ARCHITECTURES
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.hub import STEM, find_on_hub, is_hub_id
+from dq_toolchain.toolchain.reading import read_json
 
 EMBEDDED = Path(__file__).parent / "digits"
 
@@ -140,17 +140,7 @@ def _why_not(kind: str) -> str:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises ModelError."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(
-            f"cannot read {path}: {error.strerror}; --model takes a diffusers folder with unet/ and scheduler/"
-        ) from error
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON: {error}; restore the file that diffusers saved") from error
-    if not isinstance(data, dict):
-        raise ModelError(
-            f"{path} holds a {type(data).__name__}, expected a JSON object; restore the file that diffusers saved"
-        )
-    return data
+    """A JSON object; -Infinity stays, which diffusers writes into configs of its schedulers. Raises ModelError."""
+    there = "restore the file that diffusers saved"
+    remedy = there if path.is_file() else "--model takes a diffusers folder with unet/ and scheduler/"
+    return read_json(path, error=ModelError, remedy=remedy, finite=False)

@@ -120,9 +120,9 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     "labels in float": (with_conditioning({"cond.class_labels": torch.tensor([3.0])}, model="model"),
                         "integer labels 0-10"),
     # the recipe
-    "missing recipe": (flags("--recipe", "nowhere.toml"), r"cannot read recipe nowhere\.toml"),
+    "missing recipe": (flags("--recipe", "nowhere.toml"), r"cannot read nowhere\.toml"),
     "recipe is not TOML": (with_recipe("[sampler"), r"bad\.toml is not valid TOML"),
-    "recipe is not text": (with_recipe(b"\xff\xfe\x00"), r"bad\.toml is not valid TOML"),
+    "recipe is not text": (with_recipe(b"\xff\xfe\x00"), r"bad\.toml: it is not UTF-8 text"),
     "unknown key": (with_recipe("[quantize]\ncolour = 1"),
                     r"bad\.toml:2 \[quantize\] colour: unknown, allowed: weight_bits"),
     "unknown section": (with_recipe("[quantise]\nweight_bits = 4"),

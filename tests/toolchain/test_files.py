@@ -111,7 +111,7 @@ def test_damaged_tensors_are_refused_by_name(damage: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    (None, "No such file"), ("{", "not valid JSON"), ("\xff", "not valid JSON"), ("[1]", "got 'list'"), ("{}", "got None"),
+    (None, "No such file"), ("{", "not valid JSON"), ("\xff", "not UTF-8 text"), ("[1]", "holds a list"), ("{}", "got None"),
     ('{"schema": "other", "schema_version": 1}', "got 'other', allowed 'kind'"),
     ('{"schema": "kind", "schema_version": 2}', "schema_version 2 is not supported, allowed 1"),
     ('{"schema": "kind"}', "schema_version None is not supported, allowed 1"),

@@ -92,7 +92,7 @@ MISTAKES = {
     "seeds that are no number": (("--seeds", "many"), r"--seeds: got 'many'"),
     "one held-out seed": (("--held-out", "1"), r"--held-out: got 1, allowed are 2-100000"),
     "no model": (("--model", "nowhere"), r"nowhere/unet/config\.json.*--model takes a diffusers folder"),
-    "no recipe": (("--recipe", "nowhere.toml"), r"cannot read recipe nowhere\.toml"),
+    "no recipe": (("--recipe", "nowhere.toml"), r"cannot read nowhere\.toml"),
 }
 
 
