@@ -32,6 +32,8 @@ JUDGED = 5
 LEAST_INTERVAL = 5
 """Five times per stage, but at most every fifth iteration, the validation samples are run and judged."""
 EARLY = 10
+BETAS = (0.9, 0.99)
+"""Of Adam."""
 BIAS_RATE = 0.25
 """Learning rate of biases as a share of the scales': these are logarithms, biases add to outputs of size one."""
 DIVERGED = 30.0
@@ -130,7 +132,7 @@ class Fit:
                 {"params": [v for n, v in self.parameters.items() if n.endswith(f".{kind}")], "base": rate}
                 for kind, rate in rates.items()
             ],
-            betas=(0.9, 0.99),
+            betas=BETAS,
             fused=True,
         )
         self.average = {name: value.detach().clone() for name, value in self.parameters.items()}

@@ -78,7 +78,8 @@ def fit_network(
         return _blocks(recipe, method, network, state, trajectories, checkpoint, reporter)
     if method.fit == "accuquant" and not (recipe.run.offload and recipe.calibrate.rounding == "learned"):
         return _multi_step(recipe, network, state, trajectories, checkpoint, reporter)
-    blocks = CheckpointFile(checkpoint.path.with_stem(f"blocks-{checkpoint.path.stem}"), checkpoint.identity)
+    path = checkpoint.path.with_stem(f"blocks-{checkpoint.path.stem}")
+    blocks = CheckpointFile(path, checkpoint.identity, checkpoint.writes, checkpoint.names)
     first = _blocks(recipe, method, network, state, trajectories, blocks, reporter)
     second = _multi_step(recipe, network, state, trajectories, checkpoint, reporter)
     return Fitted(first.stages + second.stages, second.growth, first.seconds + second.seconds)

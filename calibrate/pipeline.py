@@ -6,23 +6,20 @@ that share a folder of checkpoints share equal stages.
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from dq_toolchain.calibrate import identity
 from dq_toolchain.calibrate.budget import with_budget
-from dq_toolchain.calibrate.checkpoint import CheckpointFile, fingerprint
-from dq_toolchain.calibrate.conditioning import digest
+from dq_toolchain.calibrate.checkpoint import CheckpointFile, mark
 from dq_toolchain.calibrate.diagnose import at_smallest_scale, require_signal
 from dq_toolchain.calibrate.finish import harden
 from dq_toolchain.calibrate.fitting import check_workers, fit_network
-from dq_toolchain.calibrate.measure import choose_all, observe_chosen, observe_rollouts, shared_rollouts
+from dq_toolchain.calibrate.measure import Histograms, choose_all, observe_chosen, observe_rollouts, shared_rollouts
 from dq_toolchain.calibrate.memory import check_memory
 from dq_toolchain.calibrate.methods import resolve, with_settings
 from dq_toolchain.calibrate.methods.base import Method
@@ -31,12 +28,12 @@ from dq_toolchain.calibrate.setup import Setup, setup
 from dq_toolchain.calibrate.targets import Targets
 from dq_toolchain.calibrate.trajectories import Trajectories
 from dq_toolchain.calibrate.workers import ALONE, Workers
+from dq_toolchain.toolchain.artifact import JSON as ARTIFACT_JSON
 from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.files import write_bytes
+from dq_toolchain.toolchain.files import plain, require_json
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe import Recipe
 
-README = b"Checkpoints of an unfinished calibration; the same command continues from them.\n"
 BEFORE_THE_FIT = {"method", "samples", "ranges", "percentile", "rounding"}
 """What a method that does not fit over several steps reads of [calibrate]."""
 
@@ -57,11 +54,12 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Ranges:
-    """FP32 trajectories and the activation parameters (G, L) chosen on them."""
+    """FP32 trajectories and the activation parameters (G, L) chosen on them, on ``chosen`` (N, M) bool or all of them."""
 
     targets: Targets
     scale: Tensor
     zero_point: Tensor
+    chosen: Tensor | None
     seconds: float
 
 
@@ -79,25 +77,30 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
     state = setup(recipe, method, reporter.warn, workers)
     check_workers(recipe, method, workers, state.step_groups)
     check_memory(state, recipe, method, reporter)
-    identity = _identity(recipe, method, state)
+    kept = {"config": state.model.config, "scheduler_config": state.model.scheduler_config, "table": state.table.to_json()}
+    require_json(kept, f"the model cannot be described in {ARTIFACT_JSON}")
+    rolled = identity.of_rollouts(state)
     if workers.is_first:
-        write_bytes(work / "README.txt", README)
-    ranges = measure(recipe, method, state, work, identity, reporter)
+        mark(work)
+    ranges = measure(recipe, method, state, work, rolled, reporter)
     raised = at_smallest_scale(state.prepared.sites, ranges.scale)
     if raised:
         reporter.warn(f"activations too small for an fp16 scale, quantized coarser than chosen: {', '.join(raised)}")
     trajectories = trajectories_of(recipe, state, ranges.targets)
     spent = None
     if recipe.quantize.budget is not None:
-        kept = CheckpointFile(work / f"budget-{identity['fit'][:16]}.safetensors", identity["fit"], workers.is_first)
-        state, spent = with_budget(recipe, state, ranges.scale, ranges.zero_point, trajectories, kept, reporter)
+        key = identity.of_budget(rolled, state, recipe, ranges.scale, ranges.zero_point)
+        checkpoint = CheckpointFile.of(work, "budget", key, workers.is_first, _names(state))
+        state, spent = with_budget(recipe, state, ranges.scale, ranges.zero_point, trajectories, checkpoint, reporter)
     network = quantize_with(state, ranges.scale, ranges.zero_point, recipe)
-    checkpoint = CheckpointFile(work / f"fit-{identity['fit'][:16]}.safetensors", identity["fit"], workers.is_first)
+    key = identity.of_fit(rolled, state, recipe, method, ranges.scale, ranges.zero_point, ranges.chosen)
+    checkpoint = CheckpointFile.of(work, "fit", key, workers.is_first, _names(state))
     fitted = fit_network(recipe, method, network, state, trajectories, checkpoint, reporter)
     record = {
         "recipe": _settings(recipe),
         "seeds": {"calibration": recipe.run.seed, "held_out": recipe.reference.seeds},
-        "versions": versions(),
+        "versions": identity.versions(),
+        "method": identity.hyper_parameters(recipe, method, state.step_groups),
         "stages": fitted.stages,
         "growth": fitted.growth,
         "at_smallest_scale": raised,
@@ -111,45 +114,53 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
     for finish in method.finish:
         artifact, found = finish(artifact, trajectories)
         record |= found
+    record, lost = plain(record)
+    for place in lost:
+        reporter.warn(f"record.{place} is no finite number and becomes null in {ARTIFACT_JSON}")
+    artifact = replace(artifact, record=record)
     seconds = ranges.seconds + (0.0 if spent is None else spent.seconds) + fitted.seconds + time.perf_counter() - begin
     return Calibrated(artifact, state, seconds)
 
 
-def measure(
-    recipe: Recipe, method: Method, state: Setup, work: Path, identity: Mapping[str, str], reporter: Reporter
-) -> Ranges:
-    """FP32 trajectories and ranges, from the checkpoints if they are there."""
+def measure(recipe: Recipe, method: Method, state: Setup, work: Path, rolled: str, reporter: Reporter) -> Ranges:
+    """FP32 trajectories and ranges, from the checkpoints if they are there.
+
+    Args:
+        rolled: what decides the rollouts.
+    """
     first = state.workers.is_first
-    checkpoint = CheckpointFile(work / f"ranges-{identity['ranges'][:16]}.safetensors", identity["ranges"], first)
-    rolled = CheckpointFile(work / f"rollouts-{identity['rollouts'][:16]}.safetensors", identity["rollouts"], first)
-    run, saved = rolled.load(), checkpoint.load()
-    if run is not None and saved is not None:
-        return Ranges(
-            _targets(run[0]), saved[0]["scale"], saved[0]["zero_point"], run[1]["seconds"] + saved[1]["seconds"]
-        )
+    rollouts = CheckpointFile.of(work, "rollouts", rolled, first)
+    run = rollouts.load()
     guidance = state.guidance
     mine = len(range(len(state.samples))[state.workers.share(len(state.samples))])
     total = -(-mine // state.rollout_batch) * state.table.calls
-    begin, rolling = time.perf_counter(), 0.0
+    histograms: Histograms | None = None
     if run is None:
+        begin = time.perf_counter()
         with reporter.task("FP32 rollouts", total) as advance:
             if method.choose is None:
                 targets, histograms = observe_rollouts(state, guidance, advance)
             else:
                 targets = shared_rollouts(state, guidance, None, advance)
         rolling = time.perf_counter() - begin
-        rolled.save({"latents": targets.latents, "outputs": targets.outputs}, {"seconds": rolling})
+        rollouts.save({"latents": targets.latents, "outputs": targets.outputs}, {"seconds": rolling})
     else:
-        targets = _targets(run[0])
-    if run is not None or method.choose is not None:
-        chosen = None if method.choose is None else method.choose(trajectories_of(recipe, state, targets))
+        targets, rolling = Targets(run[0]["latents"], run[0]["outputs"]), float(run[1]["seconds"])
+    begin = time.perf_counter()
+    chosen = None if method.choose is None else method.choose(trajectories_of(recipe, state, targets))
+    key = identity.of_ranges(rolled, state, recipe, chosen)
+    checkpoint = CheckpointFile.of(work, "ranges", key, first, [site.name for site in state.prepared.sites])
+    saved = checkpoint.load()
+    if saved is not None:
+        return Ranges(targets, saved[0]["scale"], saved[0]["zero_point"], chosen, rolling + float(saved[1]["seconds"]))
+    if histograms is None:
         with reporter.task("measuring ranges", total) as advance:
             histograms = observe_chosen(state, targets, chosen, guidance, advance)
     require_signal(state.prepared.sites, histograms)
     scale, zero_point = choose_all(state, histograms, recipe.calibrate)
-    measuring = time.perf_counter() - begin - rolling
+    measuring = time.perf_counter() - begin
     checkpoint.save({"scale": scale, "zero_point": zero_point}, {"seconds": measuring})
-    return Ranges(targets, scale, zero_point, (rolling if run is None else run[1]["seconds"]) + measuring)
+    return Ranges(targets, scale, zero_point, chosen, rolling + measuring)
 
 
 def trajectories_of(recipe: Recipe, state: Setup, targets: Targets) -> Trajectories:
@@ -166,13 +177,6 @@ def trajectories_of(recipe: Recipe, state: Setup, targets: Targets) -> Trajector
     )
 
 
-def versions() -> dict[str, Any]:
-    """Library versions that a calibration depends on."""
-    return {name: version(name) for name in ("dq-toolchain", "torch", "diffusers", "numpy")} | {
-        "python": platform.python_version()
-    }
-
-
 def deciding(recipe: Recipe, method: Method) -> dict[str, Any]:
     """The settings that decide a calibration: those of the phases that the method goes through."""
     settings = recipe.model_dump(
@@ -185,28 +189,11 @@ def deciding(recipe: Recipe, method: Method) -> dict[str, Any]:
     return settings
 
 
-def _targets(tensors: Mapping[str, Tensor]) -> Targets:
-    return Targets(tensors["latents"], tensors["outputs"])
+def _names(state: Setup) -> list[str]:
+    """Of everything that a fit's tensors belong to: sites in order, then the layers that have weights."""
+    sites = state.prepared.sites
+    return [site.name for site in sites] + [site.layer for site in sites if site.weight_bits is not None]
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", exclude={"run": {"out"}, "export": True, "reference": True})
-
-
-def _identity(recipe: Recipe, method: Method, state: Setup) -> dict[str, str]:
-    """What decides the rollouts, the ranges and the fit. What a method does afterwards decides none of them."""
-    settings = deciding(recipe, method)
-    model = (state.model.weight_hash, state.model.config, state.model.scheduler_config, versions(), state.device.type)
-    run = (settings["sampler"], digest(state.bank), settings["run"], recipe.calibrate.samples)
-    quantize, calibrate = dict(settings["quantize"]), dict(settings["calibrate"])
-    measured = {key: quantize[key] for key in ("activation_bits", "scheme", "attention", "split", "step_groups")}
-    smoothing = None if method.smooth is None else method.smooth.__module__
-    choosing = None if method.choose is None else recipe.calibrate.method
-    ranged = (measured, calibrate["ranges"], calibrate["percentile"], smoothing, choosing)
-    del calibrate["method"]
-    fitted = (quantize, calibrate, settings.get("blocks"), method.fit, dict(method.blocks))
-    return {
-        "rollouts": fingerprint("rollouts", *model, *run, measured["split"], smoothing),
-        "ranges": fingerprint("ranges", *model, *run, *ranged),
-        "fit": fingerprint("fit", *model, *run, *ranged, *fitted),
-    }

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
+from dq_toolchain.calibrate.checkpoint import remove
 from dq_toolchain.calibrate.finish import held_out_reference
 from dq_toolchain.calibrate.pipeline import calibrated
 from dq_toolchain.calibrate.samples import held_out_seeds
 from dq_toolchain.calibrate.setup import choose_device
 from dq_toolchain.calibrate.workers import Workers
+from dq_toolchain.toolchain.artifact import FILES as ARTIFACT_FILES
 from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.lock import locked
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe import Recipe
 from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.staging import check_places
 
 
 def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Reference]:
@@ -25,21 +28,24 @@ def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Refer
     Returns:
         The artifact's folder, the artifact and its held-out rollouts.
     Raises:
-        ToolchainError: bad input, a site that cannot be calibrated, or a folder that cannot be written.
+        ToolchainError: bad input, a site that cannot be calibrated, or a folder that cannot be written or is in use.
     """
     folder = recipe.run.out / "calibration"
     work = recipe.run.out / "calibration.work"
     workers = Workers.started(choose_device(recipe.run.device).type == "cuda")
-    made = calibrated(recipe, reporter, work, workers)
     if not workers.is_first:
+        calibrated(recipe, reporter, work, workers)
         raise SystemExit(0)
-    artifact, state = made.artifact, made.state
-    state.prepared.unet.cpu()
-    held_out = state.draw(held_out_seeds(recipe.reference.seeds))
-    batch = state.rollout_batch
-    batches = -(-len(held_out) // batch)
-    with reporter.task("held-out rollouts", 3 * batches * state.table.calls) as advance:
-        reference = held_out_reference(artifact, state.prepared.unet, state.table, held_out, batch, advance)
-    artifact.save(folder, reference)
-    shutil.rmtree(work, ignore_errors=True)
+    with locked(recipe.run.out, "calibrate", reporter.warn):  # one lock for all processes of a launch
+        check_places(folder, ARTIFACT_FILES)
+        made = calibrated(recipe, reporter, work, workers)
+        artifact, state = made.artifact, made.state
+        state.prepared.unet.cpu()
+        held_out = state.draw(held_out_seeds(recipe.reference.seeds))
+        batch = state.rollout_batch
+        batches = -(-len(held_out) // batch)
+        with reporter.task("held-out rollouts", 3 * batches * state.table.calls) as advance:
+            reference = held_out_reference(artifact, state.prepared.unet, state.table, held_out, batch, advance)
+        artifact.save(folder, reference)
+        remove(work)
     return folder, artifact, reference

@@ -32,12 +32,14 @@ from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.sites import KEPT, FloatOp, Site, weighted_layers
 from dq_toolchain.toolchain.smoothing import smooth_by_one
 from dq_toolchain.toolchain.split import split_concat_inputs
+from dq_toolchain.toolchain.staging import staged
 from dq_toolchain.toolchain.step_groups import check_step_groups
 
 SCHEMA, VERSION = "dq-toolchain/calibration", 1
 JSON = "calibration.json"
 REMEDY = "run `dq-toolchain calibrate` again"
 TENSOR_FILES = ("weights.safetensors", "activations.safetensors", "float.safetensors")
+FILES = (*TENSOR_FILES, REFERENCE, JSON)
 
 
 @dataclass(frozen=True)
@@ -126,12 +128,16 @@ class Artifact:
         return unet
 
     def save(self, folder: Path, reference: Reference) -> None:
-        """Write the whole folder; ``calibration.json`` last, so that a partial folder never loads.
+        """Write the whole folder: made beside its place and moved there at the end, so that an older artifact stays whole
+        until this one is, and nothing half old and half new ever loads.
 
         Raises:
             ToolchainError: the folder cannot be written.
         """
-        (folder / JSON).unlink(missing_ok=True)
+        with staged(folder, JSON) as inside:
+            self._write(inside, reference)
+
+    def _write(self, folder: Path, reference: Reference) -> None:
         weights = {f"{n}.weight_q": layer.weight_q for n, layer in self.layers.items()}
         weights |= {f"{n}.weight_scale": layer.weight_scale for n, layer in self.layers.items()}
         write_tensors(folder / TENSOR_FILES[0], weights)

@@ -1,6 +1,7 @@
 """Atomic writes and hashes: a file of ours is either whole or absent.
 
-Every writer in the project goes through here, so that a kill or a full disk never leaves a half-written file.
+Every writer in the project goes through here, so that a kill or a full disk never leaves a half-written file. A link is
+followed, never replaced; what is no regular file (a device, a FIFO, a folder) is neither replaced nor waited on.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from torch import Tensor
 
 from dq_toolchain.toolchain import reading
 from dq_toolchain.toolchain.errors import ArtifactError, ToolchainError
+from dq_toolchain.toolchain.temporary import kind_of, temporary_beside
 
 
 def sha256(path: Path) -> str:
@@ -30,20 +34,32 @@ def sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        target = _file_behind(path)
+        temporary = temporary_beside(target)
         yield temporary
         temporary.chmod(0o644)  # safetensors creates files that only their owner can read
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except (OSError, SafetensorError) as error:
         raise ToolchainError(f"cannot write {path}: {reading.reason(error)}; choose a folder with space that you may write to "
                              "(--out)") from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _file_behind(path: Path) -> Path:
+    """Where the content goes: the path, or the file that a link leads to. Raises ToolchainError: it is no regular file."""
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if os.path.lexists(target) and not target.is_file():
+        raise ToolchainError(f"cannot write {path}: it is {kind_of(target)}, no regular file; name a file, or a path where "
+                             "there is none yet")
+    return target
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -53,20 +69,54 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all; NaN and infinity are refused. Raises ToolchainError."""
-    try:
-        text = json.dumps(data, indent=1, allow_nan=False)
-    except ValueError as error:
-        raise ToolchainError(f"cannot write {path}: a figure is NaN or infinite, which JSON does not hold; nothing was "
-                             "written") from error
-    write_bytes(path, f"{text}\n".encode())
+    """Write JSON whole or not at all. Raises ToolchainError: also for what JSON does not hold, naming the key."""
+    require_json(data, f"cannot write {path}")
+    write_bytes(path, f"{json.dumps(data, indent=1, allow_nan=False)}\n".encode())
+
+
+def require_json(data: Mapping[str, Any], what: str = "cannot be kept") -> None:
+    """Raise ToolchainError unless JSON holds all of it; to be called before long work whose result goes there."""
+    _, unfit = plain(data)
+    if unfit:
+        raise ToolchainError(f"{what}: {unfit[0]} is NaN, infinite or of a kind that JSON does not hold; nothing was written")
+
+
+def plain(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The same as JSON holds it, with None for what it does not hold, and the places of those, such as ``stages.0.loss``."""
+    unfit: list[str] = []
+
+    def convert(value: Any, place: str) -> Any:
+        if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+            return value
+        if isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value):
+            return value
+        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+            return {key: convert(each, f"{place}.{key}" if place else key) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [convert(each, f"{place}.{index}") for index, each in enumerate(value)]
+        unfit.append(place)
+        return None
+
+    return convert(data, ""), unfit
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write safetensors whole or not at all. Raises ToolchainError."""
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with _replacing(path) as temporary:
-        save_file(ready, temporary, metadata=dict(metadata) if metadata else None)
+        _save(temporary, tensors, metadata)
+
+
+def write_hashed_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Like ``write_tensors``; the sha256 of what was written, whatever lies at ``path`` a moment later."""
+    with _replacing(path) as temporary:
+        _save(temporary, tensors, None)
+        digest = sha256(temporary)
+    return digest
+
+
+def _save(temporary: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> None:
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(ready, temporary, metadata=dict(metadata) if metadata else None)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -96,11 +146,30 @@ def read_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
 
 def read_tensors_and_metadata(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file and its string metadata. Raises ArtifactError."""
+    with _opened(path, remedy) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+def read_metadata(path: Path, remedy: str) -> dict[str, str]:
+    """The string metadata of a safetensors file, without its tensors. Raises ArtifactError."""
+    with _opened(path, remedy) as file:
+        return dict(file.metadata() or {})
+
+
+@contextlib.contextmanager
+def _opened(path: Path, remedy: str) -> Iterator[Any]:
     try:
+        require_regular(path)
         with safe_open(str(path), framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            yield file
     except (OSError, SafetensorError, ValueError) as error:
         raise ArtifactError(f"cannot read {path}: {reading.reason(error)}; {remedy}") from error
+
+
+def require_regular(path: Path) -> None:
+    """Raise OSError unless the path, or what a link leads to, is a regular file: opening a FIFO would wait for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"it is {kind_of(path)}, no regular file")
 
 
 def check_hashes(folder: Path, expected: Mapping[str, str], remedy: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.toolchain.errors import ArtifactError
-from dq_toolchain.toolchain.files import check_hashes, read_json, read_tensors, sha256, write_json, write_tensors
+from dq_toolchain.toolchain.files import check_hashes, read_json, read_tensors, write_hashed_tensors, write_json
 from dq_toolchain.toolchain.metrics import psnr, rollout_error, ssim
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.schemas import first_fault
@@ -108,8 +108,8 @@ def write_report(folder: Path, header: Mapping[str, Any], latents: Tensor, outpu
     path = folder / JSON
     _check_shapes(latents, outputs_at_simulation, reference, "the device's tensors")
     path.unlink(missing_ok=True)
-    write_tensors(folder / TENSORS, {"latents": latents, OUTPUTS: outputs_at_simulation})
-    data = {"schema": SCHEMA, "schema_version": VERSION, **header, "files": {TENSORS: sha256(folder / TENSORS)},
+    digest = write_hashed_tensors(folder / TENSORS, {"latents": latents, OUTPUTS: outputs_at_simulation})
+    data = {"schema": SCHEMA, "schema_version": VERSION, **header, "files": {TENSORS: digest},
             **figures(latents, reference)}
     _check_schema(data, path)
     write_json(path, data)

@@ -5,14 +5,17 @@ A method far below it draws FP32's pictures; one near it draws others of the sam
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 from dq_toolchain.calibrate.compare.grid import Cell
 from dq_toolchain.calibrate.compare.held_out import held_out, other_samples
 from dq_toolchain.calibrate.compare.plan import Grid
 from dq_toolchain.calibrate.compare.sets import SetJudge, name_of
-from dq_toolchain.toolchain.files import write_json
+from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.files import read_json, write_json
 from dq_toolchain.toolchain.progress import Reporter
+
+SCHEMA, VERSION = "dq-toolchain/compare-floor", 1
 
 
 def frechet_floor(grid: Grid, cell: Cell, reporter: Reporter) -> float | None:
@@ -26,10 +29,18 @@ def frechet_floor(grid: Grid, cell: Cell, reporter: Reporter) -> float | None:
     name, path = name_of(held.final[:1], grid.model), held.file.with_suffix(".floor.json")
     if name is None:
         return None
-    if path.is_file():
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved["extractor"] == name:
-            return float(saved["frechet"])
+    saved = _saved(path, name)
+    if saved is not None:
+        return saved
     found = SetJudge.of(held.final, grid.model).figures(other_samples(recipe, grid.held_out, reporter))["frechet"]
-    write_json(path, {"extractor": name, "frechet": found})
+    write_json(path, {"schema": SCHEMA, "schema_version": VERSION, "extractor": name, "frechet": found})
     return found
+
+
+def _saved(path: Path, extractor: str) -> float | None:
+    """What the file holds; None if it is missing, damaged, or of another extractor."""
+    try:
+        saved = read_json(path, SCHEMA, VERSION, "")
+        return float(saved["frechet"]) if saved["extractor"] == extractor else None
+    except (ArtifactError, KeyError, TypeError, ValueError):
+        return None

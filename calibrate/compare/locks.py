@@ -14,8 +14,7 @@ from pathlib import Path
 
 import psutil
 
-SAME_START = 60.0
-"""Seconds within which two readings of a process's start are the same; a later start is another process, same pid."""
+from dq_toolchain.toolchain.processes import alive
 
 
 @contextmanager
@@ -37,13 +36,9 @@ def held(path: Path) -> bool:
     """Whether a living process, this one included, holds the lock."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
-        pid, started = int(holder["pid"]), float(holder["started"])
-        process = psutil.Process(pid)
-        return bool(process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < SAME_START)
-    except (OSError, ValueError, KeyError, TypeError, psutil.NoSuchProcess):
+        return alive(int(holder["pid"]), float(holder["started"]))
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    except psutil.AccessDenied:
-        return True
 
 
 @contextmanager

@@ -13,11 +13,11 @@ from typing import Any
 from dq_toolchain.calibrate.checkpoint import fingerprint
 from dq_toolchain.calibrate.compare.grid import Cell, expand, parse_bits, parse_methods, parse_steps, sampler_name
 from dq_toolchain.calibrate.compare.held_out import PLAIN
+from dq_toolchain.calibrate.identity import digest_of, hyper_parameters, versions
 from dq_toolchain.calibrate.methods import names, resolve, with_settings
-from dq_toolchain.calibrate.pipeline import deciding, versions
-from dq_toolchain.calibrate.setup import choose_device, setup
+from dq_toolchain.calibrate.pipeline import deciding
+from dq_toolchain.calibrate.setup import Setup, setup
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.files import sha256
 from dq_toolchain.toolchain.models import Model
 from dq_toolchain.toolchain.probe import load_scheduler, probe
 from dq_toolchain.toolchain.recipe import Recipe, RunSection
@@ -68,6 +68,10 @@ class Grid:
     def cell_folder(self, cell: Cell) -> Path:
         return self.folder / "cells" / cell.name
 
+    def work(self, cell: Cell) -> Path:
+        """Checkpoints of the cells that share FP32 rollouts with this one."""
+        return self.folder / "work" / f"{cell.sampler}{cell.steps}-s{cell.seed}"
+
     def lock(self, cell: Cell) -> Path:
         return self.folder / "cells" / f"{cell.name}.lock"
 
@@ -88,15 +92,15 @@ def plan(request: Request) -> Grid:
     _check_counts(request, first_seed)
     state = setup(_recipe(base, Cell("", steps[0], *bits[0], methods[0], first_seed)), PLAIN)
     scheduler = load_scheduler(state.model.scheduler_config)
-    for number in steps:
-        table = probe(scheduler, number, eta=base.sampler.eta)
+    tables = {number: probe(scheduler, number, eta=base.sampler.eta) for number in steps}
+    for table in tables.values():
         even_step_groups(table.calls, quantize.step_groups)
     cells = expand(
         sampler_name(state.table.scheduler), steps, bits, methods, range(first_seed, first_seed + request.seeds)
     )
     recipes = {cell: _recipe(base, cell) for cell in cells}
-    provenance = {cell: _provenance(recipes[cell], cell, state.model) for cell in cells}
-    decides = _decides(base, state.model, request.held_out)
+    provenance = {cell: _provenance(recipes[cell], cell, state.model, tables[cell.steps].calls) for cell in cells}
+    decides = _decides(state, request.held_out)
     return Grid(
         base.run.out / "compare",
         state.model.folder,
@@ -104,7 +108,7 @@ def plan(request: Request) -> Grid:
         request.held_out,
         cells,
         recipes,
-        {cell: fingerprint(provenance[cell], decides) for cell in cells},
+        {cell: fingerprint(provenance[cell], tables[cell.steps].to_json(), decides) for cell in cells},
         provenance,
     )
 
@@ -125,27 +129,24 @@ def _recipe(base: Recipe, cell: Cell) -> Recipe:
     return with_settings(recipe, resolve(cell.method), as_published=True)
 
 
-def _provenance(recipe: Recipe, cell: Cell, model: Model) -> dict[str, Any]:
+def _provenance(recipe: Recipe, cell: Cell, model: Model, calls: int) -> dict[str, Any]:
     settings = deciding(recipe, resolve(cell.method))
-    for elsewhere in (("conditioning", "file"), ("run", "device")):  # by content and by what "auto" came to: _decides
-        del settings[elsewhere[0]][elsewhere[1]]
+    for section, name in (("conditioning", "file"), ("conditioning", "prompts"), ("run", "device")):
+        del settings[section][name]  # by content and by what "auto" came to: _decides
+    groups = even_step_groups(calls, recipe.quantize.step_groups)
     return {
         "recipe": settings,
+        "method": hyper_parameters(recipe, resolve(cell.method), groups),
         "versions": versions(),
         "model": {"id": model.id, "weight_hash": model.weight_hash},
     }
 
 
-def _decides(base: Recipe, model: Model, held_out: int) -> list[Any]:
-    """What decides the results beside the cell's own settings: files by content, not by place."""
-    file = base.conditioning.file
-    return [
-        model.config,
-        model.scheduler_config,
-        held_out,
-        None if file is None else sha256(file),
-        choose_device(base.run.device).type,
-    ]
+def _decides(state: Setup, held_out: int) -> list[Any]:
+    """What decides the results beside the cell's own settings: what files hold, not where they lie."""
+    bank = {f"cond.{name}": value for name, value in state.bank.cond.items()}
+    bank |= {f"uncond.{name}": value for name, value in state.bank.uncond.items()}
+    return [state.model.config, state.model.scheduler_config, held_out, digest_of(bank), state.device.type]
 
 
 def _check_counts(request: Request, first_seed: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.markup import escape
 from torch import Tensor
 
+from dq_toolchain.calibrate.checkpoint import remove
 from dq_toolchain.calibrate.compare.cells import CellResult, load_result, load_samples, save_samples
 from dq_toolchain.calibrate.compare.evaluate import calls_of, evaluate
 from dq_toolchain.calibrate.compare.grid import Cell
@@ -54,6 +55,15 @@ def run(grid: Grid, reporter: GridReporter, calibrate: Calibrate = calibrated) -
                 show(len(done), cell.name, seconds_left([cell, *left], done))
                 if not _done(grid, cell) and _attempts(grid, cell) == tried[cell]:  # else another process was here
                     _do(grid, cell, judges, reporter, calibrate)
+            clean(grid, cell)
+
+
+def clean(grid: Grid, cell: Cell) -> None:
+    """Remove the checkpoints that this cell shares with others, once none of those is left to do."""
+    work = grid.work(cell)
+    if all(_done(grid, other) for other in grid.cells if grid.work(other) == work):
+        remove(work)
+        remove(work.parent)
 
 
 def grid_result(grid: Grid) -> Callable[[Cell], CellResult | None]:
@@ -125,7 +135,7 @@ def _do(grid: Grid, cell: Cell, judges: _Judges, reporter: Reporter, calibrate: 
     folder, begin = grid.cell_folder(cell), time.perf_counter()
     result = CellResult(cell, grid.fingerprints[cell], _attempts(grid, cell) + 1, None, grid.provenance[cell])
     try:
-        made = calibrate(grid.recipes[cell], reporter, grid.folder / "work")
+        made = calibrate(grid.recipes[cell], reporter, grid.work(cell))
         held_out_samples, judge = judges.of(cell)
         with reporter.task("evaluation", calls_of(held_out_samples)) as advance:
             evaluation = evaluate(made.artifact, held_out_samples, made.state.device, advance)

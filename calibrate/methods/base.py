@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from dq_toolchain.calibrate.constants import constants_of
 from dq_toolchain.calibrate.samples import Samples
 from dq_toolchain.calibrate.trajectories import Trajectories
 from dq_toolchain.toolchain.artifact import Artifact
@@ -41,6 +42,7 @@ class Method:
         settings: of the recipe, where the recipe itself says nothing.
         fit: ranges only, blocks one after another, the multi-step fit, or one after the other.
         blocks: changes to BlockOptions.
+        constants: numbers of its functions that are no constants of their modules, such as arguments they were made with.
     """
 
     name: str
@@ -53,6 +55,13 @@ class Method:
     smooth: Smooth | None = None
     check: Check | None = None
     finish: tuple[Finish, ...] = ()
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        """The numbers that the method's own functions work with: constants of their modules, and ``constants``."""
+        functions = (self.choose, self.smooth, *self.finish)
+        modules = dict.fromkeys(function.__module__ for function in functions if function is not None)
+        return constants_of(*modules) | dict(self.constants)
 
     def whole(self) -> Method:
         """The method with its base worked in."""
@@ -93,6 +102,7 @@ def add(first: Method, second: Method) -> Method:
         first.smooth or second.smooth,
         _both(first.check, second.check),
         first.finish + second.finish,
+        {**first.constants, **second.constants},
     )
 
 

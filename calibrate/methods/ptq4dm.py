@@ -38,7 +38,12 @@ def normal_times(mean: float, deviation: float) -> Choose:
     return choose
 
 
+def _method(name: str, source: str, mean: float, deviation: float) -> Method:
+    constants = {"ptq4dm.mean": mean, "ptq4dm.deviation": deviation}
+    return Method(name, source, MSE, choose=normal_times(mean, deviation), constants=constants)
+
+
 METHODS = (
-    Method("ptq4dm", "Shang et al. 2023, arXiv 2211.15736, as its code", MSE, choose=normal_times(*CODE)),
-    Method("ptq4dm-paper", "Shang et al. 2023, arXiv 2211.15736, as its paper", MSE, choose=normal_times(*PAPER)),
+    _method("ptq4dm", "Shang et al. 2023, arXiv 2211.15736, as its code", *CODE),
+    _method("ptq4dm-paper", "Shang et al. 2023, arXiv 2211.15736, as its paper", *PAPER),
 )

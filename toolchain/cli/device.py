@@ -61,12 +61,15 @@ def export(
     _check_flags_of(settings.export.target, sections)
     from dq_toolchain import backends
     from dq_toolchain.toolchain.artifact import Artifact
+    from dq_toolchain.toolchain.lock import locked
     from dq_toolchain.toolchain.summary import bundle_summary, show_bundle
 
     backend = backends.load(settings.export.target)
     source = calibration or settings.run.out / "calibration"
     folder = settings.run.out / settings.export.target
-    bundle = backend.lower(Artifact.load(source), source, folder, settings, Reporter().say)
+    reporter = Reporter()
+    with locked(settings.run.out, "export", reporter.warn):
+        bundle = backend.lower(Artifact.load(source), source, folder, settings, reporter.say)
     summary = bundle_summary(folder, bundle)
     if json_:
         print_json(summary)
@@ -86,13 +89,15 @@ def run(
     """Execute a bundle on this machine through the whole sampler and write the device report."""
     from dq_toolchain import backends
     from dq_toolchain.toolchain.bundle import Bundle
+    from dq_toolchain.toolchain.lock import locked
 
     settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
     folder = bundle or settings.run.out / settings.export.target
-    loaded = Bundle.load(folder)
     reporter = Reporter()
-    backend = backends.load(loaded.target)
-    with reporter.bar("sampling") as progress:
+    writes = report or (settings.run.out if bundle is None else bundle)
+    with locked(writes, "run", reporter.warn), reporter.bar("sampling") as progress:
+        loaded = Bundle.load(folder)
+        backend = backends.load(loaded.target)
         path = backend.run(loaded, folder, report or folder, seeds, threads, progress)
     if json_:
         print_json(json.loads(path.read_text(encoding="utf-8")) | {"report": str(path)})
