@@ -13,7 +13,7 @@ import typer
 
 from dq_toolchain.toolchain.cli import app
 from dq_toolchain.toolchain.errors import ToolchainError
-from dq_toolchain.toolchain.quiet import quiet_imports
+from dq_toolchain.toolchain.quiet import quiet_imports, wait_passively
 
 INTERRUPTED = 130
 
@@ -25,6 +25,7 @@ def main() -> None:
 
 def run_command(arguments: list[str]) -> int:
     """Run one command line; every user's mistake becomes one line on stderr and exit code 2."""
+    wait_passively()
     quiet_imports()
     try:
         code = int(app(arguments or ["--help"], prog_name="dq-toolchain", standalone_mode=False) or 0)

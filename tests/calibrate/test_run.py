@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 import subprocess
@@ -13,11 +14,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from dq_toolchain.calibrate import fit
+from dq_toolchain.calibrate import fit, pipeline
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.calibrate.setup import setup
 from dq_toolchain.toolchain.artifact import TENSOR_FILES, Artifact, float_parameters, load_reference
-from dq_toolchain.toolchain.errors import CalibrationError, ModelError, RecipeError
+from dq_toolchain.toolchain.errors import CalibrationError, ModelError, RecipeError, ToolchainError
 from dq_toolchain.toolchain.files import sha256
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe_file import load_recipe
@@ -245,7 +246,6 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dq_toolchain.toolchain import files
-    from dq_toolchain.toolchain.errors import ToolchainError
 
     real = safetensors.torch.save_file
 
@@ -259,6 +259,60 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     with pytest.raises(ToolchainError, match=r"fit-\w+\.safetensors.*No space left"):
         calibrate(tiny_recipe(tiny_model, tmp_path), QUIET)
     assert _checkpoints(tmp_path) == ["ranges", "rollouts"]
+
+
+def test_a_figure_that_is_no_number_costs_its_own_place_only(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = {"warmup": 0, "iterations": 0, "settling": 0, "group_iterations": 0}
+    fitted = pipeline.Fitted([{"stage": "x", "validation_psnr": math.inf}], None, 0.0)
+    monkeypatch.setattr(pipeline, "fit_network", lambda *_: fitted)
+    folder, artifact, _ = calibrate(tiny_recipe(tiny_model, tmp_path, calibrate=nothing), Reporter())
+    assert "record.stages.0.validation_psnr is no finite number and becomes null" in " ".join(capsys.readouterr().err.split())
+    assert Artifact.load(folder).record["stages"] == [{"stage": "x", "validation_psnr": None}] == artifact.record["stages"]
+    assert artifact.record["method"]["fit"]["multi_step"]["constants"]["fit.AVERAGE"] == fit.AVERAGE
+
+
+def test_what_cannot_be_written_is_said_before_any_work(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "measure", lambda *_: pytest.fail("that is work"))
+    recipe = tiny_recipe(tiny_model, tmp_path)
+    (tmp_path / "calibration").mkdir()
+    (tmp_path / "calibration" / "weights.safetensors").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ToolchainError, match=r"weights\.safetensors: what stands there is a link"):
+        calibrate(recipe, QUIET)
+    (tmp_path / "calibration" / "weights.safetensors").unlink()
+    state = setup(recipe)
+    state.model.scheduler_config["lambda_min_clipped"] = -math.inf
+    monkeypatch.setattr(pipeline, "setup", lambda *_: state)
+    with pytest.raises(ToolchainError, match=r"scheduler_config\.lambda_min_clipped is NaN, infinite"):
+        calibrate(recipe, QUIET)
+
+
+def test_another_list_of_sites_is_never_served_the_first_ones_ranges(tiny_model: Path, tmp_path: Path) -> None:
+    """The same number of columns, other layers: every column must be what a fresh calibration gives."""
+    def made(keep: str, work: Path) -> Artifact:
+        nothing = {"rounding": "nearest", "warmup": 0, "settling": 0, "group_iterations": 0, "iterations": 0}
+        recipe = tiny_recipe(tiny_model, tmp_path, quantize={"step_groups": 2, "keep_float": [keep]}, calibrate=nothing)
+        return pipeline.calibrated(recipe, QUIET, work).artifact
+
+    first = made("down_blocks.0.resnets.0.conv1", tmp_path / "work")
+    second, fresh = (made("mid_block.resnets.0.conv1", tmp_path / name) for name in ("work", "fresh"))
+    assert len(first.sites) == len(second.sites)
+    assert torch.equal(second.scale, fresh.scale)
+    assert torch.equal(second.zero_point, fresh.zero_point)
+    stages = sorted(path.stem.split("-")[0] for path in (tmp_path / "work").glob("*.safetensors"))
+    assert stages == ["fit", "fit", "ranges", "ranges", "rollouts"]  # what both consume alike is shared
+
+
+def test_foreign_files_among_the_checkpoints_stay(tiny_model: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "calibration.work" / "thesis.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("years of work")
+    nothing = {"rounding": "nearest", "warmup": 0, "settling": 0, "group_iterations": 0, "iterations": 0}
+    calibrate(tiny_recipe(tiny_model, tmp_path, calibrate=nothing), QUIET)
+    assert list(theirs.parent.iterdir()) == [theirs]
 
 
 def _checkpoints(out: Path) -> list[str]:

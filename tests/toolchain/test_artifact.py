@@ -191,9 +191,9 @@ def test_tensors_that_a_device_could_not_hold_are_refused(mistake: str, folder: 
 
 
 @pytest.mark.parametrize("failing", range(5))
-def test_a_save_that_fails_leaves_nothing_that_loads(failing: int, made: tuple[Artifact, Reference], folder: Path,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over an older artifact: neither the old nor the new one may appear to be whole."""
+def test_a_save_that_fails_leaves_the_older_one_whole(failing: int, made: tuple[Artifact, Reference], folder: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    older = {path.name: path.read_bytes() for path in folder.iterdir()}
     count = iter(range(5))
 
     def full(_descriptor: int) -> None:
@@ -203,9 +203,16 @@ def test_a_save_that_fails_leaves_nothing_that_loads(failing: int, made: tuple[A
     monkeypatch.setattr(files.os, "fsync", full)  # type: ignore[attr-defined]
     with pytest.raises(ToolchainError, match="No space left"):
         made[0].save(folder, made[1])
-    assert not list(folder.glob(".*.tmp"))
-    with pytest.raises(ArtifactError, match=r"cannot read .*calibration\.json"):
-        Artifact.load(folder)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == older
+    Artifact.load(folder)
+
+
+def test_what_the_record_cannot_hold_is_named(made: tuple[Artifact, Reference], tmp_path: Path) -> None:
+    artifact = replace(made[0], record={"stages": [{"loss": 1.0}, {"loss": float("nan")}]})
+    with pytest.raises(ToolchainError, match=r"calibration\.json: record\.stages\.1\.loss is NaN"):
+        artifact.save(tmp_path / "calibration", made[1])
+    assert list(tmp_path.iterdir()) == []
 
 
 REFERENCE_MISTAKES: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,16 @@ from dq_toolchain.toolchain.files import (
     check_hashes,
     check_seal,
     copy,
+    plain,
     read_json,
+    read_metadata,
     read_tensors,
     read_tensors_and_metadata,
+    require_json,
     seal,
     sha256,
     write_bytes,
+    write_hashed_tensors,
     write_json,
     write_tensors,
 )
@@ -80,11 +85,71 @@ def test_folders_are_made_and_a_file_in_their_place_is_refused(tmp_path: Path) -
         write_bytes(tmp_path / "a" / "b" / "c" / "d", b"x")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_json_refuses_what_is_not_a_number(value: float, tmp_path: Path) -> None:
-    with pytest.raises(ToolchainError, match=r"x\.json"):
-        write_json(tmp_path / "x.json", {"value": [value]})
+UNFIT: list[tuple[Any, str]] = [
+    ({"value": [1, float("nan")]}, "value.1"), ({"a": {"b": float("inf")}}, "a.b"), ({"a": {"b": {1: 2}}}, "a.b"),
+    ({"path": Path("x")}, "path"), ({"a": [{"t": torch.zeros(1)}]}, "a.0.t"), ({"text": "\ud800"}, "text"), ({"set": {1}}, "set"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "place"), UNFIT)
+def test_json_names_what_it_does_not_hold(data: dict[str, Any], place: str, tmp_path: Path) -> None:
+    with pytest.raises(ToolchainError, match=rf"cannot write .*x\.json: {place} is NaN, infinite or of a kind"):
+        write_json(tmp_path / "x.json", data)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ToolchainError, match=place):
+        require_json(data)
+    made, unfit = plain({"good": (1, 2.5, None, True, "ä"), **data})
+    assert unfit == [place]
+    write_json(tmp_path / "x.json", made)
+    assert made["good"] == [1, 2.5, None, True, "ä"]
+
+
+def test_a_hash_is_of_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    digest = write_hashed_tensors(path, {"a": torch.arange(3)})
+    assert digest == sha256(path)
+    assert read_metadata(path, "") == {}
+
+
+def test_a_link_is_written_through_and_stays(tmp_path: Path) -> None:
+    far, link = tmp_path / "far" / "file", tmp_path / "link"
+    far.parent.mkdir()
+    far.write_bytes(OLD)
+    link.symlink_to(far)
+    write_bytes(link, b"new")
+    assert link.is_symlink()
+    assert far.read_bytes() == b"new"
+    far.unlink()
+    write_bytes(link, b"again")
+    assert far.read_bytes() == b"again"
+    assert [path.name for path in far.parent.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("kind", "words"), [("fifo", "a FIFO"), ("device", "a device"), ("link to a device", "a device"),
+                                             ("folder", "a folder"), ("link to itself", "a link")])
+@pytest.mark.parametrize("how", WRITES)
+def test_what_is_no_regular_file_is_neither_replaced_nor_waited_on(how: str, kind: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        try:
+            os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))  # a null device of its own
+        except PermissionError:
+            pytest.skip("only root makes devices")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/null" if "device" in kind else path)
+    before = path.lstat()
+    with pytest.raises(ToolchainError, match=rf"cannot write .*file: it is {words}, no regular file"):
+        WRITES[how][0](path)
+    after = path.lstat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert len(list(tmp_path.iterdir())) == 1
+    if kind != "folder":
+        with pytest.raises(ArtifactError, match=r"cannot read .*; do this"):
+            read_tensors(path, "do this")
 
 
 def test_tensors_come_back_bit_equal_with_their_metadata(tmp_path: Path) -> None:

@@ -17,14 +17,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from dq_toolchain.calibrate.checkpoint import CheckpointFile
 from dq_toolchain.calibrate.compare import sets
 from dq_toolchain.calibrate.compare.cells import JSON, SAMPLES, load_result
 from dq_toolchain.calibrate.compare.plan import Grid
 from dq_toolchain.calibrate.compare.progress import GridReporter
 from dq_toolchain.calibrate.compare.results import collect
 from dq_toolchain.calibrate.compare.run import grid_result, next_cell, run
+from dq_toolchain.calibrate.pipeline import Calibrated
 from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.features import FeatureExtractor, frechet_distance
+from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.toolchain.recipe import Recipe
 from tests.calibrate.compare.fake import FakeCalibrator, tiny_grid
 
 QUIET = GridReporter(quiet=True)
@@ -194,3 +198,26 @@ def sets_features(path: Path, name: str) -> Tensor:
     from safetensors.torch import load_file
 
     return load_file(path)[name]
+
+
+def test_checkpoints_go_when_the_cells_that_share_them_are_done(grid: Grid, fake: FakeCalibrator) -> None:
+    """Those of a seed whose cells are not all complete stay; so does what others put there."""
+    works = [grid.work(cell) for cell in grid.cells]
+    assert works[0] == works[1] != works[2] == works[3]
+    kept: list[list[str]] = []
+
+    def calibrate(recipe: Recipe, reporter: Reporter, work: Path) -> Calibrated:
+        kept.append(sorted({each.name for each in works if each.exists()}))
+        CheckpointFile.of(work, "fit", f"{len(kept):064}").save({}, {})
+        made = fake(recipe, reporter, work)
+        if recipe.run.seed == 1 and recipe.calibrate.method == "mse":
+            raise ToolchainError("this one fails")
+        return made
+
+    run(grid, QUIET, calibrate)
+    first, second = works[0].name, works[2].name
+    assert kept == [[], [first], [], [second]]
+    assert len(list(works[2].iterdir())) == 2
+    (works[2].parent / "notes").write_text("mine")
+    run(grid, QUIET, fake)
+    assert [path.name for path in works[2].parent.iterdir()] == ["notes"]
