@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.markup import escape
 from torch import Tensor
 
 from dq_toolchain.calibrate.compare.cells import CellResult, load_result, load_samples, save_samples
@@ -136,7 +135,7 @@ def _do(grid: Grid, cell: Cell, judges: _Judges, reporter: Reporter, calibrate: 
     except ToolchainError as error:
         reason = " ".join(str(error).split())
         replace(result, reason=reason, figures=None, free_running=None, teacher_forced=None).save(folder)
-        reporter.warn(f"{cell.name} failed: {escape(reason)}")
+        reporter.warn(f"{cell.name} failed: {reason}")
 
 
 def _done(grid: Grid, cell: Cell) -> bool:

@@ -69,7 +69,8 @@ def test_guidance_without_unconditional_inputs(made: Case, tmp_path: Path) -> No
 
 def test_latents_of_another_shape(made: Case, tmp_path: Path) -> None:
     ports = (Port("sample", "float32", (1, 3, 8, 8)), Port("timestep", "float32", (1,)), Port("class_labels", "int64", (1,)))
-    assert failed(_bundle(tmp_path, made, inputs=ports)) == ["doctor.shapes"]
+    outputs = (Port("out", "float32", (1, 3, 8, 8)),)
+    assert failed(_bundle(tmp_path, made, inputs=ports, outputs=outputs)) == ["doctor.shapes"]
 
 
 def test_limits_of_another_run(made: Case, tmp_path: Path) -> None:
