@@ -88,8 +88,7 @@ class Reference:
         for name, want in expected.items():
             got = tuple(getattr(self, name).shape)
             if got != want or getattr(self, name).dtype != torch.float32:
-                raise ArtifactError(f"{path}: {name} is {getattr(self, name).dtype} of shape {got}, expected is float32 of shape {want}; "
-                                    f"{remedy}")
+                raise ArtifactError(f"{path}: {name} has shape {got}, {getattr(self, name).dtype}, expected {want}, torch.float32; {remedy}")
         cond, uncond = self.conditioning.cond, self.conditioning.uncond
         if uncond and set(cond) != set(uncond):
             raise ArtifactError(f"{path}: cond has {sorted(cond)}, uncond {sorted(uncond)}, they must agree"[:600] + f"; {remedy}")
