@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dq_toolchain.toolchain.bundle import JSON, REMEDY, Bundle, bundle_hash
@@ -26,9 +26,11 @@ SAME = 1e-4
 """Relative; limits computed on another machine differ in the last bits of float32 sums."""
 
 
-def examine(folder: Path) -> tuple[Check, ...]:
+def examine(folder: Path, of_program: Callable[[Bundle, Path], tuple[Check, ...]] = lambda bundle, folder: ()) -> tuple[Check, ...]:
     """Every check doctor.NAME, all of them even if some fail, up to the one that makes the others impossible.
 
+    Args:
+        of_program: what the backend of the target has to say, which the core does not know.
     Raises:
         ArtifactError: the folder holds no bundle that can be read, or it was changed; the text names the file.
     """
@@ -37,6 +39,7 @@ def examine(folder: Path) -> tuple[Check, ...]:
     checks = [
         Check("doctor.files", True, None, f"{len(bundle.files)} files, {size / 1e6:.1f} MB, all as they were written"),
         Check("doctor.schema", True, None, "bundle.json is as the schema says"), _stray(folder, bundle),
+        *of_program(bundle, folder),
     ]
     try:
         reference = Reference.load(folder / FILE, REMEDY)
