@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -60,6 +60,13 @@ class Backend(Protocol):
 
         Raises:
             BackendError: the target cannot hold the artifact.
+        """
+
+    def methods(self, bundle: Bundle, bundle_folder: Path) -> Collection[str]:
+        """Names of the methods, functions or graphs that the bundle's program holds; none is loaded.
+
+        Raises:
+            BackendError: the program cannot be opened.
         """
 
     def run(self, bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threads: int | None,

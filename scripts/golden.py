@@ -8,24 +8,23 @@ The reports are written by the host's own sampler, so every language is compared
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from scripts.golden_damaged import write_damaged_bundles
 from torch import Tensor
 
 from dq_toolchain.backends.sampling import Runtime, sample
-from dq_toolchain.toolchain.bundle import JSON as BUNDLE
 from dq_toolchain.toolchain.bundle import RANGES, Bundle, Port
 from dq_toolchain.toolchain.correction import Correction
 from dq_toolchain.toolchain.denoiser import Conditioning
-from dq_toolchain.toolchain.files import seal, sha256, write_bytes, write_tensors
+from dq_toolchain.toolchain.files import sha256, write_bytes, write_tensors
 from dq_toolchain.toolchain.limits import limits_for
 from dq_toolchain.toolchain.probe import probe
 from dq_toolchain.toolchain.reference import FILE, Reference
@@ -213,42 +212,6 @@ def write_damaged(folder: Path) -> None:
         write_bytes(folder / name, data)
 
 
-def write_damaged_bundles(good: Path, folder: Path) -> None:
-    """Files bundle.json that every program must refuse in place of ``good``, each with the reason as its name."""
-    shutil.rmtree(folder, ignore_errors=True)
-    whole = json.loads(good.read_text())
-    for name, damage in DAMAGED_CORRECTIONS.items():
-        data = copy.deepcopy(whole)
-        damage(data["table"])
-        write_bytes(folder / f"correction-{name}.json", (json.dumps(seal(data)) + "\n").encode())
-
-
-def _every(table: dict[str, Any], change: Callable[[Any], object]) -> None:
-    for rows in table["correction"].values():
-        change(rows)
-
-
-DAMAGED_CORRECTIONS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "row-missing-in-one": lambda t: t["correction"]["output_scale"].pop(),
-    "row-missing-in-all": lambda t: _every(t, lambda rows: rows.pop()),
-    "row-too-many-in-all": lambda t: _every(t, lambda rows: rows.append(rows[0])),
-    "no-rows": lambda t: _every(t, lambda rows: rows.clear()),
-    "channel-missing-in-one-row": lambda t: t["correction"]["input_shift"][2].pop(),
-    "channel-missing-in-all": lambda t: _every(t, lambda rows: [row.pop() for row in rows]),
-    "channel-too-many-in-all": lambda t: _every(t, lambda rows: [row.append(0.5) for row in rows]),
-    "no-channels": lambda t: _every(t, lambda rows: [row.clear() for row in rows]),
-    "number-beyond-float32": lambda t: t["correction"]["output_shift"][4].__setitem__(2, 1e39),
-    "number-is-text": lambda t: t["correction"]["output_scale"][1].__setitem__(0, "1.0"),
-    "number-is-a-boolean": lambda t: t["correction"]["output_scale"][1].__setitem__(0, True),
-    "number-is-a-list": lambda t: t["correction"]["input_shift"][1].__setitem__(0, [0.5]),
-    "row-is-a-number": lambda t: t["correction"]["input_shift"].__setitem__(3, 0.5),
-    "key-missing": lambda t: t["correction"].pop("output_shift"),
-    "key-unknown": lambda t: t["correction"].update(input_scale=t["correction"]["output_scale"]),
-    "is-null": lambda t: t.update(correction=None),
-    "is-a-list": lambda t: t.update(correction=[]),
-}
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT)
@@ -256,4 +219,4 @@ if __name__ == "__main__":
     for name, case in CASES.items():
         write_case(case, out / name)
     write_damaged(out / "damaged")
-    write_damaged_bundles(out / CORRECTED / "bundle" / BUNDLE, out / "damaged-bundles")
+    write_damaged_bundles(out)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.toolchain.bundle_checks import file_fault
 from dq_toolchain.toolchain.errors import ArtifactError, ModelError, SamplerError
 from dq_toolchain.toolchain.files import (
     check_hashes,
@@ -29,6 +30,7 @@ from dq_toolchain.toolchain.qparams import activation_type, fp16_exact, weight_t
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.sampler_table import SamplerTable
+from dq_toolchain.toolchain.schemas import first_fault
 from dq_toolchain.toolchain.sites import KEPT, FloatOp, Site, weighted_layers
 from dq_toolchain.toolchain.smoothing import smooth_by_one
 from dq_toolchain.toolchain.split import split_concat_inputs
@@ -167,6 +169,9 @@ class Artifact:
         """
         data = read_json(folder / JSON, SCHEMA, VERSION, REMEDY)
         check_seal(folder / JSON, data, REMEDY)
+        fault = first_fault("calibration", data) or file_fault(folder, data["files"], {})
+        if fault is not None:
+            raise ArtifactError(f"{folder / JSON} is damaged: {fault}; {REMEDY}")
         try:
             check_hashes(folder, data["files"], REMEDY)
             weights, activations, floats = (read_tensors(folder / name, REMEDY) for name in TENSOR_FILES)
@@ -183,7 +188,7 @@ class Artifact:
                 tuple(data.get("smoothed", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError, SamplerError) as error:
-            raise ArtifactError(f"{folder / JSON} is damaged: {type(error).__name__} {error}; {REMEDY}") from error
+            raise ArtifactError(f"{folder / JSON} is damaged: {type(error).__name__} {str(error)[:300]}; {REMEDY}") from error
         artifact.check(folder)
         return artifact
 
@@ -193,6 +198,7 @@ class Artifact:
             return ArtifactError(f"{folder}: {text}; {REMEDY}")
 
         check_step_groups(self.step_groups, self.table.calls, f"{folder / JSON}: step groups")
+        self._check_dtypes(refuse)
         self._check_parameters(refuse)
         channels, correction = self.config.get("in_channels"), self.table.correction
         if correction is not None and correction.channels != channels:
@@ -214,25 +220,36 @@ class Artifact:
                 raise refuse(f"zero_point at site {site.name} is outside {kind.qmin}..{kind.qmax}")
             if site.weight_bits is not None:
                 weight, allowed = self.layers[site.layer].weight_q, weight_type(site.weight_bits)
-                if weight.dtype != torch.int8 or weight.amin() < allowed.qmin or weight.amax() > allowed.qmax:
-                    raise refuse(f"weights of {site.layer} are not int8 or outside {allowed.qmin}..{allowed.qmax}")
+                if weight.amin() < allowed.qmin or weight.amax() > allowed.qmax:
+                    raise refuse(f"weights of {site.layer} are outside {allowed.qmin}..{allowed.qmax}")
                 if not _is_scale(self.layers[site.layer].weight_scale):
                     raise refuse(f"a weight scale of {site.layer} is not fp16-exact, infinite or below 6.1e-5")
+
+    def _check_dtypes(self, refuse: Callable[[str], ArtifactError]) -> None:
+        wanted = [("scale", self.scale, torch.float32), ("zero_point", self.zero_point, torch.int32)]
+        for name, layer in self.layers.items():
+            wanted += [(f"{name}.weight_q", layer.weight_q, torch.int8), (f"{name}.weight_scale", layer.weight_scale, torch.float32)]
+        for name, tensor, dtype in wanted:
+            if tensor.dtype != dtype:
+                raise refuse(f"{name} is {tensor.dtype}, expected {dtype}")
+        names = [site.name for site in self.sites]
+        if len(set(names)) != len(names):
+            raise refuse("a site is listed twice")
 
     def _check_parameters(self, refuse: Callable[[str], ArtifactError]) -> None:
         """Every parameter of the architecture is there once, in its shape, and finite."""
         try:
             with torch.device("meta"):  # shapes only
                 unet = self._architecture()
-                expected = {name: tensor.shape for name, tensor in unet.state_dict().items()}
+                expected = {name: (tensor.shape, tensor.dtype) for name, tensor in unet.state_dict().items()}
         except (ModelError, *REFUSALS) as error:
-            raise refuse(f"the architecture cannot be built: {' '.join(str(error).split())}") from error
-        found = {name: tensor.shape for name, tensor in self.float_parameters.items()}
-        found |= {f"{name}.weight": layer.weight_q.shape for name, layer in self.layers.items()}
+            raise refuse(f"the architecture cannot be built: {' '.join(str(error).split())[:400]}") from error
+        found = {name: (tensor.shape, tensor.dtype) for name, tensor in self.float_parameters.items()}
+        found |= {f"{name}.weight": (layer.weight_q.shape, torch.float32) for name, layer in self.layers.items()}
         wrong = [name for name in sorted(set(expected) | set(found)) if expected.get(name) != found.get(name)]
         wrong += [name for name, layer in self.layers.items() if layer.weight_scale.shape != layer.weight_q.shape[:1]]
         if wrong:
-            raise refuse(f"{wrong[0]!r} is missing, unknown or of another shape than in the architecture")
+            raise refuse(f"{wrong[0]!r} is missing, unknown or of another shape or dtype than in the architecture")
         listed = [*self.layers, *self.kept]
         unclear = {name for name, _ in weighted_layers(unet)} ^ set(listed) | {name for name in listed if listed.count(name) > 1}
         if unclear:

@@ -10,13 +10,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from dq_toolchain.toolchain.bundle_checks import file_fault, plain_name, ports_fault, reference_checks, sites_fault
 from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
 from dq_toolchain.toolchain.files import check_hashes, check_seal, read_json, read_tensors, seal, sha256, write_json
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.sampler_table import SamplerTable
+from dq_toolchain.toolchain.schemas import first_fault
 from dq_toolchain.toolchain.step_groups import StepGroups, check_step_groups
 
 SCHEMA, VERSION = "dq-toolchain/bundle", 1
@@ -102,14 +105,18 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path) -> Bundle:
-        """Read bundle.json and check the hashes of every file it names.
+        """Read bundle.json, check that its parts belong together, and compare every file it names with its hash.
 
         Raises:
-            ArtifactError: missing, damaged, edited or of another schema version; the text names the file.
+            ArtifactError: missing, damaged, edited or of another schema version, or a file leads out of the folder or is no
+                regular file; the text names the file.
         """
         path = folder / JSON
         data = read_json(path, SCHEMA, VERSION, REMEDY)
         check_seal(path, data, REMEDY)
+        fault = first_fault("bundle", data)
+        if fault is not None:
+            raise ArtifactError(f"{path} is damaged: {fault}; {REMEDY}")
         try:
             bundle = cls(
                 target=str(data["target"]), form=str(data["form"]), model_id=str(data["model_id"]),
@@ -123,14 +130,22 @@ class Bundle:
                 sizes=dict(data["sizes"]), files=dict(data["files"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError, SamplerError) as error:
-            text = " ".join(str(error).split())
+            text = " ".join(str(error).split())[:300]
             raise ArtifactError(f"{path} is damaged: {type(error).__name__} {text}; {REMEDY}") from error
         bundle._check(path)
+        fault = file_fault(folder, bundle.files, bundle.sizes)
+        if fault is not None:
+            raise ArtifactError(f"{fault}; {REMEDY}")
         check_hashes(folder, bundle.files, REMEDY)
         return bundle
 
     def _check(self, path: Path) -> None:
-        check_step_groups(self.step_groups, self.table.calls)
+        check_step_groups(self.step_groups, self.table.calls, f"{path}: step groups")
+        if not plain_name(self.program):
+            raise ArtifactError(f"{path}: program is {self.program[:200]!r}, it must be a name in the folder; {REMEDY}")
+        fault = ports_fault(self.inputs, self.outputs) or sites_fault(self.sites, len(self.step_groups))
+        if fault is not None:
+            raise ArtifactError(f"{path} is damaged: {fault}; {REMEDY}")
         if len(self.methods) not in (1, len(self.step_groups)):
             raise ArtifactError(f"{path} has {len(self.methods)} methods for {len(self.step_groups)} step groups, "
                                 f"allowed are 1 or {len(self.step_groups)}; {REMEDY}")
@@ -138,7 +153,8 @@ class Bundle:
         if correction is not None and [shape[1:2] for shape in shapes] != [(correction.channels,)]:
             raise ArtifactError(f"{path}: the correction has {correction.channels} channels, the output must have as many, got "
                                 f"{', '.join(map(str, shapes)) or 'no output'}; {REMEDY}")
-        for name in (self.program, REFERENCE):
+        takes_ranges = any(port.name == "ranges" for port in self.inputs)
+        for name in (self.program, REFERENCE, *((RANGES,) if takes_ranges else ())):
             if not any(file == name or file.startswith(f"{name}/") for file in self.files):
                 raise ArtifactError(f"{path} lists no file {name!r}; {REMEDY}")
 
@@ -146,20 +162,26 @@ class Bundle:
         """What the program takes as its input ``ranges``, one row per step group; None if it has no such input.
 
         Raises:
-            ArtifactError: the file is missing or its shape is another.
+            ArtifactError: the file is missing, its shape or dtype is another, or a number is not finite.
         """
         width = next((port.shape[-1] for port in self.inputs if port.name == "ranges"), None)
         if width is None:
             return None
         ranges, want = read_tensors(folder / RANGES, REMEDY).get("ranges"), (len(self.step_groups), width)
-        if ranges is None or tuple(ranges.shape) != want:
-            got = None if ranges is None else tuple(ranges.shape)
-            raise ArtifactError(f"{folder / RANGES} must hold 'ranges' of shape {want}, got {got}; {REMEDY}")
+        if ranges is None or tuple(ranges.shape) != want or ranges.dtype != torch.float32:
+            got = None if ranges is None else f"{ranges.dtype} {tuple(ranges.shape)}"
+            raise ArtifactError(f"{folder / RANGES} must hold 'ranges', float32 of shape {want}, got {got}; {REMEDY}")
+        if not bool(torch.isfinite(ranges).all()):
+            raise ArtifactError(f"{folder / RANGES}: ranges hold NaN or infinity; {REMEDY}")
         return ranges
 
     def reference(self, folder: Path) -> Reference:
-        """The held-out rollouts in the bundle. Raises ArtifactError."""
-        return Reference.load(folder / REFERENCE, REMEDY)
+        """The held-out rollouts in the bundle. Raises ArtifactError: damaged, or not of this program."""
+        reference = Reference.load(folder / REFERENCE, REMEDY)
+        for check in reference_checks(self, reference):
+            if not check.passed:
+                raise ArtifactError(f"{folder / REFERENCE} does not fit the bundle: {check.detail}; {REMEDY}")
+        return reference
 
 
 def _ports(rows: Any) -> tuple[Port, ...]:

@@ -74,7 +74,7 @@ class Correction:
         """What ``to_json`` wrote. Raises SamplerError: a key is missing, unknown or of another type."""
         names = {field.name for field in fields(cls)}
         if not isinstance(data, Mapping) or set(data) != names:
-            got = sorted(data) if isinstance(data, Mapping) else type(data).__name__
+            got = sorted(data)[:10] if isinstance(data, Mapping) else type(data).__name__
             raise SamplerError(f"correction must have exactly the keys {sorted(names)}, got {got}; {REMEDY}")
         return cls(**{name: _rows(data[name]) for name in names})
 
@@ -85,7 +85,7 @@ def _channels(row: Row, like: Tensor) -> Tensor:
 
 def _rows(data: Any) -> Rows:
     if not isinstance(data, list | tuple) or not all(isinstance(row, list | tuple) for row in data):
-        raise SamplerError(f"correction: expected lists of numbers, got {data!r}; {REMEDY}")
+        raise SamplerError(f"correction: expected lists of numbers, got {repr(data)[:100]}; {REMEDY}")
     if any(isinstance(v, bool) or not isinstance(v, int | float) for row in data for v in row):
         raise SamplerError(f"correction: every entry must be a number; {REMEDY}")
     return tuple(tuple(float(v) for v in row) for row in data)

@@ -1,81 +1,67 @@
-"""Is a bundle whole, and do its parts belong together? Asked before it is copied to a device."""
+"""Is a bundle whole, and do its parts belong together? Asked before it is copied to a device.
+
+``Bundle.load`` refuses what no program could run; here stands what fits badly, all of it, not only the first.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-
-from dq_toolchain.toolchain.bundle import JSON, Bundle, bundle_hash
+from dq_toolchain.toolchain.bundle import JSON, REMEDY, Bundle, bundle_hash
+from dq_toolchain.toolchain.bundle_checks import reference_checks
 from dq_toolchain.toolchain.checks import Check
 from dq_toolchain.toolchain.errors import ArtifactError
-from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.limits import limits_for
+from dq_toolchain.toolchain.reading import read_json
+from dq_toolchain.toolchain.reference import FILE, Reference
 from dq_toolchain.toolchain.report import JSON as REPORT
 from dq_toolchain.toolchain.report import TENSORS
-from dq_toolchain.toolchain.schemas import first_fault
 
 MADE_BY_DEVICES = (JSON, REPORT, TENSORS, "engines")
 """What may lie in a bundle's folder though bundle.json does not list it."""
+SAME = 1e-4
+"""Relative; limits computed on another machine differ in the last bits of float32 sums."""
 
 
-def examine(folder: Path) -> tuple[Check, ...]:
+def examine(folder: Path, of_program: Callable[[Bundle, Path], tuple[Check, ...]] = lambda bundle, folder: ()) -> tuple[Check, ...]:
     """Every check doctor.NAME, all of them even if some fail, up to the one that makes the others impossible.
 
+    Args:
+        of_program: what the backend of the target has to say, which the core does not know.
     Raises:
-        ArtifactError: the folder holds no bundle.json that can be read, or it was changed; the text names the file.
+        ArtifactError: the folder holds no bundle that can be read, or it was changed; the text names the file.
     """
-    bundle = Bundle.load(folder)  # hashes of all files, and the seal
-    text = (folder / JSON).read_text(encoding="utf-8")
+    bundle = Bundle.load(folder)  # schema, seal, names and hashes of all files
     size = sum(bundle.sizes.values())
     checks = [
         Check("doctor.files", True, None, f"{len(bundle.files)} files, {size / 1e6:.1f} MB, all as they were written"),
-        _schema(text), _stray(folder, bundle),
+        Check("doctor.schema", True, None, "bundle.json is as the schema says"), _stray(folder, bundle),
+        *of_program(bundle, folder),
     ]
     try:
-        reference = bundle.reference(folder)
+        reference = Reference.load(folder / FILE, REMEDY)
     except ArtifactError as error:
         return (*checks, Check("doctor.reference", False, None, str(error)))
-    return (*checks, *_reference(bundle, reference), _inputs(bundle, reference), _ranges(folder, bundle),
-            _limits(bundle, reference), *_report(folder))
-
-
-def _schema(text: str) -> Check:
-    fault = first_fault("bundle", json.loads(text))
-    return Check("doctor.schema", fault is None, None, fault or "bundle.json is as the schema says")
+    fitting = tuple(reference_checks(bundle, reference))
+    return (*checks, *fitting, _ranges(folder, bundle), _limits(bundle, reference), *_report(folder))
 
 
 def _stray(folder: Path, bundle: Bundle) -> Check:
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    stray = [name for name in found if name not in bundle.files and name.split("/")[0] not in MADE_BY_DEVICES]
+    """Nothing is followed: a link may lead anywhere, and a FIFO waits."""
+    stray = []
+    for place, folders, files in os.walk(folder):
+        for name in sorted((*folders, *files)):
+            path = Path(place, name)
+            relative = path.relative_to(folder).as_posix()
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                stray.append(f"{relative} is a link, FIFO or device, it")
+            elif path.is_file() and relative not in bundle.files and relative.split("/")[0] not in MADE_BY_DEVICES:
+                stray.append(relative)
     text = f"{stray[0]} is not part of the bundle ({len(stray)} such files); do not copy it, or delete it" if stray else ""
     return Check("doctor.stray", not stray, None, text or "no file that does not belong there")
-
-
-def _reference(bundle: Bundle, reference: Reference) -> Iterator[Check]:
-    table, shape = bundle.table, tuple(reference.start.shape[1:])
-    fits = reference.calls == table.calls
-    yield Check("doctor.steps", fits, None, f"{reference.calls} steps in the reference, {table.calls} in the sampler table")
-    wanted = bundle.inputs[0].shape[1:]
-    yield Check("doctor.shapes", shape == wanted, None, f"latents are {shape}, the program takes {wanted}")
-    tensors = (reference.start, reference.fp32_latents, reference.simulation_latents, reference.simulation_outputs,
-               reference.fp32_outputs_at_simulation)
-    finite = all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
-    yield Check("doctor.finite", finite, None, "the reference is finite" if finite else "the reference holds NaN or infinity")
-    noisy = table.stochastic == (reference.step_noise is not None)
-    yield Check("doctor.noise", noisy, None, "the sampler adds noise" if table.stochastic else "the sampler adds no noise")
-
-
-def _inputs(bundle: Bundle, reference: Reference) -> Check:
-    known = {"sample", "timestep", "ranges"}
-    wanted = {port.name: (port.dtype, port.shape[1:]) for port in bundle.inputs if port.name not in known}
-    found = {name: (str(x.dtype).removeprefix("torch."), tuple(x.shape[1:])) for name, x in reference.conditioning.cond.items()}
-    guided = bundle.guidance != 1.0
-    uncond = set(reference.conditioning.uncond) == set(found) if guided else True
-    text = f"conditioning {', '.join(sorted(found)) or 'none'}{', with guidance' if guided else ''}"
-    return Check("doctor.conditioning", wanted == found and uncond, None,
-                 text if wanted == found and uncond else f"the program takes {wanted}, the reference holds {found}")
 
 
 def _ranges(folder: Path, bundle: Bundle) -> Check:
@@ -83,26 +69,36 @@ def _ranges(folder: Path, bundle: Bundle) -> Check:
         ranges = bundle.ranges(folder)
     except ArtifactError as error:
         return Check("doctor.ranges", False, None, str(error))
-    finite = ranges is None or bool(torch.isfinite(ranges).all())
-    form = "scales are fixed in the program" if ranges is None else f"ranges of {len(ranges)} step groups"
-    return Check("doctor.ranges", finite, None, form if finite else "ranges hold NaN or infinity")
+    if ranges is None:
+        return Check("doctor.ranges", True, None, "scales are fixed in the program")
+    return Check("doctor.ranges", True, None, f"ranges of {len(ranges)} step groups")
 
 
 def _limits(bundle: Bundle, reference: Reference) -> Check:
-    fidelity = bundle.limits.get("fidelity", {})
-    steps, seeds = len(fidelity.get("error", ())), len(fidelity.get("simulation_psnr", ()))
-    good = (steps, seeds) == (reference.calls, reference.seeds) and "conformance" in bundle.limits
-    return Check("doctor.limits", good, None, f"limits for {steps} steps and {seeds} seeds, the reference has {reference.calls} "
-                                              f"and {reference.seeds}")
+    """Limits follow from the reference; a bundle that brings wider ones would judge its device mildly."""
+    fidelity, computed = bundle.limits["fidelity"], limits_for(reference)["fidelity"]
+    steps, seeds = len(fidelity["error"]), len(fidelity["simulation_psnr"])
+    if (steps, seeds) != (reference.calls, reference.seeds):
+        return Check("doctor.limits", False, None, f"limits for {steps} steps and {seeds} seeds, the reference has "
+                                                   f"{reference.calls} and {reference.seeds}")
+    for name, wanted in computed.items():
+        found = fidelity.get(name)
+        pairs = zip(found, wanted, strict=False) if isinstance(found, list) and isinstance(wanted, list) else [(found, wanted)]
+        if not all(isinstance(a, int | float) and math.isclose(a, b, rel_tol=SAME, abs_tol=1e-9) for a, b in pairs):
+            return Check("doctor.limits", False, None, f"limits.fidelity.{name} does not follow from the reference; {REMEDY}")
+    return Check("doctor.limits", True, None, f"limits for {steps} steps and {seeds} seeds, as the reference gives them")
 
 
 def _report(folder: Path) -> Iterator[Check]:
     """A report of another bundle that lies beside this one misleads."""
     path = folder / REPORT
-    if path.is_file():
-        try:
-            own = json.loads(path.read_text(encoding="utf-8")).get("bundle_sha256") == bundle_hash(folder)
-        except (ValueError, AttributeError):
-            own = False
-        yield Check("doctor.report", own, None, "the report beside it is of this bundle" if own else
-                    f"{path.name} beside it was made with another bundle; delete it")
+    if not path.is_file():
+        return
+    try:
+        data = read_json(path, error=ArtifactError, remedy="delete it")
+    except ArtifactError as error:
+        yield Check("doctor.report", False, None, str(error))
+        return
+    own = data.get("bundle_sha256") == bundle_hash(folder)
+    yield Check("doctor.report", own, None, "the report beside it is of this bundle" if own else
+                f"{path.name} beside it was made with another bundle; delete it")

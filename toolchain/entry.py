@@ -13,6 +13,7 @@ import typer
 
 from dq_toolchain.toolchain.cli import app
 from dq_toolchain.toolchain.errors import ToolchainError
+from dq_toolchain.toolchain.printable import LONGEST_ERROR, printable
 from dq_toolchain.toolchain.quiet import quiet_imports, wait_passively
 
 INTERRUPTED = 130
@@ -58,6 +59,6 @@ def _with_value(message: str, arguments: list[str]) -> str:
 
 
 def _fail(text: str) -> int:
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    print(f"error: {printable(text, LONGEST_ERROR)}", file=sys.stderr)
     return 2
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +20,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from dq_toolchain.toolchain.printable import LONGEST_ERROR, printable
+from dq_toolchain.toolchain.terminal import Terminal, line, plain
 
 Advance = Callable[..., None]
 """advance(n=1, note="") moves the bar."""
@@ -38,20 +40,21 @@ def clock(seconds: float | None) -> str:
 
 class Reporter:
     """Says what is going on. ``quiet`` says nothing, nor does any but the first of several processes; a non-terminal
-    gets plain lines, no bars: what is said, and of a long task one a minute."""
+    gets plain lines, no bars: what is said, and of a long task one a minute. What it says may hold text out of anybody's
+    files: none of it is markup, and nothing in it steers the terminal."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet or os.environ.get("RANK", "0") != "0"
-        self.console = Console(stderr=True, quiet=self.quiet, highlight=False)
+        self.console = Terminal(stderr=True, quiet=self.quiet, markup=False)
         self.bars = not self.quiet and sys.stderr.isatty()
 
     def say(self, text: str) -> None:
         """One line on stderr."""
-        self.console.print(text, soft_wrap=True)
+        self.console.print(plain(text, longest=LONGEST_ERROR), soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """What a user should know of the result: one line on stderr, marked."""
-        self.console.print(f"[yellow]note:[/yellow] {text}")
+        self.console.print(line(plain("note:", "yellow"), " ", plain(text, longest=LONGEST_ERROR)), soft_wrap=True)
 
     @contextmanager
     def bar(self, title: str) -> Iterator[Callable[[int, int], None]]:
@@ -65,11 +68,11 @@ class Reporter:
         if self.quiet:
             yield lambda n=1, note="", **_: None
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("elapsed"),
-                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("elapsed"),
+                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
         said = time.monotonic()
         with Progress(*columns, console=self.console, disable=not self.bars, speed_estimate_period=3600) as progress:
-            task = progress.add_task(title, total=total, note="")
+            task = progress.add_task(printable(title), total=total, note="")
 
             def advance(n: int = 1, note: str = "", done: int | None = None, total: int | None = None) -> None:
                 nonlocal said
@@ -77,7 +80,7 @@ class Reporter:
                     progress.update(task, completed=done, total=total)
                 progress.update(task, advance=n)
                 if note:
-                    progress.update(task, note=note)
+                    progress.update(task, note=printable(note))
                 if not self.bars and time.monotonic() - said >= LINE_EVERY:
                     self.say(_line(progress.tasks[task]))
                     said = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from dq_toolchain.toolchain.denoiser import Conditioning
@@ -68,13 +69,17 @@ class Reference:
         try:
             reference = cls(conditioning=Conditioning(parts["cond"], parts["uncond"]), step_noise=step_noise, **tensors)
         except TypeError as error:
-            raise ArtifactError(f"{path} does not hold the tensors of a reference file ({error}); {remedy}") from error
+            raise ArtifactError(f"{path} does not hold the tensors of a reference file ({str(error)[:300]}); {remedy}") from error
         reference._check(path, remedy)
         return reference
 
     def _check(self, path: Path, remedy: str) -> None:
+        if self.start.dim() != 4 or not len(self.start) or self.simulation_outputs.dim() != 5:
+            raise ArtifactError(f"{path}: start must be (S, C, H, W) and simulation_outputs (N, S, C, H, W), got "
+                                f"{tuple(self.start.shape)} and {tuple(self.simulation_outputs.shape)}; {remedy}")
         shape, calls = tuple(self.start.shape), self.calls
         expected = {
+            "start": shape,
             "fp32_latents": (calls + 1, *shape), "simulation_latents": (calls + 1, *shape),
             "simulation_outputs": (calls, *shape), "fp32_outputs_at_simulation": (calls, *shape),
         }
@@ -82,12 +87,12 @@ class Reference:
             expected["step_noise"] = (calls, *shape)
         for name, want in expected.items():
             got = tuple(getattr(self, name).shape)
-            if got != want:
-                raise ArtifactError(f"{path}: {name} has shape {got}, expected {want}; {remedy}")
+            if got != want or getattr(self, name).dtype != torch.float32:
+                raise ArtifactError(f"{path}: {name} has shape {got}, {getattr(self, name).dtype}, expected {want}, torch.float32; {remedy}")
         cond, uncond = self.conditioning.cond, self.conditioning.uncond
         if uncond and set(cond) != set(uncond):
-            raise ArtifactError(f"{path}: cond has {sorted(cond)}, uncond {sorted(uncond)}, they must agree; {remedy}")
+            raise ArtifactError(f"{path}: cond has {sorted(cond)}, uncond {sorted(uncond)}, they must agree"[:600] + f"; {remedy}")
         for name, value in (*cond.items(), *uncond.items()):
-            if value.shape[:1] != shape[:1]:
-                raise ArtifactError(f"{path}: conditioning {name!r} has shape {tuple(value.shape)}, expected {shape[0]} rows, "
-                                    f"one per seed; {remedy}")
+            if value.shape[:1] != shape[:1] or value.dtype not in (torch.float32, torch.int64):
+                raise ArtifactError(f"{path}: conditioning {name[:100]!r} is {value.dtype} of shape {tuple(value.shape)}, expected is "
+                                    f"float32 or int64 of {shape[0]} rows, one per seed; {remedy}")

@@ -129,7 +129,7 @@ class SamplerTable:
         """The table that ``to_json`` wrote. Raises SamplerError: a key is missing, unknown or of another type."""
         names = {field.name for field in fields(cls)} - {"correction"}
         if not isinstance(data, Mapping) or set(data) - {"correction"} != names:
-            got = sorted(data) if isinstance(data, Mapping) else type(data).__name__
+            got = sorted(data)[:20] if isinstance(data, Mapping) else type(data).__name__
             raise SamplerError(f"sampler table must have exactly the keys {sorted(names)}, got {got}; {REMEDY}")
         try:
             return cls(
@@ -145,7 +145,7 @@ class SamplerTable:
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"expected a number, got {value!r}")
+        raise TypeError(f"expected a number, got {repr(value)[:60]}")
     return float(value)
 
 
@@ -157,5 +157,5 @@ def _row(values: object) -> Row:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"expected text, got {value!r}")
+        raise TypeError(f"expected text, got {repr(value)[:60]}")
     return value

@@ -27,5 +27,10 @@ def check_step_groups(groups: Sequence[Sequence[int]], calls: int, where: str = 
     """Raise ArtifactError, ``where`` first, unless the groups cover 0..calls-1 in order, each step once."""
     flat = [step for steps in groups for step in steps]
     if flat != list(range(calls)) or not all(len(steps) for steps in groups):
-        raise ArtifactError(f"{where} must cover steps 0-{calls - 1} in order, got {[list(s) for s in groups]}; "
+        raise ArtifactError(f"{where} must cover steps 0-{calls - 1} in order, got {_short(groups)}; "
                             "run `dq-toolchain calibrate` again")
+
+
+def _short(groups: Sequence[Sequence[int]]) -> str:
+    text = str([list(steps[:20]) for steps in groups[:20]])
+    return text if len(text) < 200 else f"{text[:200]}... ({len(groups)} groups)"

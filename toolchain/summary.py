@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from dq_toolchain.toolchain.artifact import JSON as CALIBRATION
@@ -19,8 +18,10 @@ from dq_toolchain.toolchain.bundle import JSON as BUNDLE
 from dq_toolchain.toolchain.bundle import Bundle
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.metrics import psnr
+from dq_toolchain.toolchain.printable import printable
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.site_rows import site_rows
+from dq_toolchain.toolchain.terminal import line, plain
 
 
 def calibration_summary(folder: Path, artifact: Artifact, reference: Reference) -> dict[str, Any]:
@@ -52,26 +53,27 @@ def _budget(artifact: Artifact, psnr_median: float) -> dict[str, Any] | None:
 def show_calibration(console: Console, summary: Mapping[str, Any]) -> None:
     """Print ``calibration_summary``."""
     for stage in (s for s in summary["stages"] if "validation_psnr" in s):
-        console.print(f"{stage['stage']:22} {stage['iterations']:5} iterations   validation PSNR {stage['validation_psnr']:.1f} dB")
+        console.print(line(f"{stage['stage']:22} {stage['iterations']:5} iterations   validation PSNR {stage['validation_psnr']:.1f} dB"))
     units = [s for s in summary["stages"] if "unit" in s]
     for phase in dict.fromkeys(unit["phase"] for unit in units):
         left = [u["after"] / u["before"] for u in units if u["phase"] == phase and u["before"] > 0]
         share = median(left or [1.0])
-        console.print(f"{phase:22} {len(left):5} units        error of a unit's output: {share:.2f} of before, median")
-    console.print(f"{summary['sites']} sites, {summary['step_groups']} step groups over {summary['network_calls']} network calls")
-    console.print(f"held-out samples against FP32, integer simulation: median PSNR [bold]{summary['simulation_psnr_median']:.1f} dB"
-                  f"[/bold], 10th percentile {summary['simulation_psnr_p10']:.1f} dB ({summary['held_out_seeds']} seeds)")
+        console.print(line(f"{phase:22} {len(left):5} units        error of a unit's output: {share:.2f} of before, median"))
+    console.print(line(f"{summary['sites']} sites, {summary['step_groups']} step groups over {summary['network_calls']} network calls"))
+    console.print(line("held-out samples against FP32, integer simulation: median PSNR ",
+                       plain(f"{summary['simulation_psnr_median']:.1f} dB", "bold"),
+                       f", 10th percentile {summary['simulation_psnr_p10']:.1f} dB ({summary['held_out_seeds']} seeds)"))
     if summary["budget"] is not None:
         _show_budget(console, summary["budget"])
-    console.print(f"calibration: {escape(summary['calibration'])}", soft_wrap=True)
+    console.print(line("calibration: ", plain(summary["calibration"])), soft_wrap=True)
     console.print("next: dq-toolchain export")
 
 
 def _show_budget(console: Console, budget: Mapping[str, Any]) -> None:
     layers = ", ".join(f"{count} layers of {bits} bits" for bits, count in budget["layers"].items())
     kept = f", {budget['in_float']} in float" if budget["in_float"] else ""
-    console.print(f"budget {budget['asked']} {'met' if budget['met'] else '[red]not met[/red]'}: {budget['size']:.3f} of FP32's "
-                  f"weights, {layers}{kept}")
+    met = plain("met") if budget["met"] else plain("not met", "red")
+    console.print(line("budget ", plain(budget["asked"]), " ", met, f": {budget['size']:.3f} of FP32's weights, {layers}{kept}"))
 
 
 def bundle_summary(folder: Path, bundle: Bundle) -> dict[str, Any]:
@@ -87,13 +89,13 @@ def show_bundle(console: Console, summary: Mapping[str, Any]) -> None:
     """Print ``bundle_summary``."""
     table = Table("operation", "where", "arithmetic", "count", "why", title="operations of the lowered program")
     for row in summary["operations"]:
-        table.add_row(*(escape(str(row[key])) for key in ("name", "where", "arithmetic", "count", "why")))
+        table.add_row(*(plain(row[key]) for key in ("name", "where", "arithmetic", "count", "why")))
     console.print(table)
     for name, size in summary["sizes"].items():
-        console.print(f"{name:28} {size:>12,} bytes")
-    console.print(f"bundle: {escape(summary['bundle'])} (integers audited in the file, executed once per step group)",
+        console.print(line(f"{printable(name):28} {size:>12,} bytes"), soft_wrap=True)
+    console.print(line("bundle: ", plain(summary["bundle"]), " (integers audited in the file, executed once per step group)"),
                   soft_wrap=True)
-    console.print(f"next: dq-toolchain run --target {summary['target']}")
+    console.print(line("next: dq-toolchain run --target ", plain(summary["target"])), soft_wrap=True)
 
 
 def inspect_folder(folder: Path) -> dict[str, Any]:
@@ -119,14 +121,14 @@ def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
         return
     groups = len(inspection["step_groups"])
     table = Table("site", "kind", "W bits", "A bits", "scheme", *(f"range, step group {g}" for g in range(groups)),
-                  title=f"{len(inspection['sites'])} sites of {escape(inspection['model'])}")
+                  title=line(f"{len(inspection['sites'])} sites of ", plain(inspection["model"])))
     for row in inspection["sites"]:
-        table.add_row(row["site"], row["kind"], str(row["weight_bits"] or "-"), str(row["activation_bits"]), row["scheme"],
+        table.add_row(plain(row["site"]), plain(row["kind"]), str(row["weight_bits"] or "-"), str(row["activation_bits"]), plain(row["scheme"]),
                       *(f"{low:.3g} .. {high:.3g}" for low, high in row["range"]))
     console.print(table)
     floats = Table("stays in float", "kind", "why")
     for row in inspection["float_operations"]:
-        floats.add_row(row["layer"], row["kind"], row["reason"])
+        floats.add_row(plain(row["layer"]), plain(row["kind"]), plain(row["reason"]))
     console.print(floats)
     if inspection["correction"] is not None:
         console.print("the sampler table corrects inputs and outputs of the network (calibration.json, table.correction)")
@@ -136,6 +138,6 @@ def show_targets(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
     """Print the targets."""
     table = Table("target", "library", "installed", "schemes", "weight bits", "verified")
     for row in found:
-        table.add_row(row["name"], row["library"], row["version"] or f"no: {escape(row['install'])}", ", ".join(row["schemes"]),
-                      ", ".join(map(str, row["weight_bits"])), row["verified"])
+        table.add_row(*map(plain, (row["name"], row["library"], row["version"] or f"no: {row['install']}", ", ".join(row["schemes"]),
+                                   ", ".join(map(str, row["weight_bits"])), row["verified"])))
     console.print(table)

@@ -5,7 +5,7 @@ Nothing of coremltools is imported before ``lower`` or ``run`` is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,13 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, recipe: Recipe, 
     from dq_toolchain.backends.coreml import lowering
 
     return lowering.lower(artifact, artifact_folder, out, recipe.coreml, progress)
+
+
+def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:
+    """What the program holds; see ``base.Backend``."""
+    from dq_toolchain.backends.coreml.package import function_names, packages_in
+
+    return function_names(packages_in(bundle_folder / bundle.program))
 
 
 def run(bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threads: int | None,

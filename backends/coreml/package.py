@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dq_toolchain.backends.coreml.vendor import coremltools, mil_proto
+from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.files import write_bytes
 
 MODEL = Path("Data", "com.apple.CoreML", "model.mlmodel")
@@ -61,3 +63,15 @@ def scalar_constant(name: str, dtype: str, data: bytes) -> Any:
     else:
         value.immediateValue.tensor.bytes.values = data
     return operation
+
+
+def function_names(packages: Sequence[Path]) -> tuple[str, ...]:
+    """Functions that every package holds. Raises BackendError: one is no ML Program."""
+    found: list[set[str]] = []
+    for package in packages:
+        try:
+            found.append(set(load_spec(package).mlProgram.functions))
+        except Exception as error:  # protobuf, Core ML Tools and the file system have no common base
+            raise BackendError(f"{package} cannot be opened: {' '.join(str(error).split())[:300]}; "
+                               "run `dq-toolchain export --target coreml` again") from error
+    return tuple(sorted(set.intersection(*found))) if found else ()

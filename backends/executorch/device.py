@@ -47,3 +47,13 @@ class Device:
                                "run `dq-toolchain export` again") from error
         copy: Tensor = torch.as_tensor(out).clone()
         return copy
+
+
+def method_names(program: Path) -> tuple[str, ...]:
+    """Methods of a .pte; none is loaded. Raises BackendError: it is no program."""
+    try:
+        with quiet():
+            return tuple(runtime().load_program(str(program)).method_names)
+    except (RuntimeError, KeyError, OSError) as error:
+        raise BackendError(f"ExecuTorch cannot load the program: {' '.join(str(error).split())[:300]}; "
+                           "run `dq-toolchain export` again") from error

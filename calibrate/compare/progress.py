@@ -66,8 +66,8 @@ class GridReporter(Reporter):
                 f"{done}/{total} cells done, left {clock(left)}, now {note}", soft_wrap=True
             )
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("elapsed"),
-                   TimeElapsedColumn(), TextColumn("left"), _Left(), TextColumn("{task.fields[note]}"))  # fmt: skip
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("elapsed"),
+                   TimeElapsedColumn(), TextColumn("left"), _Left(), TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
         with Progress(*columns, console=self.console) as progress:
             bar = progress.add_task("cells", total=total, note="", left=None)
             self._progress = progress

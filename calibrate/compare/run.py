@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.markup import escape
 from torch import Tensor
 
 from dq_toolchain.calibrate.checkpoint import remove
@@ -146,7 +145,7 @@ def _do(grid: Grid, cell: Cell, judges: _Judges, reporter: Reporter, calibrate: 
     except ToolchainError as error:
         reason = " ".join(str(error).split())
         replace(result, reason=reason, figures=None, free_running=None, teacher_forced=None).save(folder)
-        reporter.warn(f"{cell.name} failed: {escape(reason)}")
+        reporter.warn(f"{cell.name} failed: {reason}")
 
 
 def _done(grid: Grid, cell: Cell) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from scripts.golden import CASES, CORRECTED, DAMAGED_CORRECTIONS, write_case, write_damaged, write_damaged_bundles
+from scripts.golden import CASES, CORRECTED, write_case, write_damaged
+from scripts.golden_damaged import FOR_ALL, FOR_THE_HOST, write_damaged_bundles
 
 from dq_toolchain.toolchain.bundle import Bundle
 from dq_toolchain.toolchain.correction import Correction
@@ -19,6 +20,7 @@ from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.report import load_report
 from dq_toolchain.toolchain.schemas import first_fault
 from dq_toolchain.toolchain.verdict import validate
+from tests.runtime_samples import damaged
 
 GOLDEN = Path(__file__).parents[2] / "runtime_samples" / "golden"
 
@@ -69,34 +71,57 @@ def test_damaged_files_are_what_is_written(tmp_path: Path) -> None:
         path.name: path.read_bytes() for path in (GOLDEN / "damaged").iterdir()}
 
 
-def test_damaged_bundles_are_what_is_written(tmp_path: Path) -> None:
-    write_damaged_bundles(GOLDEN / CORRECTED / "bundle" / "bundle.json", tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
-        path.name: path.read_bytes() for path in (GOLDEN / "damaged-bundles").iterdir()}
+@pytest.mark.parametrize("kind", [FOR_ALL, FOR_THE_HOST])
+def test_damaged_bundles_are_what_is_written(kind: str, tmp_path: Path) -> None:
+    write_damaged_bundles(GOLDEN, tmp_path)
+
+    def content(folder: Path) -> dict[str, bytes]:
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    assert content(tmp_path / kind) == content(GOLDEN / kind)
 
 
-@pytest.mark.parametrize("name", DAMAGED_CORRECTIONS)
-def test_damaged_bundles_are_refused(name: str, tmp_path: Path) -> None:
-    """By the host's reader, numbers that only float64 holds among them; never for their seal."""
-    bundle = Path(shutil.copytree(GOLDEN / CORRECTED / "bundle", tmp_path / "bundle"))
-    shutil.copyfile(GOLDEN / "damaged-bundles" / f"correction-{name}.json", bundle / "bundle.json")
-    with pytest.raises(ArtifactError, match="correction") as caught:
-        examine(bundle)
-    assert "changed after" not in str(caught.value)
+@pytest.mark.parametrize("name", damaged.listed(FOR_ALL))
+def test_what_no_device_runs_is_refused_by_host_and_doctor(name: str, tmp_path: Path) -> None:
+    """By the same text, and for its damage: never for the seal, nor for a hash that was not made good."""
+    bundle = damaged.laid_out(FOR_ALL, name, tmp_path)
+    with pytest.raises(ArtifactError) as caught:
+        load_whole(bundle)
+    said = str(caught.value).replace(str(tmp_path), "")
+    assert len(said) < 1000
+    assert "\x1b" not in said
+    assert "\n" not in said
+    assert ("changed after" in said) == (name == "ddim-guided/hash-of-another-file")
+    assert ("correction" in said) == ("correction" in name)
+    assert not doctor_passes(bundle)
 
 
-SCHEMA_FAULTS = {
-    "no-rows", "no-channels", "number-beyond-float32", "number-is-text", "number-is-a-boolean", "number-is-a-list",
-    "row-is-a-number", "key-missing", "key-unknown", "is-null", "is-a-list",
-}  # fmt: skip
-"""What a schema can see: it compares no lengths."""
+@pytest.mark.parametrize("name", damaged.listed(FOR_THE_HOST))
+def test_what_only_the_host_reads_is_refused_by_doctor(name: str, tmp_path: Path) -> None:
+    assert not doctor_passes(damaged.laid_out(FOR_THE_HOST, name, tmp_path))
 
 
-@pytest.mark.parametrize("name", DAMAGED_CORRECTIONS)
-def test_the_schema_knows_a_correction(name: str) -> None:
-    fault = first_fault("bundle", json.loads((GOLDEN / "damaged-bundles" / f"correction-{name}.json").read_text()))
-    assert (fault is not None) == (name in SCHEMA_FAULTS)
-    assert fault is None or fault.startswith("table.correction")
+@pytest.mark.parametrize("name", damaged.ON_DISK)
+def test_what_is_no_file_is_refused(name: str, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(GOLDEN / "ddim-guided" / "bundle", tmp_path / "bundle"))
+    damaged.ON_DISK[name](bundle)
+    with pytest.raises(ArtifactError):
+        load_whole(bundle)
+    assert not doctor_passes(bundle)
+
+
+def load_whole(bundle: Path) -> None:
+    """What `run` reads before it samples."""
+    loaded = Bundle.load(bundle)
+    loaded.reference(bundle)
+    loaded.ranges(bundle)
+
+
+def doctor_passes(bundle: Path) -> bool:
+    try:
+        return all(check.passed for check in examine(bundle))
+    except ArtifactError:
+        return False
 
 
 def test_every_part_of_the_golden_correction_shows() -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dq_toolchain.toolchain.bundle import Bundle, Port
+from dq_toolchain.backends.programs import program_checks
+from dq_toolchain.toolchain.bundle import JSON, Bundle, Port
 from dq_toolchain.toolchain.doctor import examine
 from dq_toolchain.toolchain.entry import run_command
 from dq_toolchain.toolchain.errors import ArtifactError
-from dq_toolchain.toolchain.files import sha256
+from dq_toolchain.toolchain.files import seal, sha256
 from dq_toolchain.toolchain.reference import FILE, Reference
 from tests.toolchain.devices import Case, case, write_bundle
 
@@ -28,6 +29,12 @@ def _bundle(folder: Path, made: Case, **changes: object) -> Path:
     write_bundle(folder, made)
     shape = (1, *made.reference.start.shape[1:])
     inputs = (Port("sample", "float32", shape), Port("timestep", "float32", (1,)), Port("class_labels", "int64", (1,)))
+    (folder / "graphs").mkdir(exist_ok=True)  # a program of files is checked without a runtime
+    (folder / "model.bin").rename(folder / "graphs" / "forward.onnx")
+    loaded = json.loads((folder / JSON).read_text())
+    (folder / JSON).write_text(json.dumps(seal({
+        **loaded, "target": "tensorrt", "program": "graphs", "sizes": {"graphs/forward.onnx": 7},
+        "files": {"graphs/forward.onnx": loaded["files"]["model.bin"], FILE: loaded["files"][FILE]}})))
     dataclasses.replace(Bundle.load(folder), **{"inputs": inputs, **changes}).save(folder)  # type: ignore[arg-type]
     return folder
 
@@ -69,7 +76,8 @@ def test_guidance_without_unconditional_inputs(made: Case, tmp_path: Path) -> No
 
 def test_latents_of_another_shape(made: Case, tmp_path: Path) -> None:
     ports = (Port("sample", "float32", (1, 3, 8, 8)), Port("timestep", "float32", (1,)), Port("class_labels", "int64", (1,)))
-    assert failed(_bundle(tmp_path, made, inputs=ports)) == ["doctor.shapes"]
+    outputs = (Port("out", "float32", (1, 3, 8, 8)),)
+    assert failed(_bundle(tmp_path, made, inputs=ports, outputs=outputs)) == ["doctor.shapes"]
 
 
 def test_limits_of_another_run(made: Case, tmp_path: Path) -> None:
@@ -93,9 +101,18 @@ def test_a_report_of_another_bundle(made: Case, tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_one_line(made: Case, tmp_path: Path) -> None:
     folder = _bundle(tmp_path, made)
-    (folder / "model.bin").write_bytes(b"other")
-    with pytest.raises(ArtifactError, match=r"model\.bin was changed"):
+    (folder / "graphs" / "forward.onnx").write_bytes(b"another")
+    with pytest.raises(ArtifactError, match=r"forward\.onnx was changed"):
         examine(folder)
+
+
+def test_a_target_that_nothing_runs_and_methods_that_are_not_there(made: Case, tmp_path: Path) -> None:
+    folder = _bundle(tmp_path, made, methods=("nope",))
+    checks = {check.name: check for check in examine(folder, program_checks)}
+    assert "holds no method 'nope', it has forward" in checks["doctor.program"].detail
+    assert [name for name, check in checks.items() if not check.passed] == ["doctor.program"]
+    dataclasses.replace(Bundle.load(folder), target="toaster").save(folder)
+    assert [check.name for check in examine(folder, program_checks) if not check.passed] == ["doctor.target"]
 
 
 def test_the_command(made: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -199,7 +199,7 @@ def test_a_header_with_a_gap_is_not_written(made: Case, bundle: Path) -> None:
 def test_a_bundle_without_usable_limits_is_refused(made: Case, tmp_path: Path, limits: dict[str, Any]) -> None:
     folder = write_bundle(tmp_path, dataclasses.replace(made, limits=limits))
     write_run(folder, made, run(made.artifact, made.reference))
-    with pytest.raises(ArtifactError, match="limits do not fit"):
+    with pytest.raises(ArtifactError, match="is damaged: limits"):
         validate(folder / "report")
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+
+from dq_toolchain.toolchain.terminal import Terminal
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Diffusion models on phones and embedded accelerators, in integers, with proof that the pictures stay right.",
     epilog="Start with: dq-toolchain calibrate && dq-toolchain export && dq-toolchain run && dq-toolchain validate",
 )
-console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)
+console = Terminal() if sys.stdout.isatty() else Terminal(width=200)
 
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", "-r", help="TOML file; flags override it")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="output folder  [default: dq-out]")]

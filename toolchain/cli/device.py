@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from dq_toolchain.toolchain.cli.app import Json, Out, RecipeFile, Target, app, console, print_json
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.toolchain.terminal import line, plain
 
 
 def _check_flags_of(target: str, sections: dict[str, dict[str, Any]]) -> None:
@@ -102,4 +102,4 @@ def run(
     if json_:
         print_json(json.loads(path.read_text(encoding="utf-8")) | {"report": str(path)})
     else:
-        console.print(f"device report: {escape(str(path))}\nnext: dq-toolchain validate {escape(str(path))}", soft_wrap=True)
+        console.print(line("device report: ", plain(path), "\nnext: dq-toolchain validate ", plain(path)), soft_wrap=True)

@@ -56,11 +56,12 @@ def doctor(
     target: Target = None, out: Out = None, json_: Json = False,
 ) -> None:
     """Check a bundle before it is copied to a device. Exit code 1 if something in it does not fit."""
+    from dq_toolchain.backends.programs import program_checks
     from dq_toolchain.toolchain.doctor import examine
     from dq_toolchain.toolchain.show import show_checks
 
     settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
-    checks = examine(bundle or settings.run.out / settings.export.target)
+    checks = examine(bundle or settings.run.out / settings.export.target, program_checks)
     if json_:
         print_json({"passed": all(check.passed for check in checks), "checks": [check.to_json() for check in checks]})
     else:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+MOST_FAULTS = 100
+"""Of a file that is wrong everywhere; the first of so many is named."""
 
 
 @functools.cache
@@ -15,14 +19,22 @@ def _schema(name: str) -> dict[str, Any]:
     return loaded
 
 
-def first_fault(name: str, data: Mapping[str, Any]) -> str | None:
-    """The first thing wrong with a JSON object, with its place; None if it is valid. ``name``: "report" or "bundle"."""
+@functools.cache
+def _validator(name: str) -> Any:
+    """A validator to which 1.0 is no integer: it is not to the programs on devices either."""
     import jsonschema
 
-    found = jsonschema.Draft202012Validator(_schema(name)).iter_errors(dict(data))
+    base = jsonschema.Draft202012Validator
+    whole = base.TYPE_CHECKER.redefine("integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool))
+    return jsonschema.validators.extend(base, type_checker=whole)(_schema(name))
+
+
+def first_fault(name: str, data: Mapping[str, Any]) -> str | None:
+    """The first thing wrong with a JSON object, with its place; None if it is valid. ``name``: "report", "bundle" or "calibration"."""
+    found = itertools.islice(_validator(name).iter_errors(dict(data)), MOST_FAULTS)
     errors = sorted(found, key=lambda error: list(map(str, error.absolute_path)))
     if not errors:
         return None
-    place = ".".join(map(str, errors[0].absolute_path)) or f"the {name}"
+    place = ".".join(map(str, errors[0].absolute_path))[:200] or f"the {name}"
     text = " ".join(errors[0].message.split())
     return f"{place}: {text if len(text) < 200 else text[:200] + '...'}"

@@ -14,11 +14,50 @@ namespace {
 
 constexpr const char* reference_file = "reference.safetensors";
 constexpr const char* ranges_file = "ranges.safetensors";
+constexpr std::size_t most_elements = 2147483647;
+constexpr std::size_t longest_name = 100;
+
+/// Letters, digits, and . _ - behind the first: what programs name methods and inputs with.
+bool is_plain(const std::string& name) {
+  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
+  const auto allowed = [&](char c) { return letter(c) || (c >= '0' && c <= '9') || c == '.' || c == '-'; };
+  return !name.empty() && name.size() <= longest_name && letter(name[0]) && std::all_of(name.begin(), name.end(), allowed);
+}
+
+void check_name(const std::string& name, const char* what) {
+  if (!is_plain(name)) throw Error(std::string("the name of ") + what + " must be letters, digits, _ . and -, got " + name);
+}
+
+/// A name that stays in the folder on every system.
+bool stays_inside(const std::string& name) {
+  if (name.find_first_of("\\:") != std::string::npos) return false;
+  if (std::any_of(name.begin(), name.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; })) return false;
+  for (std::size_t begin = 0; begin <= name.size();) {
+    const std::size_t end = std::min(name.find('/', begin), name.size());
+    const std::string part = name.substr(begin, end - begin);
+    if (part.empty() || part == "." || part == "..") return false;
+    begin = end + 1;
+  }
+  return true;
+}
+
+/// The file in the folder; a link is refused wherever it points, for files and for the folders on the way.
+fs::path file_inside(const fs::path& folder, const std::string& name) {
+  if (!stays_inside(name)) throw Error("files names a place outside the bundle: " + name);
+  fs::path path = folder;
+  for (const fs::path& part : fs::path(name)) {
+    path /= part;
+    std::error_code error;
+    if (fs::is_symlink(fs::symlink_status(path, error))) throw Error(path.string() + " is a link, it must be a file of the bundle's own");
+  }
+  return path;
+}
 
 std::vector<Port> read_ports(const json::Value& bundle, const char* what) {
   std::vector<Port> ports;
   for (const json::Value& row : bundle.list_at(what)) {
     Port port{row.text_at("name"), row.text_at("dtype"), {}};
+    check_name(port.name, what);
     for (const json::Value& axis : row.list_at("shape")) port.shape.push_back(axis.integer("shape"));
     if (port.dtype != "float32" && port.dtype != "int64") {
       throw Error("dtype of " + port.name + " must be float32 or int64, got " + port.dtype);
@@ -27,7 +66,7 @@ std::vector<Port> read_ports(const json::Value& bundle, const char* what) {
     if (port.shape.empty() || port.shape[0] != 1 || !positive) {
       throw Error("shape of " + port.name + " must be batch 1 and positive, got " + to_string(port.shape));
     }
-    if (port.elements() > std::numeric_limits<std::size_t>::max() / sizeof(std::int64_t)) {
+    if (port.elements() > most_elements) {
       throw Error("shape of " + port.name + " is too large: " + to_string(port.shape));
     }
     ports.push_back(std::move(port));
@@ -70,12 +109,15 @@ std::vector<std::size_t> read_step_groups(const json::Value& bundle, std::size_t
   constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
   std::vector<std::size_t> group_of_step(calls, none);
   std::size_t group = 0;
+  std::int64_t next = 0;
   for (const json::Value& steps : bundle.list_at("step_groups")) {
+    if (steps.list("step_groups").empty()) throw Error("step_groups must hold no empty group");
     for (const json::Value& step : steps.list("step_groups")) {
       const std::int64_t k = step.integer("step_groups");
       if (k < 0 || static_cast<std::uint64_t>(k) >= calls || group_of_step[static_cast<std::size_t>(k)] != none) {
         throw Error("step_groups must list the steps 0-" + std::to_string(calls - 1) + " once, got " + std::to_string(k));
       }
+      if (k != next++) throw Error("step_groups must list the steps in order, got " + std::to_string(k));
       group_of_step[static_cast<std::size_t>(k)] = group;
     }
     ++group;
@@ -99,33 +141,33 @@ void check_kind(const json::Value& bundle, const std::string& target) {
   }
 }
 
-void check_hashes(const fs::path& folder, const json::Value& bundle, const std::string& program) {
-  bool has_program = false, has_reference = false;
-  for (const json::Member& file : bundle.object_at("files")) {
-    const fs::path relative(file.name);
-    const bool leaves = std::find(relative.begin(), relative.end(), "..") != relative.end();
-    if (relative.empty() || relative.is_absolute() || leaves) {
-      throw Error("files names a place outside the bundle: " + file.name);
-    }
-    if (sha256_of_file(folder / relative) != file.value.text("files")) {
+void check_hashes(const fs::path& folder, const json::Value& json, const Bundle& bundle) {
+  const json::Value::Object& files = json.object_at("files");
+  const std::string& program = bundle.program;
+  if (!stays_inside(program)) throw Error("program names a place outside the bundle: " + program);
+  for (const json::Member& file : files) {
+    if (sha256_of_file(file_inside(folder, file.name)) != file.value.text("files")) {
       throw Error(file.name + " was changed after it was written (its SHA-256 differs from the one recorded)");
     }
-    has_program = has_program || file.name == program || file.name.rfind(program + "/", 0) == 0;
-    has_reference = has_reference || file.name == reference_file;
   }
-  if (!has_program) throw Error("files must list the program " + program);
-  if (!has_reference) throw Error(std::string("files must list ") + reference_file);
+  const auto lists = [&](const std::string& name) {
+    return std::any_of(files.begin(), files.end(), [&](const json::Member& file) {
+      return file.name == name || file.name.rfind(name + "/", 0) == 0;
+    });
+  };
+  if (!lists(program)) throw Error("files must list the program " + program);
+  if (!lists(reference_file)) throw Error(std::string("files must list ") + reference_file);
+  if (bundle.takes_ranges() && !lists(ranges_file)) throw Error(std::string("files must list ") + ranges_file);
 }
 
 std::optional<FloatTensor> read_ranges(const Bundle& bundle) {
-  for (const Port& port : bundle.inputs) {
-    if (port.name != "ranges") continue;
-    FloatTensor ranges = TensorFile::read(bundle.folder / ranges_file).floats("ranges");
-    const Shape wanted{static_cast<std::int64_t>(bundle.groups), port.shape[1]};
-    if (ranges.shape != wanted) throw Error("ranges must be " + to_string(wanted) + ", got " + to_string(ranges.shape));
-    return ranges;
-  }
-  return std::nullopt;
+  if (!bundle.takes_ranges()) return std::nullopt;
+  const Port& port = *std::find_if(bundle.inputs.begin(), bundle.inputs.end(), [](const Port& p) { return p.name == "ranges"; });
+  FloatTensor ranges = TensorFile::read(bundle.folder / ranges_file).floats("ranges");
+  const Shape wanted{static_cast<std::int64_t>(bundle.groups), port.shape[1]};
+  if (ranges.shape != wanted) throw Error("ranges must be " + to_string(wanted) + ", got " + to_string(ranges.shape));
+  check_finite(ranges, "ranges");
+  return ranges;
 }
 
 Bundle from_json(const json::Value& json, const std::string& target) {
@@ -142,7 +184,10 @@ Bundle from_json(const json::Value& json, const std::string& target) {
   check_channels(bundle);
   bundle.group_of_step = read_step_groups(json, bundle.table.calls());
   bundle.groups = json.list_at("step_groups").size();
-  for (const json::Value& method : json.list_at("methods")) bundle.methods.push_back(method.text("methods"));
+  for (const json::Value& method : json.list_at("methods")) {
+    check_name(method.text("methods"), "methods");
+    bundle.methods.push_back(method.text("methods"));
+  }
   if (bundle.methods.size() != 1 && bundle.methods.size() != bundle.groups) {
     throw Error("there must be 1 method or one for each of " + std::to_string(bundle.groups) + " step groups, got " +
                 std::to_string(bundle.methods.size()));
@@ -165,7 +210,7 @@ Bundle Bundle::load(const fs::path& folder, const std::string& target) {
     Bundle bundle = from_json(json, target);
     bundle.folder = folder;
     bundle.sha256 = dq::sha256(bytes.data(), bytes.size());
-    check_hashes(folder, json, bundle.program);
+    check_hashes(folder, json, bundle);
     bundle.ranges = read_ranges(bundle);
     return bundle;
   } catch (const Error& error) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <filesystem>
 #include <optional>
@@ -66,6 +67,9 @@ struct Bundle {
   float guidance = 1;
   std::optional<FloatTensor> ranges;      // (groups, R), where the program takes them
 
+  bool takes_ranges() const {
+    return std::any_of(inputs.begin(), inputs.end(), [](const Port& port) { return port.name == "ranges"; });
+  }
   bool is_guided() const { return guidance != 1.0F; }
   std::filesystem::path program_path() const { return folder / program; }
   const Shape& sample_shape() const { return output.shape; }

@@ -14,7 +14,7 @@
 namespace dq {
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   struct stat status {};
   void* mapped = MAP_FAILED;
   int reason = EINVAL;  // a folder, or nothing in it

@@ -16,6 +16,7 @@ FloatTensor read_rows(const TensorFile& file, const char* name, std::size_t rows
   Shape wanted = start;
   wanted.insert(wanted.begin(), static_cast<std::int64_t>(rows));
   check_shape(name, tensor.shape, wanted);
+  check_finite(tensor, name);
   return tensor;
 }
 
@@ -25,6 +26,7 @@ Conditioning read_conditioning(const TensorFile& file, const std::string& name, 
   if (port.dtype == "float32") {
     FloatTensor tensor = file.floats(name);
     check_shape(name, tensor.shape, wanted);
+    check_finite(tensor, name);
     return {std::move(tensor.values), {}};
   }
   IntegerTensor tensor = file.integers(name);
@@ -38,6 +40,7 @@ Reference read(const TensorFile& file, const Bundle& bundle) {
   Shape wanted = bundle.sample_shape();
   if (!reference.start.shape.empty()) wanted[0] = reference.start.shape[0];
   check_shape("start", reference.start.shape, wanted);
+  check_finite(reference.start, "start");
   if (wanted[0] < 1) throw Error("there are no held-out seeds");
   reference.seeds = static_cast<std::size_t>(wanted[0]);
   reference.elements = bundle.output.elements();

@@ -12,6 +12,7 @@
 #include "reference.h"
 #include "report.h"
 #include "sampler.h"
+#include "utf8.h"
 
 namespace dq {
 namespace {
@@ -127,8 +128,7 @@ int run_program(const char* name, int argc, char** argv, const std::function<voi
   } catch (const std::exception& error) {
     text = error.what();
   }
-  std::replace_if(text.begin(), text.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
-  std::fprintf(stderr, "%s: %s\n", name, text.c_str());
+  std::fprintf(stderr, "%s: %s\n", name, printable(text).c_str());
   return 2;
 }
 

@@ -1,5 +1,7 @@
 #include "safetensors.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -113,19 +115,17 @@ FloatTensor TensorFile::floats(const std::string& name) const {
 
 IntegerTensor TensorFile::integers(const std::string& name) const {
   const Entry& entry = find(name);
-  if (entry.dtype == "F32") throw Error("tensor " + name + " must be I64 or I32, got F32");
+  if (entry.dtype != "I64") throw Error("tensor " + name + " must be I64, got " + entry.dtype);
   IntegerTensor tensor{entry.shape, std::vector<std::int64_t>(entry.elements)};
-  const std::uint8_t* from = bytes_.data() + entry.offset;
-  for (std::size_t i = 0; i < entry.elements; ++i) {  // the bytes need not be aligned
-    if (entry.dtype == "I64") {
-      std::memcpy(&tensor.values[i], from + 8 * i, 8);
-    } else {
-      std::int32_t narrow = 0;
-      std::memcpy(&narrow, from + 4 * i, 4);
-      tensor.values[i] = narrow;
-    }
+  if (entry.elements > 0) {  // the bytes need not be aligned
+    std::memcpy(tensor.values.data(), bytes_.data() + entry.offset, entry.elements * sizeof(std::int64_t));
   }
   return tensor;
+}
+
+void check_finite(const FloatTensor& tensor, const std::string& name) {
+  const bool finite = std::all_of(tensor.values.begin(), tensor.values.end(), [](float value) { return std::isfinite(value); });
+  if (!finite) throw Error(name + " holds NaN or infinity");
 }
 
 Bytes safetensors_of(const NamedFloats& tensors) {

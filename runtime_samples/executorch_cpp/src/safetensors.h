@@ -42,7 +42,7 @@ class TensorFile {
 
   /// Throws Error: no such tensor, or not F32.
   FloatTensor floats(const std::string& name) const;
-  /// I64, or I32 widened. Throws Error: no such tensor, or another dtype.
+  /// Throws Error: no such tensor, or not I64.
   IntegerTensor integers(const std::string& name) const;
 
  private:
@@ -63,5 +63,8 @@ using NamedFloats = std::vector<std::pair<std::string, const FloatTensor*>>;
 
 /// The bytes of a safetensors file with these tensors, in this order.
 Bytes safetensors_of(const NamedFloats& tensors);
+
+/// Throws Error: a number is NaN or infinite.
+void check_finite(const FloatTensor& tensor, const std::string& name);
 
 }  // namespace dq

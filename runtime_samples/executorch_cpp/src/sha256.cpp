@@ -83,9 +83,10 @@ std::string sha256(const void* data, std::size_t size) {
 }
 
 std::string sha256_of_file(const std::filesystem::path& path) {
-  std::error_code ignored;
+  std::error_code ignored;  // asked before it is opened: opening a FIFO waits
+  if (!std::filesystem::is_regular_file(path, ignored)) throw Error("cannot read " + path.string());
   std::ifstream file(path, std::ios::binary);
-  if (!file || !std::filesystem::is_regular_file(path, ignored)) throw Error("cannot read " + path.string());
+  if (!file) throw Error("cannot read " + path.string());
   Sha256 hash;
   std::vector<char> chunk(1 << 16);
   while (file) {

@@ -13,6 +13,9 @@ std::vector<std::vector<float>> read_rows(const json::Value& table, const char* 
   for (const json::Value& row : table.list_at(what)) {
     rows.push_back(read_row(row, what));
     const std::vector<float>& last = rows.back();
+    if (last.empty() || last.size() != rows.front().size()) {
+      throw Error(std::string(what) + " must have rows of as many numbers each, 1 or more");
+    }
     const std::size_t reach = std::min(rows.size(), last.size());
     if (std::any_of(last.begin() + static_cast<std::ptrdiff_t>(reach), last.end(), [](float v) { return v != 0; })) {
       throw Error(std::string(what) + " looks back before the start of the run");

@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
     try:
         path = run(parse(arguments))
     except Refused as error:
-        print(f"dq_run: {error}", file=sys.stderr)
+        print(f"dq_run: {one_line(error, 1000)}", file=sys.stderr)
         return REFUSED
     except (OSError, MemoryError) as error:
         print(f"dq_run: {type(error).__name__} {one_line(error)}; free some memory or choose other folders", file=sys.stderr)

@@ -8,5 +8,6 @@ class Refused(Exception):
 
 
 def one_line(text: object, most: int = 400) -> str:
-    """Any text without line breaks, cut off after ``most`` characters."""
-    return " ".join(str(text).split())[:most]
+    """Any text without line breaks and without what a terminal would obey, cut off after ``most`` characters."""
+    line = " ".join(str(text).split())[:most]
+    return "".join(character if character.isprintable() else "?" for character in line)

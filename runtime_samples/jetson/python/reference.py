@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bundle import REFERENCE, Bundle
+from bundle import FIXED_INPUTS, REFERENCE, Bundle
 from errors import EXPORT_AGAIN, Refused
 from safetensors_file import Array, Floats, read_tensors
 
 FLOAT: np.dtype[Any] = np.dtype(np.float32)
-FIXED_INPUTS = ("sample", "timestep", "ranges")
-"""Inputs of the program that are no conditioning."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,15 @@ def read_reference(bundle: Bundle) -> Reference:
         if tensor is None or tensor.shape != shape or tensor.dtype != dtype:
             got = "nothing" if tensor is None else f"{tensor.dtype} of shape {tensor.shape}"
             raise Refused(f"{path} must hold {name!r}, {dtype} of shape {shape}, got {got}; {EXPORT_AGAIN}")
+        if tensor.dtype == FLOAT and not np.isfinite(tensor).all():
+            raise Refused(f"{path}: {name!r} holds NaN or infinity; {EXPORT_AGAIN}")
         return tensor
 
     start = tensors.get("start")
     seeds = 0 if start is None or not start.ndim else len(start)
     if not seeds:
         raise Refused(f"{path} holds no seed; {EXPORT_AGAIN}")
-    shape = (seeds, *bundle.inputs[0].shape[1:])
+    shape = (seeds, *bundle.output.shape[1:])
     given = [port for port in bundle.inputs if port.name not in FIXED_INPUTS]
     cond = {port.name: take(f"cond.{port.name}", (seeds, *port.shape[1:]), port.dtype) for port in given}
     uncond = {}

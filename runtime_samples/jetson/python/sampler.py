@@ -104,7 +104,7 @@ def sample(bundle: Bundle, reference: Reference, network: Network, teacher_force
     Raises:
         Refused: the runtime cannot execute a method.
     """
-    steps, seeds, shape = bundle.steps, reference.seeds, bundle.inputs[0].shape[1:]
+    steps, seeds, shape = bundle.steps, reference.seeds, bundle.output.shape[1:]
     latents = np.empty((steps + 1, seeds, *shape), np.float32)
     forced = np.empty((steps, seeds, *shape), np.float32) if teacher_forced else None
     guided, scale = Guided(bundle, network), bundle.table.input_scale

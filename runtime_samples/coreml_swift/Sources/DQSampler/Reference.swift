@@ -11,7 +11,7 @@ public struct Reference: Sendable {
     private let conditioning: [ExportedBundle.Port]
 
     /// - Parameter limit: run only the first of them; nil for all.
-    /// - Throws: SampleError: a tensor is missing or of another shape, or there are not so many seeds.
+    /// - Throws: SampleError: a tensor is missing, of another shape or dtype, or holds NaN or infinity, or there are not so many seeds.
     public init(_ bundle: ExportedBundle, seeds limit: Int?) throws {
         file = try SafetensorsFile(bundle.folder.appendingPathComponent("reference.safetensors"))
         calls = bundle.table.calls
@@ -24,16 +24,23 @@ public struct Reference: Sendable {
         }
         seeds = limit ?? all
         let run = [all] + shape
-        var wanted = [("start", run), ("fp32_latents", [calls + 1] + run), ("simulation_latents", [calls + 1] + run)]
-        if bundle.table.addsNoise { wanted.append(("step_noise", [calls] + run)) }
+        var wanted: [(name: String, shape: [Int], kind: SafetensorsFile.Kind)] = [
+            ("start", run, .float32), ("fp32_latents", [calls + 1] + run, .float32), ("simulation_latents", [calls + 1] + run, .float32),
+        ]
+        if bundle.table.addsNoise { wanted.append(("step_noise", [calls] + run, .float32)) }
         for port in conditioning {
-            wanted.append(("cond.\(port.name)", [all] + port.shape.dropFirst()))
-            if bundle.guidance != 1 { wanted.append(("uncond.\(port.name)", [all] + port.shape.dropFirst())) }
+            let shape = [all] + port.shape.dropFirst(), kind: SafetensorsFile.Kind = port.kind == .float32 ? .float32 : .int64
+            wanted.append(("cond.\(port.name)", shape, kind))
+            if bundle.guidance != 1 { wanted.append(("uncond.\(port.name)", shape, kind)) }
         }
-        for (name, shape) in wanted {
-            guard file.shape(of: name) == shape else {
-                let got = file.shape(of: name).map { "\($0)" } ?? "none"
-                throw SampleError("reference.safetensors: '\(name)' must have shape \(shape), got \(got); export the bundle again")
+        for (name, shape, kind) in wanted {
+            guard file.shape(of: name) == shape, file.kind(of: name) == kind else {
+                let got = file.shape(of: name).map { "\(file.kind(of: name)?.rawValue ?? "") \($0)" } ?? "none"
+                throw SampleError(
+                    "reference.safetensors: '\(name)' must be \(kind.rawValue) of shape \(shape), got \(got); export the bundle again")
+            }
+            guard file.isFinite(name) else {
+                throw SampleError("reference.safetensors: '\(name)' holds NaN or infinity; export the bundle again")
             }
         }
     }

@@ -83,6 +83,21 @@ public struct SafetensorsFile: Sendable {
     /// nil: there is no tensor of this name.
     public func shape(of tensor: String) -> [Int]? { entries[tensor]?.shape }
 
+    /// nil: there is no tensor of this name.
+    public func kind(of tensor: String) -> Kind? { entries[tensor]?.kind }
+
+    /// Whether no float of a tensor is NaN or infinite; true of integers. Nothing is copied.
+    public func isFinite(_ tensor: String) -> Bool {
+        guard let entry = entries[tensor], entry.kind == .float32 else { return true }
+        let count = entry.shape.reduce(1, *)
+        return data.withUnsafeBytes { bytes in
+            (0..<count).allSatisfy { index in
+                let raw = bytes.loadUnaligned(fromByteOffset: entry.start + index * entry.kind.size, as: UInt32.self)
+                return Float(bitPattern: UInt32(littleEndian: raw)).isFinite
+            }
+        }
+    }
+
     /// The block of a tensor that leading indices choose, whole without any: at [k, s] of (N, S, C, H, W) the (C, H, W) of it.
     /// - Throws: SampleError: no such tensor, or an index outside it.
     public func block(_ tensor: String, at index: [Int] = []) throws -> AnyTensor {

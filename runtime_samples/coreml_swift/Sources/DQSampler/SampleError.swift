@@ -2,8 +2,17 @@
 public struct SampleError: Error, Equatable, CustomStringConvertible {
     public let description: String
 
-    /// Line breaks become spaces, since texts of the system may hold some.
+    /// At most 1000 characters on one line. What a terminal would obey or hide becomes "?": names come out of files.
     public init(_ text: String) {
-        description = text.split(whereSeparator: \.isNewline).joined(separator: " ")
+        let line = text.split(whereSeparator: \.isNewline).joined(separator: " ")
+        let shown: [Character] = line.unicodeScalars.prefix(1000).map { Self.isHidden($0) ? "?" : Character($0) }
+        description = String(shown)
+    }
+
+    private static func isHidden(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.properties.generalCategory {
+        case .control, .format, .surrogate, .privateUse, .unassigned, .lineSeparator, .paragraphSeparator: return true
+        default: return false
+        }
     }
 }

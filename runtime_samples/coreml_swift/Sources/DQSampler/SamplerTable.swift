@@ -21,11 +21,17 @@ public struct SamplerTable: Sendable, Equatable {
     /// - Parameters: json: `table` of bundle.json. place: for errors.
     /// - Throws: SampleError: a key is missing or of another type, lengths differ, or a row reaches before the start.
     public init(_ json: JSONObject, place: String) throws {
+        func finite(_ numbers: [Double], _ key: String) throws -> [Double] {
+            guard numbers.allSatisfy({ Float($0).isFinite }) else {
+                throw SampleError("\(place).\(key) has a number that is not finite in float32; export the bundle again")
+            }
+            return numbers
+        }
         func row(_ key: String) throws -> [Double] {
-            try json.required(key, place).asDoubles("\(place).\(key)")
+            try finite(json.required(key, place).asDoubles("\(place).\(key)"), key)
         }
         func rows(_ key: String) throws -> [[Double]] {
-            try json.required(key, place).asArray("\(place).\(key)").map { try $0.asDoubles("\(place).\(key)") }
+            try json.required(key, place).asArray("\(place).\(key)").map { try finite($0.asDoubles("\(place).\(key)"), key) }
         }
         timesteps = try row("timesteps").map { Float($0) }
         inputScale = try row("input_scale").map { Float($0) }
@@ -41,6 +47,9 @@ public struct SamplerTable: Sendable, Equatable {
             try Correction($0.asObject("\(place).correction"), calls: calls, place: "\(place).correction")
         }
         for (key, rows) in [("a", a), ("b", b)] {
+            guard Set(rows.map(\.count)).count == 1, rows.allSatisfy({ !$0.isEmpty }) else {
+                throw SampleError("\(place).\(key) must have rows of as many numbers each, 1 or more; export the bundle again")
+            }
             for (k, row) in rows.enumerated() where row.dropFirst(k + 1).contains(where: { $0 != 0 }) {
                 throw SampleError("\(place).\(key)[\(k)] reaches before the start, those must be 0; export the bundle again")
             }

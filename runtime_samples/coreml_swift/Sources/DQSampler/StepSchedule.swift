@@ -5,19 +5,20 @@ public struct StepSchedule: Sendable, Equatable {
     /// One per group, or one for all.
     public let methods: [String]
 
-    /// - Throws: SampleError: a step is in no group or in two, or methods and groups do not match.
+    /// - Throws: SampleError: the groups are not the steps in order, a group is empty, or methods and groups do not match.
     public init(stepGroups: [[Int]], methods: [String], calls: Int, place: String) throws {
-        var groups = [Int?](repeating: nil, count: calls)
+        var groups: [Int] = []
         for (group, steps) in stepGroups.enumerated() {
+            guard !steps.isEmpty else { throw SampleError("\(place): step group \(group) is empty; export the bundle again") }
             for step in steps {
-                guard groups.indices.contains(step), groups[step] == nil else {
+                guard step == groups.count, step < calls else {
                     throw SampleError(
-                        "\(place): step \(step) must be one of 0-\(calls - 1) and in one group; export the bundle again")
+                        "\(place): step \(step) must be one of 0-\(calls - 1), in order and in one group; export the bundle again")
                 }
-                groups[step] = group
+                groups.append(group)
             }
         }
-        groupOfStep = groups.compactMap { $0 }
+        groupOfStep = groups
         guard groupOfStep.count == calls else {
             throw SampleError("\(place): \(calls - groupOfStep.count) of \(calls) steps are in no group; export the bundle again")
         }

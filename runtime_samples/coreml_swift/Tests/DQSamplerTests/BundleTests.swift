@@ -53,6 +53,51 @@ final class BundleTests: XCTestCase {
         }
     }
 
+    /// `damaged-bundles/CASE/NAME` holds the files that take the place of those in `CASE/bundle`: the list that every program obeys.
+    func testEveryDamagedBundleIsRefused() async throws {
+        let files = FileManager.default, list = Golden.folder.appendingPathComponent("damaged-bundles", isDirectory: true)
+        var count = 0
+        for name in try files.contentsOfDirectory(atPath: list.path) {
+            let folder = list.appendingPathComponent(name, isDirectory: true)
+            for damage in try files.contentsOfDirectory(atPath: folder.path) {
+                let changed = folder.appendingPathComponent(damage, isDirectory: true)
+                try await withCopy(name) { copy in
+                    for file in try files.contentsOfDirectory(atPath: changed.path) {
+                        try Data(contentsOf: changed.appendingPathComponent(file)).write(to: copy.appendingPathComponent(file))
+                    }
+                    let said = refusal {
+                        let bundle = try ExportedBundle(copy, target: "golden")
+                        _ = try bundle.ranges()
+                        _ = try Reference(bundle, seeds: nil)
+                    }
+                    XCTAssertNotNil(said, "\(damage) is not refused")
+                    XCTAssertLessThanOrEqual(said?.count ?? 0, 1000, damage)
+                    XCTAssertEqual(said?.contains("\u{1B}"), false, damage)
+                }
+                count += 1
+            }
+        }
+        XCTAssertGreaterThanOrEqual(count, 150)
+    }
+
+    func testALinkOrAFolderInThePlaceOfAFileIsRefused() async throws {
+        try await withCopy("ddim-guided") { folder in
+            let file = folder.appendingPathComponent("model.bin"), other = folder.appendingPathComponent("other.bin")
+            try FileManager.default.moveItem(at: file, to: other)
+            try FileManager.default.createSymbolicLink(at: file, withDestinationURL: other)
+            assertRefused("link") { _ = try ExportedBundle(folder, target: "golden") }
+            try FileManager.default.removeItem(at: file)
+            try FileManager.default.createDirectory(at: file, withIntermediateDirectories: false)
+            assertRefused("no regular file") { _ = try ExportedBundle(folder, target: "golden") }
+        }
+    }
+
+    /// What a SampleError says; nil if nothing was thrown, or something else.
+    private func refusal(_ body: () throws -> Void) -> String? {
+        do { try body() } catch { return (error as? SampleError)?.description }
+        return nil
+    }
+
     func testRangesAreRowsOfTheGroups() throws {
         let ranges = try Golden.bundle("ddim-guided").ranges()
         XCTAssertEqual(ranges?.map(\.values), [[0, 1, 2, 3], [4, 5, 6, 7]])

@@ -46,22 +46,6 @@ final class CorrectionTests: XCTestCase {
         assertRefused("1 or more, got [0]") { _ = try correction(empty) }
     }
 
-    /// Each bundle.json in `damaged-bundles` takes the place of the one of ddim-corrected.
-    func testGoldenDamagedBundles() async throws {
-        let files = try FileManager.default.contentsOfDirectory(
-            at: Golden.folder.appendingPathComponent("damaged-bundles"), includingPropertiesForKeys: nil)
-        XCTAssertGreaterThanOrEqual(files.count, 17)
-        try await withTemporaryFolder { folder in
-            let copy = folder.appendingPathComponent("bundle", isDirectory: true)
-            try FileManager.default.copyItem(at: Golden.folder.appendingPathComponent("ddim-corrected/bundle"), to: copy)
-            XCTAssertNoThrow(try ExportedBundle(copy, target: "golden"))
-            for file in files {
-                try Data(contentsOf: file).write(to: copy.appendingPathComponent("bundle.json"))
-                assertRefused("correction") { _ = try ExportedBundle(copy, target: "golden") }
-            }
-        }
-    }
-
     func testTheWarmUpIsCorrectedToo() async throws {
         actor Recorder: Network {
             private(set) var warm: [Tensor] = []

@@ -52,7 +52,10 @@ final class SamplerTests: XCTestCase {
         func schedule(_ groups: [[Int]], _ methods: [String] = ["main"]) throws {
             _ = try StepSchedule(stepGroups: groups, methods: methods, calls: 3, place: "bundle")
         }
-        assertRefused("1 of 3 steps are in no group") { try schedule([[0], [2]]) }
+        assertRefused("1 of 3 steps are in no group") { try schedule([[0], [1]]) }
+        assertRefused("step 2 must be") { try schedule([[0], [2]]) }
+        assertRefused("step 1 must be") { try schedule([[1, 0], [2]]) }
+        assertRefused("step group 1 is empty") { try schedule([[0], [], [1, 2]]) }
         assertRefused("step 1 must be") { try schedule([[0, 1], [1, 2]]) }
         assertRefused("step 3 must be") { try schedule([[0, 1, 2, 3]]) }
         assertRefused("step -1 must be") { try schedule([[-1, 0, 1, 2]]) }
