@@ -19,7 +19,7 @@ from dq_toolchain.calibrate.setup import choose_device, setup
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.files import sha256
 from dq_toolchain.toolchain.models import Model
-from dq_toolchain.toolchain.probe import load_scheduler, probe
+from dq_toolchain.toolchain.scheduler import sampler_table
 from dq_toolchain.toolchain.recipe import Recipe, RunSection
 from dq_toolchain.toolchain.recipe_file import load_recipe
 from dq_toolchain.toolchain.step_groups import even_step_groups
@@ -87,9 +87,8 @@ def plan(request: Request) -> Grid:
     steps = [base.sampler.steps] if request.steps is None else parse_steps(request.steps)
     _check_counts(request, first_seed)
     state = setup(_recipe(base, Cell("", steps[0], *bits[0], methods[0], first_seed)), PLAIN)
-    scheduler = load_scheduler(state.model.scheduler_config)
     for number in steps:
-        table = probe(scheduler, number, eta=base.sampler.eta)
+        table = sampler_table(state.model.config, state.model.scheduler_config, number, eta=base.sampler.eta)
         even_step_groups(table.calls, quantize.step_groups)
     cells = expand(
         sampler_name(state.table.scheduler), steps, bits, methods, range(first_seed, first_seed + request.seeds)
