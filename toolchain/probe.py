@@ -118,8 +118,8 @@ def _without_clipping(config: Mapping[str, Any]) -> str:
     other = "name the folder of another scheduler with --scheduler"
     if not clips:
         return other
-    return (f"limits cannot be in a table of numbers: add --no-clip to sample without ({' and '.join(clips)} = false, as in "
-            f"scheduler/scheduler_config.json; predicted images may then leave the limits while sampling), or {other}")
+    return (f"scheduler/scheduler_config.json sets it; --no-clip sets {' and '.join(clips)} to false, so that predicted images are "
+            f"not limited while sampling; or {other}")
 
 
 def _check_request(scheduler: Any, steps: int, eta: float) -> None:
@@ -127,8 +127,8 @@ def _check_request(scheduler: Any, steps: int, eta: float) -> None:
     methods = (getattr(scheduler, method, None) for method in ("set_timesteps", "step"))
     if not isinstance(config, Mapping) or not all(map(callable, methods)):
         name = type(scheduler).__name__
-        raise SamplerError(f"{name} is no scheduler with one step from latent to latent, which a sampler table holds: got {name}; "
-                           "networks made for it are not supported, others take another with --scheduler FOLDER")
+        raise SamplerError(f"a sampler table holds schedulers that go from latent to latent by one step, got {name}; networks made "
+                           "for it are not supported, for others name the folder of another scheduler with --scheduler")
     most = config.get("num_train_timesteps", 1000)
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
         raise SamplerError(f"steps must be an integer in 1-{most} (num_train_timesteps), got {steps!r}; set --steps")
@@ -157,8 +157,9 @@ def _errors_of(name: str, config: Mapping[str, Any]) -> Iterator[None]:
                 f"and PixArt; set variance_type to {'fixed_small' if 'DDPM' in name else 'null'} in a copy of "
                 "scheduler/scheduler_config.json, and name its folder with --scheduler"
             ) from error
-        raise SamplerError(f"{name} failed ({reason[:300]}); change --steps, or scheduler_config.json in a copy whose folder "
-                           "--scheduler names") from error
+        remedy = "install it, or" if isinstance(error, ImportError) else "change --steps, or"
+        raise SamplerError(f"{name} failed ({reason[:300]}){_suspects(config, MEMORY)}; {remedy} name the folder of another "
+                           "scheduler_config.json with --scheduler") from error
 
 
 class _Run:
