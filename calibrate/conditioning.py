@@ -21,16 +21,57 @@ from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.files import read_tensors
 from dq_toolchain.toolchain.models import Model
 from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.source import read_config
 
 PIXELS = 8
-"""Pixels per latent, per side, of every autoencoder these models come with."""
+"""Pixels per latent, per side, of the usual autoencoder, where a model comes without."""
+MOST_LEVELS = 8
+NULL_IS_LAST = ("DiTTransformer2DModel",)
+"""Networks that keep their last class label for "no class"."""
 EMBEDDED_GUIDANCE = "timestep_cond"
 """Input of networks distilled with guidance (LCM): they are told w, and need no second half."""
 
 
-def guidance_of(config: Mapping[str, Any], recipe: Recipe) -> float:
-    """w of the sampler's own guidance: 1, none, where the network is told w instead."""
-    return 1.0 if EMBEDDED_GUIDANCE in inputs_of(config) else recipe.sampler.guidance
+def guidance_of(config: Mapping[str, Any], recipe: Recipe, warn: Warn = lambda _line: None) -> float:
+    """w of the sampler's own guidance, as diffusers' pipelines have it: 1, one conditional call, for every w up to 1 and where
+    the network is told w instead (there the embedding takes w as it is, below 1 too).
+
+    Args:
+        warn: is told of settings that have no effect without guidance.
+    """
+    w, told = recipe.sampler.guidance, EMBEDDED_GUIDANCE in inputs_of(config)
+    if w > 1 and not told:
+        return w
+    if 0 < w < 1 and not told:
+        warn(f"guidance {w} is none: up to 1 samples are conditional only, as in diffusers' pipelines")
+    if recipe.conditioning.negative_prompt:
+        why = "this network is told its guidance and has no second call" if told else f"guidance {w} is none"
+        warn(f"the negative prompt has no effect: {why}")
+    return 1.0
+
+
+def check_conditioning(config: Mapping[str, Any], recipe: Recipe) -> None:
+    """What the config decides of ``conditioning_bank``'s refusals, before weights are read.
+
+    Raises:
+        ModelError: the network has no size, or takes conditioning that is not supported.
+        RecipeError: settings that do not fit the network, or contradict each other.
+    """
+    latent_shape(config)
+    inputs, settings = inputs_of(config), recipe.conditioning
+    if settings.file is not None and settings.prompts is not None:
+        raise RecipeError("[conditioning] has both file and prompts, allowed is one; leave the other out")
+    if settings.prompts is not None and "encoder_hidden_states" not in inputs:
+        raise RecipeError("[conditioning] prompts: this network takes no text; leave it out")
+    if settings.negative_prompt and "encoder_hidden_states" not in inputs:
+        raise RecipeError("[conditioning] negative_prompt: this network takes no text; leave it out")
+    if guidance_of(config, recipe) != 1.0 and not any(each.required for each in inputs.values()):
+        raise RecipeError(
+            f"guidance: got {recipe.sampler.guidance}, allowed is up to 1 (none), since this network takes no conditioning that "
+            "could be left out"
+        )
+    if settings.file is None and "encoder_hidden_states" not in inputs and "class_labels" in inputs:
+        _labels(config, recipe)
 
 
 def conditioning_bank(model: Model, recipe: Recipe, warn: Warn = lambda _line: None) -> Conditioning:
@@ -42,10 +83,11 @@ def conditioning_bank(model: Model, recipe: Recipe, warn: Warn = lambda _line: N
         ModelError: the network takes conditioning that is not supported.
         RecipeError: conditioning is needed and not given, or does not fit the network.
     """
+    check_conditioning(model.config, recipe)
     inputs = inputs_of(model.config)
     needed = {name for name, each in inputs.items() if each.required}
     guided = guidance_of(model.config, recipe) != 1.0
-    made = _made(model.config, recipe)
+    made = _made(model, recipe)
     bank = _given(model, recipe, inputs, guided, warn)
     cond = dict(bank.cond) | {name: value for name, value in made.items() if name in inputs and name not in bank.cond}
     if not needed <= set(cond):
@@ -58,11 +100,6 @@ def conditioning_bank(model: Model, recipe: Recipe, warn: Warn = lambda _line: N
         )
     if not guided:
         return Conditioning(cond)
-    if not needed:
-        raise RecipeError(
-            f"guidance: got {recipe.sampler.guidance}, allowed is 1, since this network takes no conditioning that "
-            f"could be left out"
-        )
     uncond = dict(bank.uncond) | {
         name: value for name, value in made.items() if name in cond and name not in bank.uncond
     }
@@ -100,24 +137,19 @@ def _given(
 ) -> Conditioning:
     settings = recipe.conditioning
     if settings.file is not None:
-        if settings.prompts is not None:
-            raise RecipeError("[conditioning] has both file and prompts, allowed is one; leave the other out")
         return _from_file(settings.file, inputs)
     if "encoder_hidden_states" in inputs:
         cache = recipe.run.out / "prompts"
         return encoded_prompts(model, settings.prompts, settings.negative_prompt, guided, cache, warn)
-    if settings.prompts is not None:
-        raise RecipeError("[conditioning] prompts: this network takes no text; leave it out")
     if "class_labels" in inputs:
-        classes = inputs["class_labels"].classes
-        assert classes is not None
-        return _labels(classes, recipe)
+        return _labels(model.config, recipe)
     return Conditioning()
 
 
-def _made(config: Mapping[str, Any], recipe: Recipe) -> dict[str, Tensor]:
+def _made(model: Model, recipe: Recipe) -> dict[str, Tensor]:
     """Inputs that follow from the picture's size and from guidance, one row each."""
-    _, height, width = (PIXELS * side for side in latent_shape(config))
+    config, pixels = model.config, pixels_of(model.folder)
+    _, height, width = (pixels * side for side in latent_shape(config))
     found = {
         "time_ids": torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32),
         "resolution": torch.tensor([[height, width]], dtype=torch.float32),
@@ -128,6 +160,13 @@ def _made(config: Mapping[str, Any], recipe: Recipe) -> dict[str, Tensor]:
     return found
 
 
+def pixels_of(folder: Path) -> int:
+    """Pixels per latent, per side, as the pipelines count them: twofold for each level of the autoencoder but one."""
+    file = folder / "vae" / "config.json"
+    levels = read_config(file).get("block_out_channels") if file.is_file() else None
+    return 2 ** (len(levels) - 1) if isinstance(levels, list) and 0 < len(levels) <= MOST_LEVELS else PIXELS
+
+
 def _guidance_embedding(guidance: float, width: int) -> Tensor:
     """(1, width) float32. Latent consistency models (Luo et al. 2023): sines and cosines of 1000 (w - 1)."""
     half = width // 2
@@ -136,10 +175,14 @@ def _guidance_embedding(guidance: float, width: int) -> Tensor:
     return torch.nn.functional.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))[None]
 
 
-def _labels(classes: int, recipe: Recipe) -> Conditioning:
+def _labels(config: Mapping[str, Any], recipe: Recipe) -> Conditioning:
     """Every class label but the one that means "no class"; and that one."""
+    classes = inputs_of(config)["class_labels"].classes
+    assert classes is not None
     null = recipe.conditioning.null_label
-    if null is None and recipe.sampler.guidance != 1:
+    if null is None and config["_class_name"] in NULL_IS_LAST:
+        null = classes - 1
+    if null is None and guidance_of(config, recipe) != 1.0:
         raise RecipeError(
             'guidance needs [conditioning] null_label, the class label that means "no class"; set it or set guidance to 1'
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.conditioning import conditioning_bank, guidance_of
+from dq_toolchain.calibrate.conditioning import check_conditioning, conditioning_bank, guidance_of
 from dq_toolchain.calibrate.insert import Prepared, prepare
 from dq_toolchain.calibrate.live import Live, live_bytes
 from dq_toolchain.calibrate.methods.base import Method
@@ -19,10 +20,11 @@ from dq_toolchain.toolchain.architectures import latent_shape
 from dq_toolchain.toolchain.denoiser import Conditioning, Denoiser
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.lora import Lora
-from dq_toolchain.toolchain.models import REFUSALS, Model, load_model
-from dq_toolchain.toolchain.probe import load_scheduler, probe
-from dq_toolchain.toolchain.recipe import ModelSection, Recipe
+from dq_toolchain.toolchain.models import REFUSALS, Model, load
+from dq_toolchain.toolchain.recipe import Recipe
 from dq_toolchain.toolchain.sampler_table import SamplerTable
+from dq_toolchain.toolchain.scheduler import as_sampled, sampler_table
+from dq_toolchain.toolchain.source import Source, find_model
 from dq_toolchain.toolchain.step_groups import StepGroups, even_step_groups
 
 ROLLOUT_BATCH = 32
@@ -86,12 +88,15 @@ def setup(
         ModelError, SamplerError, RecipeError: see their texts.
     """
     device = choose_device(recipe.run.device)
-    model = _load(recipe.model)
-    table = probe(load_scheduler(model.scheduler_config), recipe.sampler.steps, eta=recipe.sampler.eta)
+    source = _source(recipe, warn)
+    table = sampler_table(source.config, source.scheduler_config, recipe.sampler.steps, eta=recipe.sampler.eta)
     if method is not None and method.check is not None:
         method.check(table)
     step_groups = even_step_groups(table.calls, recipe.quantize.step_groups)
-    bank, guidance = conditioning_bank(model, recipe, warn), guidance_of(model.config, recipe)
+    guidance = guidance_of(source.config, recipe, warn)
+    check_conditioning(source.config, recipe)
+    model = load(source, None if recipe.model.lora is None else Lora(recipe.model.lora, recipe.model.lora_scale))
+    bank = conditioning_bank(model, recipe, warn)
     samples = draw(latent_shape(model.config), table, bank, calibration_seeds(recipe.run.seed, recipe.calibrate.samples))
     probe_sample = samples.select(slice(0, 1))
 
@@ -115,9 +120,20 @@ def setup(
     return Setup(model, table, guidance, step_groups, prepared, bank, samples, device, live, workers)
 
 
-def _load(section: ModelSection) -> Model:
-    lora = None if section.lora is None else Lora(section.lora, section.lora_scale)
-    return load_model(section.path, section.variant, section.scheduler, lora)
+def _source(recipe: Recipe, warn: Warn) -> Source:
+    """Where the model lies, with the configs that it is sampled with; what they decide is refused here, before weights are read."""
+    section = recipe.model
+    source = find_model(section.path, section.variant, section.scheduler)
+    source, notes = as_sampled(source, own=section.scheduler is None, clip=recipe.sampler.clip)
+    for line in notes:
+        warn(line)
+    for file, config in (("config.json", source.config), ("scheduler_config.json", source.scheduler_config)):
+        try:
+            json.dumps(config, allow_nan=False)
+        except ValueError as error:
+            raise ModelError(f"{file} of {source.id} holds a number that is NaN or infinite, which the artifact's JSON cannot "
+                             "hold; correct it") from error
+    return source
 
 
 def _is_large(unet: nn.Module, samples: Samples) -> bool:

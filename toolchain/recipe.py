@@ -31,7 +31,9 @@ class SamplerSection(Section):
 
     steps: int = Field(default=20, ge=1, le=1000, description="denoising steps")
     eta: float = Field(default=0.0, ge=0, le=1, description="DDIM's noise share; 0 is deterministic")
-    guidance: float = Field(default=1.0, ge=0, le=50, description="classifier-free guidance scale; 1 is none")
+    guidance: float = Field(default=1.0, ge=0, le=50, description="classifier-free guidance scale; 1 and less is none, as in diffusers")
+    clip: bool = Field(default=True, description="false: without the limits that a scheduler puts on predicted images "
+                                                 "(clip_sample, thresholding), which no sampler table holds")
 
 
 class ConditioningSection(Section):
@@ -55,7 +57,8 @@ class QuantizeSection(Section):
     scheme: Literal["symmetric", "affine"] = Field(default="symmetric", description="symmetric: zero_point 0 (every target)")
     attention: Literal["float", "int8"] = Field(default="float", description="operands of the attention products")
     split: bool = Field(default=True, description="separate ranges for the halves of a skip concatenation")
-    step_groups: int = Field(default=5, ge=1, le=1000, description="step groups, each with its own activation parameters")
+    step_groups: int | None = Field(default=None, ge=1, le=1000,
+        description="step groups, each with its own activation parameters; default: 5, or one per network call if there are fewer")
     keep_float: tuple[str, ...] = Field(default=(), strict=False,
         description="layers, or modules of layers, that stay in float; * stands for anything")
 

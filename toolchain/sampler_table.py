@@ -17,7 +17,7 @@ from torch import Tensor
 from dq_toolchain.toolchain.correction import Correction
 from dq_toolchain.toolchain.errors import SamplerError
 
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow_prediction")
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow_prediction", "consistency")
 REMEDY = "build the table with probe()"
 
 Row = tuple[float, ...]
@@ -54,7 +54,7 @@ class SamplerTable:
     def __post_init__(self) -> None:
         if self.prediction_type not in PREDICTION_TYPES:
             raise SamplerError(f"prediction_type of {self.scheduler} must be one of {', '.join(PREDICTION_TYPES)}, got "
-                               f"{self.prediction_type!r}; correct it in the scheduler's config")
+                               f"{self.prediction_type!r}; {self._how_to_correct()}")
         if not self.calls:
             raise SamplerError(f"sampler table has no timesteps, at least 1 is needed; {REMEDY}")
         for name in ("a", "b", "c", "input_scale"):
@@ -75,6 +75,12 @@ class SamplerTable:
                                f"must agree; {REMEDY}")
         if self.init_noise_sigma <= 0:
             raise SamplerError(f"init_noise_sigma must be above 0, got {self.init_noise_sigma}; {REMEDY}")
+
+    def _how_to_correct(self) -> str:
+        where = "scheduler/scheduler_config.json, or in a copy whose folder --scheduler names"
+        if self.prediction_type is None:
+            return f"add what its network predicts to {where}"
+        return "networks that predict something else are not supported"
 
     @property
     def calls(self) -> int:

@@ -19,9 +19,9 @@ from dq_toolchain.calibrate.pipeline import deciding
 from dq_toolchain.calibrate.setup import Setup, setup
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.models import Model
-from dq_toolchain.toolchain.probe import load_scheduler, probe
 from dq_toolchain.toolchain.recipe import Recipe, RunSection
 from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.toolchain.scheduler import sampler_table
 from dq_toolchain.toolchain.step_groups import even_step_groups
 
 MOST_SEED = next(bound.le for bound in RunSection.model_fields["seed"].metadata if hasattr(bound, "le"))
@@ -91,8 +91,8 @@ def plan(request: Request) -> Grid:
     steps = [base.sampler.steps] if request.steps is None else parse_steps(request.steps)
     _check_counts(request, first_seed)
     state = setup(_recipe(base, Cell("", steps[0], *bits[0], methods[0], first_seed)), PLAIN)
-    scheduler = load_scheduler(state.model.scheduler_config)
-    tables = {number: probe(scheduler, number, eta=base.sampler.eta) for number in steps}
+    network, scheduler = state.model.config, state.model.scheduler_config
+    tables = {number: sampler_table(network, scheduler, number, eta=base.sampler.eta) for number in steps}
     for table in tables.values():
         even_step_groups(table.calls, quantize.step_groups)
     cells = expand(

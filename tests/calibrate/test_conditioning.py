@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,46 @@ def test_a_network_that_is_told_its_guidance_runs_without(tmp_path: Path) -> Non
     assert torch.equal(rows[1.0].cond["timestep_cond"], torch.tensor([[0.0] * 5 + [1.0] * 5]))
 
 
+@pytest.mark.parametrize(("w", "used"), [(0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (1.01, 1.01), (7.5, 7.5)])
+def test_guidance_up_to_one_is_one_conditional_call(w: float, used: float, tmp_path: Path) -> None:
+    settings = recipe(sampler={"guidance": w}, conditioning={"null_label": 4})
+    assert guidance_of(UNET, settings) == used
+    assert bool(conditioning_bank(model(**UNET), settings).uncond) is (used > 1)
+    alone = {**UNET, "num_class_embeds": None}
+    if w <= 1:
+        assert conditioning_bank(model(**alone), recipe(sampler={"guidance": w})) == Conditioning()
+
+
+@pytest.mark.parametrize(("config", "w", "negative", "said"), [
+    (TEXT, 0.5, "", ["guidance 0.5 is none"]), (TEXT, 0.0, "", []), (TEXT, 1.0, "", []), (TEXT, 7.5, "fog", []),
+    (TEXT, 0.0, "fog", ["negative prompt has no effect: guidance 0.0 is none"]),
+    (TEXT | {"time_cond_proj_dim": 10}, 8.0, "fog", ["negative prompt has no effect: this network is told its guidance"]),
+])  # fmt: skip
+def test_what_has_no_effect_without_guidance_is_said(config: dict[str, Any], w: float, negative: str, said: list[str]) -> None:
+    lines: list[str] = []
+    guidance_of(config, recipe(sampler={"guidance": w}, conditioning={"negative_prompt": negative}), lines.append)
+    assert len(lines) == len(said)
+    assert all(text in line for text, line in zip(said, lines, strict=True))
+
+
+def test_the_last_label_of_a_dit_means_no_class() -> None:
+    config = {"_class_name": "DiTTransformer2DModel", "num_embeds_ada_norm": 3, "sample_size": 4, "in_channels": 2, "out_channels": 4}
+    settings = load_recipe(None, {"model": {"path": Path("nowhere")}, "sampler": {"guidance": 4.0}})
+    found = conditioning_bank(model(**config), settings)
+    assert found.cond["class_labels"].tolist() == [0, 1, 2]
+    assert found.uncond["class_labels"].tolist() == [3]
+
+
+@pytest.mark.parametrize(("levels", "side"), [(None, 32), ([8], 4), ([4, 4, 4], 16), ([1] * 4, 32), ("many", 32)])
+def test_sizes_are_in_the_pixels_of_the_model_s_own_autoencoder(levels: Any, side: int, tmp_path: Path) -> None:
+    if levels is not None:
+        (tmp_path / "vae").mkdir()
+        (tmp_path / "vae" / "config.json").write_text(json.dumps({"block_out_channels": levels}))
+    file = with_file(tmp_path, cond__encoder_hidden_states=torch.ones(1, 7, 8), cond__text_embeds=torch.ones(1, 5))
+    network = Model("made up", "0", SDXL | {"sample_size": 4}, {}, nn.Identity(), tmp_path)
+    assert conditioning_bank(network, recipe(conditioning=file)).cond["time_ids"][0].tolist() == [side, side, 0, 0, side, side]
+
+
 def test_equal_digests_mean_equal_numbers() -> None:
     one, other = torch.ones(2, 3), torch.ones(3, 2)
     found = [Conditioning({"a": one}), Conditioning({"a": other}), Conditioning({"b": one}), Conditioning({"a": one}, {"a": one}),
@@ -109,6 +150,7 @@ def test_a_network_that_is_not_supported_is_refused(change: dict[str, object], m
     ({"num_class_embeds": 1}, {"conditioning": {"null_label": 0}}, "the network's only class label"),
     ({"num_class_embeds": None}, {"sampler": {"guidance": 2.0}}, "takes no conditioning"),
     ({}, {"conditioning": {"prompts": Path("p.txt")}}, "takes no text"),
+    ({}, {"conditioning": {"negative_prompt": "fog"}}, "takes no text"),
     (TEXT | {"num_class_embeds": None}, {}, "needs encoder_hidden_states, got none: give the folder of its whole pipeline"),
     (TEXT, {"conditioning": {"prompts": Path("p.txt")}}, "no model_index.json with a text encoder"),
 ])  # fmt: skip

@@ -124,14 +124,19 @@ def test_a_scheduler_in_the_middle_of_a_run_gives_the_same_table() -> None:
     ("DDIMScheduler", {"clip_sample": False, "thresholding": True}, "not linear .*thresholding=True"),
     ("DDIMScheduler", {"clip_sample": False, "thresholding": True, "sample_max_value": 50.0}, "thresholding=True"),
     ("DPMSolverMultistepScheduler", {"thresholding": True}, "not linear .*thresholding=True"),
-    ("DPMSolverMultistepScheduler", {"variance_type": "learned"}, "variance_type='learned'"),
+    ("DPMSolverMultistepScheduler", {"variance_type": "learned"}, "variance_type='learned'.*set variance_type to null"),
+    ("DDPMScheduler", {"clip_sample": False, "variance_type": "learned_range"}, "learned_range.*set variance_type to fixed_small"),
+    ("ScoreSdeVeScheduler", {}, "got ScoreSdeVeScheduler; networks made for it are not supported"),
+    ("DDIMScheduler", {"num_train_timesteps": 500_000_000}, r"num_train_timesteps is 5e\+08, allowed are whole numbers up to 100000"),
+    ("DPMSolverMultistepScheduler", {"solver_order": 10**9}, "solver_order is 1e.09, allowed"),
     ("UniPCMultistepScheduler", {"thresholding": True}, "not linear .*thresholding=True"),
     ("DDIMScheduler", {"clip_sample": False, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
      "divides by zero .*rescale_betas_zero_snr=True"),
     ("UniPCMultistepScheduler", {"lower_order_final": False}, "divides by zero .*lower_order_final=False"),
     ("PNDMScheduler", {}, "looks back .*skip_prk_steps=False"),
     ("PNDMScheduler", {"skip_prk_steps": True, "prediction_type": "sample"}, "PNDMScheduler failed .*prediction_type"),
-    ("IPNDMScheduler", {}, "prediction_type of IPNDMScheduler"),
+    ("IPNDMScheduler", {}, "prediction_type of IPNDMScheduler.*add what its network predicts"),
+    ("IPNDMScheduler", {"prediction_type": "trigflow"}, "got 'trigflow'; networks that predict something else"),
 ])
 def test_what_no_table_can_hold_is_refused_by_name(name: str, options: dict[str, Any], text: str) -> None:
     with pytest.raises(SamplerError, match=rf"\A[^\n]*{text}[^\n]*\Z"):
@@ -172,6 +177,21 @@ def test_anything_but_a_scheduler_is_refused(thing: Any) -> None:
 def test_an_unknown_class_is_refused_with_the_list(name: str | None) -> None:
     with pytest.raises(SamplerError, match=r"DDIMScheduler.*EulerDiscreteScheduler.*got"):
         load_scheduler({"_class_name": name})
+
+
+def test_the_remedies_that_refusals_name_work() -> None:
+    for config in ({"_class_name": "DPMSolverMultistepScheduler", "variance_type": None}, {**DDIM, "num_train_timesteps": 2000},
+                   {"_class_name": "DDPMScheduler", "clip_sample": False, "variance_type": "fixed_small"},
+                   {"_class_name": "IPNDMScheduler", "prediction_type": "v_prediction"}):  # fmt: skip
+        assert table_of(config, 3).calls == 3
+
+
+def test_a_consistency_model_has_a_table_with_noise_between_its_steps() -> None:
+    """Song et al. 2023, algorithm 1: no noise where there is one step only."""
+    config = {"_class_name": "CMStochasticIterativeScheduler", "clip_denoised": False}
+    assert table_of(config, 2).prediction_type == "consistency"
+    assert table_of(config, 2).stochastic
+    assert not table_of(config, 1).stochastic
 
 
 def test_an_option_the_class_refuses_is_reported() -> None:

@@ -33,3 +33,9 @@ def test_a_count_that_does_not_fit_is_refused_with_what_is_allowed(count: int) -
 def test_groups_that_do_not_cover_the_steps_are_refused(groups: list[list[int]]) -> None:
     with pytest.raises(ArtifactError, match="step groups must cover steps 0-3"):
         check_step_groups(groups, 4)
+
+
+@pytest.mark.parametrize(("calls", "groups"), [(1, 1), (2, 2), (4, 4), (5, 5), (20, 5), (1000, 5)])
+def test_the_usual_number_is_at_most_the_number_of_calls(calls: int, groups: int) -> None:
+    assert even_step_groups(calls) == even_step_groups(calls, groups)
+    assert len(even_step_groups(calls)) == groups

@@ -27,8 +27,10 @@ def calibrate(
                                                     "joined by '+'  [default: accuquant]")] = None,
     steps: Annotated[int | None, typer.Option(help="denoising steps  [default: 20]")] = None,
     guidance: Annotated[
-        float | None, typer.Option(help="classifier-free guidance scale, 1 is none  [default: 1; embedded model: 3]")
+        float | None, typer.Option(help="classifier-free guidance scale, 1 and less is none  [default: 1; embedded model: 3]")
     ] = None,
+    no_clip: Annotated[bool | None, typer.Option("--no-clip", help="sample without the limits that the scheduler puts on predicted "
+                                                                   "images")] = None,
     prompts: Annotated[Path | None, typer.Option(help="text file, one prompt per line  [default: a built-in list]")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="what guidance leads away from  [default: empty]")] = None,
     conditioning: Annotated[Path | None, typer.Option(help="instead of prompts: safetensors with cond.NAME and "
@@ -37,7 +39,7 @@ def calibrate(
     activation_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
     budget: Annotated[str | None, typer.Option(help="bits layer by layer: size=SHARE of FP32's, psnr>=DB, or both")] = None,
     scheme: Annotated[str | None, typer.Option(help="symmetric | affine  [default: symmetric]")] = None,
-    step_groups: Annotated[int | None, typer.Option(help="step groups  [default: 5]")] = None,
+    step_groups: Annotated[int | None, typer.Option(help="step groups  [default: 5, or one per network call if there are fewer]")] = None,
     keep_float: Annotated[list[str] | None, typer.Option(help="layer or module that stays in float; * stands for anything")] = None,
     samples: Annotated[int | None, typer.Option(help="FP32 trajectories to fit on  [default: 128]")] = None,
     ranges: Annotated[str | None, typer.Option(help="mse | minmax | percentile  [default: mse]")] = None,
@@ -56,7 +58,7 @@ def calibrate(
     settings = load_recipe(recipe, {
         "model": {"path": model, "variant": variant, "lora": lora, "lora_scale": lora_scale, "scheduler": scheduler},
         "run": {"out": out, "seed": seed, "device": device, "offload": offload},
-        "sampler": {"steps": steps, "guidance": guidance},
+        "sampler": {"steps": steps, "guidance": guidance, "clip": False if no_clip else None},
         "conditioning": {"file": conditioning, "prompts": prompts, "negative_prompt": negative_prompt},
         "quantize": {"weight_bits": weight_bits, "activation_bits": activation_bits, "budget": budget, "scheme": scheme,
                      "step_groups": step_groups, "keep_float": keep_float or None},

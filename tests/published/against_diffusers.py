@@ -1,0 +1,111 @@
+"""Our FP32 rollout of a folder, and the latents of diffusers' own pipeline on the same noise, prompts and labels, step by step."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import diffusers
+import torch
+from torch import Tensor
+
+from dq_toolchain.calibrate.samples import Samples, held_out_seeds
+from dq_toolchain.calibrate.setup import Setup, setup
+from dq_toolchain.toolchain.denoiser import Denoiser
+from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.toolchain.rollout import rollout
+
+PROMPTS = ("a red fox", "two ships at sea")
+SAMPLES = len(PROMPTS)
+
+
+def ours(
+    folder: Path, work: Path, steps: int, guidance: float, negative: str, text: bool, settings: Mapping[str, Mapping[str, Any]],
+    notes: list[str] | None = None,
+) -> tuple[Setup, Samples, Tensor]:
+    """Setup as a calibration makes it, held-out samples, and their latents (N+1, S, C, H, W) in FP32."""
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
+    sections: dict[str, dict[str, Any]] = {
+        "model": {"path": folder}, "run": {"out": work, "device": "cpu"}, "calibrate": {"samples": 2},
+        "sampler": {"steps": steps, "guidance": float(guidance)},
+        "conditioning": {"prompts": work / "prompts.txt", "negative_prompt": negative} if text else {},
+    }  # fmt: skip
+    for section, values in settings.items():
+        sections[section] = {**sections.get(section, {}), **values}
+    state = setup(load_recipe(None, sections), None, (lambda _line: None) if notes is None else notes.append)
+    samples = state.draw(held_out_seeds(SAMPLES))
+    network = Denoiser(state.prepared.unet, state.table, samples.conditioning, state.guidance)
+    with torch.no_grad():
+        return state, samples, torch.stack(list(rollout(state.table, network, samples.start, noise=samples.step_noise)))
+
+
+@torch.no_grad()
+def theirs(
+    folder: Path, samples: Samples, noise: Tensor, steps: int, guidance: float, negative: str, *, clip: bool = True
+) -> Tensor:
+    """Latents (N, S, C, H, W) after every step of the pipeline that ``from_pretrained`` makes of the folder.
+
+    Args:
+        noise: (S, C, H, W) standard normal, which the pipeline scales itself.
+    """
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, torch_dtype=torch.float32, **_left_out(folder))
+    pipe.set_progress_bar_config(disable=True)
+    if not clip:
+        pipe.scheduler.register_to_config(clip_sample=False, clip_denoised=False)
+    size = len(samples)
+    found: list[Tensor] = []
+    step = pipe.scheduler.step
+
+    def recording(*given: Any, **named: Any) -> Any:
+        result = step(*given, **named)
+        found.append((result[0] if isinstance(result, tuple) else result.prev_sample)[:size].clone())
+        return result
+
+    recording.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]  # pipelines ask whether it takes eta
+    pipe.scheduler.step = recording
+    accepted = inspect.signature(pipe.__call__).parameters
+    height, width = (side * getattr(pipe, "vae_scale_factor", 8) for side in samples.start.shape[-2:])
+    labels = samples.conditioning.cond.get("class_labels")
+    given = {
+        "prompt": list(PROMPTS), "negative_prompt": [negative] * size if negative else None, "guidance_scale": guidance,
+        "num_inference_steps": steps, "latents": noise, "height": height, "width": width, "batch_size": size,
+        "output_type": "latent" if "prompt" in accepted else "pt", "use_resolution_binning": False,
+        "class_labels": None if labels is None else labels.tolist(),
+    }  # fmt: skip
+    with contextlib.ExitStack() as patches:
+        if samples.step_noise is not None:
+            drawn = [*samples.step_noise, *torch.zeros_like(samples.step_noise[:1])]
+            _drawing(patches, pipe.scheduler, lambda *_, **__: drawn[len(found)])
+        if "latents" not in accepted:
+            _drawing(patches, pipe, lambda *_, **__: noise)
+        pipe(**{name: value for name, value in given.items() if name in accepted and value is not None})
+    return torch.stack(found)
+
+
+def largest_error(mine: Tensor, reference: Tensor) -> float:
+    """Relative error, the largest over steps; infinite if the number of steps differs."""
+    if len(mine) != len(reference):
+        return float("inf")
+    return max(float((a - b).norm() / b.norm()) for a, b in zip(mine, reference, strict=True))
+
+
+def _left_out(folder: Path) -> dict[str, None]:
+    """Parts that make no latents, which a small folder is without."""
+    index = (folder / "model_index.json").read_text()
+    return {name: None for name in ("safety_checker", "feature_extractor") if name in index}
+
+
+def _drawing(patches: contextlib.ExitStack, thing: Any, draw: Any) -> None:
+    """What draws noise for a pipeline or scheduler draws this."""
+    module = sys.modules[type(thing).__module__]
+    if hasattr(module, "randn_tensor"):
+        patches.enter_context(mock.patch.object(module, "randn_tensor", draw))
+
+
+__all__: Sequence[str] = ("PROMPTS", "largest_error", "ours", "theirs")
