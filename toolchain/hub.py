@@ -33,7 +33,9 @@ PARTS = (
     "text_encoder_2",
     "text_encoder_3",
     "vae",
+    "vqvae",
 )
+"""Folders of a pipeline that may be read; the autoencoders only for pictures."""
 STEM = "diffusion_pytorch_model"
 """Of the weight files of everything that diffusers saves."""
 SMALL = ("*.json", "*.txt", "*.model")

@@ -68,14 +68,23 @@ def build_unet(config: Mapping[str, Any], where: str = "unet/config.json") -> nn
 def load_model(
     name: str | Path | None = None, variant: str | None = None, scheduler: Path | None = None, lora: Lora | None = None
 ) -> Model:
-    """Load an FP32 model; None loads the embedded digits model. Arguments as ``find_model``'s, and adapters to add.
-
-    Weights in bf16 or fp16 are widened to float32; those in float32 stay in the file's pages until they are used.
+    """Find an FP32 model and load it; None is the embedded digits model. Arguments as ``find_model``'s and ``load``'s.
 
     Raises:
         ModelError: something is missing, damaged, or of an unsupported kind; the text names the file.
     """
-    model = load(find_model(name, variant, scheduler))
+    return load(find_model(name, variant, scheduler), lora)
+
+
+def load(source: Source, lora: Lora | None = None) -> Model:
+    """The model that a source describes, with the adapters of ``lora`` added. Weights are read and hashed here, not before.
+
+    Weights in bf16 or fp16 are widened to float32; those in float32 stay in the file's pages until they are used.
+
+    Raises:
+        ModelError: weights are missing, damaged or do not fit the config; the text names the file.
+    """
+    model = _load_weights(source)
     if lora is None:
         return model
     fuse_into_network(model.unet, lora)
@@ -83,8 +92,7 @@ def load_model(
     return replace(model, id=f"{model.id} + {lora.file.stem}", weight_hash=weight_hash, lora=lora)
 
 
-def load(source: Source) -> Model:
-    """The model that a source describes. Raises ModelError."""
+def _load_weights(source: Source) -> Model:
     unet = build_unet(source.config, str(source.network / "config.json"))
     expected = {name: tensor.shape for name, tensor in unet.state_dict().items()}
     state: dict[str, Tensor] = {}

@@ -9,10 +9,11 @@ from typing import Any
 
 from dq_toolchain.toolchain.architectures import ARCHITECTURES
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.hub import STEM, find_on_hub, is_hub_id
+from dq_toolchain.toolchain.hub import PARTS, STEM, find_on_hub, is_hub_id
 from dq_toolchain.toolchain.reading import read_json
 
 EMBEDDED = Path(__file__).parent / "digits"
+WANTED = {"_class_name": "the name of a pipeline's class"}
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,30 @@ def _why_not(kind: str) -> str:
     if "ControlNet" in kind:
         return "a ControlNet steers another network by extra inputs, which no exported program has; give the network itself"
     return "other networks are not supported"
+
+
+def pipeline_index(folder: Path) -> Mapping[str, Any]:
+    """``model_index.json`` of a pipeline's folder.
+
+    ``_class_name`` is the pipeline's class (a string), or a list where the pipeline brings code of its own, which is never run.
+    The entry of a part that this product may read (``hub.PARTS``) is its [library, class], or [None, None] or None where the
+    part is left out; anything else in it is an option of the pipeline.
+
+    Raises:
+        ModelError: it cannot be read, is no JSON object, or an entry is not as above; the text names the file and the entry.
+    """
+    path = folder / "model_index.json"
+    index = read_config(path)
+    for name in (*PARTS, "_class_name"):
+        value = index.get(name)
+        names = value if isinstance(value, list) else []
+        is_good = value is None or value == [None, None] or len(names) == 2 and all(isinstance(n, str) for n in names)
+        if not is_good and not (name == "_class_name" and isinstance(value, str)):
+            raise ModelError(
+                f"{path}: {name} is {str(value)[:60]!r}, allowed is {WANTED.get(name, '[library, class] or null')}; "
+                "restore the file that diffusers saved"
+            )
+    return index
 
 
 def read_config(path: Path) -> dict[str, Any]:

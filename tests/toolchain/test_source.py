@@ -1,0 +1,38 @@
+"""What --model names: the folder's index, the network's class, and what is refused before any weight is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dq_toolchain.toolchain.errors import ModelError
+from dq_toolchain.toolchain.source import pipeline_index
+
+
+def write_index(folder: Path, content: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "model_index.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def test_the_index_of_a_published_pipeline_is_read_as_it_is(tmp_path: Path) -> None:
+    index = {
+        "_class_name": "DiTPipeline", "_diffusers_version": "0.12.0.dev0", "id2label": {"0": "tench"},
+        "scheduler": ["diffusers", "DDIMScheduler"], "transformer": ["diffusers", "Transformer2DModel"], "vae": [None, None],
+        "text_encoder": None, "force_zeros_for_empty_prompt": True, "layers": [10, 20, 30],
+    }  # fmt: skip
+    assert pipeline_index(write_index(tmp_path, index)) == index
+    assert pipeline_index(write_index(tmp_path, {"_class_name": ["pipeline", "Own"]}))["_class_name"] == ["pipeline", "Own"]
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("[]", "holds a list, expected a JSON object"), ("{", "is not valid JSON"), ({"unet": "UNet2DModel"}, "unet is 'UNet2DModel', allowed is"),
+    ({"unet": ["diffusers"]}, "unet is .*allowed is"), ({"vae": [1, 2]}, "vae is"), ({"tokenizer": {}}, "tokenizer is"),
+    ({"_class_name": 3}, "_class_name is '3', allowed is the name of a pipeline's class"),
+])  # fmt: skip
+def test_a_broken_index_is_named(content: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=rf"model_index\.json.*{message}"):
+        pipeline_index(write_index(tmp_path, content))
