@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dq_toolchain.calibrate.adapters import lora_record
 from dq_toolchain.calibrate.budget import with_budget
 from dq_toolchain.calibrate.checkpoint import CheckpointFile, fingerprint
 from dq_toolchain.calibrate.conditioning import digest
@@ -34,6 +35,7 @@ from dq_toolchain.calibrate.workers import ALONE, Workers
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.files import write_bytes
 from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.toolchain.quiet import heard
 from dq_toolchain.toolchain.recipe import Recipe
 
 README = b"Checkpoints of an unfinished calibration; the same command continues from them.\n"
@@ -76,7 +78,8 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
     """
     method = resolve(recipe.calibrate.method)
     recipe = with_settings(recipe, method)
-    state = setup(recipe, method, reporter.warn, workers)
+    with heard(reporter.warn):
+        state = setup(recipe, method, reporter.warn, workers)
     check_workers(recipe, method, workers, state.step_groups)
     check_memory(state, recipe, method, reporter)
     identity = _identity(recipe, method, state)
@@ -103,6 +106,7 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
         "at_smallest_scale": raised,
         "budget": None if spent is None else spent.to_json(),
         "device": state.device.type,
+        "lora": lora_record(state.model, recipe),
     }
     artifact = harden(
         network, state.prepared, state.model, state.table, state.guidance, state.step_groups, record
