@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.prompts import Warn, encoded_prompts
+from dq_toolchain.calibrate.adapters import lora_notes
+from dq_toolchain.calibrate.notes import Warn
+from dq_toolchain.calibrate.prompts import encoded_prompts
 from dq_toolchain.toolchain.architectures import Input, inputs_of, latent_shape
 from dq_toolchain.toolchain.denoiser import Conditioning
 from dq_toolchain.toolchain.errors import RecipeError
@@ -78,7 +80,7 @@ def conditioning_bank(model: Model, recipe: Recipe, warn: Warn = lambda _line: N
     """The rows that samples take in turn; ``uncond`` is empty without guidance.
 
     Args:
-        warn: is told of prompts that are cut short.
+        warn: is told of prompts that are cut short, and of adapters that are left out.
     Raises:
         ModelError: the network takes conditioning that is not supported.
         RecipeError: conditioning is needed and not given, or does not fit the network.
@@ -89,6 +91,8 @@ def conditioning_bank(model: Model, recipe: Recipe, warn: Warn = lambda _line: N
     guided = guidance_of(model.config, recipe) != 1.0
     made = _made(model, recipe)
     bank = _given(model, recipe, inputs, guided, warn)
+    for line in lora_notes(model, recipe):
+        warn(line)
     cond = dict(bank.cond) | {name: value for name, value in made.items() if name in inputs and name not in bank.cond}
     if not needed <= set(cond):
         raise RecipeError(

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from dq_toolchain.calibrate import identity
+from dq_toolchain.calibrate.adapters import lora_record
 from dq_toolchain.calibrate.budget import with_budget
 from dq_toolchain.calibrate.checkpoint import CheckpointFile, mark
 from dq_toolchain.calibrate.diagnose import at_smallest_scale, require_signal
@@ -32,6 +33,7 @@ from dq_toolchain.toolchain.artifact import JSON as ARTIFACT_JSON
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.files import plain, require_json
 from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.toolchain.quiet import heard
 from dq_toolchain.toolchain.recipe import Recipe
 
 BEFORE_THE_FIT = {"method", "samples", "ranges", "percentile", "rounding"}
@@ -74,7 +76,8 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
     """
     method = resolve(recipe.calibrate.method)
     recipe = with_settings(recipe, method)
-    state = setup(recipe, method, reporter.warn, workers)
+    with heard(reporter.warn):
+        state = setup(recipe, method, reporter.warn, workers)
     check_workers(recipe, method, workers, state.step_groups)
     check_memory(state, recipe, method, reporter)
     kept = {"config": state.model.config, "scheduler_config": state.model.scheduler_config, "table": state.table.to_json()}
@@ -106,6 +109,7 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
         "at_smallest_scale": raised,
         "budget": None if spent is None else spent.to_json(),
         "device": state.device.type,
+        "lora": lora_record(state.model, recipe),
     }
     artifact = harden(
         network, state.prepared, state.model, state.table, state.guidance, state.step_groups, record

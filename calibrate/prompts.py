@@ -7,32 +7,35 @@ from __future__ import annotations
 
 import gc
 import inspect
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import tokenizers
 import torch
 import transformers
+from diffusers.utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
 
 from dq_toolchain.calibrate.checkpoint import CheckpointFile, fingerprint
+from dq_toolchain.calibrate.encoders import TOKENIZERS, encoders_of, text_pipeline
+from dq_toolchain.calibrate.notes import Warn, read_literally
 from dq_toolchain.toolchain.denoiser import Conditioning
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
+from dq_toolchain.toolchain.files import sha256
 from dq_toolchain.toolchain.lora import fuse_into_encoders
 from dq_toolchain.toolchain.models import REFUSALS, Model
-from dq_toolchain.toolchain.reading import read_text
+from dq_toolchain.toolchain.quiet import heard
+from dq_toolchain.toolchain.reading import LARGEST, read_text
 
 DEFAULT = Path(__file__).with_name("prompts.txt")
 BATCH = 8
-ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
-TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
 POOLED = {"UNet2DConditionModel": "text_embeds", "SD3Transformer2DModel": "pooled_projections"}
 """How the second thing that an ``encode_prompt`` returns is called by the network; PixArt's is the mask of the first."""
-Warn = Callable[[str], None]
 MASK = "encoder_attention_mask"
-
+OWN_WORDS = ("was truncated because",)
+"""What the libraries say and ``cut_short`` says better."""
 
 def read_prompts(path: Path | None) -> list[str]:
     """One prompt per line; empty lines and those that begin with # are left out. None: the built-in list.
@@ -54,13 +57,14 @@ def encoded_prompts(
     """One row per prompt, and one for the negative prompt if there is guidance; empty if the model comes without encoders.
 
     Args:
-        warn: is told of each prompt that is too long for an encoder, when it is encoded.
+        warn: is told of what is left out of a prompt or read as plain text, and of what the libraries warn of; the same lines when
+            the rows come from the cache.
 
     Raises:
         RecipeError: the prompts cannot be read, or there are prompts but no encoders.
         ModelError: the encoders cannot be loaded or called.
     """
-    if not all((model.folder / name).exists() for name in ("model_index.json", ENCODERS[0])):
+    if not encoders_of(model.folder):
         if file is not None:
             raise RecipeError(
                 f"[conditioning] prompts: {model.folder} has no model_index.json with a text encoder to read them; give the whole "
@@ -69,14 +73,17 @@ def encoded_prompts(
         return Conditioning()
     prompts = read_prompts(file)
     lora = None if model.lora is None else model.lora.digest
-    identity = fingerprint(prompts, negative, guided, _files(model.folder), lora, diffusers.__version__)
+    identity = fingerprint(prompts, negative, guided, model.config["_class_name"], _files(model.folder), lora, _libraries())
     saved = CheckpointFile(cache / f"{identity[:16]}.safetensors", identity)
     found = saved.load()
     if found is None:
-        tensors = _encode(model, prompts, negative, guided, warn)
-        saved.save(tensors, {})
+        lines: list[str] = []
+        tensors = _encode(model, prompts, negative, guided, lines.append)
+        saved.save(tensors, {"notes": lines})
     else:
-        tensors = found[0]
+        tensors, lines = found[0], found[1]["notes"]
+    for line in dict.fromkeys(lines):
+        warn(line)
     sides: dict[str, dict[str, Tensor]] = {"cond": {}, "uncond": {}}
     for name, tensor in tensors.items():
         side, _, keyword = name.partition(".")
@@ -84,80 +91,83 @@ def encoded_prompts(
     return Conditioning(sides["cond"], sides["uncond"])
 
 
-def _files(folder: Path) -> list[tuple[str, int, int]]:
-    """What stands for the encoders' content: reading gigabytes again to see that nothing changed takes longer than encoding."""
+def _libraries() -> tuple[object, ...]:
+    """What tokenizes and encodes, beside the files; the last two decide how a pipeline cleans a prompt."""
+    versions = (diffusers.__version__, transformers.__version__, tokenizers.__version__, torch.__version__)
+    return (*versions, is_bs4_available(), is_ftfy_available())
+
+
+def _files(folder: Path) -> list[tuple[object, ...]]:
+    """What stands for the encoders' content: of weights size and times, since reading gigabytes again takes longer than encoding."""
     files = sorted(
         path
         for part in folder.iterdir()
-        if part.name.startswith(("token", "text_enc"))
-        for path in part.rglob("*")
+        if part.name.startswith(("token", "text_enc", "model_index.json"))
+        for path in (part, *part.rglob("*"))
         if path.is_file()
     )
-    return [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    found: list[tuple[object, ...]] = []
+    for path in files:
+        status, name = path.stat(), str(path.relative_to(folder))
+        is_large = path.suffix == ".safetensors" or status.st_size > LARGEST
+        times = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, path.resolve().name)
+        found.append((name, *times) if is_large else (name, sha256(path)))
+    return found
 
 
 @torch.no_grad()
 def _encode(model: Model, prompts: Sequence[str], negative: str, guided: bool, warn: Warn) -> dict[str, Tensor]:
-    pipeline = _pipeline(model.folder)
-    for line in cut_short(pipeline, [*prompts, negative]):
+    pipeline = text_pipeline(model.folder, warn)
+    tokenizers_there = [each for name in TOKENIZERS if (each := getattr(pipeline, name, None)) is not None]
+    for line in (*read_literally([*prompts, negative], tokenizers_there), *cut_short(pipeline, [*prompts, negative])):
         warn(line)
     if model.lora is not None:
         fuse_into_encoders(pipeline, model.unet, model.lora)
     try:
-        batches = [
-            _call(pipeline, model.config, prompts[i : i + BATCH], None)[0] for i in range(0, len(prompts), BATCH)
-        ]
-        found = {f"cond.{name}": torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-        if guided:
-            _, uncond = _call(pipeline, model.config, prompts[:1], negative)
-            found |= {f"uncond.{name}": value for name, value in uncond.items()}
+        with heard(lambda line: None if any(words in line for words in OWN_WORDS) else warn(line)):
+            batches = [
+                _call(pipeline, model.config, prompts[i : i + BATCH], None)[0] for i in range(0, len(prompts), BATCH)
+            ]
+            found = {f"cond.{name}": torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+            if guided:
+                _, uncond = _call(pipeline, model.config, prompts[:1], negative)
+                found |= {f"uncond.{name}": value for name, value in uncond.items()}
     except REFUSALS as error:
         raise ModelError(
             f"{type(pipeline).__name__} cannot encode prompts: {' '.join(str(error).split())}; check {model.folder}"
         ) from error
+    wrong = next((name for name, value in found.items() if not torch.isfinite(value).all()), None)
+    if wrong is not None:
+        raise ModelError(
+            f"the text encoders of {model.folder} give NaN or infinity for {wrong}; take another checkpoint of them, or conditioning "
+            "made elsewhere with --conditioning"
+        )
     del pipeline
     gc.collect()
     return found
 
 
+def as_called(pipeline: Any) -> dict[str, Any]:
+    """Options of ``encode_prompt`` whose value the pipeline's own call gives, where it is another than the function's default."""
+    accepted = inspect.signature(pipeline.encode_prompt).parameters
+    called = inspect.signature(type(pipeline).__call__).parameters
+    return {name: called[name].default for name in ("max_sequence_length", "clean_caption") if name in accepted and name in called}
+
+
 def cut_short(pipeline: Any, prompts: Sequence[str]) -> Iterator[str]:
     """A line for each prompt of which a tokenizer would leave a part out."""
-    limit = inspect.signature(pipeline.encode_prompt).parameters.get("max_sequence_length")
+    limit = as_called(pipeline).get("max_sequence_length")
     for name in TOKENIZERS:
         tokenizer = getattr(pipeline, name, None)
         if tokenizer is None:
             continue
         most = int(tokenizer.model_max_length)
         if limit is not None and "T5" in type(tokenizer).__name__:  # the pipeline's own limit is for T5 only
-            most = min(most, int(limit.default))
+            most = min(most, int(limit))
         for prompt in prompts:
             count = len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
             if count > most:
                 yield f"prompt {prompt[:40]!r} has {count} tokens, {name} takes {most}: the rest is left out"
-
-
-def _pipeline(folder: Path) -> Any:
-    """The pipeline with its tokenizers and encoders only."""
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    keep = ("tokenizer", "text_encoder")
-    left_out = {name: None for name, value in index.items() if isinstance(value, list) and not name.startswith(keep)}
-    variants = {
-        path.name.split(".")[-2] for path in (folder / ENCODERS[0]).glob("*.safetensors") if path.name.count(".") == 2
-    }
-    plain = any(path.name.count(".") == 1 for path in (folder / ENCODERS[0]).glob("*.safetensors"))
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        return diffusers.DiffusionPipeline.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, torch_dtype=torch.float32,
-            variant=None if plain or not variants else min(variants), **left_out,
-        )  # fmt: skip
-    except (OSError, ImportError, *REFUSALS) as error:
-        raise ModelError(
-            f"the text encoders of {folder} cannot be loaded: {' '.join(str(error).split())[:300]}; only safetensors "
-            f"are read; or give "
-            "conditioning made elsewhere with --conditioning"
-        ) from error
 
 
 def _call(
@@ -169,6 +179,7 @@ def _call(
         "prompt": list(prompts), "prompt_2": None, "prompt_3": None, "device": torch.device("cpu"), "num_images_per_prompt": 1,
         "do_classifier_free_guidance": negative is not None, "negative_prompt": None,
     }  # fmt: skip
+    given |= as_called(pipeline)
     if negative or accepted["negative_prompt"].default == "":  # what an empty one becomes is the pipeline's affair
         given["negative_prompt"] = [negative or ""] * len(prompts)
     out = pipeline.encode_prompt(**{name: value for name, value in given.items() if name in accepted})

@@ -13,7 +13,7 @@ from dq_toolchain.calibrate.conditioning import check_conditioning, conditioning
 from dq_toolchain.calibrate.insert import Prepared, prepare
 from dq_toolchain.calibrate.live import Live, live_bytes
 from dq_toolchain.calibrate.methods.base import Method
-from dq_toolchain.calibrate.prompts import Warn
+from dq_toolchain.calibrate.notes import Warn
 from dq_toolchain.calibrate.samples import Samples, calibration_seeds, draw
 from dq_toolchain.calibrate.workers import ALONE, Workers
 from dq_toolchain.toolchain.architectures import latent_shape

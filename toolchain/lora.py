@@ -1,101 +1,118 @@
-"""Low-rank adapters (LoRA), added to the weights before anything is quantized."""
+"""Low-rank adapters (LoRA), added to the weights before anything is quantized; every tensor of the file is used or named."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from diffusers.loaders.lora_pipeline import SD3LoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from dq_toolchain.toolchain.architectures import ARCHITECTURES
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.files import read_tensors, sha256
-
-REMEDY = "--lora takes one safetensors file"
-ENCODERS = ("text_encoder", "text_encoder_2")
+from dq_toolchain.toolchain.files import sha256
+from dq_toolchain.toolchain.lora_file import ENCODERS, Adapter, read_adapters
 
 
 @dataclass(frozen=True)
 class Lora:
-    """``file`` with adapters of the network, and perhaps of the text encoders; ``scale`` multiplies what they add."""
+    """``file`` with adapters of the network, and perhaps of the text encoders; ``scale`` multiplies what they add.
+
+    ``adapters``: how many the file has, by part (unet or transformer, text_encoder, ...); known once it has been read.
+    """
 
     file: Path
     scale: float = 1.0
+    adapters: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         return f"{sha256(self.file)} {self.scale}"
 
+    def left_out(self, encoders: Collection[str]) -> dict[str, int]:
+        """Adapters of text encoders that are not among those in use."""
+        return {part: n for part, n in self.adapters.items() if part in ENCODERS and part not in encoders}
 
-def fuse_into_network(network: Any, lora: Lora) -> None:
-    """Add the adapters to the network's weights, in place.
+    def notes(self, encoders: Collection[str], why: str) -> list[str]:
+        """What a user should know of it, a line each. ``why``: reason that other encoders than ``encoders`` are not in use."""
+        lines = [f"{self.file.name}: {n} adapters of {part} are left out, since {why}" for part, n in self.left_out(encoders).items()]
+        return [f"{self.file.name} adds nothing, since --lora-scale is 0", *lines] if self.scale == 0 else lines
+
+    def record(self, encoders: Collection[str]) -> dict[str, Any]:
+        """What the artifact says of it: adapters that were added, by part, and those left out."""
+        left_out = self.left_out(encoders)
+        return {
+            "file": self.file.name,
+            "sha256": sha256(self.file),
+            "scale": self.scale,
+            "fused": {part: n for part, n in self.adapters.items() if part not in left_out},
+            "left_out": left_out,
+        }
+
+
+def fuse_into_network(network: Any, lora: Lora) -> Lora:
+    """Add the adapters to the network's weights, in place; the LoRA with what its file holds.
 
     Raises:
-        ModelError: the file cannot be read, or holds nothing for this network.
+        ArtifactError: the file cannot be read.
+        ModelError: it holds something else than adapters, none for this network, or some for layers that it lacks.
     """
-    state, scales = _state_of(network, lora)
     part = ARCHITECTURES[type(network).__name__].part
-    names = set(network.state_dict())
-    try:
-        if part == "unet":
-            StableDiffusionXLLoraLoaderMixin.load_lora_into_unet(state, unet=network, **scales)
-        else:
-            SD3LoraLoaderMixin.load_lora_into_transformer(state, network, **scales)
-        if not getattr(network, "peft_config", None):
-            raise ModelError(
-                f"{lora.file} holds no adapter of the {part}, its tensors begin with {_beginnings(state)}; take a "
-                f"LoRA of this network"
-            )
-        network.fuse_lora(lora_scale=lora.scale)
-        network.unload_lora()
-    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    found = read_adapters(lora.file, part, network.config)
+    if part not in found:
+        raise ModelError(f"{lora.file} holds adapters of {' and '.join(found)} only, none of the {part}; take a LoRA of this network")
+    _fuse(network, part, found[part], lora)
+    return replace(lora, adapters={name: len(adapters) for name, adapters in found.items()})
+
+
+def fuse_into_encoders(pipeline: Any, network: Any, lora: Lora) -> None:
+    """Add the adapters of the text encoders that the pipeline has, in place. Raises as ``fuse_into_network``."""
+    found = read_adapters(lora.file, ARCHITECTURES[type(network).__name__].part, network.config)
+    for part in ENCODERS:
+        encoder = getattr(pipeline, part, None)
+        if encoder is not None and part in found:
+            _fuse(encoder, part, found[part], lora)
+
+
+@torch.no_grad()
+def _fuse(module: nn.Module, part: str, adapters: Mapping[str, Adapter], lora: Lora) -> None:
+    """W + scale * factor * up @ down, for linear layers and convolutions (Hu et al. 2021)."""
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    by_kohya = {name.replace(".", "_"): name for name in layers}  # whose names do not tell dots from underscores
+    names = {wanted: _name_among(wanted, layers, by_kohya) for wanted in adapters}
+    foreign = [wanted for wanted, name in names.items() if name is None]
+    if foreign:
         raise ModelError(
-            f"{lora.file} does not fit the network: {' '.join(str(error).split())[:300]}; take a LoRA made for it"
-        ) from error
-    if set(network.state_dict()) != names:
-        raise ModelError(
-            f"{lora.file}: its adapters cannot be added to the weights; take a LoRA without weight decomposition or extra layers"
+            f"{lora.file}: {len(foreign)} of its {len(adapters)} adapters of the {part} are for layers that this one lacks, first "
+            f"{foreign[0]!r}; it was made for another model, take a LoRA of this one"
         )
-    network.requires_grad_(False)
-
-
-def fuse_into_encoders(pipeline: Any, network: nn.Module, lora: Lora) -> None:
-    """Add the adapters of the text encoders, where the file has any. Raises ModelError."""
-    state, scales = _state_of(network, lora)
-    for name in ENCODERS:
-        encoder = getattr(pipeline, name, None)
-        if encoder is None or not any(key.startswith(f"{name}.") for key in state):
-            continue
-        try:
-            StableDiffusionXLLoraLoaderMixin.load_lora_into_text_encoder(
-                state, text_encoder=encoder, prefix=name, lora_scale=lora.scale, **{"network_alphas": None, **scales}
-            )
-        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    for wanted, name in names.items():
+        assert name is not None
+        layer, adapter = layers[name], adapters[wanted]
+        if not _fits(layer, adapter):
             raise ModelError(
-                f"{lora.file} does not fit {name}: {' '.join(str(error).split())[:300]}; take a LoRA made for it"
-            ) from error
+                f"{lora.file}: the adapter of {wanted!r} has factors {tuple(adapter.up.shape)} and {tuple(adapter.down.shape)}, the "
+                f"{part}'s weight is {tuple(layer.weight.shape)}; it was made for another model, take a LoRA of this one"
+            )
+        factor = lora.scale * adapter.factor
+        added = (adapter.up.flatten(1) @ adapter.down.flatten(1)).reshape(layer.weight.shape)
+        layer.weight.data = layer.weight.data + (factor * added).to(layer.weight.dtype)
+        if adapter.bias is not None and layer.bias is not None:
+            layer.bias.data = layer.bias.data + (factor * adapter.bias).to(layer.bias.dtype)
+        if not torch.isfinite(layer.weight).all():
+            raise ModelError(f"{lora.file}: with its adapter {wanted!r} is not finite any more; lower --lora-scale")
 
 
-def _state_of(network: Any, lora: Lora) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors under diffusers' names, whatever tool wrote them, and what the file says of the adapters' scales."""
-    read_tensors(lora.file, REMEDY)
-    options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "return_lora_metadata": True}
-    try:
-        if ARCHITECTURES[type(network).__name__].part == "transformer":
-            state, metadata = SD3LoraLoaderMixin.lora_state_dict(str(lora.file), **options)
-            return state, {"metadata": metadata}
-        state, alphas, metadata = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
-            str(lora.file), unet_config=network.config, **options
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"{lora.file} is no LoRA that diffusers knows: {' '.join(str(error).split())[:300]}; {REMEDY}"
-        ) from error
-    return state, {"network_alphas": alphas, "metadata": metadata}
+def _name_among(wanted: str, layers: Mapping[str, Any], by_kohya: Mapping[str, str]) -> str | None:
+    """The layer's name in this module; the text model is the encoder itself in newer transformers."""
+    spellings = (wanted, wanted.removeprefix("text_model."), f"text_model.{wanted}")
+    return next((name for s in spellings if (name := s if s in layers else by_kohya.get(s.replace(".", "_")))), None)
 
 
-def _beginnings(state: Mapping[str, Tensor]) -> str:
-    return ", ".join(sorted({name.split(".")[0] for name in state})[:5])
+def _fits(layer: nn.Linear | nn.Conv2d, adapter: Adapter) -> bool:
+    shape, down, up, bias = layer.weight.shape, adapter.down, adapter.up, adapter.bias
+    kernel = down.dim() == 2 or down.shape[1:] == (*shape[1:], 1, 1)[: down.dim() - 1]
+    product = up.flatten(1).shape == (shape[0], down.shape[0]) and down[0].numel() == shape[1:].numel()
+    return kernel and product and (bias is None or layer.bias is not None and bias.shape == layer.bias.shape)

@@ -87,7 +87,7 @@ def load(source: Source, lora: Lora | None = None) -> Model:
     model = _load_weights(source)
     if lora is None:
         return model
-    fuse_into_network(model.unet, lora)
+    lora = fuse_into_network(model.unet, lora)
     weight_hash = hashlib.sha256(f"{model.weight_hash} {lora.digest}".encode()).hexdigest()
     return replace(model, id=f"{model.id} + {lora.file.stem}", weight_hash=weight_hash, lora=lora)
 

@@ -1,12 +1,21 @@
-"""What must be set before libraries are imported: their chatter stays off the user's screen, their threads wait asleep."""
+"""What must be set before libraries are imported: their chatter stays off the user's screen, their threads wait asleep.
+
+What libraries warn of while a model is loaded reaches the user.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dq_toolchain.toolchain.printable import printable
 
 CHATTY = ("torchao", "torch.utils._pytree", "torch.distributed.elastic")
+LIBRARIES = ("diffusers", "transformers", "peft")
 
 
 def wait_passively() -> None:
@@ -21,7 +30,69 @@ def wait_passively() -> None:
 def quiet_imports() -> None:
     """Called by the command before diffusers is imported, which imports torchao where it is installed."""
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # on import it sets the level of its own logger
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|torchao|diffusers)(\..*)?")
+
+
+@contextmanager
+def heard(warn: Callable[[str], None]) -> Iterator[None]:
+    """Meanwhile the warnings of diffusers, transformers and peft go to ``warn``, one line each, none twice; whatever their levels."""
+    said: set[str] = set()
+
+    def say(text: object) -> None:
+        line = printable(text)
+        if line not in said:
+            said.add(line)
+            warn(line)
+
+    with _loggers(_Hearing(say), logging.WARNING), warnings.catch_warnings():
+        before = warnings.showwarning
+
+        def show(message: Any, category: Any, filename: str, *others: Any, **named: Any) -> None:
+            if any(f"/{library}/" in filename.replace("\\", "/") for library in LIBRARIES):
+                say(message)
+            else:
+                before(message, category, filename, *others, **named)
+
+        for library in LIBRARIES:
+            for category in (UserWarning, FutureWarning):
+                warnings.filterwarnings("always", category=category, module=rf"{library}(\..*)?")
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Meanwhile those libraries warn of nothing, for a caller that checks itself what they would warn of."""
+    with _loggers(logging.NullHandler(), logging.ERROR), warnings.catch_warnings():
+        for library in LIBRARIES:
+            warnings.filterwarnings("ignore", module=rf"{library}(\..*)?")
+        yield
+
+
+class _Hearing(logging.Handler):
+    def __init__(self, say: Callable[[object], None]) -> None:
+        super().__init__(logging.WARNING)
+        self.say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.say(record.getMessage())
+
+
+@contextmanager
+def _loggers(handler: logging.Handler, level: int) -> Iterator[None]:
+    """The libraries' loggers with this handler in the place of their own."""
+    loggers = [logging.getLogger(name) for name in LIBRARIES]
+    before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.handlers[:], logger.propagate = [handler], False
+            logger.setLevel(level)
+        yield
+    finally:
+        for logger, old, handlers, propagate in before:
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(old)
