@@ -1,6 +1,7 @@
 """The limits of a bundle: how far a correct device may be from the FP32 model and from the simulation.
 
-Export stores them in bundle.json, from the simulation's held-out figures; ``fidelity`` and ``conformance`` apply them.
+Export stores them in bundle.json, from the simulation's held-out figures; whoever judges derives them anew from the
+reference (``limits_of_judge``) and applies them in ``fidelity`` and ``conformance``.
 
 Why they are statistical: a difference in the last bit of a float sum moves one activation across a rounding edge, and
 that flip cascades. Two correct executions of the same integers then differ at the end of a deep UNet by about the
@@ -25,6 +26,7 @@ more steps, not with more seeds; hence a tolerance that narrows from step to ste
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -73,6 +75,49 @@ def limits_for(reference: Reference, twin: Tensor | None = None) -> dict[str, An
         "conformance": {**CONFORMANCE, "exact": None if twin is None else {
             "difference": EXACT, "share": [float(v) for v in exact_share(twin, reference, EXACT)]}},
     }
+
+
+def limits_of_judge(stored: Mapping[str, Any], reference: Reference, whole: Reference) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The limits to judge by, all but one figure derived from the reference, and what in ``stored`` differs from them.
+
+    The share of seeds free of flips is the one that needs the artifact; it is taken from ``stored``, within [0, 1].
+
+    Args:
+        stored: what bundle.json holds. reference: of the seeds that the device ran. whole: of all.
+    Raises:
+        ValueError: ``stored`` lacks a limit, or the share is no list of one number in [0, 1] per step.
+    """
+    limits, expected = limits_for(reference), limits_for(whole)
+    given = {part: dict(stored[part]) for part in ("fidelity", "conformance")}
+    exact = given["conformance"].pop("exact")
+    del expected["conformance"]["exact"]
+    if exact is not None:
+        share = list(exact["share"])
+        if len(share) != whole.calls or not all(_is_share(value) for value in share):
+            raise ValueError(f"conformance.exact.share must be {whole.calls} numbers from 0 to 1")
+        limits["conformance"]["exact"] = {"difference": EXACT, "share": [float(value) for value in share]}
+    differing = [name for name, value in _leaves(expected) if not _alike(dict(_leaves(given)).get(name), value)]
+    return limits, tuple(differing)
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _alike(given: Any, derived: float) -> bool:
+    """As far as another machine's sums in float32 may differ (relative, or hundredths of a dB)."""
+    return isinstance(given, int | float) and abs(given - derived) <= 2e-2 + 1e-2 * abs(derived)
+
+
+def _leaves(part: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            yield from _leaves(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(part, list):
+        for index, value in enumerate(part):
+            yield from _leaves(value, f"{name}[{index}]")
+    else:
+        yield name, part
 
 
 def exact_share(outputs: Tensor, reference: Reference, threshold: float) -> Tensor:
