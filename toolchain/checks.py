@@ -123,7 +123,8 @@ class Interval:
             return Decision("not decided", MINIMUM_SEEDS - self.seeds)
         beyond = max(low - self.estimate, self.estimate - high)
         if beyond > self.half(MISS / self.tests):
-            return Decision("not decided", self._further(beyond, FAMILY_ALPHA / self.tests))
+            tolerance = (high - low) / 2 if math.isfinite(low) else abs(high)
+            return Decision("not decided", self._further(max(beyond, tolerance), FAMILY_ALPHA / self.tests))
         room = min(gross_high - self.estimate, self.estimate - gross_low)
         if self.half(MISS) > room:
             return Decision("not decided", self._further(room, MISS))

@@ -12,7 +12,8 @@ layers; 3 networks of 55-102 sites, 8 and 4 weight bits, 6-20 steps, 16 seeds):
     size of the error, device / simulation    per step 0.91-1.05, step group 0.94-1.03, all steps 0.986-1.002
     the same, latents of the own rollout      per step 0.91-1.08 (geometric mean over the seeds)
     bias / size of the error                  at most 0.066
-    size of the difference / of the error     at most 1.10 (medians); sqrt(2) for independent errors of equal size
+    size of the difference / of the error     at most 1.10 (medians), over all steps 0.0-0.8; sqrt(2) for independent errors
+                                              of equal size, 1.35 for a program of another calibration of the same network
     seeds and steps without any flip          0.04-0.95 in float32 and float64, 0 with fp16 between the layers
 
 XNNPACK on x86 (8 and 20 steps, 20 with guidance) lies within the same figures: all steps 1.000 and 1.001, seeds and
@@ -45,6 +46,7 @@ PSNR_FLOOR = 20.0
 CONFORMANCE: dict[str, float] = {
     "ratio_step": 1.10, "ratio_step_group": 1.05, "ratio_run": 1.02, "ratio_gross": 1.5,
     "rollout_ratio": 1.25, "rollout_gross": 2.0, "bias": 0.05, "bias_gross": 0.5, "difference": 1.5,
+    "difference_run": 1.2,
 }
 EXACT = 0.02
 """A step of a seed counts as free of flips when ||device - simulation|| is below this share of the error: flips start
@@ -96,7 +98,8 @@ def limits_of_judge(stored: Mapping[str, Any], reference: Reference, whole: Refe
         if len(share) != whole.calls or not all(_is_share(value) for value in share):
             raise ValueError(f"conformance.exact.share must be {whole.calls} numbers from 0 to 1")
         limits["conformance"]["exact"] = {"difference": EXACT, "share": [float(value) for value in share]}
-    differing = [name for name, value in _leaves(expected) if not _alike(dict(_leaves(given)).get(name), value)]
+    found = dict(_leaves(given))
+    differing = [name for name, value in _leaves(expected) if name in found and not _alike(found[name], value)]
     return limits, tuple(differing)
 
 
