@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dq_toolchain.toolchain.checks import Outcome, outcome_of, overall
 from dq_toolchain.toolchain.report import median
 from dq_toolchain.toolchain.show import median_ms
 from dq_toolchain.toolchain.verdict import Verdict
@@ -18,7 +19,9 @@ class Row:
     Attributes:
         model: the model's id and the first digits of its weights' hash: rows of different models compare nothing.
         unit: what executed. emulated: whether times say nothing.
-        psnr, simulation_psnr: median over the seeds, dB. error: median relative error of the samples against FP32.
+        verdict: "pass", "fail" or "not decided", and then ``more_seeds`` are needed; ``passed`` is verdict == "pass".
+        bundle, bundle_sha256: which one judged: its folder here, the hash of its bundle.json.
+        psnr, simulation_psnr: median over the seeds, dB. worst_psnr: the lowest. error: median relative error of the samples against FP32.
         ratio: size of the outputs' error, device over simulation, median over the steps.
     """
 
@@ -30,11 +33,18 @@ class Row:
     unit: str
     emulated: bool
     seeds: int
+    verdict: Outcome
+    more_seeds: int | None
     passed: bool
     fidelity: bool
+    fidelity_verdict: Outcome
     conformance: bool
+    conformance_verdict: Outcome
     first_step: int | None
+    bundle: str
+    bundle_sha256: str
     psnr: float | None
+    worst_psnr: float | None
     simulation_psnr: float
     error: float | None
     ratio: float | None
@@ -56,22 +66,29 @@ def row_of(verdict: Verdict) -> Row:
     return Row(
         report=str(verdict.report.path), model=f"{bundle.model_id} {bundle.weight_hash[:8]}", target=bundle.target,
         form=bundle.form, device=str(data["device"]), unit=f"{data['runtime']['name']}, {data['compute_unit']}",
-        emulated=bool(data.get("emulated")), seeds=verdict.reference.seeds, passed=verdict.passed,
-        fidelity=verdict.fidelity_passed, conformance=verdict.conformance_passed, first_step=verdict.first_step,
+        emulated=bool(data.get("emulated")), seeds=verdict.reference.seeds, verdict=verdict.outcome,
+        more_seeds=verdict.more_seeds, passed=verdict.passed, fidelity=verdict.fidelity_passed,
+        fidelity_verdict=overall(verdict.fidelity), conformance=verdict.conformance_passed,
+        conformance_verdict=overall(verdict.conformance), first_step=verdict.first_step,
+        bundle=str(verdict.match.folder.resolve()), bundle_sha256=verdict.match.sha256,
         psnr=float(median(torch.tensor(psnr, dtype=torch.float64))) if whole and psnr else None,
-        simulation_psnr=float(median(simulation)), error=verdict.steps[-1].error_fp32,
+        worst_psnr=verdict.worst[0].psnr, simulation_psnr=float(median(simulation)), error=verdict.steps[-1].error_fp32,
         ratio=sorted(ratios)[len(ratios) // 2] if ratios else None, step_ms=median_ms(verdict), load_ms=data["load_ms"],
         peak_memory_bytes=data["peak_memory_bytes"], model_bytes=_model_bytes(verdict))  # fmt: skip
 
 
 def _model_bytes(verdict: Verdict) -> int:
     program = verdict.bundle.program
-    return sum(size for name, size in verdict.bundle.sizes.items() if name == program or name.startswith(f"{program}/"))
+    sizes = [size for name, size in verdict.bundle.sizes.items() if name == program or name.startswith(f"{program}/")]
+    return sum(size for size in sizes if isinstance(size, int) and size >= 0)
 
 
 def to_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Plain JSON values, for ``--json``."""
-    return {"passed": all(verdict.passed for verdict in verdicts), "reports": [vars(row_of(verdict)) for verdict in verdicts]}
+    outcome = outcome_of([verdict.outcome for verdict in verdicts])
+    more = max((verdict.more_seeds for verdict in verdicts if verdict.more_seeds is not None), default=None)
+    return {"verdict": outcome, "passed": outcome == "pass", "more_seeds": more if outcome == "not decided" else None,
+            "reports": [vars(row_of(verdict)) | {"notes": list(verdict.notes)} for verdict in verdicts]}
 
 
 def note_of(rows: Sequence[Row]) -> str | None:

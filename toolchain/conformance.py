@@ -16,11 +16,16 @@ from torch import Tensor
 
 from dq_toolchain.toolchain.checks import (
     FAMILY_ALPHA,
+    MINIMUM_SEEDS,
+    MISS,
     Check,
+    Decision,
     Interval,
+    decide_all,
     first,
     first_not_finite,
     mean_interval,
+    more_needed,
     readable,
 )
 from dq_toolchain.toolchain.metrics import relative_error, rollout_error
@@ -70,7 +75,8 @@ def teacher_forced(outputs: Tensor, reference: Reference) -> TeacherForced:
 
 def conformance(latents: Tensor, outputs: Tensor, reference: Reference, step_groups: Sequence[Sequence[int]],
                 limits: Mapping[str, Any]) -> tuple[Check, ...]:
-    """The checks conformance.finite, .start, .ratio, .step_groups, .run, .bias, .difference, .exact and .rollout.
+    """The checks conformance.finite, .start, .ratio, .step_groups, .run, .bias, .difference, .agreement,
+    .exact and .rollout.
 
     Args:
         latents: (N+1, S, C, H, W) float32, the device's own rollout.
@@ -91,7 +97,7 @@ def conformance(latents: Tensor, outputs: Tensor, reference: Reference, step_gro
         _step_groups(figures, step_groups, limits),
         _run(figures, limits),
         _bias(figures, limits),
-        _difference(figures, limits),
+        *_difference(figures, limits),
         *_exact(figures, step_groups, limits["exact"]),
         _ratio("conformance.rollout", step_intervals(_rollout_ratio(latents, reference)), limits["rollout_ratio"],
                limits["rollout_gross"], "error of the own rollout after step {step}"),
@@ -113,13 +119,12 @@ def _start(latents: Tensor, reference: Reference) -> Check:
 def _ratio(name: str, intervals: Sequence[Interval], limit: float, gross: float, what: str,
            steps: Sequence[int] | None = None) -> Check:
     edge, far = math.log(limit), math.log(gross)
-    failed = first([i.outside(-edge, edge, -far, far) for i in intervals])
-    shown = max(range(len(intervals)), key=lambda k: abs(intervals[k].estimate)) if failed is None else failed
+    decision, shown = decide_all(intervals, (-edge, edge, -far, far))
     step = shown if steps is None else steps[shown]
     low, middle, high = (_exp(v) for v in (intervals[shown].low, intervals[shown].estimate, intervals[shown].high))
-    return Check(name, failed is None, None if failed is None else step,
-                 f"{what.format(step=step)}: {readable(middle, '.3f')} times the simulation's (interval {readable(low, '.3f')} "
-                 f"to {readable(high, '.3f')}), allowed {1 / limit:.3f} to {limit:.3f}")
+    return decision.check(
+        name, step, f"{what.format(step=step)}: {readable(middle, '.3f')} times the simulation's (interval {readable(low, '.3f')} "
+        f"to {readable(high, '.3f')}), allowed {1 / limit:.3f} to {limit:.3f}")
 
 
 def _exp(value: float) -> float:
@@ -134,30 +139,44 @@ def _step_groups(figures: TeacherForced, step_groups: Sequence[Sequence[int]], l
 
 def _run(figures: TeacherForced, limits: Mapping[str, Any]) -> Check:
     by_step = figures.log_ratio.mean(1)
-    shared = float(by_step.std()) / math.sqrt(len(by_step)) if len(by_step) > 1 else math.inf
+    several = len(by_step) > 1  # one step has no others to average over: it may depart as far as any step
+    shared = float(by_step.std()) / math.sqrt(len(by_step)) if several else 0.0
     interval = mean_interval(figures.log_ratio.mean(0), 1, least_error=shared)
-    return _ratio("conformance.run", [interval], limits["ratio_run"], limits["ratio_gross"],
+    return _ratio("conformance.run", [interval], limits["ratio_run" if several else "ratio_step"], limits["ratio_gross"],
                   "error size over all steps")
 
 
 def _bias(figures: TeacherForced, limits: Mapping[str, Any]) -> Check:
     edge, far = limits["bias"], limits["bias_gross"]
     intervals = step_intervals(figures.bias)
-    failed = first([i.outside(-edge, edge, -far, far) for i in intervals])
-    shown = max(range(len(intervals)), key=lambda k: abs(intervals[k].estimate)) if failed is None else failed
+    decision, shown = decide_all(intervals, (-edge, edge, -far, far))
     at = intervals[shown]
-    return Check("conformance.bias", failed is None, failed,
-                 f"bias at step {shown}: {at.estimate:+.3f} of the error (interval {at.low:+.3f} to {at.high:+.3f}), "
-                 f"allowed {edge:g}")
+    return decision.check(
+        "conformance.bias", shown,
+        f"bias at step {shown}: {at.estimate:+.3f} of the error (interval {readable(at.low, '+.3f')} to "
+        f"{readable(at.high, '+.3f')}), allowed {edge:g}")
 
 
-def _difference(figures: TeacherForced, limits: Mapping[str, Any]) -> Check:
+def _difference(figures: TeacherForced, limits: Mapping[str, Any]) -> tuple[Check, Check]:
+    """Medians have no interval here: with fewer than MINIMUM_SEEDS seeds one that is too large is not decided."""
+    seeds = figures.difference.shape[1]
+
+    def decision(good: bool) -> Decision:
+        enough = good or seeds >= MINIMUM_SEEDS
+        return Decision("pass" if good else "fail") if enough else Decision("not decided", MINIMUM_SEEDS - seeds)
+
     middle = [float(v) for v in median(figures.difference)]
     failed = first([v > limits["difference"] for v in middle])
     shown = max(range(len(middle)), key=lambda k: middle[k]) if failed is None else failed
-    return Check("conformance.difference", failed is None, failed,
-                 f"device and simulation at step {shown} differ by {middle[shown]:.3f} of the error, "
-                 f"allowed {limits['difference']:g}")
+    over_all = float(median(figures.difference.flatten()))
+    return (
+        decision(failed is None).check(
+            "conformance.difference", failed, f"device and simulation at step {shown} differ by {middle[shown]:.3f} of the error, "
+            f"allowed {limits['difference']:g}"),
+        decision(over_all <= limits["difference_run"]).check(
+            "conformance.agreement", 0, f"device and simulation over all steps differ by {over_all:.3f} of the error, allowed "
+            f"{limits['difference_run']:g} (programs whose errors have nothing in common: 1.41)"),
+    )
 
 
 def _exact(figures: TeacherForced, step_groups: Sequence[Sequence[int]],
@@ -175,22 +194,29 @@ def _exact(figures: TeacherForced, step_groups: Sequence[Sequence[int]],
     hits = (figures.difference < limits["difference"]).sum(1)
     share = torch.tensor(limits["share"], dtype=torch.float64) ** FLIP_RATE
 
-    def chance(run: Sequence[int]) -> float:
-        count, expected = seeds * len(run), float(share[run].mean())
+    def chance(run: Sequence[int], in_all: int = seeds, found: float | None = None) -> float:
+        """Of a correct device to have so few hits: those seen, at ``in_all`` seeds as many times more, or ``found``."""
+        count, expected = in_all * len(run), float(share[run].mean())
+        number = int(hits[run].sum()) * in_all / seeds if found is None else found
         prior = 0.5  # the share was itself measured on so many runs: all of four exact does not promise all of four
-        return float(betabinom.cdf(int(hits[run].sum()), count, count * expected + prior, count * (1 - expected) + prior))
+        return float(betabinom.cdf(int(number), count, count * expected + prior, count * (1 - expected) + prior))
 
     runs = [list(range(a[0], b[-1] + 1)) for i, a in enumerate(step_groups) for b in step_groups[i:]]
-    failing = [run for run in runs if chance(run) < FAMILY_ALPHA / len(runs)]
+    level = FAMILY_ALPHA / len(runs)
+    failing = [run for run in runs if chance(run) < level]
     run = min(failing, key=lambda run: (len(run), run), default=min(runs, key=chance))
     for steps in reversed([list(steps) for steps in step_groups if failing and steps[-1] < run[0]]):
         if chance(steps) >= LIKELY:
             break
         run = steps + run
-    found, expected = float(hits[run].sum()) / (seeds * len(run)), float(share[run].mean())
-    return (Check("conformance.exact", not failing, run[0] if failing else None,
-                  f"free of rounding flips in steps {run[0]}-{run[-1]}: {found:.1%} of seeds and steps, "
-                  f"a correct device has at least about {expected:.1%} (chance {chance(run):.1g})"),)
+    decision = Decision("fail" if failing else "pass")
+    if not failing and chance(run) < MISS / len(runs):
+        decision = Decision("not decided", more_needed(lambda count: chance(run, count) < level, seeds))
+    rate, expected = float(hits[run].sum()) / (seeds * len(run)), float(share[run].mean())
+    blind = "" if any(chance(each, found=0) < level for each in runs) else "; too few to find damage by"
+    return (decision.check("conformance.exact", run[0],
+                           f"free of rounding flips in steps {run[0]}-{run[-1]}: {rate:.1%} of seeds and steps, a correct "
+                           f"device has at least about {expected:.1%} (chance {chance(run):.1g}){blind}"),)
 
 
 def _rollout_ratio(latents: Tensor, reference: Reference) -> Tensor:

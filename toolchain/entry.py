@@ -1,6 +1,7 @@
 """Entry of the command: runs one command line, and turns every mistake into one line.
 
-Exit codes: 0 good, 1 the verdict failed, 2 bad input, 130 interrupted.
+Exit codes: 0 good, 1 the verdict failed, 2 bad input, 3 the verdict is not decided: more seeds are needed, 130 interrupted.
+They do not depend on whether anybody reads what is printed.
 """
 
 from __future__ import annotations
@@ -11,23 +12,31 @@ import sys
 
 import typer
 
-from dq_toolchain.toolchain.cli import app
 from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.printable import LONGEST_ERROR, printable
 from dq_toolchain.toolchain.quiet import quiet_imports, wait_passively
+from dq_toolchain.toolchain.streams import guard_streams
 
 INTERRUPTED = 130
 
 
 def main() -> None:
     """Entry point of the ``dq-toolchain`` command."""
-    sys.exit(run_command(sys.argv[1:]))
+    guard_streams()
+    code = run_command(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError as error:  # a full disk behind "> file": what was printed is not all there
+        code = _fail(f"cannot write to stdout: {error.strerror or error}; choose a place with space")
+    sys.exit(code)
 
 
 def run_command(arguments: list[str]) -> int:
     """Run one command line; every user's mistake becomes one line on stderr and exit code 2."""
     wait_passively()
     quiet_imports()
+    from dq_toolchain.toolchain.cli import app  # asks the streams whether they are terminals
+
     try:
         code = int(app(arguments or ["--help"], prog_name="dq-toolchain", standalone_mode=False) or 0)
     except ToolchainError as error:

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+import torch
+from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
+from dq_toolchain.toolchain.checks import MINIMUM_SEEDS, Check, outcome_of, overall, readable
 from dq_toolchain.toolchain.comparison import note_of, row_of
 from dq_toolchain.toolchain.decoder import Decode
 from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.files import write_bytes
 from dq_toolchain.toolchain.metrics import PICTURE_CHANNELS, to_unit
-from dq_toolchain.toolchain.show import PARTS, median_ms
+from dq_toolchain.toolchain.printable import printable
+from dq_toolchain.toolchain.show import PARTS, median_ms, worst_text
 from dq_toolchain.toolchain.verdict import Verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -45,9 +49,14 @@ def write_page(path: Path, verdicts: Sequence[Verdict], decode: Decode | None = 
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_shown)
     environment.filters["figure"] = _figure
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """Text as a page may show it, whoever wrote it; what this module made itself is ``Markup``."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def render_comparison(verdicts: Sequence[Verdict], decode: Decode | None = None) -> str:
@@ -60,7 +69,9 @@ def render_comparison(verdicts: Sequence[Verdict], decode: Decode | None = None)
                  for row, verdict in zip(rows, verdicts, strict=True)
                  if verdict.report.latents.shape[2:] == reference.start.shape[1:]]
     return _environment().get_template("comparison.html.j2").render(
-        rows=rows, note=note_of(rows), plot=_comparison_plot(verdicts),
+        rows=rows, note=note_of(rows), plot=_comparison_plot(verdicts), outcome=outcome_of([row.verdict for row in rows]),
+        judged=[{"report": row.report, "by": verdict.match.describe(), "remedy": verdict.remedy(), "notes": verdict.notes}
+                for row, verdict in zip(rows, verdicts, strict=True)],
         pictures=[{"title": title, "uri": _data_uri(_png(strip(images)), "image/png")} for title, images in pictures])
 
 
@@ -68,25 +79,39 @@ def render(verdict: Verdict, decode: Decode | None = None) -> str:
     """The page as text; equal verdicts give equal text."""
     parts = []
     for title, question, name in PARTS:
-        checks = getattr(verdict, name)
+        checks: tuple[Check, ...] = getattr(verdict, name)
         parts.append({"title": title, "question": question, "checks": checks, "step": verdict.first_step_of(checks),
-                      "passed": all(check.passed for check in checks)})
+                      "outcome": overall(checks)})
     return _environment().get_template("report.html.j2").render(
         verdict=verdict, data=verdict.report.data, bundle=verdict.bundle, parts=parts, pictures=_pictures(verdict, decode),
+        worst=_worst(verdict, decode), sites=[_site(row) for row in verdict.bundle.sites], minimum=MINIMUM_SEEDS,
         plots=[_plot(verdict, which) for which in ("error", "ratio")], ms=median_ms(verdict), gain=GAIN,
-        sizes=[(name, f"{size / 1e6:.3f} MB") for name, size in sorted(verdict.bundle.sizes.items())],
+        sizes=[(name, f"{_figure(_number(size, 1e6))} MB") for name, size in sorted(verdict.bundle.sizes.items())],
     )
 
 
 def _figure(value: float | None, form: str = ".3f") -> str:
-    return "n/a" if value is None else format(value, form)
+    return "n/a" if value is None else readable(value, form) if form.endswith("f") else format(value, form)
+
+
+def _number(value: Any, unit: float = 1.0) -> float | None:
+    return value / unit if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _site(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table of sites; what the bundle leaves out or holds in another form is "n/a"."""
+    ranges = row.get("range")
+    pairs = [pair if isinstance(pair, list | tuple) and len(pair) == 2 else (None, None)
+             for pair in (ranges if isinstance(ranges, list | tuple) else ())]
+    return {name: str(row.get(name) or "") for name in ("site", "kind", "weight_bits", "activation_bits", "scheme")} | {
+        "range": [f"{_figure(_number(low), '.3g')} to {_figure(_number(high), '.3g')}" for low, high in pairs] or ["n/a"]}
 
 
 class _Shown:
     """The samples that a page shows, as pictures (S, C, H, W) in [0, 1]."""
 
-    def __init__(self, fp32: Tensor, decode: Decode | None) -> None:
-        self.count, self.decode = MOST_SAMPLES if decode is None else MOST_DECODED, decode
+    def __init__(self, fp32: Tensor, decode: Decode | None, count: int | None = None) -> None:
+        self.count, self.decode = count or (MOST_SAMPLES if decode is None else MOST_DECODED), decode
         self.reference = self._picture(fp32)
         self.fp32 = to_unit(self.reference, self.reference)
 
@@ -104,6 +129,17 @@ def _pictures(verdict: Verdict, decode: Decode | None) -> list[dict[str, str]]:
     rows = [("FP32", wanted), ("simulation", shown.of(verdict.reference.simulation_latents[-1])), ("device", got),
             (f"device minus FP32, {GAIN} times", (0.5 + GAIN / 2 * (got - wanted)).clamp(0, 1))]
     return [{"title": title, "uri": _data_uri(_png(strip(images)), "image/png")} for title, images in rows]
+
+
+def _worst(verdict: Verdict, decode: Decode | None) -> list[dict[str, str]]:
+    """FP32, device and simulation of the seeds with the lowest PSNR, side by side."""
+    found = []
+    for each in verdict.worst:
+        one = slice(each.seed, each.seed + 1)
+        shown = _Shown(verdict.reference.fp32_latents[-1][one], decode, 1)
+        parts = [shown.fp32, shown.of(verdict.report.latents[-1][one]), shown.of(verdict.reference.simulation_latents[-1][one])]
+        found.append({"title": worst_text(each), "uri": _data_uri(_png(strip(torch.cat(parts))), "image/png")})
+    return found
 
 
 def strip(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -131,8 +167,8 @@ def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
     return stream.getvalue()
 
 
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def _data_uri(data: bytes, kind: str) -> Markup:
+    return Markup(f"data:{kind};base64,{base64.b64encode(data).decode()}")  # noqa: S704
 
 
 def _axes() -> Any:
@@ -164,8 +200,8 @@ def _comparison_plot(verdicts: Sequence[Verdict]) -> str:
     axes = _axes()
     for verdict in verdicts:
         errors = [np.nan if row.error_fp32 is None else row.error_fp32 for row in verdict.steps]
-        label = f"{verdict.bundle.target}, {verdict.report.data['device']}"
-        axes.plot(range(len(errors)), errors, marker="o", markersize=3, label=label[:60])
+        label = printable(f"{verdict.bundle.target}, {verdict.report.data['device']}", 60)
+        axes.plot(range(len(errors)), errors, marker="o", markersize=3, label=label.replace("$", r"\$").lstrip("_"))
     axes.set(yscale="log", ylabel="relative error of the latents", title="Own rollouts against FP32")
     return _svg(axes)
 

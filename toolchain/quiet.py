@@ -39,7 +39,7 @@ def quiet_imports() -> None:
 
 @contextmanager
 def heard(warn: Callable[[str], None]) -> Iterator[None]:
-    """Meanwhile the warnings of diffusers, transformers and peft go to ``warn``, one line each, none twice; whatever their levels."""
+    """Warnings of diffusers, transformers and peft go to ``warn``, one line each, none twice; whatever their levels."""
     said: set[str] = set()
 
     def say(text: object) -> None:

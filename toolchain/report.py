@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.files import check_hashes, read_json, read_tensors, write_hashed_tensors, write_json
 from dq_toolchain.toolchain.metrics import psnr, rollout_error, ssim
+from dq_toolchain.toolchain.reading import reason
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.schemas import first_fault
 
@@ -24,6 +25,8 @@ SCHEMA, VERSION = "dq-toolchain/report", 1
 JSON, TENSORS = "report.json", "report.safetensors"
 OUTPUTS = "outputs_at_simulation"
 REMEDY = "run `dq-toolchain run` (or the program on the device) again"
+LARGEST_HEADER = 2**20
+"""Bytes of report.safetensors beside its numbers."""
 
 
 @dataclass(frozen=True)
@@ -116,22 +119,71 @@ def write_report(folder: Path, header: Mapping[str, Any], latents: Tensor, outpu
     return path
 
 
-def load_report(path: Path) -> DeviceReport:
-    """Read report.json (or a folder that holds it) and the latents beside it.
+def read_claims(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The path of report.json (``path``, or in the folder ``path``) and its content, valid by report.schema.json.
 
     Raises:
-        ArtifactError: missing, damaged, edited, of another schema version; the text names the file and the place.
+        ArtifactError: missing, damaged, of another schema version; the text names the file and the place.
     """
     path = path / JSON if path.is_dir() else path
     data = read_json(path, SCHEMA, VERSION, REMEDY)
     _check_schema(data, path)
+    return path, data
+
+
+def load_report(path: Path, within: Reference | None = None) -> DeviceReport:
+    """Read report.json (or a folder that holds it) and the latents beside it.
+
+    Args:
+        within: the reference that the shapes must fit, with as many seeds or fewer: seen before memory is taken.
+    Raises:
+        ArtifactError: missing, damaged, edited, of another schema version, of other shapes; the text names the file and
+            the place.
+    """
+    path, data = read_claims(path)
+    file = path.parent / TENSORS
+    if within is not None:
+        _check_size(file, within)
     check_hashes(path.parent, data["files"], REMEDY)
-    tensors = read_tensors(path.parent / TENSORS, REMEDY)
-    if set(tensors) not in ({"latents"}, {"latents", OUTPUTS}):
-        raise ArtifactError(f"{path.parent / TENSORS} must hold latents and {OUTPUTS}, got "
-                            f"{', '.join(sorted(tensors)) or 'nothing'}; {REMEDY}")
-    outputs = tensors[OUTPUTS].to(torch.float32) if OUTPUTS in tensors else None
-    return DeviceReport(path, data, tensors["latents"].to(torch.float32), outputs)
+    shapes = _float32_shapes(file)
+    if set(shapes) not in ({"latents"}, {"latents", OUTPUTS}):
+        raise ArtifactError(f"{file} must hold latents and {OUTPUTS}, got {', '.join(sorted(shapes)) or 'nothing'}; {REMEDY}")
+    for name, shape in shapes.items():
+        _check_shape(name, shape, within, str(file))
+    tensors = read_tensors(file, REMEDY)
+    return DeviceReport(path, data, tensors["latents"], tensors.get(OUTPUTS))
+
+
+def _check_size(file: Path, reference: Reference) -> None:
+    most = 4 * (reference.fp32_latents.numel() + reference.simulation_outputs.numel()) + LARGEST_HEADER
+    if file.is_file() and file.stat().st_size > most:
+        raise ArtifactError(f"{file} has {file.stat().st_size:,} bytes, for all seeds of the bundle at most {most:,} are allowed; "
+                            f"{REMEDY}")
+
+
+def _float32_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes by name, from the header alone. Raises ArtifactError: damaged, or a tensor is not float32."""
+    try:
+        with safe_open(str(file), framework="pt") as opened:
+            parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
+            dtypes = {name: str(part.get_dtype()) for name, part in parts.items()}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ArtifactError(f"cannot read {file}: {reason(error)}; {REMEDY}") from error
+    for name, dtype in dtypes.items():
+        if dtype != "F32":
+            raise ArtifactError(f"{file}: {name} is of dtype {dtype}, it must be F32; {REMEDY}")
+    return shapes
+
+
+def _check_shape(name: str, shape: tuple[int, ...], within: Reference | None, where: str) -> None:
+    if len(shape) != 5 or 0 in shape:
+        raise ArtifactError(f"{where}: {name} has shape {shape}, expected five axes (steps, seeds, channels, height, width), "
+                            f"none empty; {REMEDY}")
+    if within is not None:
+        whole = tuple((within.fp32_latents if name == "latents" else within.simulation_outputs).shape)
+        if (shape[0], *shape[2:]) != (whole[0], *whole[2:]) or shape[1] > whole[1]:
+            raise ArtifactError(f"{where}: {name} has shape {shape}, the bundle expects {whole}, or fewer seeds (axis 1); {REMEDY}")
 
 
 def _check_schema(data: Mapping[str, Any], path: Path) -> None:

@@ -8,29 +8,33 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dq_toolchain.toolchain.checks import Check, readable
-from dq_toolchain.toolchain.verdict import StepFigures, Verdict
+from dq_toolchain.toolchain.checks import Check, Outcome, outcome_of, overall, readable
+from dq_toolchain.toolchain.printable import printable
+from dq_toolchain.toolchain.verdict import StepFigures, Verdict, WorstSeed
 
 
 def show_verdict(console: Console, verdict: Verdict) -> None:
     """Print the verdict; failed checks are listed with their step and figures."""
     data = verdict.report.data
-    console.print(f"[bold]{escape(data['target'])}[/] on {escape(data['device'])}, {escape(data['runtime']['name'])} "
-                  f"{escape(data['runtime']['version'])}, {escape(data['compute_unit'])}: "
+    console.print(f"[bold]{plain(data['target'])}[/] on {plain(data['device'])}, {plain(data['runtime']['name'])} "
+                  f"{plain(data['runtime']['version'])}, {plain(data['compute_unit'])}: "
                   f"{verdict.reference.seeds} seeds, {verdict.reference.calls} steps, "
-                  f"{time_per_step(verdict)}", highlight=False)
+                  f"{time_per_step(verdict)}", highlight=False, soft_wrap=True)
+    console.print(f"judged by the bundle {plain(verdict.match.describe())}", highlight=False, soft_wrap=True)
     console.print(_table(verdict))
-    for title, question, checks in PARTS:
-        part: tuple[Check, ...] = getattr(verdict, checks)
-        good = all(check.passed for check in part)
+    for title, question, name in PARTS:
+        part: tuple[Check, ...] = getattr(verdict, name)
         step = verdict.first_step_of(part)
         where = "" if step is None else f", first step outside its limits: {step}"
-        console.print(f"{_mark(good)} [bold]{title}[/] ({question}){where}", highlight=False)
+        console.print(f"{mark(overall(part))} [bold]{title}[/] ({question}){where}", highlight=False)
         for check in part:
             if not check.passed or title != "claims":
-                console.print(f"    {_mark(check.passed)} {check.name.split('.')[1]}: {escape(check.detail)}",
+                console.print(f"    {mark(check.outcome)} {plain(check.name.split('.')[1])}: {plain(check.detail)}",
                               highlight=False, soft_wrap=True)
-    console.print(f"[bold]verdict: {_mark(verdict.passed)}[/]", highlight=False)
+    console.print(f"worst seeds: {plain('; '.join(map(worst_text, verdict.worst)))}", highlight=False, soft_wrap=True)
+    for note in verdict.notes:
+        console.print(f"[yellow]note:[/] {plain(note)}", highlight=False, soft_wrap=True)
+    console.print(f"[bold]verdict: {mark(verdict.outcome)}[/]{_further(verdict)}", highlight=False, soft_wrap=True)
 
 
 def show_comparison(console: Console, verdicts: Sequence[Verdict]) -> None:
@@ -41,24 +45,46 @@ def show_comparison(console: Console, verdicts: Sequence[Verdict]) -> None:
         return "n/a" if value is None else format(value, form)
 
     rows = [row_of(verdict) for verdict in verdicts]
-    table = Table("report", "target", "device", "fidelity", "conformance", "first bad step", "PSNR", "simulation's",
+    table = Table("report", "target", "device", "fidelity", "conformance", "first bad step", "PSNR", "worst", "simulation's",
                   "error vs FP32", "output error ratio", "ms", box=None, pad_edge=False, header_style="bold")
     for row in rows:
         milliseconds = "emulated" if row.emulated else text(row.step_ms, ".1f")
-        table.add_row(escape(row.report), row.target, escape(row.device), _mark(row.fidelity), _mark(row.conformance),
-                      "" if row.first_step is None else str(row.first_step), text(row.psnr, ".1f"),
-                      text(row.simulation_psnr, ".1f"), text(row.error, ".4f"), text(row.ratio, ".3f"), milliseconds)
+        table.add_row(plain(row.report), plain(row.target), plain(row.device), mark(row.fidelity_verdict),
+                      mark(row.conformance_verdict), "" if row.first_step is None else str(row.first_step),
+                      text(row.psnr, ".1f"), text(row.worst_psnr, ".1f"), text(row.simulation_psnr, ".1f"), text(row.error, ".4f"),
+                      text(row.ratio, ".3f"), milliseconds)
     console.print(table)
-    note = note_of(rows)
-    if note is not None:
-        console.print(f"[yellow]note:[/] {note}", highlight=False)
-    console.print(f"[bold]verdict: {_mark(all(row.passed for row in rows))}[/]", highlight=False)
+    for row, verdict in zip(rows, verdicts, strict=True):
+        console.print(f"{plain(row.report)}: {mark(verdict.outcome)}{_further(verdict)}; judged by the bundle "
+                      f"{plain(verdict.match.describe())}", highlight=False, soft_wrap=True)
+        for note in verdict.notes:
+            console.print(f"    [yellow]note:[/] {plain(note)}", highlight=False, soft_wrap=True)
+    note_of_all = note_of(rows)
+    if note_of_all is not None:
+        console.print(f"[yellow]note:[/] {plain(note_of_all)}", highlight=False, soft_wrap=True)
+    console.print(f"[bold]verdict: {mark(outcome_of([verdict.outcome for verdict in verdicts]))}[/]", highlight=False)
 
 
 def show_checks(console: Console, checks: Sequence[Check]) -> None:
     """Print checks, a line each."""
     for check in checks:
-        console.print(f"{_mark(check.passed)} {check.name.split('.')[1]}: {escape(check.detail)}", highlight=False, soft_wrap=True)
+        console.print(f"{mark(check.outcome)} {plain(check.name.split('.')[1])}: {plain(check.detail)}", highlight=False, soft_wrap=True)
+
+
+def plain(text: object) -> str:
+    """Foreign text for ``console.print``: no markup, no escapes."""
+    return escape(printable(text))
+
+
+def worst_text(worst: WorstSeed) -> str:
+    """One of the worst seeds in words."""
+    device = "not finite" if worst.psnr is None else f"{worst.psnr:.1f} dB"
+    return f"seed {worst.seed} {device} (simulation {worst.simulation_psnr:.1f})"
+
+
+def _further(verdict: Verdict) -> str:
+    remedy = verdict.remedy()
+    return "" if remedy is None else f", {plain(remedy)}"
 
 
 PARTS = (
@@ -82,8 +108,12 @@ def time_per_step(verdict: Verdict) -> str:
     return f"{milliseconds:.1f} ms per step"
 
 
-def _mark(good: bool) -> str:
-    return "[green]pass[/]" if good else "[red]FAIL[/]"
+MARKS: dict[Outcome, str] = {"pass": "[green]pass[/]", "fail": "[red]FAIL[/]", "not decided": "[yellow]not decided[/]"}
+
+
+def mark(outcome: Outcome) -> str:
+    """The outcome as a word in its colour."""
+    return MARKS[outcome]
 
 
 def _table(verdict: Verdict) -> Table:

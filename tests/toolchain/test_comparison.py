@@ -17,7 +17,7 @@ from tests.toolchain.devices import Case, case, run, skipping, write_bundle, wri
 
 @pytest.fixture(scope="module")
 def made() -> Case:
-    return case(seeds=8)
+    return case(seeds=12)
 
 
 @pytest.fixture

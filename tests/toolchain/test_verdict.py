@@ -15,12 +15,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.files import sha256
 from dq_toolchain.toolchain.page import render, write_page
 from dq_toolchain.toolchain.report import first_seeds, load_report, write_report
 from dq_toolchain.toolchain.show import show_verdict
-from dq_toolchain.toolchain.verdict import validate
+from dq_toolchain.toolchain.verdict import WORST, validate
 from tests.toolchain.devices import CORRECT, Case, case, header, run, skipping, write_bundle, write_run, wrong_scale
 
 
@@ -91,7 +92,6 @@ def test_nan_is_a_verdict_not_a_crash(made: Case, bundle: Path) -> None:
 CLAIMS: dict[str, tuple[str, int | None, Callable[[dict[str, Any]], object]]] = {
     "smaller error": ("claims.error_fp32", 2, lambda d: d["per_step"][2].update(error_fp32=1e-6)),
     "error left out": ("claims.error_simulation", 1, lambda d: d["per_step"][1].update(error_simulation=None)),
-    "error as NaN": ("claims.error_fp32", 0, lambda d: d["per_step"][0].update(error_fp32=float("nan"))),
     "better PSNR": ("claims.psnr", None, lambda d: d["final"]["psnr"].__setitem__(4, 61.5)),
     "better SSIM": ("claims.ssim", None, lambda d: d["final"]["ssim"].__setitem__(0, 0.5)),
 }
@@ -126,7 +126,17 @@ BAD_REPORTS: dict[str, Callable[[dict[str, Any]], object]] = {
     "final.psnr has 15 entries": lambda d: d["final"]["psnr"].pop(),
     "another bundle": lambda d: d.update(bundle_sha256="0" * 64),
     "target is 'coreml'": lambda d: d.update(target="coreml"),
-    "cannot read": lambda d: d.update(bundle="nowhere"),
+    "the report's bundle is not at": lambda d: d.update(bundle="nowhere"),
+    "is not valid JSON (NaN": lambda d: d["per_step"][0].update(error_fp32=float("nan")),
+    "is not valid JSON (Infinity": lambda d: d["step_ms"].__setitem__(0, float("inf")),
+    "step_ms.0: -1": lambda d: d["step_ms"].__setitem__(0, -1),
+    "load_ms: 1e+200": lambda d: d.update(load_ms=1e200),
+    "peak_memory_bytes: 1e+30": lambda d: d.update(peak_memory_bytes=1e30),
+    "larger than 64 bits hold": lambda d: d.update(peak_memory_bytes=10**400),
+    "final.psnr.0: 1e+300": lambda d: d["final"]["psnr"].__setitem__(0, 1e300),
+    "final.psnr: 'high'": lambda d: d["final"].update(psnr="high"),
+    "per_step.0: [] is not of type": lambda d: d["per_step"].__setitem__(0, []),
+    "device: 'xxx": lambda d: d.update(device="x" * 5000),
     "was changed": lambda d: d["files"].update({"report.safetensors": "0" * 64}),
 }
 
@@ -181,10 +191,13 @@ def test_a_device_may_run_the_first_few_seeds(made: Case, bundle: Path, seeds: i
     few = first_seeds(made.reference, seeds)
     write_report(bundle / "report", header(bundle), *run(made.artifact, few, mode="fake_quantize"), few)
     verdict = validate(bundle / "report")
-    assert verdict.passed, verdict.to_json()
+    assert verdict.outcome == "not decided", verdict.to_json()
+    assert verdict.more_seeds == MINIMUM_SEEDS - seeds
+    assert f"--seeds {MINIMUM_SEEDS}" in str(verdict.remedy())
     skips = run(made.artifact, few, table=skipping(made.artifact.table, 3))
     write_report(bundle / "report", header(bundle), *skips, few)
     assert validate(bundle / "report").first_step == 3
+    assert validate(bundle / "report").failed
 
 
 def test_a_header_with_a_gap_is_not_written(made: Case, bundle: Path) -> None:
@@ -215,7 +228,7 @@ def test_the_page_stands_alone_and_is_the_same_each_time(good: Path, tmp_path: P
     verdict = validate(good / "report")
     text = render(verdict)
     assert text == render(validate(good / "report"))
-    assert text.count("data:image/png;base64,") == 4
+    assert text.count("data:image/png;base64,") == 4 + WORST
     assert text.count("data:image/svg+xml;base64,") == 2
     assert "http" not in re.sub(r"data:[^\"]*", "", text)
     assert "<script" not in text

@@ -1,4 +1,4 @@
-"""``validate`` what a device reported, ``doctor`` a bundle before it goes there. Exit code 1: not good."""
+"""``validate`` what a device reported, ``doctor`` a bundle before it goes there. Exit code 1: not good, 3: not decided."""
 
 from __future__ import annotations
 
@@ -11,33 +11,43 @@ from dq_toolchain.toolchain.cli.app import Json, Out, Target, app, console, prin
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.recipe_file import load_recipe
 
+VALIDATE = """Judge device reports: fidelity to FP32 and conformance to the simulation.
 
-@app.command(epilog="Examples:  dq-toolchain validate | dq-toolchain validate report.json --html page.html --json | "
-                    "dq-toolchain validate phone.json jetson.json --html page.html")
+Exit code 0: pass. 1: a verdict is bad. 3: none is bad, but one is not decided, and so many more seeds are needed; with fewer than
+10 held-out seeds no verdict is pass."""
+
+
+@app.command(help=VALIDATE, epilog="Examples:  dq-toolchain validate | dq-toolchain validate report.json --html page.html --json | "
+             "dq-toolchain validate phone.json jetson.json --bundle dq-out/coreml --bundle dq-out/tensorrt --html page.html")
 def validate(
     report: Annotated[list[Path] | None, typer.Argument(help="report.json, several to compare  "
                                                              "[default: OUT/TARGET/report.json]")] = None,
     target: Target = None, out: Out = None,
-    bundle: Annotated[Path | None, typer.Option(help="bundle folder  [default: the one the report names]")] = None,
+    bundle: Annotated[list[Path] | None, typer.Option(
+        help="bundle folder, may be given several times: each report is judged by the one that it was made with, and by no "
+             "other  [default: the folder that the report names]")] = None,
     html: Annotated[Path | None, typer.Option(help="also write one self-contained page")] = None,
     vae: Annotated[Path | None, typer.Option(help="pipeline (folder or hub id) whose autoencoder turns the page's "
                                                   "latents into pictures")] = None,
     json_: Json = False,
 ) -> None:
-    """Judge device reports: fidelity to FP32 and conformance to the simulation. Exit code 1 if a verdict is bad."""
+    from dq_toolchain.toolchain.checks import EXIT_CODES, outcome_of
     from dq_toolchain.toolchain.comparison import to_json
     from dq_toolchain.toolchain.decoder import load_decoder
     from dq_toolchain.toolchain.page import write_page
+    from dq_toolchain.toolchain.progress import Reporter
     from dq_toolchain.toolchain.show import show_comparison, show_verdict
     from dq_toolchain.toolchain.verdict import validate as judge
 
     settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
     paths = report or [settings.run.out / settings.export.target / "report.json"]
-    if bundle is not None and len(paths) > 1:
-        raise RecipeError(f"--bundle is for one report, got {len(paths)}; each report names its own, or judge them one by one")
     if vae is not None and html is None:
         raise RecipeError("--vae is for the page, got no --html; add it, or leave --vae out")
     verdicts = [judge(path, bundle) for path in paths]
+    used = {verdict.match.folder for verdict in verdicts}
+    for folder in bundle or []:
+        if folder not in used:
+            Reporter().warn(f"--bundle {folder} judged no report: none was made with it")
     if html is not None:
         write_page(html, verdicts, None if vae is None else load_decoder(vae))
     if json_:
@@ -46,8 +56,9 @@ def validate(
         show_verdict(console, verdicts[0])
     else:
         show_comparison(console, verdicts)
-    if not all(verdict.passed for verdict in verdicts):
-        raise typer.Exit(1)
+    code = EXIT_CODES[outcome_of([verdict.outcome for verdict in verdicts])]
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command(epilog="Examples:  dq-toolchain doctor dq-out/coreml | dq-toolchain doctor --target tensorrt --json")

@@ -1,0 +1,55 @@
+"""Standard streams that nobody reads: a closed one, or a pipe whose reader has gone (``| head -1``).
+
+What a command decided is its exit code, and that does not depend on who reads what it prints.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, TextIO
+
+
+def guard_streams() -> None:
+    """Called once, before anything is printed or opened: from here on writing to stdout and stderr never fails for want of a
+    reader. A closed one leads to the null device, so that no file opened later gets its number and is printed into."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            _to_null(number)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, _Unread(getattr(sys, name)))
+
+
+def _to_null(number: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != number:
+        os.dup2(null, number)
+        os.close(null)
+
+
+class _Unread:
+    """A text stream that leads to the null device as soon as its reader has gone; all else is the stream's own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            _to_null(self._stream.fileno())
+            return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            _to_null(self._stream.fileno())
+            self._stream.flush()
