@@ -16,7 +16,14 @@ from dq_toolchain.toolchain.attention import ProductAttnProcessor, float_product
 from dq_toolchain.toolchain.correction import Correction
 from dq_toolchain.toolchain.denoiser import Conditioning, Denoiser
 from dq_toolchain.toolchain.probe import probe
-from dq_toolchain.toolchain.qparams import Scheme, activation_type, quantize, range_to_qparams, weight_type
+from dq_toolchain.toolchain.qparams import (
+    SMALLEST_WEIGHT_SCALE,
+    Scheme,
+    activation_type,
+    quantize,
+    range_to_qparams,
+    weight_type,
+)
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.rollout import rollout
 from dq_toolchain.toolchain.sampler_table import SamplerTable
@@ -160,7 +167,7 @@ def tiny_artifact(
     kind = weight_type(weight_bits)
     for name, layer in layers.items():
         flat = layer.weight.flatten(1)
-        weight_scale, _ = range_to_qparams(flat.amin(1), flat.amax(1), kind, "symmetric")
+        weight_scale, _ = range_to_qparams(flat.amin(1), flat.amax(1), kind, "symmetric", SMALLEST_WEIGHT_SCALE)
         view = weight_scale.view(-1, *[1] * (layer.weight.dim() - 1))
         integers[name] = LayerWeights(quantize(layer.weight, view, 0, kind).to(torch.int8), weight_scale)
     sites = tuple(
