@@ -125,10 +125,7 @@ def _of_constant(value: float, kind: IntegerType) -> tuple[Tensor, Tensor]:
 
 
 def choose_weight_scale(weight: Tensor, kind: IntegerType) -> Tensor:
-    """(out,) float32 fp16-exact per-channel scale with the smallest squared rounding error over the same shrinks.
-
-    A channel of zeros takes SMALLEST_SCALE, which every target holds as it is.
-    """
+    """(out,) float32 fp16-exact per-channel scale with the smallest squared rounding error over the same shrinks."""
     flat = weight.detach().flatten(1)
     rows = max(1, CACHED // flat.shape[1]) if flat.device.type == "cpu" else len(flat)
     return torch.cat([_best_scale(part, kind) for part in flat.split(rows)])
@@ -144,4 +141,4 @@ def _best_scale(flat: Tensor, kind: IntegerType) -> Tensor:
         error = (fake_quantize(flat, scale[:, None], 0, kind) - flat).square().sum(1)
         better = error < best_error
         best, best_error = torch.where(better, scale, best), torch.where(better, error, best_error)
-    return torch.where((low == 0) & (high == 0), SMALLEST_SCALE, best)
+    return best

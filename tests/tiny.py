@@ -72,6 +72,24 @@ def tiny_condition_unet(seed: int = 0) -> UNet2DConditionModel:
     return unet.eval().requires_grad_(False)
 
 
+def with_small_weights(unet: UNet2DModel) -> UNet2DModel:
+    """The network with weights that 8 bits with a scale of fp16 do not hold, changed in place.
+
+    Of the attention's output the same function, by powers of two; channels of one convolution that lie 24 octaves apart,
+    one of them zero; one convolution of zeros, as untrained networks have them.
+    """
+    with torch.no_grad():
+        for _, attention in attention_layers(unet):
+            attention.to_v.weight.mul_(2.0**10)
+            attention.to_v.bias.mul_(2.0**10)
+            attention.to_out[0].weight.mul_(2.0**-10)
+        spread = unet.up_blocks[0].resnets[0].conv2
+        spread.weight[1:9] *= torch.logspace(-3, -24, 8, base=2).view(-1, 1, 1, 1)
+        spread.weight[0] = 0
+        unet.up_blocks[1].resnets[0].conv1.weight.zero_()
+    return unet
+
+
 def scheduler() -> DDIMScheduler:
     return DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",

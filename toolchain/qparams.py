@@ -76,13 +76,14 @@ def range_to_qparams(
 
     Args:
         low, high: any equal shape, float32, low <= high.
-        smallest: scale that may be had.
+        smallest: scale that may be had. Where all is zero any scale is exact, and SMALLEST_SCALE is taken: every target holds it as it is.
     """
     low, high = low.clamp_max(0), high.clamp_min(0)
+    least = torch.where(low == high, SMALLEST_SCALE, 0.0)
     if scheme == "symmetric":
-        scale = fp16_exact(torch.maximum(low.abs() / -kind.qmin, high / kind.qmax), smallest)
+        scale = fp16_exact(torch.maximum(low.abs() / -kind.qmin, high / kind.qmax).maximum(least), smallest)
         return scale, torch.zeros_like(scale, dtype=torch.int32)
-    scale = fp16_exact((high - low) / (kind.qmax - kind.qmin), smallest)
+    scale = fp16_exact(((high - low) / (kind.qmax - kind.qmin)).maximum(least), smallest)
     zero_point = (kind.qmin - torch.round(low / scale)).clamp(kind.qmin, kind.qmax).to(torch.int32)
     return scale, zero_point
 
