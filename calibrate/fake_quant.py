@@ -21,7 +21,7 @@ from dq_toolchain.toolchain.integer_products import (
     integer_product,
     unsigned,
 )
-from dq_toolchain.toolchain.qparams import IntegerType, fp16_exact
+from dq_toolchain.toolchain.qparams import SMALLEST_SCALE, SMALLEST_WEIGHT_SCALE, IntegerType, fp16_exact
 from dq_toolchain.toolchain.simulation import StepGroupSwitch, operation_of
 
 
@@ -30,10 +30,10 @@ def straight_through(rounded: Tensor, x: Tensor) -> Tensor:
     return x + (rounded - x).detach()
 
 
-def fp16_scale(log_scale: Tensor) -> Tensor:
+def fp16_scale(log_scale: Tensor, smallest: float = SMALLEST_SCALE) -> Tensor:
     """exp(log_scale) rounded to fp16, gradient as if it were not rounded."""
     scale = log_scale.exp()
-    return straight_through(fp16_exact(scale.detach()), scale)
+    return straight_through(fp16_exact(scale.detach(), smallest), scale)
 
 
 class FakeQuantize(torch.autograd.Function):
@@ -161,6 +161,11 @@ class WeightQuantizer(nn.Module):
         self.kind = kind
 
     @property
+    def scale(self) -> Tensor:
+        """The learned scale as it is exported, (out,) float32 fp16-exact."""
+        return fp16_exact(self.log_scale.detach().exp(), SMALLEST_WEIGHT_SCALE)
+
+    @property
     def ratio(self) -> Tensor:
         """What is rounded, in integer steps, float32: w / s0, or the integers that were chosen."""
         return self.weight / _per_channel(self.searched, self.weight) if self.chosen is None else self.chosen.float()
@@ -174,7 +179,7 @@ class WeightQuantizer(nn.Module):
 
     def forward(self) -> Tensor:
         """The dequantized weight, shape of the layer's."""
-        scale = _per_channel(fp16_scale(self.log_scale), self.weight)
+        scale = _per_channel(fp16_scale(self.log_scale, SMALLEST_WEIGHT_SCALE), self.weight)
         weight: Tensor = FakeQuantizeWeight.apply(self.ratio, self.offset, scale, self.kind.qmin, self.kind.qmax)  # type: ignore[no-untyped-call]
         return weight
 
@@ -189,7 +194,7 @@ class WeightQuantizer(nn.Module):
         """int8 integers (shape of the weight) and float32 fp16-exact scale (out,)."""
         ratio = self.ratio if self.offset is None else self.ratio + self.offset
         integers = ratio.clamp(self.kind.qmin, self.kind.qmax).round_()
-        return integers.to(torch.int8), fp16_exact(self.log_scale.exp())
+        return integers.to(torch.int8), self.scale
 
 
 def _per_channel(scale: Tensor, weight: Tensor) -> Tensor:

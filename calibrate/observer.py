@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.toolchain.errors import CalibrationError
-from dq_toolchain.toolchain.qparams import IntegerType, Scheme, fake_quantize, range_to_qparams
+from dq_toolchain.toolchain.qparams import (
+    SMALLEST_SCALE,
+    SMALLEST_WEIGHT_SCALE,
+    IntegerType,
+    Scheme,
+    fake_quantize,
+    fp16_exact,
+    range_to_qparams,
+)
 
 RangeMethod = Literal["mse", "minmax", "percentile"]
 BINS = 16384
@@ -85,8 +93,11 @@ def choose_qparams(
     """scale () float32 fp16-exact and zero_point () int32 for one site and step group.
 
     ``mse`` shrinks (min, max) jointly by 1 - 0.01 i, i = 0..79, and keeps the smallest error in the L2.4 norm
-    (the search of Q-Diffusion's and PTQ4DM's code, on a histogram).
+    (the search of Q-Diffusion's and PTQ4DM's code, on a histogram). A value that never changes is represented as exactly
+    as a scale can, whatever the method.
     """
+    if histogram.low == histogram.high:
+        return _of_constant(histogram.low, kind)
     if method == "percentile":
         low, high = histogram.percentile(percentile)
         return range_to_qparams(torch.tensor(low), torch.tensor(high), kind, scheme)
@@ -103,6 +114,16 @@ def choose_qparams(
     return scales[best], zero_points[best]
 
 
+def _of_constant(value: float, kind: IntegerType) -> tuple[Tensor, Tensor]:
+    """Zero takes any scale; of the others the integer is taken whose scale loses least when it is rounded."""
+    zero_point = torch.zeros((), dtype=torch.int32)
+    if value == 0:
+        return torch.tensor(SMALLEST_SCALE), zero_point
+    integers = torch.arange(1, kind.qmax + 1)
+    scales = fp16_exact(abs(value) / integers)
+    return scales[(fake_quantize(torch.tensor(value), scales, 0, kind) - value).abs().argmin()], zero_point
+
+
 def choose_weight_scale(weight: Tensor, kind: IntegerType) -> Tensor:
     """(out,) float32 fp16-exact per-channel scale with the smallest squared rounding error over the same shrinks."""
     flat = weight.detach().flatten(1)
@@ -116,7 +137,7 @@ def _best_scale(flat: Tensor, kind: IntegerType) -> Tensor:
     best = torch.ones(len(flat), device=flat.device)
     for i in range(CANDIDATES):
         factor = 1 - 0.01 * i
-        scale, _ = range_to_qparams(low * factor, high * factor, kind, "symmetric")
+        scale, _ = range_to_qparams(low * factor, high * factor, kind, "symmetric", SMALLEST_WEIGHT_SCALE)
         error = (fake_quantize(flat, scale[:, None], 0, kind) - flat).square().sum(1)
         better = error < best_error
         best, best_error = torch.where(better, scale, best), torch.where(better, error, best_error)

@@ -21,7 +21,7 @@ from dq_toolchain.calibrate.problem import hash_seed
 from dq_toolchain.calibrate.trajectories import Trajectories
 from dq_toolchain.calibrate.workers import ALONE, Workers
 from dq_toolchain.toolchain.denoiser import Denoiser
-from dq_toolchain.toolchain.qparams import fake_quantize, fp16_exact, weight_type
+from dq_toolchain.toolchain.qparams import SMALLEST_WEIGHT_SCALE, fake_quantize, fp16_exact, weight_type
 
 Scales = Mapping[str, Mapping[int, Tensor]]
 """layer -> bits -> weight scale (out,)."""
@@ -97,5 +97,5 @@ def _moved_along(unet: nn.Module, scales: Scales) -> Iterator[dict[str, dict[int
 
 def rounded(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
     """The weight to the nearest integers of a width, dequantized; same shape."""
-    per_channel = fp16_exact(scale).view(-1, *[1] * (weight.dim() - 1))
+    per_channel = fp16_exact(scale, SMALLEST_WEIGHT_SCALE).view(-1, *[1] * (weight.dim() - 1))
     return fake_quantize(weight, per_channel, 0, weight_type(bits))

@@ -16,7 +16,14 @@ from dq_toolchain.toolchain.attention import ProductAttnProcessor, float_product
 from dq_toolchain.toolchain.correction import Correction
 from dq_toolchain.toolchain.denoiser import Conditioning, Denoiser
 from dq_toolchain.toolchain.probe import probe
-from dq_toolchain.toolchain.qparams import Scheme, activation_type, quantize, range_to_qparams, weight_type
+from dq_toolchain.toolchain.qparams import (
+    SMALLEST_WEIGHT_SCALE,
+    Scheme,
+    activation_type,
+    quantize,
+    range_to_qparams,
+    weight_type,
+)
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.rollout import rollout
 from dq_toolchain.toolchain.sampler_table import SamplerTable
@@ -63,6 +70,24 @@ def tiny_condition_unet(seed: int = 0) -> UNet2DConditionModel:
         cross_attention_dim=8,
     )
     return unet.eval().requires_grad_(False)
+
+
+def with_small_weights(unet: UNet2DModel) -> UNet2DModel:
+    """The network with weights that 8 bits with a scale of fp16 do not hold, changed in place.
+
+    Of the attention's output the same function, by powers of two; channels of one convolution that lie 24 octaves apart,
+    one of them zero; one convolution of zeros, as untrained networks have them.
+    """
+    with torch.no_grad():
+        for _, attention in attention_layers(unet):
+            attention.to_v.weight.mul_(2.0**10)
+            attention.to_v.bias.mul_(2.0**10)
+            attention.to_out[0].weight.mul_(2.0**-10)
+        spread = unet.up_blocks[0].resnets[0].conv2
+        spread.weight[1:9] *= torch.logspace(-3, -24, 8, base=2).view(-1, 1, 1, 1)
+        spread.weight[0] = 0
+        unet.up_blocks[1].resnets[0].conv1.weight.zero_()
+    return unet
 
 
 def scheduler() -> DDIMScheduler:
@@ -160,7 +185,7 @@ def tiny_artifact(
     kind = weight_type(weight_bits)
     for name, layer in layers.items():
         flat = layer.weight.flatten(1)
-        weight_scale, _ = range_to_qparams(flat.amin(1), flat.amax(1), kind, "symmetric")
+        weight_scale, _ = range_to_qparams(flat.amin(1), flat.amax(1), kind, "symmetric", SMALLEST_WEIGHT_SCALE)
         view = weight_scale.view(-1, *[1] * (layer.weight.dim() - 1))
         integers[name] = LayerWeights(quantize(layer.weight, view, 0, kind).to(torch.int8), weight_scale)
     sites = tuple(

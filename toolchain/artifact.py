@@ -26,7 +26,7 @@ from dq_toolchain.toolchain.files import (
     write_tensors,
 )
 from dq_toolchain.toolchain.models import REFUSALS, build_unet
-from dq_toolchain.toolchain.qparams import activation_type, fp16_exact, weight_type
+from dq_toolchain.toolchain.qparams import SMALLEST_SCALE, SMALLEST_WEIGHT_SCALE, activation_type, fp16_exact, weight_type
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.sampler_table import SamplerTable
@@ -222,8 +222,8 @@ class Artifact:
                 weight, allowed = self.layers[site.layer].weight_q, weight_type(site.weight_bits)
                 if weight.amin() < allowed.qmin or weight.amax() > allowed.qmax:
                     raise refuse(f"weights of {site.layer} are outside {allowed.qmin}..{allowed.qmax}")
-                if not _is_scale(self.layers[site.layer].weight_scale):
-                    raise refuse(f"a weight scale of {site.layer} is not fp16-exact, infinite or below 6.1e-5")
+                if not _is_scale(self.layers[site.layer].weight_scale, SMALLEST_WEIGHT_SCALE):
+                    raise refuse(f"a weight scale of {site.layer} is not fp16-exact, infinite or below 2.3e-13")
 
     def _check_dtypes(self, refuse: Callable[[str], ArtifactError]) -> None:
         wanted = [("scale", self.scale, torch.float32), ("zero_point", self.zero_point, torch.int32)]
@@ -259,8 +259,8 @@ class Artifact:
             raise refuse(f"{bad[0]!r} holds NaN or infinity")
 
 
-def _is_scale(scale: Tensor) -> bool:
-    return bool(torch.isfinite(scale).all()) and torch.equal(scale, fp16_exact(scale))
+def _is_scale(scale: Tensor, smallest: float = SMALLEST_SCALE) -> bool:
+    return bool(torch.isfinite(scale).all()) and torch.equal(scale, fp16_exact(scale, smallest))
 
 
 def load_reference(folder: Path) -> Reference:

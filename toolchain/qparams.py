@@ -14,7 +14,14 @@ from torch import Tensor
 Scheme = Literal["symmetric", "affine"]
 
 SMALLEST_SCALE = 2.0**-14
-"""6.1e-5, the smallest normal fp16 number: below it an fp16 engine keeps fewer bits of the scale."""
+"""6.1e-5, the smallest normal fp16 number: below it an fp16 engine keeps fewer bits of the scale. Of activations."""
+
+SMALLEST_WEIGHT_SCALE = 2.0**-42
+"""2.3e-13. Of weights: fp16 programs multiply the product by at most two powers of two, each a normal fp16 number, in the place
+of what the scale of a channel is below SMALLEST_SCALE; float32 programs hold such a scale as it is."""
+
+FP16_BITS = 11
+"""Significant bits of an fp16 number."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +43,15 @@ def weight_type(bits: int) -> IntegerType:
     return IntegerType(bits, -127 if bits == 8 else -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def fp16_exact(scale: Tensor) -> Tensor:
-    """The nearest fp16-representable scale >= SMALLEST_SCALE, float32, same shape.
+def fp16_exact(scale: Tensor, smallest: float = SMALLEST_SCALE) -> Tensor:
+    """The nearest scale >= ``smallest`` with the significant bits of an fp16 number, float32, same shape.
 
     Core ML and fp16 engines store scales in fp16; rounding them here, before weights are rounded, keeps the
-    simulation equal to the device.
+    simulation equal to the device. A power of two that takes a scale beyond fp16's exponents is not rounded away: it can be
+    applied behind a product, exactly.
     """
-    return scale.clamp_min(SMALLEST_SCALE).to(torch.float16).to(torch.float32)
+    mantissa, exponent = torch.frexp(scale.to(torch.float32).clamp_min(smallest))
+    return torch.ldexp((mantissa * 2**FP16_BITS).round_(), exponent - FP16_BITS)
 
 
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor | int, kind: IntegerType) -> Tensor:
@@ -60,17 +69,21 @@ def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor | int, kind: Inte
     return dequantize(quantize(x, scale, zero_point, kind), scale, zero_point)
 
 
-def range_to_qparams(low: Tensor, high: Tensor, kind: IntegerType, scheme: Scheme) -> tuple[Tensor, Tensor]:
+def range_to_qparams(
+    low: Tensor, high: Tensor, kind: IntegerType, scheme: Scheme, smallest: float = SMALLEST_SCALE
+) -> tuple[Tensor, Tensor]:
     """fp16-exact scale and zero_point (int32) that cover [low, high], with zero exactly representable.
 
     Args:
         low, high: any equal shape, float32, low <= high.
+        smallest: scale that may be had. Where all is zero any scale is exact, and SMALLEST_SCALE is taken: every target holds it as it is.
     """
     low, high = low.clamp_max(0), high.clamp_min(0)
+    least = torch.where(low == high, SMALLEST_SCALE, 0.0)
     if scheme == "symmetric":
-        scale = fp16_exact(torch.maximum(low.abs() / -kind.qmin, high / kind.qmax))
+        scale = fp16_exact(torch.maximum(low.abs() / -kind.qmin, high / kind.qmax).maximum(least), smallest)
         return scale, torch.zeros_like(scale, dtype=torch.int32)
-    scale = fp16_exact((high - low) / (kind.qmax - kind.qmin))
+    scale = fp16_exact(((high - low) / (kind.qmax - kind.qmin)).maximum(least), smallest)
     zero_point = (kind.qmin - torch.round(low / scale)).clamp(kind.qmin, kind.qmax).to(torch.int32)
     return scale, zero_point
 

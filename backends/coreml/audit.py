@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dq_toolchain.backends.coreml.graph import scale_and_factors
 from dq_toolchain.backends.coreml.interpreter.program import Program
 from dq_toolchain.backends.coreml.operations import operations_table
 from dq_toolchain.backends.coreml.qparams import QParams
@@ -50,11 +51,13 @@ class Expected:
     Attributes:
         runtime: its scales are reference scales, alike in all step groups, and ratios come in as an input.
         outputs: the outputs of layers are quantized too.
+        half: arithmetic between integer layers is fp16.
     """
 
     qparams: QParams
     runtime: bool = False
     outputs: bool = False
+    half: bool = True
 
 
 @dataclass(frozen=True)
@@ -125,9 +128,11 @@ class _FunctionAudit:
             try:
                 operand = self._operand(op.x, site)
                 has_bias = f"{layer}.bias" in self.artifact.float_parameters
-                tail = read_tail(op, weight.is_table, operand.ratio is not None, has_bias)
+                wanted = self.artifact.layers[layer].weight_scale
+                factors = len(scale_and_factors(wanted, weight.is_table, self.expected.half)[1])
+                tail = read_tail(op, factors, operand.ratio is not None, has_bias)
                 self._tail(tail, operand.ratio, layer, weight.scale)
-            except _Different as error:
+            except Unreadable as error:
                 faults.append(str(error))
                 continue
             del self.layers[layer]

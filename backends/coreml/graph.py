@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.backends.coreml.entries import Entry
 from dq_toolchain.backends.coreml.neural_engine import to_channels_first
+from dq_toolchain.backends.powers import SMALLEST_EXPONENT, factored
 from dq_toolchain.backends.vendors import decomposed
 from dq_toolchain.toolchain.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.attention import ProductAttnProcessor
@@ -35,26 +36,28 @@ class IntegerLayer(nn.Module):
     Args:
         lut: keep one weight scale, a power of two, for the whole tensor and multiply the result by the rest: weights
             are then a table of integers, which the Neural Engine wants with the scale of a channel behind the product.
+        half: in fp16, which does not hold every scale.
         result: column of the output's parameters, None for a float output.
     """
 
     weight_q: Tensor
     weight_scale: Tensor
     weight_zero: Tensor
-    rest: Tensor
     bias: Tensor | None
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, weights: LayerWeights, bits: int, site: int, entry: Entry,
-                 lut: bool = False, result: int | None = None) -> None:
+                 lut: bool = False, result: int | None = None, half: bool = False) -> None:
         super().__init__()
         scale = weights.weight_scale
-        common = table_scale(scale) if lut else scale
+        own, factors = scale_and_factors(scale, lut, half)
         self.register_buffer("weight_q", weights.weight_q.reshape(layer.weight.shape).clone())
-        self.register_buffer("weight_scale", common.expand(len(scale)).clone())
+        self.register_buffer("weight_scale", own.expand(len(scale)).clone())
         self.register_buffer("weight_zero", torch.zeros(len(scale), dtype=torch.int64))
-        self.register_buffer("rest", scale / common)
+        self.factors = [f"factor{number}" for number in range(len(factors))]
+        for name, factor in zip(self.factors, factors, strict=True):
+            self.register_buffer(name, factor)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
-        self.operation, self.site, self.entry, self.lut, self.result = operation_of(layer), site, entry, lut, result
+        self.operation, self.site, self.entry, self.result = operation_of(layer), site, entry, result
         self.ends = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
         self.channel_shape = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
 
@@ -62,15 +65,28 @@ class IntegerLayer(nn.Module):
         x, ratio = self.entry(x, self.site)
         ops = decomposed()
         weight = ops.dequantize_per_channel(self.weight_q, self.weight_scale, self.weight_zero, 0, *self.ends, torch.int8)
-        whole = not self.lut and ratio is None
+        whole = not self.factors and ratio is None
         y = self.operation(x, weight, self.bias if whole else None)
-        if self.lut:
-            y = y * self.rest.view(self.channel_shape)
+        for name in self.factors:
+            y = y * self.get_buffer(name).view(self.channel_shape)
         if ratio is not None:
             y = y * ratio
         if not whole and self.bias is not None:
             y = y + self.bias.view(self.channel_shape)
         return y if self.result is None else self.entry(y, self.result)[0]
+
+
+def scale_and_factors(scale: Tensor, lut: bool, half: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A layer's scale (out,) as the weight gets it, (out,) or for a table 0-dim, and what its product is multiplied by, (out,) each."""
+    common = table_scale(scale) if lut else scale
+    if not half:
+        return common, (scale / common,) if lut else ()
+    if not lut:
+        of_weight = factored(scale)
+        return of_weight.scale, of_weight.factors
+    common = common.clamp_min(2.0**SMALLEST_EXPONENT)
+    rest = factored(scale / common)
+    return common, (rest.scale, *rest.factors)
 
 
 def table_scale(scale: Tensor) -> Tensor:
@@ -119,7 +135,8 @@ def build(artifact: Artifact, section: CoreMLSection, entry: Entry) -> nn.Module
         site = artifact.site_index(name)
         bits = artifact.sites[site].weight_bits or 8
         lut, result = section.lut and bits <= LUT_BITS, len(artifact.sites) + site if section.quantize_outputs else None
-        _replace(unet, name, IntegerLayer(layer, artifact.layers[name], bits, site, entry, lut, result))
+        _replace(unet, name, IntegerLayer(layer, artifact.layers[name], bits, site, entry, lut, result,
+                                           section.precision == "fp16"))
     for name, module in list(unet.named_modules()):
         if isinstance(module, nn.GroupNorm):
             _replace(unet, name, LayerNormGroupNorm(module))

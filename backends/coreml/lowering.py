@@ -68,16 +68,17 @@ class Plan:
 
 def plan_of(artifact: Artifact, reference: Reference, section: CoreMLSection, say: Say) -> Plan:
     """Raises BackendError: run-time scales, or ranges of outputs, cannot be had for this artifact."""
+    half = section.precision == "fp16"
     if section.runtime_scales:
         scale = reference_scales(artifact.scale).unsqueeze(0)
         names = tuple(site.name for site in artifact.sites)
-        expected = Expected(QParams(names, scale, torch.zeros(scale.shape, dtype=torch.int32)), runtime=True)
+        expected = Expected(QParams(names, scale, torch.zeros(scale.shape, dtype=torch.int32)), runtime=True, half=half)
         return Plan("runtime-scales", expected, ratio_table(artifact, "--runtime-scales"), reference, limits_for(reference))
     if not section.quantize_outputs:
-        return Plan("functions", Expected(QParams.of(artifact)), None, reference, limits_for(reference))
+        return Plan("functions", Expected(QParams.of(artifact), half=half), None, reference, limits_for(reference))
     say("measuring the ranges of outputs")
     outputs = output_qparams(artifact, reference)
-    expected = Expected(QParams.of(artifact, outputs), outputs=True)
+    expected = Expected(QParams.of(artifact, outputs), outputs=True, half=half)
     return Plan("functions", expected, None, *output_reference(artifact, reference, outputs))
 
 

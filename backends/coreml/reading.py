@@ -130,7 +130,7 @@ def ratio_column(var: Any) -> int | None:
 
 @dataclass(frozen=True)
 class Tail:
-    """What follows a product until it is the layer's output: factors per channel, ratio, bias (None: there is none)."""
+    """What follows a product until it is the layer's output: factors per channel (their product), ratio, bias (None: none)."""
 
     rest: Tensor
     ratio: int | None
@@ -139,20 +139,22 @@ class Tail:
     out: Any
 
 
-def read_tail(op: Any, is_table: bool, has_ratio: bool, has_bias: bool) -> Tail:
-    """Read the operations that multiply the product and add the bias.
+def read_tail(op: Any, factors: int, has_ratio: bool, has_bias: bool) -> Tail:
+    """Read the operations that multiply the product, ``factors`` times by numbers per channel, and add the bias.
 
     Raises:
         Unreadable: one of them is not there.
     """
     out, rest, ratio = op.outputs[0], torch.ones(1), None
     bias = None if op.bias is None else op.bias.val
-    if is_table:
+    for _ in range(factors):
         out, factor = _next(out, "mul")
-        rest = to_tensor(factor.val, torch.float32).flatten()
+        if factor.val is None:
+            raise Unreadable(f"{op.op_type} {op.name!r} is multiplied by what is no constant")
+        rest = rest * to_tensor(factor.val, torch.float32).flatten()
     if has_ratio:
         out, ratio = read_ratio(out)
-    if (is_table or has_ratio) and has_bias:
+    if (factors or has_ratio) and has_bias:
         out, summand = _next(out, "add")
         bias = summand.val
     half = bias is not None and np.asarray(bias).dtype == np.float16

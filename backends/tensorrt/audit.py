@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 
+from dq_toolchain.backends.powers import product_of
 from dq_toolchain.backends.ratios import reference_scales
 from dq_toolchain.backends.tensorrt.reading import (
+    as_held,
     column_of,
     producer,
     products,
     read_bias,
+    read_factors,
     read_quantized,
     read_ratio_behind,
     read_weight,
@@ -80,17 +83,22 @@ def _check_operand(node: Any, place: int, site: str, left: dict[str, int], artif
 
 def _check_layer(node: Any, layer: str, artifact: Artifact) -> None:
     weights, turned = artifact.layers[layer], node.op_type == "MatMul"
-    found = read_weight(node.inputs[1])
+    found, factors = read_weight(node.inputs[1]), read_factors(node)
+    if factors is None:
+        raise _fail(f"{layer} is multiplied by what is no constant")
     if found is None:
         got = tensor_of(node.inputs[1])
-        wanted = weights.dequantized()
+        held, powers = (weights, ()) if got is None else as_held(weights, got.dtype)
+        if not torch.equal(factors, product_of(powers)):
+            raise _fail(f"the factors of {layer} differ")
+        wanted = held.dequantized()
         if got is None or not torch.equal(got, (wanted.T if turned else wanted).to(got.dtype)):
             raise _fail(f"the weights of {layer} differ")
     else:
         integers = found.integers.T if turned else found.integers
         if found.dtype != "INT8" or not torch.equal(integers, weights.weight_q):
             raise _fail(f"the integers of {layer} differ")
-        if found.scale is None or not torch.equal(found.scale.to(torch.float32), weights.weight_scale):
+        if found.scale is None or not torch.equal(found.scale.to(torch.float32) * factors, weights.weight_scale):
             raise _fail(f"the weight scales of {layer} differ")
     _check_bias(node, layer, artifact)
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.backends.tensorrt.reading import producer, products, read_quantized, read_ratio_behind, tensor_of
+from dq_toolchain.backends.tensorrt.reading import multiplied, producer, products, read_quantized, tensor_of
 from dq_toolchain.backends.tensorrt.session import open_session
 from dq_toolchain.backends.tensorrt.vendor import graph_passes, onnx_ir
 from dq_toolchain.toolchain.architectures import call_network
@@ -157,10 +157,8 @@ def _cut(path: Path) -> Iterator[tuple[Any, list[str]]]:
 
 
 def _whole(node: Any) -> Any:
-    """What a layer gives: behind the product its ratio, and behind that the bias that is no input of the product."""
-    out = node.outputs[0]
-    if read_ratio_behind(node) is not None:
-        out = next(iter(out.uses()))[0].outputs[0]
+    """What a layer gives: behind the product its ratio and factors, and behind these the bias that is no input of the product."""
+    out = multiplied(node)
     users = [user for user, _ in out.uses()]
     if len(users) == 1 and users[0].op_type == "Add" and any(tensor_of(value) is not None for value in users[0].inputs):
         out = users[0].outputs[0]

@@ -9,7 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dq_toolchain.backends.powers import factored, product_of
+from dq_toolchain.toolchain.artifact import LayerWeights
+
 PRODUCTS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
+
+
+def factor_name(layer: str, number: int) -> str:
+    """Of a multiplication by powers of two behind the product of a layer whose weight scales fp16 does not hold."""
+    return f"{layer}.factor{number}"
+
+
+def as_held(weights: LayerWeights, dtype: torch.dtype) -> tuple[LayerWeights, tuple[Tensor, ...]]:
+    """Weights as a graph of that type holds them, and factors (out,) of their product."""
+    if dtype != torch.float16:
+        return weights, ()
+    own = factored(weights.weight_scale)
+    return LayerWeights(weights.weight_q, own.scale), own.factors
 
 
 @dataclass(frozen=True)
@@ -88,14 +104,49 @@ def read_bias(node: Any) -> Tensor | None:
     """The bias of a product: its own third input, or what is added behind it (and behind a ratio)."""
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         return tensor_of(node.inputs[2])
-    out, ratio = node.outputs[0], read_ratio_behind(node)
-    if ratio is not None:
-        out = next(iter(out.uses()))[0].outputs[0]
+    out = multiplied(node)
     users = [user for user, _ in out.uses()]
     if len(users) == 1 and users[0].op_type == "Add":
         other = users[0].inputs[1] if users[0].inputs[0] is out else users[0].inputs[0]
         return tensor_of(other)
     return None
+
+
+def multiplied(node: Any) -> Any:
+    """What a product is after its ratio and its factors."""
+    out = node.outputs[0]
+    if read_ratio_behind(node) is not None:
+        out = _only_user(out, "Mul").outputs[0]
+    for each in _factors(node):
+        out = each.outputs[0]
+    return out
+
+
+def read_factors(node: Any) -> Tensor | None:
+    """The factors behind a product multiplied, (out,) float32, or 1 if there are none; None if one is computed."""
+    values = []
+    for each in _factors(node):
+        value = tensor_of(each.inputs[1])
+        if value is None:
+            return None
+        values.append(value.to(torch.float32).flatten())
+    return product_of(tuple(values))
+
+
+def _factors(node: Any) -> Iterator[Any]:
+    """The multiplications by factors behind a product, and behind its ratio."""
+    out = node.outputs[0]
+    if read_ratio_behind(node) is not None:
+        out = _only_user(out, "Mul").outputs[0]
+    number = 0
+    while (user := _only_user(out, "Mul")) is not None and user.name == factor_name(str(node.name), number):
+        yield user
+        out, number = user.outputs[0], number + 1
+
+
+def _only_user(value: Any, op_type: str) -> Any:
+    users = [user for user, _ in value.uses()]
+    return users[0] if len(users) == 1 and users[0].op_type == op_type else None
 
 
 def read_ratio_behind(node: Any) -> int | None:

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from dq_toolchain.backends.ratios import reference_scales
 from dq_toolchain.backends.tensorrt.graph import DTYPES, PREFIX
+from dq_toolchain.backends.tensorrt.reading import as_held, factor_name
 from dq_toolchain.backends.tensorrt.vendor import graph_passes, onnx_ir
-from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.errors import BackendError
 
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -104,23 +105,28 @@ class Rewriter:
 
     def _layer(self, node: Any, layer: str, site: int) -> None:
         node.name = layer
-        node.replace_input_with(1, self._weight(node, layer))
+        weights, factors = as_held(self.artifact.layers[layer], self.dtype)
+        node.replace_input_with(1, self._weight(node, layer, weights))
         x, ratio = self._quantize(node, node.inputs[0], site)
         node.replace_input_with(0, x)
-        if ratio is not None:
+        shape = (1, -1, 1, 1) if node.op_type == "Conv" else (-1,)
+        multipliers = [] if ratio is None else [(f"{layer}.multiply", ratio)]
+        multipliers += [(name, self._constant(f"{name}.value", factor.to(self.dtype).reshape(shape)))
+                        for number, factor in enumerate(factors) for name in [factor_name(layer, number)]]
+        if multipliers:
             bias = node.inputs[2] if len(node.inputs) > 2 else None
             if bias is not None:
                 node.resize_inputs(2)
-            self._after(node, layer, ratio, bias)
+            self._after(node, layer, multipliers, bias, shape)
 
     def _attention(self, node: Any, name: str, sites: list[int]) -> None:
         node.name = name
         for place, site in enumerate(sites):
             node.replace_input_with(place, self._quantize(node, node.inputs[place], site)[0])
 
-    def _weight(self, node: Any, layer: str) -> Any:
+    def _weight(self, node: Any, layer: str, weights: LayerWeights) -> Any:
         """int8 (out, in, ...) behind a DQ of axis 0; of a MatMul (in, out) and axis 1."""
-        weights, turned = self.artifact.layers[layer], node.op_type == "MatMul"
+        turned = node.op_type == "MatMul"
         if layer in self.in_float:
             dequantized = weights.dequantized().to(self.dtype)
             return self._constant(f"{layer}.weight", dequantized.T.contiguous() if turned else dequantized)
@@ -160,13 +166,13 @@ class Rewriter:
                                             [1, 1], {"axis": 1})
         return self.columns[site]
 
-    def _after(self, node: Any, layer: str, ratio: Any, bias: Any) -> None:
-        """Put ``* ratio + bias`` behind a product."""
-        out = node.outputs[0]
+    def _after(self, node: Any, layer: str, multipliers: list[tuple[str, Any]], bias: Any, shape: tuple[int, ...]) -> None:
+        """Put products, by name and other operand, and ``+ bias`` in its channels' shape behind a product."""
+        out = last = node.outputs[0]
         users = list(out.uses())
-        last = self._node(node, "Mul", [out, ratio], f"{layer}.multiply", out.shape, after=True)
+        for name, operand in multipliers:
+            last = self._node(last.producer(), "Mul", [last, operand], name, out.shape, after=True)
         if bias is not None:
-            shape = (1, -1, 1, 1) if node.op_type == "Conv" else (-1,)
             values = torch.from_numpy(bias.const_value.numpy().copy()).reshape(shape)
             last = self._node(last.producer(), "Add", [last, self._constant(f"{layer}.bias", values)], f"{layer}.add_bias",
                               out.shape, after=True)

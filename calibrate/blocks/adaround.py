@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.fake_quant import QuantizedLayer
-from dq_toolchain.toolchain.qparams import fp16_exact
 
 GAMMA, ZETA = -0.1, 1.1
 PENALTY = 0.01
@@ -36,8 +35,7 @@ class SoftRounding:
         stretched = ((ratio - self.floor) - GAMMA) / (ZETA - GAMMA)
         self.v = nn.Parameter(stretched.logit())
         """Same shape as the weight, float32: what is learned."""
-        scale = fp16_exact(quantizer.log_scale.detach().exp())
-        self.scale = scale.view(-1, *[1] * (ratio.dim() - 1))
+        self.scale = quantizer.scale.view(-1, *[1] * (ratio.dim() - 1))
 
     def up(self) -> Tensor:
         """h(V), the soft choice of rounding up, in [0, 1], shape of the weight."""
