@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def text_pipeline(folder: Path, warn: Warn = lambda _line: None) -> Any:
     kind = pipeline_class(folder, index)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    parts = {name: _part(folder, name, *index[name], warn) for name in (*TOKENIZERS, *ENCODERS) if _is_there(index.get(name))}
+    parts = {name: _part(folder, name, index[name], warn) for name in (*TOKENIZERS, *ENCODERS) if _is_there(index.get(name))}
     accepted = [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
     strange = next((name for name in parts if name not in accepted), None)
     if strange is not None:
@@ -86,8 +86,9 @@ def _defaults(kind: Any) -> dict[str, Any]:
     return {name: each.default for name, each in found if each.default is not inspect.Parameter.empty}
 
 
-def _part(folder: Path, name: str, library: str, class_name: str, warn: Warn) -> Any:
-    kind = getattr(transformers, class_name, None) if library == "transformers" else None
+def _part(folder: Path, name: str, entry: Sequence[str], warn: Warn) -> Any:
+    library, class_name = entry
+    kind: Any = getattr(transformers, class_name, None) if library == "transformers" else None
     allowed = transformers.PreTrainedTokenizerBase if name in TOKENIZERS else transformers.PreTrainedModel
     if not (inspect.isclass(kind) and issubclass(kind, allowed)):
         raise ModelError(

@@ -161,14 +161,14 @@ def _adapters(
     if unused:
         raise ModelError(f"{file}: alpha of {unused[0]!r} has no adapter beside it; {REMEDY}")
     found = {}
-    for layer, piece in pieces.items():
-        down, up = piece.get("A.weight"), piece.get("B.weight")
+    for layer, factors in pieces.items():
+        down, up = factors.get("A.weight"), factors.get("B.weight")
         if down is None or up is None or down.dim() < 2 or up.dim() < 2 or not 1 <= down.shape[0] == up.shape[1]:
-            shapes = {name: tuple(tensor.shape) for name, tensor in piece.items()}
+            shapes = {name: tuple(tensor.shape) for name, tensor in factors.items()}
             raise ModelError(f"{file}: the adapter of {layer!r} has {shapes}, allowed are two factors of one rank; {REMEDY}")
         alpha = alpha_of.get(layer)
         factor = _factor(file, layer, down.shape[0], settings) if alpha is None else alpha / down.shape[0]
-        found[layer] = Adapter(down, up, piece.get("B.bias"), factor)
+        found[layer] = Adapter(down, up, factors.get("B.bias"), factor)
     return found
 
 

@@ -17,7 +17,7 @@ from dq_toolchain.calibrate.compare.grid import Cell
 from dq_toolchain.calibrate.compare.held_out import HeldOut
 from dq_toolchain.calibrate.compare.sets import SetJudge
 from dq_toolchain.toolchain.decoder import Decode
-from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.errors import ArtifactError, ModelError
 from dq_toolchain.toolchain.files import read_json, read_tensors, write_json, write_tensors
 
 SCHEMA, VERSION = "dq-toolchain/compare-cell", 1
@@ -39,6 +39,7 @@ class CellResult:
         extractor: its name, None without one; extractor_reason: why there is none.
         held_out_file: name of the file with the FP32 rollouts.
         provenance: recipe, versions and model, for readers.
+        pictures_reason: why latents are shown instead of pictures, None if that is not so.
     """
 
     cell: Cell
@@ -55,6 +56,7 @@ class CellResult:
     held_out_file: str = ""
     free_running: StepErrors | None = None
     teacher_forced: StepErrors | None = None
+    pictures_reason: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -86,13 +88,20 @@ class CellResult:
         write_json(folder / JSON, {"schema": SCHEMA, "schema_version": VERSION, **data})
 
 
-def save_samples(folder: Path, evaluation: Evaluation, held: HeldOut, decode: Decode | None) -> None:
-    """Write the simulation's samples, and the first few of both as pixels. Raises ToolchainError."""
-    write_tensors(folder / SAMPLES, {
-        "samples": evaluation.samples,
-        "pictures": pictures_of(evaluation.samples, held.final, decode),
-        "fp32_pictures": pictures_of(held.final, held.final, decode),
-    })  # fmt: skip
+def save_samples(folder: Path, evaluation: Evaluation, held: HeldOut, decode: Decode | None) -> str | None:
+    """Write the simulation's samples, and the first few of both as pixels. Raises ToolchainError: they cannot be written.
+
+    Returns:
+        Why latents are shown: the decoder failed, which costs the pictures and nothing else; None if it did not.
+    """
+    reason, pairs = None, (evaluation.samples, held.final)
+    try:
+        pictures = [pictures_of(samples, held.final, decode) for samples in pairs]
+    except ModelError as error:
+        reason, pictures = " ".join(str(error).split()), [pictures_of(samples, held.final) for samples in pairs]
+    tensors = {"samples": evaluation.samples, "pictures": pictures[0], "fp32_pictures": pictures[1]}
+    write_tensors(folder / SAMPLES, tensors)
+    return reason
 
 
 def load_samples(folder: Path) -> dict[str, Tensor]:
@@ -104,7 +113,8 @@ def load_result(folder: Path, fingerprint: str) -> CellResult | None:
     """The cell in a folder; None if there is none, it is damaged, or it is of another recipe."""
     try:
         data = read_json(folder / JSON, SCHEMA, VERSION, REMEDY)
-        fields = {name: data[name] for name in CellResult.__dataclass_fields__}
+        fields = {name: data[name] for name in CellResult.__dataclass_fields__ if name != "pictures_reason"}
+        fields["pictures_reason"] = data.get("pictures_reason")
         for name in ("free_running", "teacher_forced"):
             if fields[name] is not None:
                 fields[name] = StepErrors(**{key: tuple(values) for key, values in fields[name].items()})

@@ -66,8 +66,7 @@ def _pictures(comparison: Comparison, setting: str) -> list[dict[str, str]]:
     rows: list[tuple[str, Tensor]] = []
     for row in comparison.rows_of(setting):
         if row.seeds:
-            folder = comparison.folder / "cells" / row.first_complete.name
-            samples = load_samples(folder)
+            samples = load_samples(comparison.folder / "cells" / row.first_complete.name)
             rows = rows or [("FP32", samples["fp32_pictures"])]
             rows.append((f"{row.cell.method}, calibration seed {row.seeds[0]}", samples["pictures"]))
     return [{"title": title, "uri": _data_uri(_png(strip(images / 255)), "image/png")} for title, images in rows]

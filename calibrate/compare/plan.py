@@ -17,7 +17,9 @@ from dq_toolchain.calibrate.identity import digest_of, hyper_parameters, version
 from dq_toolchain.calibrate.methods import names, resolve, with_settings
 from dq_toolchain.calibrate.pipeline import deciding
 from dq_toolchain.calibrate.setup import Setup, setup
-from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.architectures import latent_shape
+from dq_toolchain.toolchain.decoder import find_decoder
+from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models import Model
 from dq_toolchain.toolchain.recipe import Recipe, RunSection
 from dq_toolchain.toolchain.recipe_file import load_recipe
@@ -54,6 +56,7 @@ class Grid:
         recipes, fingerprints: of every cell; equal fingerprints give equal results. A setting that a method does not read
             does not change its cells' fingerprints.
         provenance: what ``cell.json`` says about where a result comes from.
+        no_pictures: why the model's decoder cannot be used, None if it can or the model has none.
     """
 
     folder: Path
@@ -64,6 +67,7 @@ class Grid:
     recipes: Mapping[Cell, Recipe]
     fingerprints: Mapping[Cell, str]
     provenance: Mapping[Cell, Mapping[str, Any]]
+    no_pictures: str | None = None
 
     def cell_folder(self, cell: Cell) -> Path:
         return self.folder / "cells" / cell.name
@@ -110,7 +114,17 @@ def plan(request: Request) -> Grid:
         recipes,
         {cell: fingerprint(provenance[cell], tables[cell.steps].to_json(), decides) for cell in cells},
         provenance,
+        _no_pictures(state.model),
     )
+
+
+def _no_pictures(model: Model) -> str | None:
+    """Why the decoder that comes with the model cannot be used; it is read once for that, before hours of work."""
+    try:
+        find_decoder(model.folder, latent_shape(model.config)[0])
+    except ModelError as error:
+        return " ".join(str(error).split())
+    return None
 
 
 def _recipe(base: Recipe, cell: Cell) -> Recipe:

@@ -24,7 +24,7 @@ JSON, CSV, PAGE = "compare.json", "compare.csv", "compare.html"
 class Comparison:
     """Everything that is printed. ``extractor_reason`` says why there is no extractor.
 
-    ``floors``: by setting, the Frechet distance of FP32's samples of other seeds.
+    ``floors``: by setting, the Frechet distance of FP32's samples of other seeds. ``pictures_reason``: why latents are shown.
     """
 
     folder: Path
@@ -36,6 +36,7 @@ class Comparison:
     states: Mapping[str, State]
     verdicts: Mapping[str, tuple[str, ...]]
     floors: Mapping[str, float]
+    pictures_reason: str | None = None
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -53,7 +54,7 @@ class Comparison:
         return {
             "schema": SCHEMA, "schema_version": VERSION, "model": self.model, "held_out_seeds": self.held_out,
             "extractor": self.extractor, "extractor_reason": self.extractor_reason,
-            "frechet_of_other_seeds": dict(self.floors),
+            "frechet_of_other_seeds": dict(self.floors), "pictures_reason": self.pictures_reason,
             "rows": [row.to_json() for row in self.rows], "verdicts": {k: list(v) for k, v in self.verdicts.items()},
             "cells": [{"name": n, "state": s, "reason": r} for n, (s, r) in self.states.items()],
         }  # fmt: skip
@@ -86,6 +87,7 @@ def collect(
         {cell.name: states[cell] for cell in grid.cells},
         {setting: verdicts_of([row for row in rows if row.cell.setting == setting]) for setting in order},
         floors,
+        next((result.pictures_reason for result in complete if result.pictures_reason), None),
     )
 
 

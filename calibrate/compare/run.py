@@ -23,13 +23,13 @@ from dq_toolchain.calibrate.compare.progress import GridReporter, seconds_left
 from dq_toolchain.calibrate.compare.sets import SetJudge, name_of
 from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
 from dq_toolchain.toolchain.decoder import Decode, find_decoder
-from dq_toolchain.toolchain.errors import ToolchainError
+from dq_toolchain.toolchain.errors import ModelError, ToolchainError
 from dq_toolchain.toolchain.files import read_tensors
-from dq_toolchain.toolchain.metrics import PICTURE_CHANNELS
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe import Recipe
 
 Calibrate = Callable[[Recipe, Reporter, Path], Calibrated]
+NO_PICTURES = "the page shows latents, not pictures; no figure depends on it"
 
 
 def run(grid: Grid, reporter: GridReporter, calibrate: Calibrate = calibrated) -> None:
@@ -38,6 +38,8 @@ def run(grid: Grid, reporter: GridReporter, calibrate: Calibrate = calibrated) -
     Raises:
         ToolchainError: a folder cannot be written.
     """
+    if grid.no_pictures is not None:
+        reporter.warn(f"{NO_PICTURES}: {grid.no_pictures}")
     tried = {cell: _attempts(grid, cell) for cell in grid.cells}
     left = [cell for cell in grid.cells if not _done(grid, cell)]
     judge_again(grid)
@@ -114,6 +116,7 @@ class _Judges:
         self.grid, self.reporter = grid, reporter
         self._kept: tuple[int, HeldOut, SetJudge] | None = None
         self._decode: Decode | None = None
+        self.no_pictures = grid.no_pictures
 
     def of(self, cell: Cell) -> tuple[HeldOut, SetJudge]:
         if self._kept is None or self._kept[0] != cell.steps:
@@ -123,11 +126,18 @@ class _Judges:
         return self._kept[1:]
 
     def decoder(self, samples: Tensor) -> Decode | None:
-        """The pipeline's own, None for samples that are pictures or a model without one."""
-        if samples.shape[1] in PICTURE_CHANNELS:
-            return None
-        self._decode = self._decode or find_decoder(self.grid.model)
-        return self._decode
+        """The pipeline's own, None for a model without one and for one that cannot be read, which ``no_pictures`` tells of."""
+        if self._decode is None and self.no_pictures is None:
+            try:
+                self._decode = find_decoder(self.grid.model, samples.shape[1], self.reporter.warn)
+            except ModelError as error:
+                self.fail(" ".join(str(error).split()))
+        return None if self.no_pictures is not None else self._decode
+
+    def fail(self, reason: str) -> None:
+        """From now on latents are shown; said once."""
+        self.no_pictures = reason
+        self.reporter.warn(f"{NO_PICTURES}: {reason}")
 
 
 def _do(grid: Grid, cell: Cell, judges: _Judges, reporter: Reporter, calibrate: Calibrate) -> None:
@@ -139,9 +149,12 @@ def _do(grid: Grid, cell: Cell, judges: _Judges, reporter: Reporter, calibrate: 
         with reporter.task("evaluation", calls_of(held_out_samples)) as advance:
             evaluation = evaluate(made.artifact, held_out_samples, made.state.device, advance)
         result = result.evaluated(evaluation, held_out_samples, judge)
-        save_samples(folder, evaluation, held_out_samples, judges.decoder(evaluation.samples))
-        wall = time.perf_counter() - begin
-        replace(result, calibration_seconds=made.seconds, wall_seconds=wall).save(folder)
+        decode = judges.decoder(evaluation.samples)
+        failed = save_samples(folder, evaluation, held_out_samples, decode)
+        if failed is not None:
+            judges.fail(failed)
+        result = replace(result, pictures_reason=judges.no_pictures, calibration_seconds=made.seconds)
+        replace(result, wall_seconds=time.perf_counter() - begin).save(folder)
     except ToolchainError as error:
         reason = " ".join(str(error).split())
         replace(result, reason=reason, figures=None, free_running=None, teacher_forced=None).save(folder)

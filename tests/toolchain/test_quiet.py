@@ -1,12 +1,16 @@
-"""What is set before libraries are imported."""
+"""What is set before libraries are imported; and what they warn of while a model is loaded reaches the user once, on one line."""
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
+
+from dq_toolchain.toolchain.quiet import heard, unheard
 
 SCRIPT = """
 import os, sys
@@ -23,3 +27,23 @@ def test_threads_wait_asleep_unless_the_user_says_otherwise(own: str | None, use
     environment |= {} if own is None else {"OMP_WAIT_POLICY": own}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == used
+
+
+def test_warnings_of_the_libraries_are_heard_once_whatever_their_level() -> None:
+    logger, lines = logging.getLogger("diffusers.loaders.some_module"), list[str]()
+    root = logging.getLogger("diffusers")
+    before = (root.level, root.handlers[:], root.propagate)
+    root.setLevel(logging.ERROR)
+    try:
+        with heard(lines.append):
+            for _ in range(2):
+                logger.warning("keys\n were %s", "left out")
+                warnings.warn_explicit("old option", FutureWarning, "/lib/diffusers/configuration_utils.py", 1, "diffusers.configuration_utils")
+            with unheard():
+                logger.warning("checked by us")
+        logger.warning("afterwards")
+        assert root.level == logging.ERROR
+        assert root.handlers == before[1]
+    finally:
+        root.setLevel(before[0])
+    assert lines == ["keys were left out", "old option"]

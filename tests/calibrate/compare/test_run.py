@@ -18,14 +18,16 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.checkpoint import CheckpointFile
+from dq_toolchain.calibrate.compare import run as run_module
 from dq_toolchain.calibrate.compare import sets
 from dq_toolchain.calibrate.compare.cells import JSON, SAMPLES, load_result
+from dq_toolchain.calibrate.compare.page import render
 from dq_toolchain.calibrate.compare.plan import Grid
 from dq_toolchain.calibrate.compare.progress import GridReporter
 from dq_toolchain.calibrate.compare.results import collect
 from dq_toolchain.calibrate.compare.run import grid_result, next_cell, run
 from dq_toolchain.calibrate.pipeline import Calibrated
-from dq_toolchain.toolchain.errors import ToolchainError
+from dq_toolchain.toolchain.errors import ModelError, ToolchainError
 from dq_toolchain.toolchain.features import FeatureExtractor, frechet_distance
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe import Recipe
@@ -221,3 +223,34 @@ def test_checkpoints_go_when_the_cells_that_share_them_are_done(grid: Grid, fake
     (works[2].parent / "notes").write_text("mine")
     run(grid, QUIET, fake)
     assert [path.name for path in works[2].parent.iterdir()] == ["notes"]
+
+
+def test_a_decoder_that_cannot_be_read_is_found_before_the_first_cell_and_costs_the_pictures_only(
+    grid: Grid, fake: FakeCalibrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    broken = replace(grid, no_pictures="vae/ is [incomplete]")
+    monkeypatch.setattr(QUIET, "warn", lambda line: lines.append(f"{len(fake.calls)} {line}"))
+    run(broken, QUIET, fake)
+    found = collect(broken, grid_result(broken))
+    assert set(found.states.values()) == {("complete", None)}
+    assert lines == ["0 the page shows latents, not pictures; no figure depends on it: vae/ is [incomplete]"]
+    assert found.pictures_reason == "vae/ is [incomplete]"
+    assert "vae/ is [incomplete]" in render(found)
+
+
+def test_a_decoder_that_fails_later_costs_the_pictures_only(
+    grid: Grid, fake: FakeCalibrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(_latents: Tensor) -> Tensor:
+        raise ModelError("the decoder\nfails")
+
+    lines: list[str] = []
+    monkeypatch.setattr(QUIET, "warn", lines.append)
+    monkeypatch.setattr(run_module, "find_decoder", lambda *_: decode)
+    run(grid, QUIET, fake)
+    found = collect(grid, grid_result(grid))
+    assert set(found.states.values()) == {("complete", None)}
+    assert found.rows[0].figures["psnr_median"] is not None
+    assert [line.rpartition(": ")[2] for line in lines] == ["the decoder fails"]
+    assert found.pictures_reason == "the decoder fails"
