@@ -1,4 +1,4 @@
-"""What becomes of a LoRA's adapters in a calibration: those of the network always, those of text encoders where prompts go through them."""
+"""What becomes of a LoRA's adapters in a calibration: the network's always, text encoders' where prompts go through them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pipeline with its tokenizers and text encoders only, built part by part: no class but diffusers' and transformers', no code of the folder."""
+"""A pipeline with its tokenizers and text encoders only: no class but diffusers' and transformers', no code out of the folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 import transformers
 
 from dq_toolchain.calibrate.notes import Warn
@@ -48,7 +47,9 @@ def text_pipeline(folder: Path, warn: Warn = lambda _line: None) -> Any:
     accepted = [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
     strange = next((name for name in parts if name not in accepted), None)
     if strange is not None:
-        raise ModelError(f"{folder / 'model_index.json'}: {kind.__name__} takes no {strange}; restore the file that diffusers saved")
+        raise ModelError(
+            f"{folder / 'model_index.json'}: {kind.__name__} takes no {strange}; restore the file that diffusers saved"
+        )
     options = {name: value for name, value in index.items() if name in accepted and not isinstance(value, list | dict)}
     if "requires_safety_checker" in accepted:
         options["requires_safety_checker"] = False  # no picture is made with it
@@ -57,8 +58,8 @@ def text_pipeline(folder: Path, warn: Warn = lambda _line: None) -> Any:
             return kind(**(dict.fromkeys(accepted) | _defaults(kind) | options | parts))
     except FAULTS as error:
         raise ModelError(
-            f"{kind.__name__} cannot be made of the text encoders in {folder}: {' '.join(str(error).split())[:300]}; give conditioning "
-            "made elsewhere with --conditioning"
+            f"{kind.__name__} cannot be made of the text encoders in {folder}: {' '.join(str(error).split())[:300]}; give "
+            "conditioning made elsewhere with --conditioning"
         ) from error
 
 
@@ -71,8 +72,8 @@ def pipeline_class(folder: Path, index: Mapping[str, Any]) -> Any:
         raise ModelError(f"{folder / 'model_index.json'}: {name!r} is no pipeline of diffusers {diffusers.__version__}; {OWN_CODE}")
     if not hasattr(kind, "encode_prompt"):
         raise ModelError(
-            f"{folder / 'model_index.json'}: {name} does not encode prompts apart from sampling; give conditioning made elsewhere with "
-            "--conditioning"
+            f"{folder / 'model_index.json'}: {name} does not encode prompts apart from sampling; give conditioning made elsewhere "
+            "with --conditioning"
         )
     return kind
 

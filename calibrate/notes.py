@@ -10,7 +10,7 @@ Warn = Callable[[str], None]
 
 LITERAL = {
     r"<(?:lora|lyco|hypernet)\s*:[^<>]*>": "adapters are given with --lora FILE",
-    r"\([^()]+:\s*[0-9.]+\s*\)": "there are no weights of words; conditioning made elsewhere with weights is given with --conditioning",
+    r"\([^()]+:\s*[0-9.]+\s*\)": "there are no weights of words; give conditioning that was made with them with --conditioning",
     r"\[[^\[\]]*:[^\[\]]*\]": "a prompt is one for all steps",
     r"\bembedding:\S+": "learned words (textual inversion) are not loaded; give conditioning made elsewhere with --conditioning",
 }

@@ -98,7 +98,7 @@ def _libraries() -> tuple[object, ...]:
 
 
 def _files(folder: Path) -> list[tuple[object, ...]]:
-    """What stands for the encoders' content: of weights size and times, since reading gigabytes again takes longer than encoding."""
+    """What stands for the encoders' content: of weights size and times, since reading gigabytes takes longer than encoding."""
     files = sorted(
         path
         for part in folder.iterdir()
@@ -139,8 +139,8 @@ def _encode(model: Model, prompts: Sequence[str], negative: str, guided: bool, w
     wrong = next((name for name, value in found.items() if not torch.isfinite(value).all()), None)
     if wrong is not None:
         raise ModelError(
-            f"the text encoders of {model.folder} give NaN or infinity for {wrong}; take another checkpoint of them, or conditioning "
-            "made elsewhere with --conditioning"
+            f"the text encoders of {model.folder} give NaN or infinity for {wrong}; take another checkpoint of them, or "
+            "conditioning made elsewhere with --conditioning"
         )
     del pipeline
     gc.collect()

@@ -60,8 +60,8 @@ def _decoder(folder: Path, what: str, channels: int | None, warn: Warn) -> Decod
     name = read_config(folder / "config.json").get("_class_name")
     if name not in CLASSES:
         raise ModelError(
-            f"{what}: {folder} is no autoencoder that can be read (_class_name is {name!r}, allowed are {', '.join(CLASSES)}); give "
-            "the folder of a pipeline with vae/ saved as safetensors"
+            f"{what}: {folder} is no autoencoder that can be read (_class_name is {name!r}, allowed are {', '.join(CLASSES)}); "
+            "give the folder of a pipeline with vae/ saved as safetensors"
         )
     try:
         vae = load_part(getattr(diffusers, name), folder, STEM, warn)
@@ -76,12 +76,15 @@ def _decoder(folder: Path, what: str, channels: int | None, warn: Warn) -> Decod
     def decode(latents: Tensor) -> Tensor:
         if latents.shape[1] != own:
             raise ModelError(
-                f"{what}: its latents have {own} channels, the report's {latents.shape[1]}; give the autoencoder of the same pipeline"
+                f"{what}: its latents have {own} channels, the report's {latents.shape[1]}; give the autoencoder of the "
+                "same pipeline"
             )
         try:
             found = torch.cat([vae.decode(unscaled(part)).sample.clamp(-1, 1) for part in latents.split(AT_ONCE)])
         except (*FAULTS, MemoryError) as error:
-            raise ModelError(f"{what}: {folder} cannot decode ({' '.join(str(error).split())[:200]}); check its config.json") from error
+            raise ModelError(
+                f"{what}: {folder} cannot decode ({' '.join(str(error).split())[:200]}); check its config.json"
+            ) from error
         if not torch.isfinite(found).all():
             raise ModelError(f"{what}: {folder} decodes to NaN; take another autoencoder of the same latents")
         return found

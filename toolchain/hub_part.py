@@ -19,7 +19,7 @@ NO_ANSWER: tuple[Any, ...] = (*HfHubHTTPError.__bases__, OSError, ValueError)
 def find_part_on_hub(name: str, parts: Sequence[str], option: str) -> Path:
     """Folder of a model's files with one of the parts in it, or of a model that is such a part itself.
 
-    What is on this machine is used, in whatever variant; else the plain weights are downloaded, or all variants where there are none.
+    What is on this machine is used, in whatever variant; else the plain weights are downloaded, or, without any, all variants.
 
     Args:
         parts: names of folders. option: the flag that ``name`` was given with.
@@ -37,13 +37,14 @@ def find_part_on_hub(name: str, parts: Sequence[str], option: str) -> Path:
     try:
         wanted = wanted_of(list_repo_files(repo, revision=revision or None), parts)
         if not wanted:
-            raise ModelError(f"{option}: {repo} has no {' or '.join(f'{part}/' for part in parts)} with safetensors; take another model")
+            names = " or ".join(f"{part}/" for part in parts)
+            raise ModelError(f"{option}: {repo} has no {names} with safetensors; take another model")
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=wanted))
     except NO_ANSWER as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(
-            f"{option}: {name} is not on this machine and cannot be downloaded ({reason}); connect to the network once, or give the "
-            "folder that it was saved to"
+            f"{option}: {name} is not on this machine and cannot be downloaded ({reason}); connect to the network once, or give "
+            "the folder that it was saved to"
         ) from error
 
 

@@ -37,7 +37,8 @@ class Lora:
 
     def notes(self, encoders: Collection[str], why: str) -> list[str]:
         """What a user should know of it, a line each. ``why``: reason that other encoders than ``encoders`` are not in use."""
-        lines = [f"{self.file.name}: {n} adapters of {part} are left out, since {why}" for part, n in self.left_out(encoders).items()]
+        left_out = self.left_out(encoders).items()
+        lines = [f"{self.file.name}: {n} adapters of {part} are left out, since {why}" for part, n in left_out]
         return [f"{self.file.name} adds nothing, since --lora-scale is 0", *lines] if self.scale == 0 else lines
 
     def record(self, encoders: Collection[str]) -> dict[str, Any]:
@@ -62,7 +63,9 @@ def fuse_into_network(network: Any, lora: Lora) -> Lora:
     part = ARCHITECTURES[type(network).__name__].part
     found = read_adapters(lora.file, part, network.config)
     if part not in found:
-        raise ModelError(f"{lora.file} holds adapters of {' and '.join(found)} only, none of the {part}; take a LoRA of this network")
+        raise ModelError(
+            f"{lora.file} holds adapters of {' and '.join(found)} only, none of the {part}; take a LoRA of this network"
+        )
     _fuse(network, part, found[part], lora)
     return replace(lora, adapters={name: len(adapters) for name, adapters in found.items()})
 
@@ -93,8 +96,8 @@ def _fuse(module: nn.Module, part: str, adapters: Mapping[str, Adapter], lora: L
         layer, adapter = layers[name], adapters[wanted]
         if not _fits(layer, adapter):
             raise ModelError(
-                f"{lora.file}: the adapter of {wanted!r} has factors {tuple(adapter.up.shape)} and {tuple(adapter.down.shape)}, the "
-                f"{part}'s weight is {tuple(layer.weight.shape)}; it was made for another model, take a LoRA of this one"
+                f"{lora.file}: the adapter of {wanted!r} has factors {tuple(adapter.up.shape)} and {tuple(adapter.down.shape)}, "
+                f"the {part}'s weight is {tuple(layer.weight.shape)}; it was made for another model, take a LoRA of this one"
             )
         factor = lora.scale * adapter.factor
         added = (adapter.up.flatten(1) @ adapter.down.flatten(1)).reshape(layer.weight.shape)

@@ -148,7 +148,8 @@ def _adapters(
     if settings.get("use_dora") or start.lower().startswith(DECOMPOSED):
         what = "DoRA" if settings.get("use_dora") else start
         raise ModelError(
-            f"{file}: its adapters were trained with {what}, which changes the weights themselves and is not supported; take a plain LoRA"
+            f"{file}: its adapters were trained with {what}, which changes the weights themselves and is not supported; take a "
+            "plain LoRA"
         )
     pieces: dict[str, dict[str, Tensor]] = {}
     for name, tensor in _peft_names(state).items():

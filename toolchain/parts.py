@@ -89,7 +89,9 @@ def load_part(kind: Any, folder: Path, stem: str, warn: Callable[[str], None] = 
     """
     weights = find_weights(folder, stem)
     if (folder / ADAPTERS).exists():
-        raise ModelError(f"{folder / ADAPTERS}: weights to be added to those of another model are not read; merge them and save the part")
+        raise ModelError(
+            f"{folder / ADAPTERS}: weights to be added to those of another model are not read; merge them and save the part"
+        )
     _require_size(kind, folder, weights)
     try:
         with unheard():  # what the libraries would warn of is refused here
@@ -108,7 +110,10 @@ def load_part(kind: Any, folder: Path, stem: str, warn: Callable[[str], None] = 
         )
     if info["unexpected_keys"]:
         extra = sorted(info["unexpected_keys"])
-        warn(f"{folder.name}: {len(extra)} weights in {files} are left out, {kind.__name__} has no place for them, first {extra[0]!r}")
+        warn(
+            f"{folder.name}: {len(extra)} weights in {files} are left out, {kind.__name__} has no place for them, first "
+            f"{extra[0]!r}"
+        )
     wrong = next((name for name, value in part.state_dict().items() if not torch.isfinite(value).all()), None)
     if wrong is not None:
         raise ModelError(f"{folder}: {wrong!r} holds NaN or infinity, allowed are finite weights; take another checkpoint")
@@ -116,10 +121,11 @@ def load_part(kind: Any, folder: Path, stem: str, warn: Callable[[str], None] = 
 
 
 def _require_size(kind: Any, folder: Path, weights: Weights) -> None:
-    """Refuse a config that describes more than the files hold, before its memory is taken: twice over is what tied weights explain."""
+    """Refuse a config that describes more than the files hold, before its memory is taken; tied weights explain twice over."""
     held = sum(_numbers(file) for file in weights.files)
     config = read_json(folder / "config.json", error=ModelError, remedy="download it again", finite=False)
-    deep = next((key for key, value in config.items() if key.endswith("layers") and isinstance(value, int) and value > DEEPEST), None)
+    depths = {key: value for key, value in config.items() if key.endswith("layers") and isinstance(value, int)}
+    deep = next((key for key, value in depths.items() if value > DEEPEST), None)
     if deep is not None:
         raise ModelError(f"{folder / 'config.json'}: {deep} is {config[deep]}, allowed are at most {DEEPEST}; restore the file")
     try:
@@ -130,8 +136,8 @@ def _require_size(kind: Any, folder: Path, weights: Weights) -> None:
     described = sum(parameter.numel() for parameter in empty.parameters())
     if described > 2 * held:
         raise ModelError(
-            f"{folder}: config.json describes {kind.__name__} with {described:,} numbers, {weights.files[0].name} holds {held:,}; take "
-            "config.json and weights from one model"
+            f"{folder}: config.json describes {kind.__name__} with {described:,} numbers, {weights.files[0].name} holds {held:,}; "
+            "take config.json and weights from one model"
         )
 
 

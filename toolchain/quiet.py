@@ -58,7 +58,7 @@ def heard(warn: Callable[[str], None]) -> Iterator[None]:
                 before(message, category, filename, *others, **named)
 
         for library in LIBRARIES:
-            for category in (UserWarning, FutureWarning):
+            for category in (UserWarning, FutureWarning, RuntimeWarning):
                 warnings.filterwarnings("always", category=category, module=rf"{library}(\..*)?")
         warnings.showwarning = show
         yield

@@ -98,8 +98,9 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
 
 LAYERS = (
     "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_out.0",
-    "mid_block.attentions.0.transformer_blocks.0.ff.net.0.proj", "down_blocks.0.attentions.0.proj_in", "down_blocks.0.resnets.0.conv1",
-    "down_blocks.0.resnets.0.time_emb_proj", "time_embedding.linear_1", "conv_in", "up_blocks.1.resnets.0.conv_shortcut",
+    "mid_block.attentions.0.transformer_blocks.0.ff.net.0.proj", "down_blocks.0.attentions.0.proj_in",
+    "down_blocks.0.resnets.0.conv1", "down_blocks.0.resnets.0.time_emb_proj", "time_embedding.linear_1", "conv_in",
+    "up_blocks.1.resnets.0.conv_shortcut",
 )  # fmt: skip
 FIRST = f"lora_unet_{LAYERS[0].replace('.', '_')}"
 
@@ -153,7 +154,8 @@ def test_encoders_get_theirs_and_are_named_where_they_are_not_used(tmp_path: Pat
     (line,) = lora.notes([], "prompts come from elsewhere")
     assert f"{len(layers)} adapters of text_encoder are left out, since prompts come from elsewhere" in line
     assert lora.record([]) | {"sha256": ""} == {
-        "file": "l.safetensors", "sha256": "", "scale": 1.0, "fused": {"unet": len(LAYERS)}, "left_out": {"text_encoder": len(layers)},
+        "file": "l.safetensors", "sha256": "", "scale": 1.0, "fused": {"unet": len(LAYERS)},
+        "left_out": {"text_encoder": len(layers)},
     }  # fmt: skip
     assert "--lora-scale is 0" in Lora(lora.file, 0.0).notes([], "")[0]
 
@@ -165,11 +167,13 @@ OTHER = FIRST.replace("down_blocks_0", "down_blocks_2")
     ({f"{FIRST}.dora_scale": torch.ones(16, 1)}, "DoRA"), ({f"{FIRST}.hada_w1_a": torch.ones(2, 2)}, "LoHa"),
     ({f"{FIRST}.lokr_w1": torch.ones(2, 2)}, "LoKr"), ({f"{FIRST}.diff": torch.ones(2)}, "full difference of weights"),
     ({f"{FIRST}.lora_mid.weight": torch.ones(2, 2, 3, 3)}, "three factors"),
-    ({f"{OTHER}.lora_down.weight": torch.ones(4, 16), f"{OTHER}.lora_up.weight": torch.ones(16, 4)}, "1 of its 10 adapters .* lacks, first"),
+    ({f"{OTHER}.lora_down.weight": torch.ones(4, 16), f"{OTHER}.lora_up.weight": torch.ones(16, 4)},
+     "1 of its 10 adapters .* lacks, first"),
     ({f"{FIRST}.lora_down.weight": torch.full((4, 16), float("nan"))}, "NaN"),
     ({f"{FIRST}.lora_down.weight": torch.ones(0, 16), f"{FIRST}.lora_up.weight": torch.ones(16, 0)}, "two factors of one rank"),
     ({f"{FIRST}.lora_down.weight": torch.ones(4, 99)}, "made for another model"), ({f"{FIRST}.alpha": torch.ones(2)}, "is no LoRA"),
-    ({"emb.x": torch.ones(2)}, "holds no adapters of the unet"), ({"lora_unet_a.alpha": torch.tensor(1.0)}, "no LoRA that diffusers knows"),
+    ({"emb.x": torch.ones(2)}, "holds no adapters of the unet"),
+    ({"lora_unet_a.alpha": torch.tensor(1.0)}, "no LoRA that diffusers knows"),
 ])  # fmt: skip
 def test_a_tensor_that_would_be_dropped_is_refused(change: dict[str, torch.Tensor], message: str, tmp_path: Path) -> None:
     network = unet()

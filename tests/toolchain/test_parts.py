@@ -107,7 +107,8 @@ def test_a_file_that_was_cut_or_not_fetched_is_incomplete(content: bytes | None,
 def test_no_part_leads_elsewhere_or_takes_endless_memory(tmp_path: Path) -> None:
     CLIPTextModel(text_config(WIDTH)).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    for change, message in (({"hidden_size": 2**20}, "describes CLIPTextModel with"), ({"num_hidden_layers": 10**9}, "at most 1000")):
+    changes = (({"hidden_size": 2**20}, "describes CLIPTextModel with"), ({"num_hidden_layers": 10**9}, "at most 1000"))
+    for change, message in changes:
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(ModelError, match=message):
             load_part(CLIPTextModel, tmp_path, "model")

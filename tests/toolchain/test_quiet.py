@@ -38,7 +38,7 @@ def test_warnings_of_the_libraries_are_heard_once_whatever_their_level() -> None
         with heard(lines.append):
             for _ in range(2):
                 logger.warning("keys\n were %s", "left out")
-                warnings.warn_explicit("old option", FutureWarning, "/lib/diffusers/configuration_utils.py", 1, "diffusers.configuration_utils")
+                warnings.warn_explicit("old option", FutureWarning, "/lib/diffusers/models/some.py", 1, "diffusers.models.some")
             with unheard():
                 logger.warning("checked by us")
         logger.warning("afterwards")
