@@ -15,7 +15,7 @@ LITERAL = {
     r"\bembedding:\S+": "learned words (textual inversion) are not loaded; give conditioning made elsewhere with --conditioning",
 }
 """Notation of other programs (AUTOMATIC1111, ComfyUI), and what to do instead."""
-PLACEHOLDER = re.compile(r"<(?!\|)[^<>:|]+>")
+PLACEHOLDER = re.compile(r"<(?!\|)[^\s<>:|]+>")
 """What a learned word (textual inversion) looks like."""
 
 

@@ -34,7 +34,7 @@ BATCH = 8
 POOLED = {"UNet2DConditionModel": "text_embeds", "SD3Transformer2DModel": "pooled_projections"}
 """How the second thing that an ``encode_prompt`` returns is called by the network; PixArt's is the mask of the first."""
 MASK = "encoder_attention_mask"
-OWN_WORDS = ("was truncated because",)
+OWN_WORDS = ("was truncated because", "Token indices sequence length")
 """What the libraries say and ``cut_short`` says better."""
 
 def read_prompts(path: Path | None) -> list[str]:

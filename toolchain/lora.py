@@ -118,4 +118,4 @@ def _fits(layer: nn.Linear | nn.Conv2d, adapter: Adapter) -> bool:
     shape, down, up, bias = layer.weight.shape, adapter.down, adapter.up, adapter.bias
     kernel = down.dim() == 2 or down.shape[1:] == (*shape[1:], 1, 1)[: down.dim() - 1]
     product = up.flatten(1).shape == (shape[0], down.shape[0]) and down[0].numel() == shape[1:].numel()
-    return kernel and product and (bias is None or layer.bias is not None and bias.shape == layer.bias.shape)
+    return kernel and product and (bias is None or (layer.bias is not None and bias.shape == layer.bias.shape))

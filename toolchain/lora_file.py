@@ -27,8 +27,8 @@ from dq_toolchain.toolchain.files import read_tensors_and_metadata
 REMEDY = "--lora takes one safetensors file"
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 OTHER_KINDS = {
-    "dora_scale": "DoRA, which rescales the sum of weight and adapter,",
-    "lora_magnitude_vector": "DoRA, which rescales the sum of weight and adapter,",
+    "dora_scale": "DoRA (weight decomposition)",
+    "lora_magnitude_vector": "DoRA (weight decomposition)",
     "hada_": "a LoHa adapter",
     "lokr_": "a LoKr adapter",
     "lora_mid": "an adapter of three factors (Tucker)",
@@ -89,10 +89,10 @@ def read_adapters(file: Path, part: str, config: Any) -> dict[str, dict[str, Ada
 def _refuse_other_kinds(file: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         for piece in name.split("."):
-            kind = next((k for k in OTHER_KINDS if piece == k or k.endswith("_") and piece.startswith(k)), None)
+            kind = next((k for k in OTHER_KINDS if piece == k or (k.endswith("_") and piece.startswith(k))), None)
             if kind is not None:
                 raise ModelError(
-                    f"{file}: {name!r} is of {OTHER_KINDS[kind].removesuffix(',')}, which is not supported; take a plain LoRA, "
+                    f"{file}: {name!r} belongs to {OTHER_KINDS[kind]}, which is not supported; take a plain LoRA, "
                     "or a model that it was merged into"
                 )
         if not tensor.is_floating_point() or not torch.isfinite(tensor.float()).all():

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 
 from dq_toolchain.toolchain.errors import ModelError
@@ -129,7 +128,7 @@ def _require_size(kind: Any, folder: Path, weights: Weights) -> None:
     if deep is not None:
         raise ModelError(f"{folder / 'config.json'}: {deep} is {config[deep]}, allowed are at most {DEEPEST}; restore the file")
     try:
-        with unheard(), init_empty_weights():
+        with unheard(), torch.device("meta"):
             empty = kind(kind.config_class.from_pretrained(folder)) if hasattr(kind, "config_class") else kind.from_config(config)
     except FAULTS as error:
         raise _unreadable(kind, folder, error) from error
