@@ -89,7 +89,7 @@ def _defaults(kind: Any) -> dict[str, Any]:
 
 def _part(folder: Path, name: str, entry: Sequence[str], warn: Warn) -> Any:
     library, class_name = entry
-    kind: Any = getattr(transformers, class_name, None) if library == "transformers" else None
+    kind = getattr(transformers, class_name, None) if library == "transformers" else None
     allowed = transformers.PreTrainedTokenizerBase if name in TOKENIZERS else transformers.PreTrainedModel
     if not (inspect.isclass(kind) and issubclass(kind, allowed)):
         raise ModelError(
@@ -100,9 +100,10 @@ def _part(folder: Path, name: str, entry: Sequence[str], warn: Warn) -> Any:
         raise ModelError(f"{folder / name} is missing, which model_index.json lists; download the whole pipeline")
     if name in ENCODERS:
         return load_part(kind, folder / name, STEM, warn)
+    loader: Any = kind
     try:
         with unheard():
-            return kind.from_pretrained(folder / name, local_files_only=True)
+            return loader.from_pretrained(folder / name, local_files_only=True)
     except FAULTS as error:
         raise ModelError(
             f"{folder / name} cannot be read as {class_name}: {' '.join(str(error).split())[:300]}; download it again"

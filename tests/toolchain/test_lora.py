@@ -109,7 +109,7 @@ def kohya(module: torch.nn.Module, layers: tuple[str, ...] = LAYERS, prefix: str
     """A LoRA of rank 4 as kohya-ss writes it, every layer with another alpha, the last with none."""
     found: dict[str, torch.Tensor] = {}
     for i, layer in enumerate(layers):
-        shape, name = module.get_submodule(layer).weight.shape, prefix + layer.replace(".", "_")
+        shape, name = module.get_parameter(f"{layer}.weight").shape, prefix + layer.replace(".", "_")
         found[f"{name}.lora_down.weight"] = torch.randn(4, *shape[1:], generator=torch.Generator().manual_seed(i))
         ones = (1,) * (len(shape) - 2)
         found[f"{name}.lora_up.weight"] = torch.randn(shape[0], 4, *ones, generator=torch.Generator().manual_seed(99 + i))

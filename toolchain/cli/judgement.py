@@ -43,13 +43,14 @@ def validate(
     paths = report or [settings.run.out / settings.export.target / "report.json"]
     if vae is not None and html is None:
         raise RecipeError("--vae is for the page, got no --html; add it, or leave --vae out")
+    decode = None if vae is None else load_decoder(vae, Reporter().warn)  # what cannot be read is refused before anything else
     verdicts = [judge(path, bundle) for path in paths]
     used = {verdict.match.folder for verdict in verdicts}
     for folder in bundle or []:
         if folder not in used:
             Reporter().warn(f"--bundle {folder} judged no report: none was made with it")
     if html is not None:
-        write_page(html, verdicts, None if vae is None else load_decoder(vae))
+        write_page(html, verdicts, decode)
     if json_:
         print_json(verdicts[0].to_json() if len(verdicts) == 1 else to_json(verdicts))
     elif len(verdicts) == 1:
