@@ -97,7 +97,9 @@ def find_configs(name: str, variant: str | None) -> tuple[Path, Remote | None]:
     repo, _, revision = name.partition("@")
     try:
         # by patterns: without, the library asks that all of the repository is there
-        folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=list(CONFIGS), local_files_only=True))
+        folder = Path(
+            snapshot_download(repo, revision=revision or None, allow_patterns=list(CONFIGS), local_files_only=True)
+        )
         if _is_complete(folder, variant):
             return folder, None
     except LocalEntryNotFoundError:
@@ -161,10 +163,20 @@ def _refusals(name: str) -> Iterator[None]:
 def _is_complete(folder: Path, variant: str | None) -> bool:
     """The network's weights are there, and each text encoder has some; which files exactly is for their loaders to say."""
     there = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-    network = [PurePosixPath(file).name for file in _network_files(there) if _is_weight(PurePosixPath(file).name, STEM, variant)]
+    network = [
+        PurePosixPath(file).name
+        for file in _network_files(there)
+        if _is_weight(PurePosixPath(file).name, STEM, variant)
+    ]
     encoders = [part for part in PARTS if part.startswith("text_encoder") and f"{part}/config.json" in there]
     return _has_all(network) and all(
-        _has_all([PurePosixPath(file).name for file in there if file.startswith(f"{part}/") and file.endswith(".safetensors")])
+        _has_all(
+            [
+                PurePosixPath(file).name
+                for file in there
+                if file.startswith(f"{part}/") and file.endswith(".safetensors")
+            ]
+        )
         for part in encoders
     )
 

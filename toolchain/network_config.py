@@ -85,13 +85,21 @@ def check_bounds(config: Mapping[str, Any], where: str) -> None:
         for value in _flat(full[key], key, where):
             limit = LARGEST.get(key, WIDEST)
             if isinstance(value, float) and not math.isfinite(value):
-                raise ModelError(f"{where}: {key} is {value}, allowed are finite numbers; restore the file that diffusers saved")
+                raise ModelError(
+                    f"{where}: {key} is {value}, allowed are finite numbers; restore the file that diffusers saved"
+                )
             if isinstance(value, int | float) and abs(value) > limit:
                 raise ModelError(f"{where}: {key} is {value:g}, allowed are at most {limit:,}; correct it")
-    blocks = _count(full.get("block_out_channels")) * _most(full, "layers_per_block") * _most(full, "transformer_layers_per_block")
+    blocks = (
+        _count(full.get("block_out_channels"))
+        * _most(full, "layers_per_block")
+        * _most(full, "transformer_layers_per_block")
+    )
     blocks = max(blocks, _count(full.get("block_out_channels")) * _most(full, "reverse_transformer_layers_per_block"))
     if blocks > MOST_BLOCKS:
-        raise ModelError(f"{where}: its layers per block make {blocks:,} blocks, allowed are {MOST_BLOCKS:,}; correct it")
+        raise ModelError(
+            f"{where}: its layers per block make {blocks:,} blocks, allowed are {MOST_BLOCKS:,}; correct it"
+        )
     if "patch_size" in known:
         side = _most(full, "sample_size") // _most(full, "patch_size")
         side = _most(full, "pos_embed_max_size") if "pos_embed_max_size" in known else side
@@ -107,7 +115,9 @@ def whole(config: Mapping[str, Any], key: str, where: str, lowest: int = 1) -> i
     """A whole number of a complete config. Raises ModelError."""
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-        raise ModelError(f"{where}: {key} is {str(value)[:60]!r}, allowed is a whole number, {lowest} at least; correct it")
+        raise ModelError(
+            f"{where}: {key} is {str(value)[:60]!r}, allowed is a whole number, {lowest} at least; correct it"
+        )
     return value
 
 

@@ -34,13 +34,17 @@ def refusal(path: Path) -> ModelError:
         return ModelError(f"cannot read {path}: {why}; {FOLDER}")
     kind = path.suffix.lower()
     if path.name.startswith((STEM, "model.")) and (path.parent / "config.json").is_file():
-        return ModelError(f"{path} is one file of a diffusers folder; give the folder: --model {_pipeline_of(path.parent)}")
+        return ModelError(
+            f"{path} is one file of a diffusers folder; give the folder: --model {_pipeline_of(path.parent)}"
+        )
     if kind == ".gguf":
         return ModelError(
             f"{path} holds weights that are quantized already (GGUF); give the folder or hub id of the original model"
         )
     if kind == ".onnx":
-        return ModelError(f"{path} is an exported graph (ONNX); give the folder or hub id of the model it was made from")
+        return ModelError(
+            f"{path} is an exported graph (ONNX); give the folder or hub id of the model it was made from"
+        )
     if kind in PICKLES:
         return ModelError(
             f"{path} is a pickle, which is never read, since it can run code; take the same model saved as safetensors, or "
@@ -59,7 +63,9 @@ def _of_safetensors(path: Path) -> ModelError:
     with safe_open(str(path), framework="pt") as file:
         names = list(file.keys())
         if any(mark in name for name in names for mark in MARKS):
-            return ModelError(f"{path} holds adapters (LoRA), no network; give the network with --model and this file with --lora")
+            return ModelError(
+                f"{path} holds adapters (LoRA), no network; give the network with --model and this file with --lora"
+            )
         if any(name.startswith(("down_blocks.", "transformer_blocks.", "model.down_blocks.")) for name in names):
             return ModelError(
                 f"{path} is a network without its config; put it into a folder with the config.json that belongs to it, as "
@@ -79,7 +85,9 @@ def _of_safetensors(path: Path) -> ModelError:
             f"{path} is a single-file checkpoint of another kind ({kind}), which is not supported; allowed are Stable "
             "Diffusion, XL and 3"
         )
-    return ModelError(f"{path} is a single-file checkpoint; turn it into a folder once: {_one_liner(path, PIPELINES[kind])}")
+    return ModelError(
+        f"{path} is a single-file checkpoint; turn it into a folder once: {_one_liner(path, PIPELINES[kind])}"
+    )
 
 
 def _one_liner(path: Path, name: str) -> str:

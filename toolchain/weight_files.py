@@ -144,12 +144,16 @@ def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         for name in file.keys():  # noqa: SIM118
             tensor = file.get_tensor(name).to(torch.float32)
             if not torch.isfinite(tensor).all():
-                raise ModelError(f"{path}: {name!r} holds NaN or infinity, allowed are finite weights; take another checkpoint")
+                raise ModelError(
+                    f"{path}: {name!r} holds NaN or infinity, allowed are finite weights; take another checkpoint"
+                )
             yield name, tensor
 
 
 def _misfit(path: Path, what: str, name: str) -> ModelError:
-    return ModelError(f"{path} does not fit {path.parent.name}/config.json: {what}, first {name[:200]!r}; take both from one model")
+    return ModelError(
+        f"{path} does not fit {path.parent.name}/config.json: {what}, first {name[:200]!r}; take both from one model"
+    )
 
 
 def _what_it_is(path: Path) -> str | None:
@@ -172,7 +176,11 @@ def _what_it_is(path: Path) -> str | None:
     if size < 8 or (length <= LARGEST_HEADER and begin[8:9] in (b"{", b"") and size < 8 + length):
         return f"it is incomplete, {size:,} bytes are there and not even its header is whole; {AGAIN}"
     try:
-        needed = 8 + length + max(part["data_offsets"][1] for name, part in json.loads(header).items() if name != "__metadata__")
+        needed = (
+            8
+            + length
+            + max(part["data_offsets"][1] for name, part in json.loads(header).items() if name != "__metadata__")
+        )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return f"it is no safetensors file; {SAVE}"
     return f"it is incomplete, {size:,} of {needed:,} bytes are there; {AGAIN}" if size < needed else None
