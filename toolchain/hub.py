@@ -48,8 +48,12 @@ CONFIGS = (
     "model_index.json", "config.json", "scheduler_config.json", "scheduler/*.json", *(f"{part}/config.json" for part in PARTS),
 )  # fmt: skip
 """What decides whether a model can be taken, and how."""
-NO_ANSWER: tuple[type[Exception], ...] = tuple(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError")
-"""What the library's HTTP client raises: which client that is depends on the library's release."""
+NO_ANSWER: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    *(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"),
+)
+"""What the library raises, and its HTTP client: which client that is depends on the library's release."""
 TOP = (
     "model_index.json",
     "config.json",
@@ -152,7 +156,7 @@ def _refusals(name: str) -> Iterator[None]:
         raise ModelError(
             f"--model: the hub has no {repo}, or keeps it private; check the name, or run `hf auth login`"
         ) from error
-    except (*NO_ANSWER, OSError, ValueError) as error:
+    except NO_ANSWER as error:
         raise ModelError(
             f"--model: {name} is not on this machine and cannot be downloaded ({_first_line(error)}); connect to the "
             f"network once, or "

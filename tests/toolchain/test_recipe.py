@@ -134,8 +134,10 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_a_models_own_file_names_no_paths_and_nothing_of_the_run(tmp_path: Path) -> None:
     """It is data of somebody else: what it may not set is named and left out, even where it makes no sense."""
     (tmp_path / "dq.toml").write_text(
-        "run = 3\n[model]\nlora = '/evil'\nscheduler = '/evil'\n[conditioning]\nfile = '/evil'\nprompts = '/evil'\nnull_label = 4\n"
-        "[sampler]\nsteps = 7\n[quantize]\nweight_bits = 4\n[calibrate]\nsamples = 8\n[reference]\nseeds = 2\n[export]\ntarget = 'x'\n"
+        "run = 3\n[model]\nlora = '/evil'\nscheduler = '/evil'\n"
+        "[conditioning]\nfile = '/evil'\nprompts = '/evil'\nnull_label = 4\n"
+        "[sampler]\nsteps = 7\n[quantize]\nweight_bits = 4\n[calibrate]\nsamples = 8\n"
+        "[reference]\nseeds = 2\n[export]\ntarget = 'x'\n"
     )
     said: list[str] = []
     found = load_recipe(None, {"model": {"path": tmp_path}}, said.append)

@@ -16,13 +16,20 @@ LDM = "model.diffusion_model.input_blocks."
 XL = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
 
 
-@pytest.mark.parametrize(("tensors", "message"), [
-    ({f"{LDM}0.0.weight": (4, 4, 3, 3)}, r"single-file checkpoint; .*import StableDiffusionPipeline as P; P\.from_single_file\('models/photo\.safet"),
-    ({f"{LDM}0.0.weight": (4, 4, 3, 3), XL: (4,)}, "import StableDiffusionXLPipeline as P"),
-    ({f"{LDM}0.0.weight": (4, 9, 3, 3)}, r"another kind \(inpainting\), which is not supported"), ({"x": (1,)}, r"another kind \(unknown\)"),
-    ({"lora_unet_down_blocks_0.lora_down.weight": (1, 1)}, "holds adapters .LoRA., no network; .*--lora"),
-    ({"down_blocks.0.resnets.0.conv1.weight": (1, 1)}, "a network without its config"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (
+            {f"{LDM}0.0.weight": (4, 4, 3, 3)},
+            r"single-file checkpoint; .*import StableDiffusionPipeline as P; P\.from_single_file\('models/photo\.safet",
+        ),
+        ({f"{LDM}0.0.weight": (4, 4, 3, 3), XL: (4,)}, "import StableDiffusionXLPipeline as P"),
+        ({f"{LDM}0.0.weight": (4, 9, 3, 3)}, r"another kind \(inpainting\), which is not supported"),
+        ({"x": (1,)}, r"another kind \(unknown\)"),
+        ({"lora_unet_down_blocks_0.lora_down.weight": (1, 1)}, "holds adapters .LoRA., no network; .*--lora"),
+        ({"down_blocks.0.resnets.0.conv1.weight": (1, 1)}, "a network without its config"),
+    ],
+)
 def test_a_checkpoint_is_told_how_to_become_a_folder(
     tensors: dict[str, tuple[int, ...]], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,10 +42,18 @@ def test_a_checkpoint_is_told_how_to_become_a_folder(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("a.ckpt", "is a pickle, which is never read"), ("a.bin", "is a pickle"), ("a.PT", "is a pickle"), ("a.gguf", "quantized already"),
-    ("a.onnx", "exported graph"), ("notes.txt", "is a file; --model takes the folder"), ("a.safetensors", "incomplete, 4 bytes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.ckpt", "is a pickle, which is never read"),
+        ("a.bin", "is a pickle"),
+        ("a.PT", "is a pickle"),
+        ("a.gguf", "quantized already"),
+        ("a.onnx", "exported graph"),
+        ("notes.txt", "is a file; --model takes the folder"),
+        ("a.safetensors", "incomplete, 4 bytes"),
+    ],
+)
 def test_other_files_are_named_for_what_they_are(
     name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +71,7 @@ def test_a_path_that_is_not_there_is_never_asked_of_the_hub(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match="cannot read .*: no such (file|folder); --model takes"):
+    with pytest.raises(ModelError, match=r"cannot read .*: no such (file|folder); --model takes"):
         find_model(name)
 
 

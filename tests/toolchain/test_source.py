@@ -32,22 +32,36 @@ def test_the_index_of_a_published_pipeline_is_read_as_it_is(tmp_path: Path) -> N
     ]
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ("[]", "holds a list, expected a JSON object"), ("{", "is not valid JSON"), ({"unet": "UNet2DModel"}, "unet is 'UNet2DModel', allowed is"),
-    ({"unet": ["diffusers"]}, "unet is .*allowed is"), ({"vae": [1, 2]}, "vae is"), ({"tokenizer": {}}, "tokenizer is"),
-    ({"_class_name": 3}, "_class_name is '3', allowed is the name of a pipeline's class"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "holds a list, expected a JSON object"),
+        ("{", "is not valid JSON"),
+        ({"unet": "UNet2DModel"}, "unet is 'UNet2DModel', allowed is"),
+        ({"unet": ["diffusers"]}, "unet is .*allowed is"),
+        ({"vae": [1, 2]}, "vae is"),
+        ({"tokenizer": {}}, "tokenizer is"),
+        ({"_class_name": 3}, "_class_name is '3', allowed is the name of a pipeline's class"),
+    ],
+)
 def test_a_broken_index_is_named(content: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=rf"model_index\.json.*{message}"):
         pipeline_index(write_index(tmp_path, content))
 
 
-@pytest.mark.parametrize(("index", "message"), [
-    ([], "model_index.json holds a list"), ({"unet": "x"}, "unet is 'x'"),
-    ({"requires_aesthetics_score": True}, "a refiner .requires_aesthetics_score.*give the base model"),
-    ({"unet": ["pipeline", "OwnUNet"]}, "class 'OwnUNet' from the model's own code .pipeline., which is never run"),
-    ({"unet": ["diffusers", "UNet2DConditionModel"]}, "_class_name is 'UNet2DModel', but model_index.json says 'UNet2DConditionModel'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ([], "model_index.json holds a list"),
+        ({"unet": "x"}, "unet is 'x'"),
+        ({"requires_aesthetics_score": True}, "a refiner .requires_aesthetics_score.*give the base model"),
+        ({"unet": ["pipeline", "OwnUNet"]}, "class 'OwnUNet' from the model's own code .pipeline., which is never run"),
+        (
+            {"unet": ["diffusers", "UNet2DConditionModel"]},
+            "_class_name is 'UNet2DModel', but model_index.json says 'UNet2DConditionModel'",
+        ),
+    ],
+)
 def test_what_the_index_decides_is_refused_before_the_weights(index: Any, message: str, tmp_path: Path) -> None:
     folder = write_index(write_tiny_model(tmp_path), index)
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
@@ -70,7 +84,7 @@ def test_the_index_names_the_class_that_an_old_config_does_not(tmp_path: Path) -
 
 def test_a_pipeline_of_other_parts_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        ModelError, match="a pipeline of class 'StableCascadeDecoderPipeline' without unet or transformer/config.json"
+        ModelError, match=r"a pipeline of class 'StableCascadeDecoderPipeline' without unet or transformer/config\.json"
     ):
         find_model(
             write_index(tmp_path, {"_class_name": "StableCascadeDecoderPipeline", "decoder": ["stable_cascade", "X"]})

@@ -71,15 +71,23 @@ def test_a_published_pixart_loads_as_diffusers_loads_it(tmp_path: Path) -> None:
     assert torch.equal(call_network(model.unet, x, time, {"encoder_hidden_states": states}), expected[:, :4])
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (lambda data: data[: len(data) // 2], r"it is incomplete, [\d,]+ of [\d,]+ bytes are there; download it again"),
-    (lambda data: data[:-1], r"incomplete, [\d,]+ of [\d,]+ bytes"), (lambda data: data[:100], "incomplete, 100 bytes .*download it again"),
-    (lambda data: b"", "incomplete, 0 bytes .*download it again"), (lambda data: data[:8], "incomplete, 8 bytes"),
-    (lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git-LFS pointer .*download it again, with `git lfs pull`"),
-    (lambda data: b"\n<!DOCTYPE html><html>Access denied</html>", "a web page .*download it again"),
-    (lambda data: b"PK\x03\x04" + data, "it is a pickle under another name; only safetensors are read"),
-    (lambda data: b"\x80\x04" + data, "it is a pickle under another name"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda data: data[: len(data) // 2], r"it is incomplete, [\d,]+ of [\d,]+ bytes are there; download it again"),
+        (lambda data: data[:-1], r"incomplete, [\d,]+ of [\d,]+ bytes"),
+        (lambda data: data[:100], "incomplete, 100 bytes .*download it again"),
+        (lambda data: b"", "incomplete, 0 bytes .*download it again"),
+        (lambda data: data[:8], "incomplete, 8 bytes"),
+        (
+            lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "git-LFS pointer .*download it again, with `git lfs pull`",
+        ),
+        (lambda data: b"\n<!DOCTYPE html><html>Access denied</html>", "a web page .*download it again"),
+        (lambda data: b"PK\x03\x04" + data, "it is a pickle under another name; only safetensors are read"),
+        (lambda data: b"\x80\x04" + data, "it is a pickle under another name"),
+    ],
+)
 def test_a_file_that_is_not_whole_is_found_before_it_is_read(content: object, message: str, folder: Path) -> None:
     file = folder / "unet" / NAME
     file.write_bytes(content(file.read_bytes()))  # type: ignore[operator]
