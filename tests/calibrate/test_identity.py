@@ -56,7 +56,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "calibrate.group_iterations": ({}, {"group_iterations": 5}, FIT),
     "calibrate.scale_lr": ({}, {"scale_lr": 0.5}, FIT),
     "calibrate.rounding_lr": ({}, {"rounding_lr": 0.5}, FIT),
-    "calibrate.method": ({}, {"method": "qdiffusion"}, (*RANGES,)),  # which has one step group
+    "calibrate.method": ({}, {"method": "qdiffusion"}, FIT),
     "blocks.rows": ({"calibrate": {"method": "qdiffusion"}}, {"rows": 6}, FIT),
     "blocks.batch": ({"calibrate": {"method": "qdiffusion"}}, {"batch": 3}, FIT),
     "blocks.iterations": ({"calibrate": {"method": "qdiffusion"}}, {"iterations": 7}, FIT),
