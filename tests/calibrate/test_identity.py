@@ -124,7 +124,8 @@ def test_weights_and_sampler_count_by_what_they_are(tmp_path: Path) -> None:
         unet.conv_in.weight[0, 0, 0, 0] += 1e-6
     assert _changed(before, _of(tiny_recipe(write_tiny_model(tmp_path / "other", unet), tmp_path))) == set(ALL)
     scheduler().from_config(scheduler().config, timestep_spacing="linspace").save_pretrained(tmp_path / "sampler")
-    recipe = tiny_recipe(tmp_path / "model", tmp_path, model={"scheduler": tmp_path / "sampler"})
+    recipe = tiny_recipe(tmp_path / "model", tmp_path)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"scheduler": tmp_path / "sampler"})})
     assert _changed(before, _of(recipe)) == set(ALL)
 
 
