@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.printable import printable
-from dq_toolchain.toolchain.reading import read_json
+from dq_toolchain.toolchain.reading import read_json, reason
 
 if sys.platform != "win32":
     import fcntl
@@ -45,8 +45,7 @@ def locked(folder: Path, job: str, warn: Callable[[str], None] = lambda _line: N
                              "(--out)") from None
     except OSError as error:
         if error.errno not in UNKNOWN:
-            raise ToolchainError(f"cannot write {folder}: {error.strerror or error}; choose a folder that you may write to "
-                                 "(--out)") from error
+            raise ToolchainError(f"cannot write {folder}: {reason(error)}; choose a folder that you may write to (--out)") from error
         warn(f"{folder} cannot be locked ({error.strerror}): let no other job write there meanwhile")
         descriptor = None
         with contextlib.suppress(OSError):
