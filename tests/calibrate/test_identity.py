@@ -65,7 +65,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "run.offload": ({}, {"offload": True}, BUDGET),
 }
 BY_VALUE = {"model.path", "model.variant", "model.lora", "model.lora_scale", "model.scheduler", "conditioning.file",
-            "conditioning.prompts", "conditioning.negative_prompt", "run.device"}  # fmt: skip
+            "conditioning.prompts", "conditioning.negative_prompt", "sampler.clip", "run.device"}  # fmt: skip
 """What these come to is consumed, not what they say: see the tests on values below."""
 NO_PART = {"run.out"}
 
