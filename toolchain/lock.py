@@ -45,7 +45,8 @@ def locked(folder: Path, job: str, warn: Callable[[str], None] = lambda _line: N
                              "(--out)") from None
     except OSError as error:
         if error.errno not in UNKNOWN:
-            raise ToolchainError(f"cannot write {folder}: {reason(error)}; choose a folder that you may write to (--out)") from error
+            raise ToolchainError(f"cannot write {folder}: {reason(error)}; choose a folder that you may write to "
+                                 "(--out)") from error
         warn(f"{folder} cannot be locked ({error.strerror}): let no other job write there meanwhile")
         descriptor = None
         with contextlib.suppress(OSError):
