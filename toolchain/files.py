@@ -62,6 +62,14 @@ def _file_behind(path: Path) -> Path:
     return target
 
 
+def discard(path: Path) -> None:
+    """Remove a file that a new one will replace, if it is there; a link stays. Raises ToolchainError: no regular file."""
+    try:
+        _file_behind(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise ToolchainError(f"cannot write {path}: {reading.reason(error)}; choose a folder that you may write to") from error
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. Raises ToolchainError."""
     with _replacing(path) as temporary:

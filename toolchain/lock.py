@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.printable import printable
-from dq_toolchain.toolchain.reading import read_json
+from dq_toolchain.toolchain.reading import read_json, reason
+
+if sys.platform != "win32":
+    import fcntl
 
 NAME = ".dq-toolchain.lock"
 UNKNOWN = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
-"""What file systems answer that have no locks."""
+"""What file systems answer, and here other systems, that have no locks."""
 
 
 @contextlib.contextmanager
@@ -32,6 +35,7 @@ def locked(folder: Path, job: str, warn: Callable[[str], None] = lambda _line: N
         ToolchainError: another process holds it; the text says which, where and since when. Or nothing can be written there.
     """
     path = folder / NAME
+    descriptor: int | None
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,10 +45,12 @@ def locked(folder: Path, job: str, warn: Callable[[str], None] = lambda _line: N
                              "(--out)") from None
     except OSError as error:
         if error.errno not in UNKNOWN:
-            raise ToolchainError(f"cannot write {folder}: {error.strerror or error}; choose a folder that you may write to "
+            raise ToolchainError(f"cannot write {folder}: {reason(error)}; choose a folder that you may write to "
                                  "(--out)") from error
         warn(f"{folder} cannot be locked ({error.strerror}): let no other job write there meanwhile")
         descriptor = None
+        with contextlib.suppress(OSError):
+            path.unlink()
     try:
         if descriptor is not None:
             _sign(descriptor, job)
@@ -61,6 +67,8 @@ def locked(folder: Path, job: str, warn: Callable[[str], None] = lambda _line: N
 
 def _take(path: Path) -> int:
     """The open lock file. Raises BlockingIOError: held by another."""
+    if sys.platform == "win32":
+        raise OSError(errno.ENOSYS, "this system has no such locks")
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
         try:

@@ -15,7 +15,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dq_toolchain.toolchain.errors import ArtifactError
-from dq_toolchain.toolchain.files import check_hashes, read_json, read_tensors, write_hashed_tensors, write_json
+from dq_toolchain.toolchain.files import (
+    check_hashes,
+    discard,
+    read_json,
+    read_tensors,
+    write_hashed_tensors,
+    write_json,
+)
 from dq_toolchain.toolchain.metrics import psnr, rollout_error, ssim
 from dq_toolchain.toolchain.reading import reason
 from dq_toolchain.toolchain.reference import Reference
@@ -110,7 +117,7 @@ def write_report(folder: Path, header: Mapping[str, Any], latents: Tensor, outpu
     """
     path = folder / JSON
     _check_shapes(latents, outputs_at_simulation, reference, "the device's tensors")
-    path.unlink(missing_ok=True)
+    discard(path)
     digest = write_hashed_tensors(folder / TENSORS, {"latents": latents, OUTPUTS: outputs_at_simulation})
     data = {"schema": SCHEMA, "schema_version": VERSION, **header, "files": {TENSORS: digest},
             **figures(latents, reference)}

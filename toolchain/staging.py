@@ -50,7 +50,8 @@ def _move(folder: Path, out: Path, manifest: str, stale: Sequence[str]) -> None:
         os.rename(folder, out)
         return
     files = sorted(folder.iterdir(), key=lambda path: path.name == manifest)
-    check_places(out, [path.name for path in files if path.is_file()], [path.name for path in files if path.is_dir()])
+    names = [path.name for path in files if path.is_file()]
+    check_places(out, (*names, *stale), [path.name for path in files if path.is_dir()])
     sweep(out)
     for name in (manifest, *stale):
         (out / name).unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.toolchain.errors import ToolchainError
+from dq_toolchain.toolchain.temporary import temporary_beside
 
 MOST_IN_MEMORY = 2 * 2**30
 SHARE_OF_DISK = 4
@@ -47,9 +47,13 @@ class Room:
             raise ToolchainError(
                 f"{self.folder}: records of {size / 2**30:.1f} GiB do not fit on the disk; lower [blocks] rows or free space"
             )
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".records") as file:
-            file.truncate(max(1, size))
-            return torch.from_file(file.name, shared=True, size=numel, dtype=dtype).view(tuple(shape))
+        path = temporary_beside(self.folder / "records")  # should the process be killed before it has no name
+        try:
+            with path.open("xb") as file:
+                file.truncate(max(1, size))
+            return torch.from_file(str(path), shared=True, size=numel, dtype=dtype).view(tuple(shape))
+        finally:
+            path.unlink(missing_ok=True)
 
 
 IN_MEMORY = Room()

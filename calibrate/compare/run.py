@@ -57,6 +57,8 @@ def run(grid: Grid, reporter: GridReporter, calibrate: Calibrate = calibrated) -
                 if not _done(grid, cell) and _attempts(grid, cell) == tried[cell]:  # else another process was here
                     _do(grid, cell, judges, reporter, calibrate)
             clean(grid, cell)
+    for cell in {grid.work(cell): cell for cell in grid.cells}.values():
+        clean(grid, cell)  # what a process left that was killed in between
 
 
 def clean(grid: Grid, cell: Cell) -> None:

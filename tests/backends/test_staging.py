@@ -28,8 +28,13 @@ def test_a_lowering_that_fails_leaves_the_older_bundle(tmp_path: Path) -> None:
     out = tmp_path / "executorch"
     out.mkdir()
     (out / JSON).write_text("old")
-    with pytest.raises(ZeroDivisionError), staging(out) as folder:
-        (folder / JSON).write_text("new")
-        raise ZeroDivisionError
+
+    def lower() -> None:
+        with staging(out) as folder:
+            (folder / JSON).write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        lower()
     assert (out / JSON).read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["executorch"]

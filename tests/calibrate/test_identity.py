@@ -56,7 +56,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "calibrate.group_iterations": ({}, {"group_iterations": 5}, FIT),
     "calibrate.scale_lr": ({}, {"scale_lr": 0.5}, FIT),
     "calibrate.rounding_lr": ({}, {"rounding_lr": 0.5}, FIT),
-    "calibrate.method": ({}, {"method": "qdiffusion"}, (*RANGES,)),  # which has one step group
+    "calibrate.method": ({}, {"method": "qdiffusion"}, FIT),
     "blocks.rows": ({"calibrate": {"method": "qdiffusion"}}, {"rows": 6}, FIT),
     "blocks.batch": ({"calibrate": {"method": "qdiffusion"}}, {"batch": 3}, FIT),
     "blocks.iterations": ({"calibrate": {"method": "qdiffusion"}}, {"iterations": 7}, FIT),
@@ -65,7 +65,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "run.offload": ({}, {"offload": True}, BUDGET),
 }
 BY_VALUE = {"model.path", "model.variant", "model.lora", "model.lora_scale", "model.scheduler", "conditioning.file",
-            "conditioning.prompts", "conditioning.negative_prompt", "run.device"}  # fmt: skip
+            "conditioning.prompts", "conditioning.negative_prompt", "sampler.clip", "run.device"}  # fmt: skip
 """What these come to is consumed, not what they say: see the tests on values below."""
 NO_PART = {"run.out"}
 
@@ -124,7 +124,8 @@ def test_weights_and_sampler_count_by_what_they_are(tmp_path: Path) -> None:
         unet.conv_in.weight[0, 0, 0, 0] += 1e-6
     assert _changed(before, _of(tiny_recipe(write_tiny_model(tmp_path / "other", unet), tmp_path))) == set(ALL)
     scheduler().from_config(scheduler().config, timestep_spacing="linspace").save_pretrained(tmp_path / "sampler")
-    recipe = tiny_recipe(tmp_path / "model", tmp_path, model={"scheduler": tmp_path / "sampler"})
+    recipe = tiny_recipe(tmp_path / "model", tmp_path)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"scheduler": tmp_path / "sampler"})})
     assert _changed(before, _of(recipe)) == set(ALL)
 
 

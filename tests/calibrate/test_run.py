@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from dq_toolchain.calibrate import fit, pipeline
+from dq_toolchain.calibrate.fitting import Fitted
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.calibrate.setup import setup
 from dq_toolchain.toolchain.artifact import TENSOR_FILES, Artifact, float_parameters, load_reference
@@ -265,7 +266,7 @@ def test_a_figure_that_is_no_number_costs_its_own_place_only(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nothing = {"warmup": 0, "iterations": 0, "settling": 0, "group_iterations": 0}
-    fitted = pipeline.Fitted([{"stage": "x", "validation_psnr": math.inf}], None, 0.0)
+    fitted = Fitted([{"stage": "x", "validation_psnr": math.inf}], None, 0.0)
     monkeypatch.setattr(pipeline, "fit_network", lambda *_: fitted)
     folder, artifact, _ = calibrate(tiny_recipe(tiny_model, tmp_path, calibrate=nothing), Reporter())
     assert "record.stages.0.validation_psnr is no finite number and becomes null" in " ".join(capsys.readouterr().err.split())
@@ -303,7 +304,7 @@ def test_another_list_of_sites_is_never_served_the_first_ones_ranges(tiny_model:
     assert torch.equal(second.scale, fresh.scale)
     assert torch.equal(second.zero_point, fresh.zero_point)
     stages = sorted(path.stem.split("-")[0] for path in (tmp_path / "work").glob("*.safetensors"))
-    assert stages == ["fit", "fit", "ranges", "ranges", "rollouts"]  # what both consume alike is shared
+    assert stages == ["ranges", "ranges", "rollouts"]  # what both consume alike is shared
 
 
 def test_foreign_files_among_the_checkpoints_stay(tiny_model: Path, tmp_path: Path) -> None:

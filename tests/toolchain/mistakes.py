@@ -158,7 +158,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
                                                      "--out", "file/out"), "cannot write file/out.*--out"),
     # output
     "output below a file": (file_in_the_way(*calibrate("--out", "file/out")), "cannot write file/out.*--out"),
-    "output is a file": (file_in_the_way(*calibrate("--out", "file")), "cannot write file/.*--out"),
+    "output is a file": (file_in_the_way(*calibrate("--out", "file")), "cannot write file: file is a file, not a folder; .*--out"),
     "page below a file": (file_in_the_way("validate", REPORT, "--html", "file/page.html"),
                           "cannot write file/page.html: file is a file, not a folder"),
     # export, run, validate, inspect

@@ -209,7 +209,7 @@ def test_a_save_that_fails_leaves_the_older_one_whole(failing: int, made: tuple[
 
 
 def test_what_the_record_cannot_hold_is_named(made: tuple[Artifact, Reference], tmp_path: Path) -> None:
-    artifact = replace(made[0], record={"stages": [{"loss": 1.0}, {"loss": float("nan")}]})
+    artifact = dataclasses.replace(made[0], record={"stages": [{"loss": 1.0}, {"loss": float("nan")}]})
     with pytest.raises(ToolchainError, match=r"calibration\.json: record\.stages\.1\.loss is NaN"):
         artifact.save(tmp_path / "calibration", made[1])
     assert list(tmp_path.iterdir()) == []

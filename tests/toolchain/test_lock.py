@@ -44,9 +44,14 @@ def test_a_lock_leaves_no_trace(tmp_path: Path) -> None:
     with locked(tmp_path / "a" / "b", "export"):
         assert (tmp_path / "a" / "b" / NAME).is_file()
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ZeroDivisionError), locked(tmp_path / "a", "export"):
-        (tmp_path / "a" / "made").touch()
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with locked(tmp_path / "a", "export"):
+            (tmp_path / "a" / "made").touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["made"]
 
 

@@ -62,6 +62,7 @@ def export(
     from dq_toolchain import backends
     from dq_toolchain.toolchain.artifact import Artifact
     from dq_toolchain.toolchain.lock import locked
+    from dq_toolchain.toolchain.staging import check_places
     from dq_toolchain.toolchain.summary import bundle_summary, show_bundle
 
     backend = backends.load(settings.export.target)
@@ -69,6 +70,7 @@ def export(
     folder = settings.run.out / settings.export.target
     reporter = Reporter()
     with locked(settings.run.out, "export", reporter.warn):
+        check_places(folder, ())
         bundle = backend.lower(Artifact.load(source), source, folder, settings, reporter.say)
     summary = bundle_summary(folder, bundle)
     if json_:
