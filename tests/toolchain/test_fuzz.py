@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from dq_toolchain.calibrate import pipeline
@@ -235,7 +235,8 @@ def run_fuzz(count: int, arena: Path, capsys: pytest.CaptureFixture[str], monkey
     files = [path.relative_to(arena) for path in arena.rglob("*") if path.is_file()]
     contents = {path: (arena / path).read_bytes() for path in files}
 
-    @settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck),
+              phases=[Phase.generate])  # fmt: skip
     @given(inputs(contents))
     def every(case: tuple[Subject, bytes, tuple[str, ...], bool]) -> None:
         check(arena, capsys, case, contents)
