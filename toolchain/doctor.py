@@ -82,7 +82,8 @@ def _limits(bundle: Bundle, reference: Reference) -> Check:
                                                    f"{reference.calls} and {reference.seeds}")
     pairs = zip(fidelity["error"], computed["error"], strict=True)
     if any(not wanted / WIDEST <= found <= wanted * WIDEST for found, wanted in pairs):
-        return Check("doctor.limits", False, None, f"limits.fidelity.error is over {WIDEST} times what follows from the reference; {REMEDY}")
+        return Check("doctor.limits", False, None, f"limits.fidelity.error is over {WIDEST} times what follows from the reference; "
+                                                   f"{REMEDY}")
     return Check("doctor.limits", True, None, f"limits for {steps} steps and {seeds} seeds")
 
 

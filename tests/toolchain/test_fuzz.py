@@ -119,21 +119,55 @@ def _model(name: str) -> Subject:
     return Subject(Path("model") / name, (("calibrate", "--model", "model", *QUICK, "--out", "new"),))
 
 
-READ_BUNDLE = (("doctor", str(BUNDLE)), ("doctor", str(BUNDLE), "--json"), ("inspect", str(BUNDLE)), ("validate", str(REPORT)))
+READ_BUNDLE = (
+    ("doctor", str(BUNDLE)),
+    ("doctor", str(BUNDLE), "--json"),
+    ("inspect", str(BUNDLE)),
+    ("validate", str(REPORT)),
+)
 SUBJECTS = (
     Subject(BUNDLE / "bundle.json", READ_BUNDLE, _bundle),
     Subject(BUNDLE / "bundle.json", READ_BUNDLE, _bundle),
-    Subject(BUNDLE / "reference.safetensors", (*READ_BUNDLE, ("run", "--bundle", str(BUNDLE), "--report", "new")), _tensors_of_bundle),
-    Subject(REPORT / "report.json", (("validate", str(REPORT)), ("validate", str(REPORT), "--json"), ("validate", str(REPORT), str(REPORT)), ("doctor", str(BUNDLE)))),
-    Subject(REPORT / "report.safetensors", (("validate", str(REPORT)),),
-            lambda box: _rehash(box / REPORT, "report.safetensors", "report.json", sealed=False)),
-    Subject(CALIBRATION / "calibration.json", (("inspect",), ("inspect", "--json")), lambda box: _seal_text(box / CALIBRATION / "calibration.json")),
-    *(Subject(CALIBRATION / f"{name}.safetensors", (("inspect",),), _tensors_of_artifact(f"{name}.safetensors"))
-      for name in ("weights", "activations", "float")),
-    Subject(Path("recipe.toml"), (("calibrate", "--recipe", "recipe.toml", "--model", "nowhere"), ("calibrate", "-r", "recipe.toml", "--model", "model", "--out", "new"))),
-    _model("unet/config.json"), _model("scheduler/scheduler_config.json"),
-    Subject(BUNDLE / "bundle.json", READ_BUNDLE, _bundle), Subject(REPORT / "report.json", (("validate", str(REPORT)),)),
-)  # fmt: skip
+    Subject(
+        BUNDLE / "reference.safetensors",
+        (*READ_BUNDLE, ("run", "--bundle", str(BUNDLE), "--report", "new")),
+        _tensors_of_bundle,
+    ),
+    Subject(
+        REPORT / "report.json",
+        (
+            ("validate", str(REPORT)),
+            ("validate", str(REPORT), "--json"),
+            ("validate", str(REPORT), str(REPORT)),
+            ("doctor", str(BUNDLE)),
+        ),
+    ),
+    Subject(
+        REPORT / "report.safetensors",
+        (("validate", str(REPORT)),),
+        lambda box: _rehash(box / REPORT, "report.safetensors", "report.json", sealed=False),
+    ),
+    Subject(
+        CALIBRATION / "calibration.json",
+        (("inspect",), ("inspect", "--json")),
+        lambda box: _seal_text(box / CALIBRATION / "calibration.json"),
+    ),
+    *(
+        Subject(CALIBRATION / f"{name}.safetensors", (("inspect",),), _tensors_of_artifact(f"{name}.safetensors"))
+        for name in ("weights", "activations", "float")
+    ),
+    Subject(
+        Path("recipe.toml"),
+        (
+            ("calibrate", "--recipe", "recipe.toml", "--model", "nowhere"),
+            ("calibrate", "-r", "recipe.toml", "--model", "model", "--out", "new"),
+        ),
+    ),
+    _model("unet/config.json"),
+    _model("scheduler/scheduler_config.json"),
+    Subject(BUNDLE / "bundle.json", READ_BUNDLE, _bundle),
+    Subject(REPORT / "report.json", (("validate", str(REPORT)),)),
+)
 
 
 REPAIRED = (BUNDLE / "bundle.json", REPORT / "report.json", CALIBRATION / "calibration.json")
@@ -195,13 +229,50 @@ def damaged_toml(draw: st.DrawFn, good: bytes) -> bytes:
     lines = good.decode().strip().split("\n")
     at = draw(st.integers(0, len(lines) - 1))
     key = lines[at].split("=")[0]
-    value = draw(st.sampled_from(["-1", "0", "1e999", "nan", "inf", "9" * 30, '"\\u001b[31m"', "[]", "{}", "[[]]", "true", '"../evil"', '"[/red]"',
-                                  "1979-05-27", "'''\n'''", "[" * 200 + "]" * 200, "[" * 50_000, '"' + "x" * 4000 + '"', "", "0x10", "\x00"]))  # fmt: skip
-    return "\n".join([*lines[:at], *draw(st.sampled_from([[f"{key}= {value}"], [], [lines[at]] * 2, [f"{value}"], [f"x = {value}", lines[at]]])),
-                      *lines[at + 1 :]]).encode()  # fmt: skip
+    value = draw(
+        st.sampled_from(
+            [
+                "-1",
+                "0",
+                "1e999",
+                "nan",
+                "inf",
+                "9" * 30,
+                '"\\u001b[31m"',
+                "[]",
+                "{}",
+                "[[]]",
+                "true",
+                '"../evil"',
+                '"[/red]"',
+                "1979-05-27",
+                "'''\n'''",
+                "[" * 200 + "]" * 200,
+                "[" * 50_000,
+                '"' + "x" * 4000 + '"',
+                "",
+                "0x10",
+                "\x00",
+            ]
+        )
+    )
+    return "\n".join(
+        [
+            *lines[:at],
+            *draw(
+                st.sampled_from([[f"{key}= {value}"], [], [lines[at]] * 2, [f"{value}"], [f"x = {value}", lines[at]]])
+            ),
+            *lines[at + 1 :],
+        ]
+    ).encode()
 
 
-def check(box: Path, capsys: pytest.CaptureFixture[str], case: tuple[Subject, bytes, tuple[str, ...], bool], contents: dict[Path, bytes]) -> None:
+def check(
+    box: Path,
+    capsys: pytest.CaptureFixture[str],
+    case: tuple[Subject, bytes, tuple[str, ...], bool],
+    contents: dict[Path, bytes],
+) -> None:
     subject, data, command, repaired = case
     (box / subject.file).write_bytes(data)
     if repaired:
@@ -222,7 +293,9 @@ def check(box: Path, capsys: pytest.CaptureFixture[str], case: tuple[Subject, by
             assert out == ""
         after = listing(box.parent)
         changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-        assert not [name for name in changed if name != "box" and not name.startswith("box/new")], "written outside of --out"
+        assert not [name for name in changed if name != "box" and not name.startswith("box/new")], (
+            "written outside of --out"
+        )
     finally:
         capsys.readouterr()
         shutil.rmtree(box / "new", ignore_errors=True)
@@ -235,8 +308,14 @@ def run_fuzz(count: int, arena: Path, capsys: pytest.CaptureFixture[str], monkey
     files = [path.relative_to(arena) for path in arena.rglob("*") if path.is_file()]
     contents = {path: (arena / path).read_bytes() for path in files}
 
-    @settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck),
-              phases=[Phase.generate])  # fmt: skip
+    @settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
     @given(inputs(contents))
     def every(case: tuple[Subject, bytes, tuple[str, ...], bool]) -> None:
         check(arena, capsys, case, contents)
@@ -253,7 +332,9 @@ def test_ten_thousand_inputs(arena: Path, capsys: pytest.CaptureFixture[str], mo
     run_fuzz(10_000, arena, capsys, monkeypatch)
 
 
-def test_the_good_input_is_good(arena: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_good_input_is_good(
+    arena: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Otherwise nothing behind the first check would ever be reached."""
     monkeypatch.chdir(arena)
     for command in dict.fromkeys(command for subject in SUBJECTS for command in subject.commands):
@@ -264,6 +345,9 @@ def test_the_good_input_is_good(arena: Path, capsys: pytest.CaptureFixture[str],
         elif command[0] == "run":
             assert "cannot load the program" in err or "needs executorch" in err, err
         elif command[0] == "doctor" and "--json" not in command:  # its program is a placeholder
-            assert [line.split(":")[0] for line in out.splitlines() if line.startswith("FAIL")] in ([], ["FAIL program"]), out
+            assert [line.split(":")[0] for line in out.splitlines() if line.startswith("FAIL")] in (
+                [],
+                ["FAIL program"],
+            ), out
         elif command[0] != "doctor":
             assert code == 0, (command, out, err)
