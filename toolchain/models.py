@@ -20,7 +20,7 @@ from dq_toolchain.toolchain.files import sha256
 from dq_toolchain.toolchain.lora import Lora, fuse_into_network
 from dq_toolchain.toolchain.source import Source, find_model
 
-REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
 """What diffusers and torch raise on building or calling a network whose config or input does not make sense."""
 
 

@@ -159,7 +159,7 @@ SUBJECTS = (
     Subject(
         Path("recipe.toml"),
         (
-            ("calibrate", "--recipe", "recipe.toml", "--model", "nowhere"),
+            ("calibrate", "--recipe", "recipe.toml", "--model", "nowhere", "--out", "new"),
             ("calibrate", "-r", "recipe.toml", "--model", "model", "--out", "new"),
         ),
     ),
