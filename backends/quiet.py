@@ -19,7 +19,7 @@ _NATIVE = (
 
 @contextlib.contextmanager
 def _stderr_without_noise(errors: bool) -> Iterator[None]:
-    """Native code writes to file descriptor 2 itself: what it writes is held back, and lines that are no noise pass if ``errors``."""
+    """Native code writes to file descriptor 2 itself: what it writes is held back; lines that are no noise pass, if ``errors``."""
     try:
         sys.stderr.flush()
         saved = os.dup(2)
