@@ -194,3 +194,49 @@ def _refit(row: dict[str, Any], draw: st.DrawFn) -> None:
     size = SIZES.get(row["dtype"], 0)
     if size and draw(st.booleans()) and (last - first) % size == 0:
         row["shape"] = [(last - first) // size]
+
+
+@st.composite
+def damaged_toml(draw: st.DrawFn, good: bytes) -> bytes:
+    """A recipe with a line changed, dropped, doubled, or torn."""
+    if draw(st.integers(0, 4)) == 0:
+        return draw(torn(good))
+    lines = good.decode().strip().split("\n")
+    at = draw(st.integers(0, len(lines) - 1))
+    key = lines[at].split("=")[0]
+    value = draw(
+        st.sampled_from(
+            [
+                "-1",
+                "0",
+                "1e999",
+                "nan",
+                "inf",
+                "9" * 30,
+                '"\\u001b[31m"',
+                "[]",
+                "{}",
+                "[[]]",
+                "true",
+                '"../evil"',
+                '"[/red]"',
+                "1979-05-27",
+                "'''\n'''",
+                "[" * 200 + "]" * 200,
+                "[" * 50_000,
+                '"' + "x" * 4000 + '"',
+                "",
+                "0x10",
+                "\x00",
+            ]
+        )
+    )
+    return "\n".join(
+        [
+            *lines[:at],
+            *draw(
+                st.sampled_from([[f"{key}= {value}"], [], [lines[at]] * 2, [f"{value}"], [f"x = {value}", lines[at]]])
+            ),
+            *lines[at + 1 :],
+        ]
+    ).encode()

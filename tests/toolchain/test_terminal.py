@@ -187,8 +187,7 @@ def test_what_the_reporter_says_is_plain_text(capsys: pytest.CaptureFixture[str]
         out, err = capsys.readouterr()
         assert out == ""
         assert_harmless(err)
-    reporter = Reporter()
-    reporter.warn("[/red] the fox")
+    Reporter().warn("[/red] the fox")
     assert capsys.readouterr().err == "note: [/red] the fox\n"
 
 
