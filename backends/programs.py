@@ -14,7 +14,11 @@ def program_checks(bundle: Bundle, folder: Path) -> tuple[Check, ...]:
     """doctor.target: a target that `run` knows. doctor.program: every method is in the program, which opens."""
     known = ", ".join(backends.names())
     if bundle.target not in backends.names():
-        return (Check("doctor.target", False, None, f"target is {bundle.target!r}, no program runs it; allowed are {known}"),)
+        return (
+            Check(
+                "doctor.target", False, None, f"target is {bundle.target!r}, no program runs it; allowed are {known}"
+            ),
+        )
     target = Check("doctor.target", True, None, f"target {bundle.target}")
     try:
         backend = backends.load(bundle.target)
@@ -25,5 +29,9 @@ def program_checks(bundle: Bundle, folder: Path) -> tuple[Check, ...]:
     except BackendError as error:
         return (target, Check("doctor.program", False, None, str(error)))
     missing = [name for name in dict.fromkeys(bundle.methods) if name not in held]
-    text = f"holds no method {missing[0]!r}, it has {', '.join(sorted(held)[:10]) or 'none'}" if missing else "holds every method"
+    text = (
+        f"holds no method {missing[0]!r}, it has {', '.join(sorted(held)[:10]) or 'none'}"
+        if missing
+        else "holds every method"
+    )
     return (target, Check("doctor.program", not missing, None, f"{bundle.program} {text}"))

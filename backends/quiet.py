@@ -18,8 +18,8 @@ _NATIVE = (
 
 
 @contextlib.contextmanager
-def _stderr_without_noise() -> Iterator[None]:
-    """Native code writes to file descriptor 2 itself: what it writes is held back, and lines that are no noise pass."""
+def _stderr_without_noise(errors: bool) -> Iterator[None]:
+    """Native code writes to file descriptor 2 itself: what it writes is held back; lines that are no noise pass, if ``errors``."""
     try:
         sys.stderr.flush()
         saved = os.dup(2)
@@ -37,7 +37,7 @@ def _stderr_without_noise() -> Iterator[None]:
             os.close(saved)
             caught.seek(0)
             for line in caught:
-                if not any(fragment in line for fragment in _NATIVE):
+                if errors and not any(fragment in line for fragment in _NATIVE):
                     os.write(2, line)
 
 
@@ -55,9 +55,13 @@ def _loggers_at_error() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Drop the warnings, log lines and progress bars that the vendors are known for; errors come through."""
-    with warnings.catch_warnings(), _loggers_at_error(), _stderr_without_noise():
+def quiet(errors: bool = True) -> Iterator[None]:
+    """Drop the warnings, log lines and progress bars that the vendors are known for.
+
+    Args:
+        errors: what native code writes of errors comes through; False where the caller raises, and says it in one line.
+    """
+    with warnings.catch_warnings(), _loggers_at_error(), _stderr_without_noise(errors):
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|torchao|executorch|coremltools|copyreg)(\..*)?")

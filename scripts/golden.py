@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
-from scripts.golden_damaged import write_damaged_bundles
 from torch import Tensor
 
 from dq_toolchain.backends.sampling import Runtime, sample
@@ -32,6 +31,7 @@ from dq_toolchain.toolchain.report import JSON
 from dq_toolchain.toolchain.rollout import rollout
 from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.step_groups import even_step_groups
+from scripts.golden_damaged import write_damaged_bundles
 
 OUT = Path("runtime_samples/golden")
 SIDE, CALLS = 6, 5

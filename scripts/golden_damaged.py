@@ -7,91 +7,19 @@ to be laid over ``golden/CASE/bundle``.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from scripts.damage import Damage, drop, of_json, put, ranges, reference, text
 
-from dq_toolchain.toolchain.bundle import JSON, RANGES
-from dq_toolchain.toolchain.files import seal, sha256, write_bytes, write_tensors
+from dq_toolchain.toolchain.bundle import RANGES
 from dq_toolchain.toolchain.reference import FILE
 
 FOR_ALL, FOR_THE_HOST = "damaged-bundles", "damaged-for-the-host"
 GUIDED, NOISE, CORRECTED = "ddim-guided", "ddim-noise", "ddim-corrected"
-Damage = Callable[[Path], None]
-"""Spoils the files of a bundle folder."""
-
-
-def of_json(change: Callable[[dict[str, Any]], object]) -> Damage:
-    """Changes bundle.json, which is sealed again."""
-
-    def damage(folder: Path) -> None:
-        data = json.loads((folder / JSON).read_text())
-        change(data)
-        write_bytes(folder / JSON, (json.dumps(seal(data)) + "\n").encode())
-
-    return damage
-
-
-def put(*keys: str | int, to: Any) -> Damage:
-    """One value of bundle.json replaced, or added."""
-
-    def change(data: Any) -> None:
-        for key in keys[:-1]:
-            data = data[key]
-        data[keys[-1]] = to
-
-    return of_json(change)
-
-
-def drop(*keys: str | int) -> Damage:
-    """One value of bundle.json taken out."""
-
-    def change(data: Any) -> None:
-        for key in keys[:-1]:
-            data = data[key]
-        del data[keys[-1]]
-
-    return of_json(change)
-
-
-def text(old: str, new: str) -> Damage:
-    """What a JSON writer would not write: the text of bundle.json changed."""
-
-    def damage(folder: Path) -> None:
-        found = json.dumps(json.loads((folder / JSON).read_text()))
-        assert old in found, old
-        write_bytes(folder / JSON, found.replace(old, new, 1).encode())
-
-    return damage
-
-
-def tensors(file: str, change: Callable[[dict[str, Tensor]], object]) -> Damage:
-    """Changes a file of tensors, whose hash and size are written anew."""
-
-    def damage(folder: Path) -> None:
-        found = load_file(folder / file)
-        change(found)
-        write_tensors(folder / file, found)
-        digest, size = sha256(folder / file), (folder / file).stat().st_size
-        of_json(lambda data: (data["files"].update({file: digest}), data["sizes"].update({file: size})))(folder)
-
-    return damage
-
-
-def reference(change: Callable[[dict[str, Tensor]], object]) -> Damage:
-    return tensors(FILE, change)
-
-
-def ranges(change: Callable[[dict[str, Tensor]], object]) -> Damage:
-    return tensors(RANGES, change)
-
-
 def _every(data: dict[str, Any], change: Callable[[Any], object]) -> None:
     for rows in data["table"]["correction"].values():
         change(rows)
@@ -168,7 +96,8 @@ PORTS: dict[str, Damage] = {
     "shape-negative": put("inputs", 2, "shape", to=[1, -1]),
     "shape-huge": put("inputs", 2, "shape", to=[1, 2**62, 8]),
     "shape-overflows": put("inputs", 2, "shape", to=[1, 2**31 - 1, 2**31 - 1]),
-    "shape-beyond-memory": of_json(lambda d: [row.update(shape=[1, 4096, 4096, 4096]) for row in (d["inputs"][0], d["outputs"][0])]),
+    "shape-beyond-memory": of_json(
+        lambda d: [row.update(shape=[1, 4096, 4096, 4096]) for row in (d["inputs"][0], d["outputs"][0])]),
     "shape-is-text": put(*SHAPE, to="1166"),
     "shape-of-text": put(*SHAPE, to=["1", "1", "6", "6"]),
     "shape-of-fractions": put(*SHAPE, to=[1, 1, 6.5, 6]),

@@ -26,7 +26,13 @@ from dq_toolchain.toolchain.files import (
     write_tensors,
 )
 from dq_toolchain.toolchain.models import REFUSALS, build_unet
-from dq_toolchain.toolchain.qparams import SMALLEST_SCALE, SMALLEST_WEIGHT_SCALE, activation_type, fp16_exact, weight_type
+from dq_toolchain.toolchain.qparams import (
+    SMALLEST_SCALE,
+    SMALLEST_WEIGHT_SCALE,
+    activation_type,
+    fp16_exact,
+    weight_type,
+)
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.sampler_table import SamplerTable
@@ -228,7 +234,8 @@ class Artifact:
     def _check_dtypes(self, refuse: Callable[[str], ArtifactError]) -> None:
         wanted = [("scale", self.scale, torch.float32), ("zero_point", self.zero_point, torch.int32)]
         for name, layer in self.layers.items():
-            wanted += [(f"{name}.weight_q", layer.weight_q, torch.int8), (f"{name}.weight_scale", layer.weight_scale, torch.float32)]
+            wanted += [(f"{name}.weight_q", layer.weight_q, torch.int8),
+                       (f"{name}.weight_scale", layer.weight_scale, torch.float32)]
         for name, tensor, dtype in wanted:
             if tensor.dtype != dtype:
                 raise refuse(f"{name} is {tensor.dtype}, expected {dtype}")

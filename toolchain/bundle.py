@@ -170,7 +170,7 @@ class Bundle:
         ranges, want = read_tensors(folder / RANGES, REMEDY).get("ranges"), (len(self.step_groups), width)
         if ranges is None or tuple(ranges.shape) != want or ranges.dtype != torch.float32:
             got = None if ranges is None else f"{ranges.dtype} {tuple(ranges.shape)}"
-            raise ArtifactError(f"{folder / RANGES} must hold 'ranges', float32 of shape {want}, got {got}; {REMEDY}")
+            raise ArtifactError(f"{folder / RANGES} must hold 'ranges' of shape {want}, float32, got {got}; {REMEDY}")
         if not bool(torch.isfinite(ranges).all()):
             raise ArtifactError(f"{folder / RANGES}: ranges hold NaN or infinity; {REMEDY}")
         return ranges

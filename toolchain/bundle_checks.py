@@ -74,7 +74,9 @@ def ports_fault(inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> str | No
     if ranges is not None and (ranges.dtype != "float32" or len(ranges.shape) != 2):
         return f"ranges must be float32 (1, R), got {ranges.dtype} {ranges.shape}"
     if [(port.dtype, port.shape) for port in outputs] != [("float32", sample.shape)]:
-        return f"outputs must be one, float32 {sample.shape}, got {[(port.dtype, port.shape) for port in outputs]}"[:300]
+        return f"outputs must be one, float32 {sample.shape}, got {[(port.dtype, port.shape) for port in outputs]}"[
+            :300
+        ]
     return None
 
 
@@ -85,7 +87,9 @@ def sites_fault(sites: tuple[Mapping[str, Any], ...], groups: int) -> str | None
         if any(len(column) != groups for column in columns):
             return f"site {row['site'][:200]!r} must have range, scale and zero_point of {groups} step groups"
         pairs = all(isinstance(pair, list) and len(pair) == 2 for pair in row["range"])
-        numbers = [*row["scale"], *row["zero_point"], *(value for pair in row["range"] for value in pair)] if pairs else [""]
+        numbers = (
+            [*row["scale"], *row["zero_point"], *(value for pair in row["range"] for value in pair)] if pairs else [""]
+        )
         if not all(_is_float32(value) for value in numbers):
             return f"site {row['site'][:200]!r}: range must be pairs of numbers, scale and zero_point numbers, all of float32"
         bits = row["activation_bits"]
@@ -97,19 +101,25 @@ def sites_fault(sites: tuple[Mapping[str, Any], ...], groups: int) -> str | None
         steps = 2**bits - 1
         for (low, high), scale in zip(row["range"], row["scale"], strict=True):
             if not math.isclose(high - low, steps * scale, rel_tol=1e-5):
-                return f"site {row['site'][:200]!r}: range {low:.3g} to {high:.3g} is not {steps} times scale {scale:.3g}"
+                return (
+                    f"site {row['site'][:200]!r}: range {low:.3g} to {high:.3g} is not {steps} times scale {scale:.3g}"
+                )
     return None
 
 
 def _is_float32(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= torch.finfo(torch.float32).max
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= torch.finfo(torch.float32).max
+    )
 
 
 def reference_checks(bundle: Bundle, reference: Reference) -> Iterator[Check]:
     """Whether the held-out rollouts are of this program: a check doctor.NAME each."""
     table, shape = bundle.table, tuple(reference.start.shape[1:])
     fits = reference.calls == table.calls
-    yield Check("doctor.steps", fits, None, f"{reference.calls} steps in the reference, {table.calls} in the sampler table")
+    yield Check(
+        "doctor.steps", fits, None, f"{reference.calls} steps in the reference, {table.calls} in the sampler table"
+    )
     wanted = next(port.shape[1:] for port in bundle.inputs if port.name == "sample")
     yield Check("doctor.shapes", shape == wanted, None, f"latents are {shape}, the program takes {wanted}")
     yield _finite(reference)
@@ -124,8 +134,12 @@ def _finite(reference: Reference) -> Check:
     tensors |= {f"cond.{name}": value for name, value in reference.conditioning.cond.items()}
     tensors |= {f"uncond.{name}": value for name, value in reference.conditioning.uncond.items()}
     bad = next((name for name, value in tensors.items() if not bool(torch.isfinite(value).all())), None)
-    return Check("doctor.finite", bad is None, None, "the reference is finite" if bad is None else
-                 f"the reference holds NaN or infinity, in {bad}")
+    return Check(
+        "doctor.finite",
+        bad is None,
+        None,
+        "the reference is finite" if bad is None else f"the reference holds NaN or infinity, in {bad}",
+    )
 
 
 def _conditioning(bundle: Bundle, reference: Reference) -> Check:
@@ -137,6 +151,11 @@ def _conditioning(bundle: Bundle, reference: Reference) -> Check:
     for side, tensors in sides.items():
         found = {name: (str(x.dtype).removeprefix("torch."), tuple(x.shape[1:])) for name, x in tensors.items()}
         if found != wanted:
-            return Check("doctor.conditioning", False, None, f"the program takes {wanted}, {side} of the reference holds {found}"[:600])
-    return Check("doctor.conditioning", True, None,
-                 f"conditioning {', '.join(sorted(wanted)) or 'none'}{', with guidance' if guided else ''}")
+            text = f"the program takes {wanted}, {side} of the reference holds {found}"
+            return Check("doctor.conditioning", False, None, text[:600])
+    return Check(
+        "doctor.conditioning",
+        True,
+        None,
+        f"conditioning {', '.join(sorted(wanted)) or 'none'}{', with guidance' if guided else ''}",
+    )

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +21,8 @@ from dq_toolchain.toolchain.report import TENSORS
 
 MADE_BY_DEVICES = (JSON, REPORT, TENSORS, "engines")
 """What may lie in a bundle's folder though bundle.json does not list it."""
-SAME = 1e-4
-"""Relative; limits computed on another machine differ in the last bits of float32 sums."""
+WIDEST = 10
+"""Times. Forms that quantize outputs too have limits of their own, from a simulation that the reference does not hold."""
 
 
 def examine(folder: Path, of_program: Callable[[Bundle, Path], tuple[Check, ...]] = lambda bundle, folder: ()) -> tuple[Check, ...]:
@@ -75,18 +74,17 @@ def _ranges(folder: Path, bundle: Bundle) -> Check:
 
 
 def _limits(bundle: Bundle, reference: Reference) -> Check:
-    """Limits follow from the reference; a bundle that brings wider ones would judge its device mildly."""
+    """Limits follow from the reference, or from it and a simulation of the same integers that quantizes outputs too."""
     fidelity, computed = bundle.limits["fidelity"], limits_for(reference)["fidelity"]
     steps, seeds = len(fidelity["error"]), len(fidelity["simulation_psnr"])
     if (steps, seeds) != (reference.calls, reference.seeds):
         return Check("doctor.limits", False, None, f"limits for {steps} steps and {seeds} seeds, the reference has "
                                                    f"{reference.calls} and {reference.seeds}")
-    for name, wanted in computed.items():
-        found = fidelity.get(name)
-        pairs = zip(found, wanted, strict=False) if isinstance(found, list) and isinstance(wanted, list) else [(found, wanted)]
-        if not all(isinstance(a, int | float) and math.isclose(a, b, rel_tol=SAME, abs_tol=1e-9) for a, b in pairs):
-            return Check("doctor.limits", False, None, f"limits.fidelity.{name} does not follow from the reference; {REMEDY}")
-    return Check("doctor.limits", True, None, f"limits for {steps} steps and {seeds} seeds, as the reference gives them")
+    pairs = zip(fidelity["error"], computed["error"], strict=True)
+    if any(not wanted / WIDEST <= found <= wanted * WIDEST for found, wanted in pairs):
+        return Check("doctor.limits", False, None, f"limits.fidelity.error is over {WIDEST} times what follows from the reference; "
+                                                   f"{REMEDY}")
+    return Check("doctor.limits", True, None, f"limits for {steps} steps and {seeds} seeds")
 
 
 def _report(folder: Path) -> Iterator[Check]:

@@ -20,7 +20,7 @@ from dq_toolchain.toolchain.network_config import check_bounds
 from dq_toolchain.toolchain.source import Source, find_model, with_weights
 from dq_toolchain.toolchain.weight_files import read_state
 
-REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
 """What diffusers and torch raise on building or calling a network whose config or input does not make sense."""
 
 

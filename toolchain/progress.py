@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -45,7 +46,7 @@ class Reporter:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet or os.environ.get("RANK", "0") != "0"
-        self.console = Terminal(stderr=True, quiet=self.quiet, markup=False)
+        self.console: Console = Terminal(stderr=True, quiet=self.quiet, markup=False)
         self.bars = not self.quiet and sys.stderr.isatty()
 
     def say(self, text: str) -> None:

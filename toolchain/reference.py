@@ -88,11 +88,12 @@ class Reference:
         for name, want in expected.items():
             got = tuple(getattr(self, name).shape)
             if got != want or getattr(self, name).dtype != torch.float32:
-                raise ArtifactError(f"{path}: {name} has shape {got}, {getattr(self, name).dtype}, expected {want}, torch.float32; {remedy}")
+                raise ArtifactError(f"{path}: {name} has shape {got}, {getattr(self, name).dtype}, expected {want}, torch.float32; "
+                                    f"{remedy}")
         cond, uncond = self.conditioning.cond, self.conditioning.uncond
         if uncond and set(cond) != set(uncond):
             raise ArtifactError(f"{path}: cond has {sorted(cond)}, uncond {sorted(uncond)}, they must agree"[:600] + f"; {remedy}")
         for name, value in (*cond.items(), *uncond.items()):
             if value.shape[:1] != shape[:1] or value.dtype not in (torch.float32, torch.int64):
-                raise ArtifactError(f"{path}: conditioning {name[:100]!r} is {value.dtype} of shape {tuple(value.shape)}, expected is "
-                                    f"float32 or int64 of {shape[0]} rows, one per seed; {remedy}")
+                raise ArtifactError(f"{path}: conditioning {name[:100]!r} is {value.dtype} of shape {tuple(value.shape)}, expected "
+                                    f"is float32 or int64 of {shape[0]} rows, one per seed; {remedy}")

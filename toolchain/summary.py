@@ -53,13 +53,15 @@ def _budget(artifact: Artifact, psnr_median: float) -> dict[str, Any] | None:
 def show_calibration(console: Console, summary: Mapping[str, Any]) -> None:
     """Print ``calibration_summary``."""
     for stage in (s for s in summary["stages"] if "validation_psnr" in s):
-        console.print(line(f"{stage['stage']:22} {stage['iterations']:5} iterations   validation PSNR {stage['validation_psnr']:.1f} dB"))
+        console.print(line(f"{stage['stage']:22} {stage['iterations']:5} iterations   "
+                           f"validation PSNR {stage['validation_psnr']:.1f} dB"))
     units = [s for s in summary["stages"] if "unit" in s]
     for phase in dict.fromkeys(unit["phase"] for unit in units):
         left = [u["after"] / u["before"] for u in units if u["phase"] == phase and u["before"] > 0]
         share = median(left or [1.0])
         console.print(line(f"{phase:22} {len(left):5} units        error of a unit's output: {share:.2f} of before, median"))
-    console.print(line(f"{summary['sites']} sites, {summary['step_groups']} step groups over {summary['network_calls']} network calls"))
+    console.print(line(f"{summary['sites']} sites, {summary['step_groups']} step groups over "
+                       f"{summary['network_calls']} network calls"))
     console.print(line("held-out samples against FP32, integer simulation: median PSNR ",
                        plain(f"{summary['simulation_psnr_median']:.1f} dB", "bold"),
                        f", 10th percentile {summary['simulation_psnr_p10']:.1f} dB ({summary['held_out_seeds']} seeds)"))
@@ -123,7 +125,8 @@ def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
     table = Table("site", "kind", "W bits", "A bits", "scheme", *(f"range, step group {g}" for g in range(groups)),
                   title=line(f"{len(inspection['sites'])} sites of ", plain(inspection["model"])))
     for row in inspection["sites"]:
-        table.add_row(plain(row["site"]), plain(row["kind"]), str(row["weight_bits"] or "-"), str(row["activation_bits"]), plain(row["scheme"]),
+        table.add_row(plain(row["site"]), plain(row["kind"]), str(row["weight_bits"] or "-"), str(row["activation_bits"]),
+                      plain(row["scheme"]),
                       *(f"{low:.3g} .. {high:.3g}" for low, high in row["range"]))
     console.print(table)
     floats = Table("stays in float", "kind", "why")
@@ -138,6 +141,7 @@ def show_targets(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
     """Print the targets."""
     table = Table("target", "library", "installed", "schemes", "weight bits", "verified")
     for row in found:
-        table.add_row(*map(plain, (row["name"], row["library"], row["version"] or f"no: {row['install']}", ", ".join(row["schemes"]),
-                                   ", ".join(map(str, row["weight_bits"])), row["verified"])))
+        bits, schemes = ", ".join(map(str, row["weight_bits"])), ", ".join(row["schemes"])
+        installed = row["version"] or f"no: {row['install']}"
+        table.add_row(*map(plain, (row["name"], row["library"], installed, schemes, bits, row["verified"])))
     console.print(table)

@@ -22,7 +22,7 @@ class Device:
     def __init__(self, program: Path | bytes, methods: Sequence[str]) -> None:
         start = time.perf_counter()
         try:
-            with quiet():
+            with quiet(errors=False):
                 # The program owns the bytes its methods point into: it must live as long as they do.
                 self._program: Any = runtime().load_program(str(program) if isinstance(program, Path) else program)
                 self._methods = {name: self._program.load_method(name) for name in dict.fromkeys(methods)}
@@ -52,7 +52,7 @@ class Device:
 def method_names(program: Path) -> tuple[str, ...]:
     """Methods of a .pte; none is loaded. Raises BackendError: it is no program."""
     try:
-        with quiet():
+        with quiet(errors=False):
             return tuple(runtime().load_program(str(program)).method_names)
     except (RuntimeError, KeyError, OSError) as error:
         raise BackendError(f"ExecuTorch cannot load the program: {' '.join(str(error).split())[:300]}; "

@@ -45,6 +45,9 @@ def _fifo_as_json(bundle: Path) -> None:
 
 
 ON_DISK: dict[str, Callable[[Path], None]] = {
-    "a file is a link": _linked_file, "a file is a FIFO": _fifo, "a file is a folder": _folder, "bundle.json is a FIFO": _fifo_as_json,
-}  # fmt: skip
+    "a file is a link": _linked_file,
+    "a file is a FIFO": _fifo,
+    "a file is a folder": _folder,
+    "bundle.json is a FIFO": _fifo_as_json,
+}
 """What no list of files can hold; done to a copy of ddim-guided."""

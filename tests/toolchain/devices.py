@@ -115,7 +115,8 @@ def write_bundle(folder: Path, made: Case) -> Path:
     shape = (1, *reference.start.shape[1:])
     Bundle(
         target="executorch", form="sentinel", model_id=artifact.model_id, weight_hash=artifact.weight_hash,
-        versions={"torch": "0"}, program="model.bin", inputs=(Port("sample", "float32", shape), Port("timestep", "float32", (1,)), Port("class_labels", "int64", (1,))),
+        versions={"torch": "0"}, program="model.bin",
+        inputs=(Port("sample", "float32", shape), Port("timestep", "float32", (1,)), Port("class_labels", "int64", (1,))),
         outputs=(Port("out", "float32", shape),), step_groups=artifact.step_groups, methods=("forward",),
         table=artifact.table, guidance=artifact.guidance, limits=made.limits,
         operations=(Operation("convolution", "delegate", "int8 x int8 -> int32", 12, ""),

@@ -14,13 +14,27 @@ from hypothesis import strategies as st
 
 RAW = "@raw@"
 """Strings that begin so stand for JSON that no writer writes: what follows is put in without its quotes."""
+NUMBERS = (None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e30, -1e300, 5e-324, 2**31, 2**53, 2**63 - 1, -(2**63))
+NAMES = (
+    "",
+    "x",
+    "0",
+    "nan",
+    "../evil",
+    "/etc/passwd",
+    "C:\\x",
+    "a/../b",
+    "two\nlines",
+    "%s%n",
+    "<script>",
+    "{{ 7 * 7 }}",
+)
+ESCAPES = ("[/red] the fox", "[bold]x", "\x1b]0;pwn\x07", "\x1b[31mred", "\u202egnp.exe", "\x00", "\x9b31m", "\u2028")
+TOKENS = ("1e999", "-1e999", "NaN", "Infinity", "-Infinity", "9" * 30, "1" + "0" * 400, '"\\ud800"', "01", "'a'", "1.0")
+"""JSON, or not, that no writer writes."""
 ODD: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e30, -1e300, 5e-324, 2**31, 2**53, 2**63 - 1, -(2**63), [], {}, [[]], [None], [[], []],
-    "", "x", "0", "nan", "../evil", "/etc/passwd", "C:\\x", "a/../b", "a" * 3000, "[/red] the fox", "[bold]x", "\x1b]0;pwn\x07", "\x1b[31mred",
-    "\u202egnp.exe", "two\nlines", "\x00", "\x9b31m", "{{ 7 * 7 }}", "<script>", "%s%n", "\u2028", "é" * 300, [1] * 300, {"a": {"b": {"c": []}}},
-    f"{RAW}1e999", f"{RAW}-1e999", f"{RAW}NaN", f"{RAW}Infinity", f"{RAW}-Infinity", f"{RAW}{10**30}", f"{RAW}1{'0' * 400}", f'{RAW}"\\ud800"',
-    f"{RAW}{'[' * 80}{']' * 80}", f"{RAW}{'[' * 150}{']' * 150}", f"{RAW}{'[' * 20_000}{']' * 20_000}",
-    f'{RAW}{"{" + chr(34) + "a" + chr(34) + ":"}' * 1 + "1}", f"{RAW}01", f"{RAW}'a'", f"{RAW}1.0",
+    *NUMBERS, *NAMES, *ESCAPES, *(RAW + token for token in TOKENS), *(RAW + "[" * deep + "]" * deep for deep in (80, 150, 20_000)),
+    [], {}, [[]], [None], [[], []], [1] * 300, {"a": {"b": {"c": []}}}, "a" * 3000, "é" * 300,
 )  # fmt: skip
 Path_ = tuple[str | int, ...]
 
@@ -41,7 +55,12 @@ def places(value: Any, path: Path_ = ()) -> Iterator[Path_]:
 
 def values() -> st.SearchStrategy[Any]:
     """Something that does not belong where it is put."""
-    return st.one_of(st.sampled_from(ODD), st.integers(-(2**40), 2**40), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=20))
+    return st.one_of(
+        st.sampled_from(ODD),
+        st.integers(-(2**40), 2**40),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(max_size=20),
+    )
 
 
 @st.composite
@@ -83,7 +102,11 @@ def text_of(data: Any) -> str:
     if isinstance(data, str):
         return data.removeprefix(RAW) if data.startswith(RAW) else json.dumps(data)
     if isinstance(data, dict):
-        return "{" + ", ".join(f"{json.dumps(str(key).removeprefix(RAW))}: {text_of(value)}" for key, value in data.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{json.dumps(str(key).removeprefix(RAW))}: {text_of(value)}" for key, value in data.items())
+            + "}"
+        )
     if isinstance(data, list):
         return "[" + ", ".join(map(text_of, data)) + "]"
     return json.dumps(data)
@@ -111,29 +134,52 @@ def damaged_tensors(draw: st.DrawFn, data: bytes) -> bytes:
     """A safetensors file whose header, or whose tensors, are changed; often still one that can be read."""
     length = struct.unpack("<Q", data[:8])[0]
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
-    action = draw(st.sampled_from(["header", "header", "retype", "retype", "nan", "nan", "reshape", "rename", "torn", "length"]))
+    action = draw(
+        st.sampled_from(["header", "header", "retype", "retype", "nan", "nan", "reshape", "rename", "torn", "length"])
+    )
     if action == "torn":
         return draw(torn(data))
     if action == "length":
-        return struct.pack("<Q", draw(st.sampled_from([0, 1, length - 1, length + 1, 2**40, 2**63, 2**64 - 1]))) + data[8:]
+        return (
+            struct.pack("<Q", draw(st.sampled_from([0, 1, length - 1, length + 1, 2**40, 2**63, 2**64 - 1]))) + data[8:]
+        )
     name = draw(st.sampled_from(sorted(set(header) - {"__metadata__"})))
     row = header[name]
     if action == "header":
         header = draw(damaged(header))
     elif action == "retype":
-        row["dtype"] = draw(st.sampled_from(["F64", "F16", "BF16", "I64", "I32", "I8", "U8", "BOOL", "F8_E4M3", "C64", "F4"]))
+        row["dtype"] = draw(
+            st.sampled_from(["F64", "F16", "BF16", "I64", "I32", "I8", "U8", "BOOL", "F8_E4M3", "C64", "F4"])
+        )
         _refit(row, draw)
     elif action == "reshape":
         count = 1
         for side in row["shape"]:
             count *= side
-        row["shape"] = draw(st.sampled_from([[count], [1, count], [], [0], [*row["shape"], 1], row["shape"][::-1], [-1, -count], [1] * 70 + [count]]))
+        row["shape"] = draw(
+            st.sampled_from(
+                [[count], [1, count], [], [0], [*row["shape"], 1], row["shape"][::-1], [-1, -count], [1] * 70 + [count]]
+            )
+        )
     elif action == "rename":
-        header[draw(st.sampled_from(["x", "", "\x1b[31m", "cond.x", "uncond.\u202e", "cond.", "a" * 3000, "start"]))] = header.pop(name)
+        header[
+            draw(st.sampled_from(["x", "", "\x1b[31m", "cond.x", "uncond.\u202e", "cond.", "a" * 3000, "start"]))
+        ] = header.pop(name)
     else:
         first, last = row["data_offsets"]
         size = min(last - first, 8)
-        odd = draw(st.sampled_from([b"\xff" * 8, b"\x00\x00\x80\x7f" * 2, b"\x00\x00\x80\xff" * 2, b"\x00" * 8, b"\xff\xff\x7f\x7f" * 2, b"\x80" * 8]))
+        odd = draw(
+            st.sampled_from(
+                [
+                    b"\xff" * 8,
+                    b"\x00\x00\x80\x7f" * 2,
+                    b"\x00\x00\x80\xff" * 2,
+                    b"\x00" * 8,
+                    b"\xff\xff\x7f\x7f" * 2,
+                    b"\x80" * 8,
+                ]
+            )
+        )
         body = body[:first] + odd[:size] + body[first + size :]
     text = text_of(header).encode("utf-8", "surrogatepass")
     return struct.pack("<Q", len(text)) + text + body
@@ -148,3 +194,49 @@ def _refit(row: dict[str, Any], draw: st.DrawFn) -> None:
     size = SIZES.get(row["dtype"], 0)
     if size and draw(st.booleans()) and (last - first) % size == 0:
         row["shape"] = [(last - first) // size]
+
+
+@st.composite
+def damaged_toml(draw: st.DrawFn, good: bytes) -> bytes:
+    """A recipe with a line changed, dropped, doubled, or torn."""
+    if draw(st.integers(0, 4)) == 0:
+        return draw(torn(good))
+    lines = good.decode().strip().split("\n")
+    at = draw(st.integers(0, len(lines) - 1))
+    key = lines[at].split("=")[0]
+    value = draw(
+        st.sampled_from(
+            [
+                "-1",
+                "0",
+                "1e999",
+                "nan",
+                "inf",
+                "9" * 30,
+                '"\\u001b[31m"',
+                "[]",
+                "{}",
+                "[[]]",
+                "true",
+                '"../evil"',
+                '"[/red]"',
+                "1979-05-27",
+                "'''\n'''",
+                "[" * 200 + "]" * 200,
+                "[" * 50_000,
+                '"' + "x" * 4000 + '"',
+                "",
+                "0x10",
+                "\x00",
+            ]
+        )
+    )
+    return "\n".join(
+        [
+            *lines[:at],
+            *draw(
+                st.sampled_from([[f"{key}= {value}"], [], [lines[at]] * 2, [f"{value}"], [f"x = {value}", lines[at]]])
+            ),
+            *lines[at + 1 :],
+        ]
+    ).encode()

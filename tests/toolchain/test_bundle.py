@@ -27,7 +27,7 @@ def saved(tmp_path: Path) -> tuple[Bundle, Path]:
     site_row = {"site": "a:input", "kind": "conv2d", "activation_bits": 8, "weight_bits": 8, "scheme": "symmetric",
                 "range": [[-1.28, 1.27]] * 2, "scale": [0.01] * 2, "zero_point": [0] * 2}
     bundle = Bundle(
-        "somewhere", "static", "tiny", "0" * 64, {"torch": "2"}, "model.bin", 
+        "somewhere", "static", "tiny", "0" * 64, {"torch": "2"}, "model.bin",
         (Port("sample", "float32", (1, 1, 8, 8)), Port("timestep", "float32", (1,)), Port("class_labels", "int64", (1,))),
         (Port("output", "float32", (1, 1, 8, 8)),), ((0, 1), (2, 3)), ("a", "b"), probe(scheduler(), 4), 1.0,
         {"fidelity": {"error": [1.0], "simulation_psnr": [9.0]}, "conformance": {}},

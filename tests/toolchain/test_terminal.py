@@ -24,9 +24,28 @@ from dq_toolchain.toolchain.verdict import Verdict, validate
 from tests.toolchain.devices import case, run, write_bundle, write_run
 
 HOSTILE = (
-    "[/red] the fox jumps", "[bold", "[link=https://x]y[/link]", "[/]", "[red]a[/blue]", "\\", "[\\", "x\\[/red]", ":smile:", "[@click=app.quit]x",
-    "\x1b]0;pwn\x07\x1b[31mRED", "\x9b31m", "\r over", "\u202egnp.exe", "two\nlines", "\u2028", "\x00", "\ud800", "\u200b", "x" * 5000, "",
-)  # fmt: skip
+    "[/red] the fox jumps",
+    "[bold",
+    "[link=https://x]y[/link]",
+    "[/]",
+    "[red]a[/blue]",
+    "\\",
+    "[\\",
+    "x\\[/red]",
+    ":smile:",
+    "[@click=app.quit]x",
+    "\x1b]0;pwn\x07\x1b[31mRED",
+    "\x9b31m",
+    "\r over",
+    "\u202egnp.exe",
+    "two\nlines",
+    "\u2028",
+    "\x00",
+    "\ud800",
+    "\u200b",
+    "x" * 5000,
+    "",
+)
 """Markup that does not close, links, escapes, marks that turn the direction of writing, and what no encoding holds."""
 
 
@@ -49,7 +68,13 @@ def verdict(tmp_path_factory: pytest.TempPathFactory) -> Verdict:
 
 def renamed(verdict: Verdict, name: str) -> Verdict:
     """The verdict on a device that calls everything ``name``."""
-    data = {**verdict.report.data, "target": name, "device": name, "compute_unit": name, "runtime": {"name": name, "version": name}}
+    data = {
+        **verdict.report.data,
+        "target": name,
+        "device": name,
+        "compute_unit": name,
+        "runtime": {"name": name, "version": name},
+    }
     report = dataclasses.replace(verdict.report, data=data, path=Path(name or "x"))
     bundle = dataclasses.replace(verdict.bundle, target=name, form=name, model_id=name)
     checks = tuple(dataclasses.replace(check, passed=False, detail=name) for check in verdict.claims)
@@ -57,25 +82,64 @@ def renamed(verdict: Verdict, name: str) -> Verdict:
 
 
 def calibration(name: str) -> dict[str, Any]:
-    stages = [{"stage": name, "iterations": 3, "validation_psnr": 20.0}, {"unit": name, "phase": name, "before": 1.0, "after": 0.5}]
+    stages = [
+        {"stage": name, "iterations": 3, "validation_psnr": 20.0},
+        {"unit": name, "phase": name, "before": 1.0, "after": 0.5},
+    ]
     budget = {"asked": name, "size": 0.2, "psnr_before_fit": 20.0, "layers": {"4": 2}, "in_float": 1, "met": False}
-    return {"calibration": name, "model": name, "sites": 3, "step_groups": 2, "network_calls": 4, "guidance": 1.0, "held_out_seeds": 2,
-            "simulation_psnr_median": 30.0, "simulation_psnr_p10": 20.0, "stages": stages, "budget": budget}  # fmt: skip
+    return {
+        "calibration": name,
+        "model": name,
+        "sites": 3,
+        "step_groups": 2,
+        "network_calls": 4,
+        "guidance": 1.0,
+        "held_out_seeds": 2,
+        "simulation_psnr_median": 30.0,
+        "simulation_psnr_p10": 20.0,
+        "stages": stages,
+        "budget": budget,
+    }
 
 
 def bundle_summary(name: str) -> dict[str, Any]:
     operation = {"name": name, "where": name, "arithmetic": name, "count": 3, "why": name}
-    return {"bundle": name, "target": name, "form": name, "methods": [name], "step_groups": 1, "sizes": {name: 10}, "operations": [operation]}
+    return {
+        "bundle": name,
+        "target": name,
+        "form": name,
+        "methods": [name],
+        "step_groups": 1,
+        "sizes": {name: 10},
+        "operations": [operation],
+    }
 
 
 def inspection(name: str) -> dict[str, Any]:
     site = {"site": name, "kind": name, "weight_bits": 8, "activation_bits": 8, "scheme": name, "range": [[-1.0, 1.0]]}
-    return {"calibration": name, "model": name, "step_groups": [[0, 1]], "sites": [site], "correction": {},
-            "float_operations": [{"layer": name, "kind": name, "reason": name}], "method": name}  # fmt: skip
+    return {
+        "calibration": name,
+        "model": name,
+        "step_groups": [[0, 1]],
+        "sites": [site],
+        "correction": {},
+        "float_operations": [{"layer": name, "kind": name, "reason": name}],
+        "method": name,
+    }
 
 
 def targets(name: str) -> list[dict[str, Any]]:
-    return [{"name": name, "library": name, "version": None, "install": name, "schemes": [name], "weight_bits": [8], "verified": name}]
+    return [
+        {
+            "name": name,
+            "library": name,
+            "version": None,
+            "install": name,
+            "schemes": [name],
+            "weight_bits": [8],
+            "verified": name,
+        }
+    ]
 
 
 PRINTERS: dict[str, Callable[[Console, str, Verdict], object]] = {
@@ -86,12 +150,16 @@ PRINTERS: dict[str, Callable[[Console, str, Verdict], object]] = {
     "show_checks": lambda console, name, _: show.show_checks(console, [Check("doctor.files", False, None, name)]),
     "show_verdict": lambda console, name, verdict: show.show_verdict(console, renamed(verdict, name)),
     "show_comparison": lambda console, name, verdict: show.show_comparison(console, [renamed(verdict, name)] * 2),
-}  # fmt: skip
+}
 
 
 def test_every_function_that_prints_is_tried() -> None:
-    found = {name for module in (summary, show) for name, value in vars(module).items()
-             if name.startswith("show_") and inspect.isfunction(value) and value.__module__ == module.__name__}  # fmt: skip
+    found = {
+        name
+        for module in (summary, show)
+        for name, value in vars(module).items()
+        if name.startswith("show_") and inspect.isfunction(value) and value.__module__ == module.__name__
+    }
     assert found == set(PRINTERS)
 
 
@@ -119,8 +187,7 @@ def test_what_the_reporter_says_is_plain_text(capsys: pytest.CaptureFixture[str]
         out, err = capsys.readouterr()
         assert out == ""
         assert_harmless(err)
-    reporter = Reporter()
-    reporter.warn("[/red] the fox")
+    Reporter().warn("[/red] the fox")
     assert capsys.readouterr().err == "note: [/red] the fox\n"
 
 
@@ -145,7 +212,9 @@ def test_a_string_cannot_steer_the_terminal_wherever_rich_is_given_it() -> None:
         console.print(line("kind: ", plain(name, "bold")))
         assert_harmless(out.getvalue())
     coloured = io.StringIO()
-    Terminal(file=coloured, force_terminal=True, color_system="standard").print(line("a ", plain("[red]b[/red]", "bold")))
+    Terminal(file=coloured, force_terminal=True, color_system="standard").print(
+        line("a ", plain("[red]b[/red]", "bold"))
+    )
     assert coloured.getvalue() == "a \x1b[1m[red]b[/red]\x1b[0m\n"
 
 

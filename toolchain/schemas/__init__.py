@@ -30,7 +30,11 @@ def _validator(name: str) -> Any:
 
 
 def first_fault(name: str, data: Mapping[str, Any]) -> str | None:
-    """The first thing wrong with a JSON object, with its place; None if it is valid. ``name``: "report", "bundle" or "calibration"."""
+    """The first thing wrong with a JSON object, with its place; None if it is valid.
+
+    Args:
+        name: "report", "bundle" or "calibration".
+    """
     found = itertools.islice(_validator(name).iter_errors(dict(data)), MOST_FAULTS)
     errors = sorted(found, key=lambda error: list(map(str, error.absolute_path)))
     if not errors:

@@ -145,7 +145,8 @@ def _stays_inside(name: str) -> bool:
 def _parse(folder: Path, digest: str, data: Mapping[str, Any]) -> Bundle:
     table, inputs = _table(data["table"]), tuple(_port(row) for row in _list(data["inputs"], "inputs"))
     outputs = [_port(row) for row in _list(data["outputs"], "outputs")]
-    groups = [[_integer(step, "step_groups") for step in _list(steps, "step_groups")] for steps in _list(data["step_groups"], "step_groups")]
+    listed = _list(data["step_groups"], "step_groups")
+    groups = [[_integer(step, "step_groups") for step in _list(steps, "step_groups")] for steps in listed]
     if [step for steps in groups for step in steps] != list(range(len(table.timesteps))) or not all(groups):
         raise ValueError(f"step_groups must list the steps 0-{len(table.timesteps) - 1} in order, each once, and no empty group")
     methods = [_name(name, "methods") for name in _list(data["methods"], "methods")]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dq_toolchain.backends.coreml import device, lowering
-from dq_toolchain.backends.coreml.package import WEIGHT_FILE, load_spec, operations_of
+from dq_toolchain.backends.coreml.package import WEIGHT_FILE, function_names, load_spec, operations_of, packages_in
 from dq_toolchain.backends.coreml.tags import FIRST_TAG, site_of_tag, tag
 from dq_toolchain.toolchain.errors import BackendError
 from tests.backends.coreml.conftest import Converted, converted
@@ -19,6 +19,13 @@ def test_tags_are_distinct_fp16_numbers() -> None:
     assert len(set(tags)) == 2000
     assert [site_of_tag(one) for one in tags] == list(range(2000))
     assert FIRST_TAG + 2000 < 0x7C00  # below infinity
+
+
+def test_doctor_finds_the_functions_in_the_package(half: Converted, tmp_path: Path) -> None:
+    assert function_names(packages_in(half.program)) == ("steps_g0", "steps_g1")
+    (tmp_path / "x.mlpackage").mkdir()
+    with pytest.raises(BackendError, match=r"x\.mlpackage cannot be opened"):
+        function_names(packages_in(tmp_path / "x.mlpackage"))
 
 
 def test_interface_is_named(half: Converted) -> None:

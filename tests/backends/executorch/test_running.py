@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from dq_toolchain import backends
+from dq_toolchain.backends.programs import program_checks
 from dq_toolchain.toolchain.bundle import RANGES, Bundle
+from dq_toolchain.toolchain.doctor import examine
 from dq_toolchain.toolchain.errors import ArtifactError, BackendError
 from dq_toolchain.toolchain.files import read_tensors, write_tensors
 from dq_toolchain.toolchain.report import load_report
@@ -93,3 +96,12 @@ def test_a_bundle_of_another_target_is_refused(small: Lowered, tmp_path: Path) -
     (folder / "bundle.json").write_text(json.dumps(data))
     with pytest.raises(ArtifactError, match="was changed after it was written"):
         Bundle.load(folder)
+
+
+@pytest.mark.parametrize("fixture", ["small", "static"])
+def test_doctor_finds_the_methods_in_the_program(fixture: str, request: pytest.FixtureRequest) -> None:
+    _, _, _, bundle, folder = request.getfixturevalue(fixture)
+    assert not [check for check in examine(folder, program_checks) if not check.passed]
+    wrong = replace(bundle, methods=tuple("nope" for _ in bundle.methods))
+    assert [check.detail for check in program_checks(wrong, folder) if not check.passed] == [
+        f"model.pte holds no method 'nope', it has {', '.join(sorted(set(bundle.methods)))}"]

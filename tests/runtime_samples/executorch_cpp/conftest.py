@@ -55,7 +55,8 @@ def dq_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     """Never raises; what a sanitizer finds is an exit code other than 0 and 2."""
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=os.environ | STRICT, timeout=600)
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=os.environ | STRICT,
+                          timeout=600)
 
 
 def replay(folder: Path, case: str, report: Path, *options: str, bundle: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -87,7 +87,8 @@ def test_another_target_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_damaged_correction_ends_the_program(tmp_path: Path) -> None:
     case = GOLDEN / "ddim-corrected"
     copied = Path(shutil.copytree(case / "bundle", tmp_path / "bundle"))
-    shutil.copy(GOLDEN / "damaged-bundles" / "ddim-corrected" / "correction-channel-missing-in-all" / "bundle.json", copied / "bundle.json")
+    damage = GOLDEN / "damaged-bundles" / "ddim-corrected" / "correction-channel-missing-in-all"
+    shutil.copy(damage / "bundle.json", copied / "bundle.json")
     done = dq_run("--bundle", copied, "--report", tmp_path / "report", "--replay", case / "replay.safetensors")
     assert_refused(done, "correction must have a number for each channel of the sample, [1, 3, 6, 6], got 2")
 
