@@ -24,6 +24,7 @@ from dq_toolchain.toolchain.models import REFUSALS, Model, load
 from dq_toolchain.toolchain.recipe import Recipe
 from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.scheduler import as_sampled, sampler_table
+from dq_toolchain.toolchain.sizes import NOT_RESIZED, not_a_multiple
 from dq_toolchain.toolchain.source import Source, find_model
 from dq_toolchain.toolchain.step_groups import StepGroups, even_step_groups
 
@@ -110,7 +111,13 @@ def setup(
                 f"{' '.join(str(error).split())}; check {model.config_file}"
             ) from error
 
-    run_once(model.unet)
+    out = run_once(model.unet)
+    if out.shape != probe_sample.start.shape:
+        raise ModelError(f"the network gives {tuple(out.shape)} for a latent of {tuple(probe_sample.start.shape)}; set sample_size in "
+                         f"{model.config_file} to a size that it keeps")
+    fault = not_a_multiple(model.config, latent_shape(model.config)[1:])
+    if fault is not None:
+        warn(f"{fault}: the network takes this size, the targets {' and '.join(NOT_RESIZED)} do not")
     smooth = None if method is None else method.smooth
     divisors = {} if smooth is None else smooth(model.unet, table, samples)
     prepared = prepare(model.unet, recipe.quantize, run_once, divisors)

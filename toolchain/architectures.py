@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.errors import ModelError
+from dq_toolchain.toolchain.sizes import check_sides
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def latent_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
     """(C, H, W) of the latent.
 
     Raises:
-        ModelError: the config has no usable size, or more inputs than outputs (inpainting).
+        ModelError: the config has no usable size, one that the network cannot halve and double back, or more inputs than outputs (inpainting).
     """
     size = config.get("sample_size")
     sides = (size, size) if isinstance(size, int) else tuple(size or ())
@@ -128,6 +129,7 @@ def latent_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
         raise ModelError(
             f"config.json: sample_size is {size!r}, allowed are the latent's side or [height, width]; set it there"
         )
+    check_sides(config, (sides[0], sides[1]))
     channels, out = config["in_channels"], config.get("out_channels") or config["in_channels"]
     if out not in _outputs(config):
         hint = (

@@ -20,6 +20,9 @@ SMALLEST_WEIGHT_SCALE = 2.0**-42
 """2.3e-13. Of weights: fp16 programs multiply the product by at most two powers of two, each a normal fp16 number, in the place
 of what the scale of a channel is below SMALLEST_SCALE; float32 programs hold such a scale as it is."""
 
+FP16_LARGEST = 65504.0
+"""What fp16 holds at most."""
+
 FP16_BITS = 11
 """Significant bits of an fp16 number."""
 
