@@ -82,7 +82,7 @@ def at_smallest_scale(sites: Sequence[Site], scale: torch.Tensor, constant: Coll
 
 
 def weights_at_smallest_scale(network: QuantizedUNet) -> list[str]:
-    """Layers with channels, which are counted, whose weights are too small for any scale: their integers are coarser than chosen."""
+    """Layers with the number of channels whose weights are too small for any scale: their integers are coarser than chosen."""
     found = []
     for name, layer in network.layers.items():
         scale = layer.weight_quantizer.searched

@@ -96,6 +96,7 @@ def setup(
     step_groups = even_step_groups(table.calls, recipe.quantize.step_groups)
     guidance = guidance_of(source.config, recipe, warn)
     check_conditioning(source.config, recipe)
+    sides = latent_shape(source.config)[1:]
     model = load(source, None if recipe.model.lora is None else Lora(recipe.model.lora, recipe.model.lora_scale))
     bank = conditioning_bank(model, recipe, warn)
     samples = draw(latent_shape(model.config), table, bank, calibration_seeds(recipe.run.seed, recipe.calibrate.samples))
@@ -113,9 +114,9 @@ def setup(
 
     out = run_once(model.unet)
     if out.shape != probe_sample.start.shape:
-        raise ModelError(f"the network gives {tuple(out.shape)} for a latent of {tuple(probe_sample.start.shape)}; set sample_size in "
-                         f"{model.config_file} to a size that it keeps")
-    fault = not_a_multiple(model.config, latent_shape(model.config)[1:])
+        raise ModelError(f"the network gives {tuple(out.shape)} for a latent of {tuple(probe_sample.start.shape)}; set "
+                         f"sample_size in {model.config_file} to a size that it keeps")
+    fault = not_a_multiple(model.config, sides)
     if fault is not None:
         warn(f"{fault}: the network takes this size, the targets {' and '.join(NOT_RESIZED)} do not")
     smooth = None if method is None else method.smooth

@@ -121,7 +121,8 @@ def latent_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
     """(C, H, W) of the latent.
 
     Raises:
-        ModelError: the config has no usable size, one that the network cannot halve and double back, or more inputs than outputs (inpainting).
+        ModelError: the config has no usable size, one that the network cannot halve and double back, or more inputs than
+            outputs (inpainting).
     """
     size = config.get("sample_size")
     sides = (size, size) if isinstance(size, int) else tuple(size or ())

@@ -26,7 +26,13 @@ from dq_toolchain.toolchain.files import (
     write_tensors,
 )
 from dq_toolchain.toolchain.models import REFUSALS, build_unet
-from dq_toolchain.toolchain.qparams import SMALLEST_SCALE, SMALLEST_WEIGHT_SCALE, activation_type, fp16_exact, weight_type
+from dq_toolchain.toolchain.qparams import (
+    SMALLEST_SCALE,
+    SMALLEST_WEIGHT_SCALE,
+    activation_type,
+    fp16_exact,
+    weight_type,
+)
 from dq_toolchain.toolchain.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.sampler_table import SamplerTable

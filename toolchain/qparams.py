@@ -79,7 +79,7 @@ def range_to_qparams(
 
     Args:
         low, high: any equal shape, float32, low <= high.
-        smallest: scale that may be had. Where all is zero any scale is exact, and SMALLEST_SCALE is taken: every target holds it as it is.
+        smallest: scale that may be had. Where all is zero any is exact, and SMALLEST_SCALE is taken: every target holds it.
     """
     low, high = low.clamp_max(0), high.clamp_min(0)
     least = torch.where(low == high, SMALLEST_SCALE, 0.0)

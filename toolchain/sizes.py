@@ -30,7 +30,8 @@ def not_a_multiple(config: Mapping[str, Any], sides: tuple[int, int]) -> str | N
     upper = [near if side % divisor == 0 else far for side, near, far in zip(sides, lower, upper, strict=True)]
     listed = " or ".join(f"{height}x{width}" for height, width in dict.fromkeys([tuple(lower), tuple(upper)]))
     what = "downsampling" if config["_class_name"].startswith("UNet2D") else "patches"
-    return f"latents of {sides[0]}x{sides[1]} are no multiple of {divisor}, the network's {what}; allowed are multiples, such as {listed}"
+    return (f"latents of {sides[0]}x{sides[1]} are no multiple of {divisor}, the network's {what}; allowed are multiples, such as "
+            f"{listed}")
 
 
 def check_sides(config: Mapping[str, Any], sides: tuple[int, int]) -> None:

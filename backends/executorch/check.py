@@ -47,8 +47,8 @@ def check_static_biases(artifact: Artifact) -> None:
         smallest = artifact.scale[:, artifact.site_index(layer)].min().to(torch.float64)
         steps = (bias.abs() / (smallest * weights.weight_scale)).max()
         if steps >= 2**31:
-            raise BackendError(f"{layer} has weights so small beside its bias that the bias is {float(steps):.3g} steps, in int32 fit "
-                               "2.15e+09; export with --form sentinel, where biases are float")
+            raise BackendError(f"{layer} has weights so small beside its bias that the bias is {float(steps):.3g} steps, "
+                               "in int32 fit 2.15e+09; export with --form sentinel, where biases are float")
 
 
 def _check_convolution(name: str, layer: nn.Conv2d) -> None:

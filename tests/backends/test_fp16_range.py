@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from dq_toolchain.backends.fp16_range import beyond_fp16, check_by_running, check_known, coarse_in_fp16, known_beyond_fp16, watched
+from dq_toolchain.backends.fp16_range import (
+    beyond_fp16,
+    check_by_running,
+    check_known,
+    coarse_in_fp16,
+    known_beyond_fp16,
+    watched,
+)
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.reference import Reference

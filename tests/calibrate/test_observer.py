@@ -10,7 +10,14 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.observer import NORM, Histogram, choose_qparams, choose_weight_scale
 from dq_toolchain.toolchain.errors import CalibrationError
-from dq_toolchain.toolchain.qparams import SMALLEST_SCALE, Scheme, activation_type, fake_quantize, fp16_exact, weight_type
+from dq_toolchain.toolchain.qparams import (
+    SMALLEST_SCALE,
+    Scheme,
+    activation_type,
+    fake_quantize,
+    fp16_exact,
+    weight_type,
+)
 
 KIND = activation_type(8)
 
