@@ -7,6 +7,7 @@ that share a folder of checkpoints share equal stages.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
