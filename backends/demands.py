@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.sizes import not_a_multiple
 
 
 def check_activation_bits(artifact: Artifact, target: str) -> None:
@@ -22,6 +24,14 @@ def check_float_operations(artifact: Artifact, target: str) -> None:
         if "not supported" in operation.reason:
             raise BackendError(f"{operation.layer} is a {operation.kind}, which target {target!r} does not hold in integers; "
                                "use a UNet without it")
+
+
+def check_size(artifact: Artifact, reference: Reference, target: str) -> None:
+    """Raise BackendError for a latent that the target's program cannot bring back to its size, with sizes that it can."""
+    fault = not_a_multiple(artifact.config, (reference.start.shape[-2], reference.start.shape[-1]))
+    if fault is not None:
+        raise BackendError(f"{fault}; target {target!r} can only double sides on the way back: set sample_size in the model's "
+                           "config.json and calibrate again, or export with --target tensorrt")
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ SMALLEST_EXPONENT = -14
 
 @dataclass(frozen=True)
 class Factored:
-    """``scale`` (out,), at least 2^-14, and at most two factors (out,), powers of two from 2^-14 on; their product is the scale asked
-    for. No factors where it was large enough."""
+    """``scale`` (out,), at least 2^-14, and at most two factors (out,), powers of two from 2^-14 on; their product is the
+    scale asked for. No factors where it was large enough."""
 
     scale: Tensor
     factors: tuple[Tensor, ...]

@@ -16,12 +16,17 @@ TOLERANCE = 2.0
 """Allowed distance from the simulation in units of the simulation's own error: sqrt(2) for two correct executions
 that share nothing but the size of their errors, none at all where no rounding flips."""
 
+REPORT = "report it with calibration.json"
+IN_FP16 = f"add --precision fp32, and if that is refused too {REPORT}"
+"""What to do about a program that is wrong."""
+
 FLOOR = 1e-3
 """Relative; below it errors are float32 summation."""
 
 
 def smoke(
-    execute: Execute, table: SamplerTable, guidance: float, group_of_step: Sequence[int], reference: Reference
+    execute: Execute, table: SamplerTable, guidance: float, group_of_step: Sequence[int], reference: Reference,
+    remedy: str = REPORT,
 ) -> None:
     """Execute the first step of every step group at the simulation's latents, first held-out seed.
 
@@ -35,7 +40,8 @@ def smoke(
         out, simulated = network(x, k), reference.simulation_outputs[k][:1]
         if not torch.isfinite(out).all():
             raise BackendError(
-                f"the lowered program gives NaN or infinity in step group {group}; nothing was exported; calibrate again"
+                f"the lowered program gives NaN or infinity in step group {group}; nothing was exported; "
+                f"{'calibrate again' if remedy == REPORT else remedy}"
             )
         error = float(relative_error(simulated, reference.fp32_outputs_at_simulation[k][:1]))
         distance = float(relative_error(out, simulated))
@@ -43,5 +49,5 @@ def smoke(
         if distance > allowed:
             raise BackendError(
                 f"the lowered program is {distance:.3g} from the simulation in step group {group}, allowed is "
-                f"{allowed:.3g}; nothing was exported; report it with calibration.json"
+                f"{allowed:.3g}; nothing was exported; {remedy}"
             )

@@ -87,10 +87,10 @@ def merge(histograms: Histograms, workers: Workers) -> None:
     if workers.count == 1:
         return
     every = [histogram for row in histograms for histogram in row]
-    ends = torch.tensor([[h.span, -h.low, h.high] for h in every], dtype=torch.float64)
-    for histogram, (span, low, high) in zip(every, workers.largest(ends).tolist(), strict=True):
+    ends = torch.tensor([[h.span, -h.low, h.high, h.output] for h in every], dtype=torch.float64)
+    for histogram, (span, low, high, output) in zip(every, workers.largest(ends).tolist(), strict=True):
         histogram.widen(span)
-        histogram.low, histogram.high = -low, high
+        histogram.low, histogram.high, histogram.output = -low, high, output
     for histogram, counts in zip(every, workers.sum(torch.stack([h.counts for h in every])), strict=True):
         histogram.counts = counts
 
@@ -127,12 +127,18 @@ def _observed(state: Setup) -> Iterator[tuple[Histograms, Callable[[int], None]]
     def set_step(k: int) -> None:
         current[0] = state.group_of_step[k]
 
-    with _hooked(prepared, collect):
+    def collect_output(name: str, out: Tensor) -> None:
+        histogram = histograms[current[0]][column[name]]
+        histogram.output = max(histogram.output, *(abs(float(end)) for end in torch.aminmax(out)))
+
+    with _hooked(prepared, collect, collect_output):
         yield histograms, set_step
 
 
 @contextmanager
-def _hooked(prepared: Prepared, collect: Callable[[str, Tensor], None]) -> Iterator[None]:
+def _hooked(
+    prepared: Prepared, collect: Callable[[str, Tensor], None], collect_output: Callable[[str, Tensor], None]
+) -> Iterator[None]:
     names = {module: name for name, module in attention_layers(prepared.unet)}
 
     def product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
@@ -148,6 +154,9 @@ def _hooked(prepared: Prepared, collect: Callable[[str, Tensor], None]) -> Itera
         if site.weight_bits is not None:
             handles.append(
                 module.register_forward_pre_hook(lambda _module, inputs, name=site.name: collect(name, inputs[0]))
+            )
+            handles.append(
+                module.register_forward_hook(lambda _module, _inputs, out, name=site.name: collect_output(name, out))
             )
         elif site.operand == "q":
             assert isinstance(module, Attention)

@@ -39,6 +39,13 @@ class Histogram:
         self.span = 0.0
         self.counts = torch.zeros(BINS, dtype=torch.float64)
         self.low, self.high = math.inf, -math.inf
+        self.output = 0.0
+        """Largest absolute value that the site's layer gave; 0 where that was not looked at."""
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether one value is all that was seen."""
+        return self.low == self.high
 
     def collect(self, x: Tensor, site: str) -> None:
         """Add a tensor of any shape. Raises CalibrationError naming the site when it holds NaN or infinity."""
@@ -96,7 +103,7 @@ def choose_qparams(
     (the search of Q-Diffusion's and PTQ4DM's code, on a histogram). A value that never changes is represented as exactly
     as a scale can, whatever the method.
     """
-    if histogram.low == histogram.high:
+    if histogram.is_constant:
         return _of_constant(histogram.low, kind)
     if method == "percentile":
         low, high = histogram.percentile(percentile)

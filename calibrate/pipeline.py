@@ -7,6 +7,7 @@ that share a folder of checkpoints share equal stages.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ from dq_toolchain.calibrate import identity
 from dq_toolchain.calibrate.adapters import lora_record
 from dq_toolchain.calibrate.budget import with_budget
 from dq_toolchain.calibrate.checkpoint import CheckpointFile, mark
-from dq_toolchain.calibrate.diagnose import at_smallest_scale, require_signal
+from dq_toolchain.calibrate.diagnose import (
+    at_smallest_scale,
+    beyond_fp16,
+    constant_sites,
+    say_beyond_fp16,
+    say_constant,
+    weights_at_smallest_scale,
+)
 from dq_toolchain.calibrate.finish import harden
 from dq_toolchain.calibrate.fitting import check_workers, fit_network
 from dq_toolchain.calibrate.measure import Histograms, choose_all, observe_chosen, observe_rollouts, shared_rollouts
@@ -33,6 +41,7 @@ from dq_toolchain.toolchain.artifact import JSON as ARTIFACT_JSON
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.files import plain, require_json
 from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.toolchain.qparams import SMALLEST_WEIGHT_SCALE
 from dq_toolchain.toolchain.quiet import heard
 from dq_toolchain.toolchain.recipe import Recipe
 
@@ -63,6 +72,8 @@ class Ranges:
     zero_point: Tensor
     chosen: Tensor | None
     seconds: float
+    seen: Mapping[str, Any]
+    """What was noticed: ``constant_sites`` and ``beyond_fp16``, each only where there is any."""
 
 
 def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers = ALONE) -> Calibrated:
@@ -86,7 +97,11 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
     if workers.is_first:
         mark(work)
     ranges = measure(recipe, method, state, work, rolled, reporter)
-    raised = at_smallest_scale(state.prepared.sites, ranges.scale)
+    if "constant_sites" in ranges.seen:
+        reporter.warn(say_constant(ranges.seen["constant_sites"], len(state.step_groups)))
+    if "beyond_fp16" in ranges.seen:
+        reporter.warn(say_beyond_fp16(ranges.seen["beyond_fp16"]))
+    raised = at_smallest_scale(state.prepared.sites, ranges.scale, ranges.seen.get("constant_sites", ()))
     if raised:
         reporter.warn(f"activations too small for an fp16 scale, quantized coarser than chosen: {', '.join(raised)}")
     trajectories = trajectories_of(recipe, state, ranges.targets)
@@ -96,6 +111,10 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
         checkpoint = CheckpointFile.of(work, "budget", key, workers.is_first, _names(state))
         state, spent = with_budget(recipe, state, ranges.scale, ranges.zero_point, trajectories, checkpoint, reporter)
     network = quantize_with(state, ranges.scale, ranges.zero_point, recipe)
+    small = weights_at_smallest_scale(network)
+    if small:
+        reporter.warn(f"weights too small for {SMALLEST_WEIGHT_SCALE:.1e}, the smallest scale, quantized coarser than chosen: "
+                      f"{', '.join(small)}")
     key = identity.of_fit(rolled, state, recipe, method, ranges.scale, ranges.zero_point, ranges.chosen)
     checkpoint = CheckpointFile.of(work, "fit", key, workers.is_first, _names(state))
     fitted = fit_network(recipe, method, network, state, trajectories, checkpoint, reporter)
@@ -110,6 +129,7 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
         "budget": None if spent is None else spent.to_json(),
         "device": state.device.type,
         "lora": lora_record(state.model, recipe),
+        **ranges.seen,
     }
     artifact = harden(
         network, state.prepared, state.model, state.table, state.guidance, state.step_groups, record
@@ -156,15 +176,18 @@ def measure(recipe: Recipe, method: Method, state: Setup, work: Path, rolled: st
     checkpoint = CheckpointFile.of(work, "ranges", key, first, [site.name for site in state.prepared.sites])
     saved = checkpoint.load()
     if saved is not None:
-        return Ranges(targets, saved[0]["scale"], saved[0]["zero_point"], chosen, rolling + float(saved[1]["seconds"]))
+        seconds = rolling + float(saved[1]["seconds"])
+        return Ranges(targets, saved[0]["scale"], saved[0]["zero_point"], chosen, seconds, saved[1].get("seen", {}))
     if histograms is None:
         with reporter.task("measuring ranges", total) as advance:
             histograms = observe_chosen(state, targets, chosen, guidance, advance)
-    require_signal(state.prepared.sites, histograms)
+    noticed = {"constant_sites": constant_sites(state.prepared.sites, histograms),
+               "beyond_fp16": beyond_fp16(state.prepared.sites, histograms)}
+    seen = {name: found for name, found in noticed.items() if found}
     scale, zero_point = choose_all(state, histograms, recipe.calibrate)
     measuring = time.perf_counter() - begin
-    checkpoint.save({"scale": scale, "zero_point": zero_point}, {"seconds": measuring})
-    return Ranges(targets, scale, zero_point, chosen, rolling + measuring)
+    checkpoint.save({"scale": scale, "zero_point": zero_point}, {"seconds": measuring, "seen": seen})
+    return Ranges(targets, scale, zero_point, chosen, rolling + measuring, seen)
 
 
 def trajectories_of(recipe: Recipe, state: Setup, targets: Targets) -> Trajectories:

@@ -24,6 +24,7 @@ from dq_toolchain.toolchain.models import REFUSALS, Model, load
 from dq_toolchain.toolchain.recipe import Recipe
 from dq_toolchain.toolchain.sampler_table import SamplerTable
 from dq_toolchain.toolchain.scheduler import as_sampled, sampler_table
+from dq_toolchain.toolchain.sizes import NOT_RESIZED, not_a_multiple
 from dq_toolchain.toolchain.source import Source, find_model
 from dq_toolchain.toolchain.step_groups import StepGroups, even_step_groups
 
@@ -95,6 +96,7 @@ def setup(
     step_groups = even_step_groups(table.calls, recipe.quantize.step_groups)
     guidance = guidance_of(source.config, recipe, warn)
     check_conditioning(source.config, recipe)
+    sides = latent_shape(source.config)[1:]
     model = load(source, None if recipe.model.lora is None else Lora(recipe.model.lora, recipe.model.lora_scale))
     bank = conditioning_bank(model, recipe, warn)
     samples = draw(latent_shape(model.config), table, bank, calibration_seeds(recipe.run.seed, recipe.calibrate.samples))
@@ -110,7 +112,13 @@ def setup(
                 f"{' '.join(str(error).split())}; check {model.config_file}"
             ) from error
 
-    run_once(model.unet)
+    out = run_once(model.unet)
+    if out.shape != probe_sample.start.shape:
+        raise ModelError(f"the network gives {tuple(out.shape)} for a latent of {tuple(probe_sample.start.shape)}; set "
+                         f"sample_size in {model.config_file} to a size that it keeps")
+    fault = not_a_multiple(model.config, sides)
+    if fault is not None:
+        warn(f"{fault}: the network takes this size, the targets {' and '.join(NOT_RESIZED)} do not")
     smooth = None if method is None else method.smooth
     divisors = {} if smooth is None else smooth(model.unet, table, samples)
     prepared = prepare(model.unet, recipe.quantize, run_once, divisors)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.network_config import complete, whole
+from dq_toolchain.toolchain.sizes import check_sides
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ def latent_shape(config: Mapping[str, Any], where: str = "config.json") -> tuple
     """(C, H, W) of the latent.
 
     Raises:
-        ModelError: the config has no usable size, or more inputs than outputs (inpainting).
+        ModelError: the config has no usable size, one that the network cannot halve and double back, or more inputs than
+            outputs (inpainting).
     """
     config = complete(config)
     size = config["sample_size"]
@@ -142,6 +144,7 @@ def latent_shape(config: Mapping[str, Any], where: str = "config.json") -> tuple
         raise ModelError(
             f"{where}: sample_size is {str(size)[:60]}, allowed are the latent's side or [height, width]; set it there"
         )
+    check_sides(config, (sides[0], sides[1]))
     channels = whole(config, "in_channels", where)
     out = channels if config["out_channels"] is None else whole(config, "out_channels", where)
     is_transformer = ARCHITECTURES[config["_class_name"]].part == "transformer"

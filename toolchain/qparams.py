@@ -20,6 +20,9 @@ SMALLEST_WEIGHT_SCALE = 2.0**-42
 """2.3e-13. Of weights: fp16 programs multiply the product by at most two powers of two, each a normal fp16 number, in the place
 of what the scale of a channel is below SMALLEST_SCALE; float32 programs hold such a scale as it is."""
 
+FP16_LARGEST = 65504.0
+"""What fp16 holds at most."""
+
 FP16_BITS = 11
 """Significant bits of an fp16 number."""
 
@@ -76,7 +79,7 @@ def range_to_qparams(
 
     Args:
         low, high: any equal shape, float32, low <= high.
-        smallest: scale that may be had. Where all is zero any scale is exact, and SMALLEST_SCALE is taken: every target holds it as it is.
+        smallest: scale that may be had. Where all is zero any is exact, and SMALLEST_SCALE is taken: every target holds it.
     """
     low, high = low.clamp_max(0), high.clamp_min(0)
     least = torch.where(low == high, SMALLEST_SCALE, 0.0)

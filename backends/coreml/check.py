@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dq_toolchain.backends.demands import check_activation_bits, check_float_operations
+from dq_toolchain.backends.fp16_range import check_known
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.recipe import CoreMLSection
@@ -12,6 +13,8 @@ def check_supported(artifact: Artifact, section: CoreMLSection) -> None:
     """Raise BackendError for the first site that an ML Program cannot hold in integers, or settings that exclude each other."""
     check_activation_bits(artifact, "coreml")
     check_float_operations(artifact, "coreml")
+    if section.precision == "fp16":
+        check_known(artifact, "coreml")
     for site in artifact.sites:
         if site.kind == "attention" and section.layout == "neural-engine":
             raise BackendError(f"layout 'neural-engine' holds no integers at attention products, got site {site.name}; "

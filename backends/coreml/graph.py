@@ -77,7 +77,7 @@ class IntegerLayer(nn.Module):
 
 
 def scale_and_factors(scale: Tensor, lut: bool, half: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """A layer's scale (out,) as the weight gets it, (out,) or for a table 0-dim, and what its product is multiplied by, (out,) each."""
+    """A layer's scale (out,) as the weight gets it, 0-dim for a table, and factors (out,) that its product is multiplied by."""
     common = table_scale(scale) if lut else scale
     if not half:
         return common, (scale / common,) if lut else ()

@@ -32,12 +32,13 @@ from dq_toolchain.backends.coreml.merge import merge
 from dq_toolchain.backends.coreml.package import STRAY, packages_in
 from dq_toolchain.backends.coreml.qparams import QParams
 from dq_toolchain.backends.coreml.vendor import LIBRARY
-from dq_toolchain.backends.demands import Cost
+from dq_toolchain.backends.demands import Cost, check_size
+from dq_toolchain.backends.fp16_range import check_by_running, coarse_in_fp16
 from dq_toolchain.backends.outputs import output_qparams, output_reference
 from dq_toolchain.backends.ratios import ratio_table, reference_scales
 from dq_toolchain.backends.schedule import Schedule
 from dq_toolchain.backends.sealing import seal_bundle
-from dq_toolchain.backends.smoke import smoke
+from dq_toolchain.backends.smoke import IN_FP16, REPORT, smoke
 from dq_toolchain.backends.staging import staging
 from dq_toolchain.toolchain.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.bundle import RANGES, Bundle
@@ -146,7 +147,13 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: CoreMLS
         ToolchainError: ``out`` cannot be written.
     """
     check_supported(artifact, section)
-    plan = plan_of(artifact, load_reference(artifact_folder), section, progress)
+    held_out = load_reference(artifact_folder)
+    check_size(artifact, held_out, TARGET)
+    if section.precision == "fp16":
+        check_by_running(artifact, held_out, TARGET)
+        if coarse := coarse_in_fp16(artifact):
+            progress(coarse)
+    plan = plan_of(artifact, held_out, section, progress)
     reference, ranges, groups = plan.reference, plan.ranges, artifact.group_of_step
     call = example_call(artifact, reference, None if ranges is None else ranges[:1])
     with staging(out) as folder:
@@ -155,7 +162,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: CoreMLS
         progress("executing it once per step group")
         schedule = Schedule([methods[g if len(methods) > 1 else 0] for g in groups], groups, ranges)
         execute, _ = open_package(folder / program, schedule)
-        smoke(execute, artifact.table, artifact.guidance, groups, reference)
+        smoke(execute, artifact.table, artifact.guidance, groups, reference, IN_FP16 if section.precision == "fp16" else REPORT)
         reference.save(folder / REFERENCE)
         if ranges is not None:
             write_tensors(folder / RANGES, {"ranges": ranges})

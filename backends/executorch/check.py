@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from dq_toolchain.backends.demands import check_activation_bits, check_float_operations
@@ -32,6 +33,22 @@ def check_supported(artifact: Artifact, unet: nn.Module) -> None:
     if missing:
         raise BackendError(f"{missing[0]} has no site and is not listed as kept in float; calibrate again")
     check_float_operations(artifact, "executorch")
+
+
+def check_static_biases(artifact: Artifact) -> None:
+    """Raise BackendError for the first layer whose bias is too large for the static form.
+
+    There a bias is int32, in steps of input scale times weight scale, which are very small where weights are.
+    """
+    for layer, weights in artifact.layers.items():
+        bias = artifact.float_parameters.get(f"{layer}.bias")
+        if bias is None:
+            continue
+        smallest = artifact.scale[:, artifact.site_index(layer)].min().to(torch.float64)
+        steps = (bias.abs() / (smallest * weights.weight_scale)).max()
+        if steps >= 2**31:
+            raise BackendError(f"{layer} has weights so small beside its bias that the bias is {float(steps):.3g} steps, "
+                               "in int32 fit 2.15e+09; export with --form sentinel, where biases are float")
 
 
 def _check_convolution(name: str, layer: nn.Conv2d) -> None:

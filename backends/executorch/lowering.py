@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.call import Call, example_call
-from dq_toolchain.backends.demands import Cost
+from dq_toolchain.backends.demands import Cost, check_size
 from dq_toolchain.backends.executorch.audit import StaticQParams, audit
-from dq_toolchain.backends.executorch.check import check_supported
+from dq_toolchain.backends.executorch.check import check_static_biases, check_supported
 from dq_toolchain.backends.executorch.device import Device
 from dq_toolchain.backends.executorch.layers import Geometry, RangesInput, SentinelLayer, StaticLayer, range_table
 from dq_toolchain.backends.executorch.program import call_counts, export, lower_methods, with_integer_layers
@@ -114,6 +114,9 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: ExecuTo
         ToolchainError: ``out`` cannot be written.
     """
     reference = load_reference(artifact_folder)
+    check_size(artifact, reference, TARGET)
+    if section.form == "static":
+        check_static_biases(artifact)
     unet = artifact.build_float_unet()
     check_supported(artifact, unet)
     call = example_call(artifact, reference)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from dq_toolchain.backends.demands import check_activation_bits, check_float_operations
+from dq_toolchain.backends.fp16_range import check_known
 from dq_toolchain.backends.tensorrt.lint import why_float
 from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.errors import BackendError
@@ -17,6 +18,8 @@ def check_supported(artifact: Artifact, section: TensorRTSection) -> None:
     """Raise BackendError for the first site that no engine can hold in INT8, or settings that exclude each other."""
     check_activation_bits(artifact, "tensorrt")
     check_float_operations(artifact, "tensorrt")
+    if section.precision == "fp16":
+        check_known(artifact, "tensorrt")
     for index, site in enumerate(artifact.sites):
         if artifact.zero_point[:, index].any():
             raise BackendError(f"zero_point must be 0 for target 'tensorrt', got {int(artifact.zero_point[:, index].max())} at "

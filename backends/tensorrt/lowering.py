@@ -12,10 +12,11 @@ from torch import Tensor
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.call import Call, example_call
 from dq_toolchain.backends.demands import Cost
+from dq_toolchain.backends.fp16_range import beyond_fp16, coarse_in_fp16, known_beyond_fp16, refuse_beyond
 from dq_toolchain.backends.ratios import ratio_table
 from dq_toolchain.backends.schedule import Schedule
 from dq_toolchain.backends.sealing import seal_bundle
-from dq_toolchain.backends.smoke import smoke
+from dq_toolchain.backends.smoke import IN_FP16, REPORT, smoke
 from dq_toolchain.backends.staging import staging
 from dq_toolchain.backends.tensorrt.audit import audit
 from dq_toolchain.backends.tensorrt.check import check_supported, in_float
@@ -117,6 +118,13 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: TensorR
     reference, groups = load_reference(artifact_folder), artifact.group_of_step
     ranges: Tensor | None = ratio_table(artifact, "--mode ratio") if section.mode == "ratio" else None
     call = example_call(artifact, reference, None if ranges is None else ranges[:1])
+    beyond = known_beyond_fp16(artifact) or beyond_fp16(artifact, reference)
+    if section.precision == "fp16":
+        refuse_beyond(beyond, TARGET)
+        if coarse := coarse_in_fp16(artifact):
+            progress(coarse)
+    elif beyond:
+        progress(f"values beyond fp16 at {', '.join(beyond)}: the builder is told to use no fp16 kernels")
     with staging(out) as folder:
         (folder / MODEL).mkdir()
         written = write_graphs(artifact, call, section, folder / MODEL, progress)
@@ -129,12 +137,12 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: TensorR
         progress("executing it once per step group, in ONNX Runtime")
         methods = [written.methods[g if len(written.methods) > 1 else 0] for g in groups]
         smoke(executor(Sessions(folder / MODEL), Schedule(methods, groups, ranges)), artifact.table, artifact.guidance, groups,
-              reference)
+              reference, IN_FP16 if section.precision == "fp16" else REPORT)
         reference.save(folder / REFERENCE)
         if ranges is not None:
             write_tensors(folder / RANGES, {"ranges": ranges})
         operations = written.operations if compiled is None else tuple(seen_compiled(written.operations, compiled))
-        _write_deployment(folder, written, section, compiled)
+        _write_deployment(folder, written, section, compiled, fp16=not beyond)
         seal_bundle(folder, artifact, call, target=TARGET, form=f"{section.mode}-{section.precision}", program=MODEL,
                     methods=written.methods, operations=operations, limits=limits_for(reference), libraries=LIBRARIES)
     return Bundle.load(out)
@@ -147,12 +155,17 @@ def seen_compiled(operations: tuple[Operation, ...], compiled: Compiled) -> Iter
         yield replace(row, where=row.where + seen)
 
 
-def _write_deployment(folder: Path, written: Written, section: TensorRTSection, compiled: Compiled | None) -> None:
-    """What the device needs beside the graphs: which layers must be INT8, and the programs that build and check."""
+def _write_deployment(folder: Path, written: Written, section: TensorRTSection, compiled: Compiled | None,
+                      fp16: bool) -> None:
+    """What the device needs beside the graphs: which layers must be INT8, and the programs that build and check.
+
+    Args:
+        fp16: whether a builder of fp32 graphs may choose fp16 kernels.
+    """
     write_json(folder / PLACEMENTS, {
         "graphs": [f"{MODEL}/{method}.onnx" for method in written.methods], "precision": section.precision,
         "int8": [placement.name for placement in written.placements if placement.int8],
         "float": {placement.name: placement.why_float for placement in written.placements if not placement.int8},
-        "compiled": None if compiled is None else compiled.to_json()})
+        **({} if fp16 else {"fp16": False}), "compiled": None if compiled is None else compiled.to_json()})
     for name in DEPLOY:
         shutil.copy(Path(__file__).with_name("deploy") / name, folder / name)

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.observer import NORM, Histogram, choose_qparams, choose_weight_scale
 from dq_toolchain.toolchain.errors import CalibrationError
-from dq_toolchain.toolchain.qparams import Scheme, activation_type, fake_quantize, fp16_exact, weight_type
+from dq_toolchain.toolchain.qparams import (
+    SMALLEST_SCALE,
+    Scheme,
+    activation_type,
+    fake_quantize,
+    fp16_exact,
+    weight_type,
+)
 
 KIND = activation_type(8)
 
@@ -78,3 +85,29 @@ def test_weight_scale_beats_min_max_on_an_outlier_channel() -> None:
     error, reference = (((fake_quantize(flat, s[:, None], 0, kind) - flat) ** 2).sum(1) for s in (scale, minmax))
     assert (error <= reference + 1e-6).all()
     assert error[1] < 0.9 * reference[1]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_small_weights_use_the_same_integers(bits: int) -> None:
+    """A power of two changes scales only: channels as small as 1e-9 keep all their levels."""
+    weight, kind = torch.randn(6, 30, generator=torch.Generator().manual_seed(3)), weight_type(bits)
+    plain = choose_weight_scale(weight, kind)
+    for power in (2.0**-7, 2.0**-30):
+        assert torch.equal(choose_weight_scale(weight * power, kind), plain * power)
+
+
+def test_channels_of_zeros_and_of_many_octaves_stand_side_by_side() -> None:
+    weight = torch.randn(30, generator=torch.Generator().manual_seed(3)) * torch.tensor([0.0, 1.0, 2.0**-25]).view(-1, 1)
+    scale = choose_weight_scale(weight, weight_type(8))
+    assert scale[0] == SMALLEST_SCALE
+    assert scale[2] == scale[1] * 2.0**-25
+
+
+@pytest.mark.parametrize("method", ["mse", "minmax", "percentile"])
+@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
+@pytest.mark.parametrize("value", [0.0, 0.7, -123.4, 1e5])
+def test_a_constant_is_represented(value: float, scheme: Scheme, method: str) -> None:
+    x = torch.full((50,), value)
+    scale, zero_point = choose_qparams(collected(x, x), KIND, scheme, method, 99.99)  # type: ignore[arg-type]
+    assert torch.equal(scale, fp16_exact(scale))
+    assert (fake_quantize(x, scale, zero_point, KIND) - x).abs().max() <= abs(value) * 2e-5

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 
 from dq_toolchain.calibrate import fit, pipeline
 from dq_toolchain.calibrate.fitting import Fitted
@@ -21,8 +22,10 @@ from dq_toolchain.calibrate.setup import setup
 from dq_toolchain.toolchain.artifact import TENSOR_FILES, Artifact, float_parameters, load_reference
 from dq_toolchain.toolchain.errors import CalibrationError, ModelError, RecipeError, ToolchainError
 from dq_toolchain.toolchain.files import sha256
+from dq_toolchain.toolchain.metrics import psnr
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.toolchain.sites import attention_layers
 from tests.calibrate.conftest import tiny_recipe
 from tests.tiny import noise, tiny_condition_unet, tiny_unet, write_tiny_model
 
@@ -209,16 +212,73 @@ def test_nan_in_a_weight_and_in_an_activation_are_named(tmp_path: Path) -> None:
         )
 
 
-def test_constant_activations_name_the_site(tmp_path: Path) -> None:
+def test_constant_activations_and_zero_weights_are_calibrated_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a network without text, or whose last convolution of a block was never trained."""
     unet = tiny_unet()
     with torch.no_grad():
-        unet.conv_norm_out.weight.zero_()
-        unet.conv_norm_out.bias.zero_()
-    with pytest.raises(CalibrationError, match=r"conv_out:input.*constant"):
-        calibrate(
-            tiny_recipe(write_tiny_model(tmp_path / "model", unet), tmp_path / "out", conditioning={"null_label": 10}),
-            QUIET,
-        )
+        norm = unet.mid_block.resnets[0].norm1
+        norm.weight.zero_()
+        norm.bias.fill_(0.3)
+        unet.mid_block.resnets[1].conv2.weight.zero_()
+        unet.conv_in.weight[:4] *= 1e-30
+    recipe = tiny_recipe(write_tiny_model(tmp_path / "model", unet), tmp_path / "out", conditioning={"null_label": 10})
+    folder, artifact, reference = calibrate(recipe, Reporter())
+    value = float(F.silu(torch.tensor(0.3)))
+    (site, rows), = artifact.record["constant_sites"].items()
+    assert site == "mid_block.resnets.0.conv1:input"
+    assert [row[0] for row in rows] == [0, 1]
+    assert [row[1] for row in rows] == pytest.approx([value] * 2)
+    text = " ".join(capsys.readouterr().err.split())
+    assert f"never change, quantized to that value: {site} ({value:g})" in text
+    assert "weights too small for 2.3e-13, the smallest scale, quantized coarser than chosen: conv_in (4 of 16 channels)" in text
+    assert int(artifact.layers["mid_block.resnets.1.conv2"].weight_q.abs().max()) == 0
+    assert (psnr(reference.simulation_latents[-1], reference.fp32_latents[-1]) > 20).all()
+    assert Artifact.load(folder).record == artifact.record
+
+
+def test_small_weights_give_the_artifact_of_large_ones(tmp_path: Path) -> None:
+    """The same function, with a power of two moved through the attention: integers and errors stay."""
+    made = []
+    for name, power in (("plain", 1.0), ("moved", 2.0**17)):
+        unet = tiny_unet()
+        with torch.no_grad():
+            for _, attention in attention_layers(unet):
+                attention.to_v.weight.mul_(power)
+                attention.to_v.bias.mul_(power)
+                attention.to_out[0].weight.div_(power)
+        recipe = tiny_recipe(
+            write_tiny_model(tmp_path / name, unet), tmp_path / f"{name}-out", conditioning={"null_label": 10},
+            calibrate={"method": "mse"},
+        )  # fmt: skip
+        made.append(calibrate(recipe, QUIET)[1:])
+    (plain, plain_reference), (moved, moved_reference) = made
+    for name, layer in plain.layers.items():
+        assert torch.equal(moved.layers[name].weight_q, layer.weight_q)
+    layer, moved_layer = (artifact.layers["mid_block.attentions.0.to_out.0"] for artifact in (plain, moved))
+    assert torch.equal(moved_layer.weight_scale * 2.0**17, layer.weight_scale)
+    assert int(moved_layer.weight_q.abs().amax(1).min()) == 127
+    assert torch.equal(moved_reference.fp32_latents, plain_reference.fp32_latents)
+    torch.testing.assert_close(moved_reference.simulation_latents, plain_reference.simulation_latents)
+
+
+def test_values_beyond_fp16_are_named_with_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unet = tiny_unet()
+    with torch.no_grad():
+        unet.conv_in.weight.mul_(1e5)
+        unet.conv_in.bias.mul_(1e5)
+    recipe = tiny_recipe(
+        write_tiny_model(tmp_path / "model", unet), tmp_path / "out", conditioning={"null_label": 10},
+        calibrate={"method": "mse"},
+    )  # fmt: skip
+    artifact = calibrate(recipe, Reporter())[1]
+    beyond = artifact.record["beyond_fp16"]
+    assert beyond["conv_in"] > 65504
+    assert "down_blocks.0.resnets.0.conv1:input" not in beyond
+    text = " ".join(capsys.readouterr().err.split())
+    assert f"conv_in ({beyond['conv_in']:.3g})" in text
+    assert "--precision fp32" in text
 
 
 def test_activations_too_small_for_an_fp16_scale_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

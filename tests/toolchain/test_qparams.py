@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dq_toolchain.toolchain.qparams import (
     SMALLEST_SCALE,
+    SMALLEST_WEIGHT_SCALE,
     IntegerType,
     Scheme,
     activation_type,
@@ -93,6 +94,22 @@ def test_fp16_exact_is_idempotent_and_never_subnormal() -> None:
     assert torch.equal(once, once.half().float())
     assert once.min() == SMALLEST_SCALE
     assert ((once - scales).abs() <= scales * 2.0**-11)[2:].all()
+
+
+def test_fp16_exact_is_fp16s_own_rounding_where_fp16_reaches_and_keeps_its_bits_below() -> None:
+    ties = (torch.arange(1024, 2048) + 0.5) / 2048
+    scales = torch.cat([torch.logspace(-4.2, 4.8, 20001), ties])
+    assert torch.equal(fp16_exact(scales), scales.half().float())
+    for power in (2.0**-20, 2.0**10):
+        assert torch.equal(fp16_exact(ties * power, SMALLEST_WEIGHT_SCALE), fp16_exact(ties) * power)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_zeros_take_a_scale_that_every_target_holds(scheme: Scheme) -> None:
+    zero = torch.zeros(3)
+    scale, zero_point = range_to_qparams(zero, zero, activation_type(8), scheme, SMALLEST_WEIGHT_SCALE)
+    assert (scale == SMALLEST_SCALE).all()
+    assert (fake_quantize(zero, scale, zero_point, activation_type(8)) == 0).all()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

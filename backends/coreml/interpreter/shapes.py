@@ -104,8 +104,13 @@ def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Tensor | f
 
 @operation("upsample_nearest_neighbor")
 def upsample_nearest_neighbor(x: Tensor, scale_factor_height: Tensor | int = 1, scale_factor_width: Tensor | int = 1) -> Tensor:
-    rows = x.repeat_interleave(integer(scale_factor_height), -2)
-    return rows.repeat_interleave(integer(scale_factor_width), -1)
+    """Whole factors only: of others the specification does not say which pixel is the nearest."""
+    factors = [float(factor) for factor in (scale_factor_height, scale_factor_width)]
+    if any(factor < 1 or factor != int(factor) for factor in factors):
+        raise BackendError("the interpreter of Core ML programs resizes by whole factors only, got "
+                           f"{factors[0]:g} x {factors[1]:g}; "
+                           "use sides that are a multiple of the network's downsampling")
+    return x.repeat_interleave(int(factors[0]), -2).repeat_interleave(int(factors[1]), -1)
 
 
 @operation("tile")

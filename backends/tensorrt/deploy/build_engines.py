@@ -68,11 +68,12 @@ def _is_int8(layer: Mapping[str, Any]) -> bool:
 class Builder:
     """NVIDIA's builder with the settings that this bundle needs."""
 
-    def __init__(self, precision: str, cache: Path, level: int, workspace_mib: int) -> None:
+    def __init__(self, precision: str, cache: Path, level: int, workspace_mib: int, fp16: bool = True) -> None:
         # only here: --check and judge() need no TensorRT
         module = os.environ.get("TENSORRT_MODULE", "tensorrt")
         globals()["trt"] = importlib.import_module(module)
         self.strong, self.cache, self.level, self.workspace_mib = precision == "fp16", cache, level, workspace_mib
+        self.fp16 = fp16  # False: the network has values that fp16 does not hold
         version = tuple(int(part) for part in str(trt.__version__).split(".")[:2])
         if module == "tensorrt" and not self.strong and version >= (11, 0):
             raise SystemExit(f"TensorRT {trt.__version__} takes precision fp16 only; export with --precision fp16")
@@ -105,7 +106,8 @@ class Builder:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self.workspace_mib << 20)
         if not self.strong:
             config.set_flag(trt.BuilderFlag.INT8)
-            config.set_flag(trt.BuilderFlag.FP16)
+            if self.fp16:
+                config.set_flag(trt.BuilderFlag.FP16)
         # the graphs of step groups differ in scales only: what was timed for one serves the next
         cache = config.create_timing_cache(self.cache.read_bytes() if self.cache.exists() else b"")
         config.set_timing_cache(cache, ignore_mismatch=False)
@@ -173,7 +175,8 @@ def main(arguments: list[str] | None = None) -> int:
     engines = bundle / ENGINES
     engines.mkdir(exist_ok=True)
     if not given.check:
-        builder = Builder(placements["precision"], engines / CACHE, given.level, given.workspace_mib)
+        builder = Builder(placements["precision"], engines / CACHE, given.level, given.workspace_mib,
+                          placements.get("fp16", True))
         for number, graph in enumerate(graphs, 1):
             plan = engines / (graph.stem + ".plan")
             if plan.exists() and plan.with_suffix(".layers.json").exists() and not given.force:

@@ -6,7 +6,8 @@ cd "$(dirname "$0")"
 trtexec="${TRTEXEC:-/usr/src/tensorrt/bin/trtexec}"
 [ -x "$trtexec" ] || { echo "no trtexec at $trtexec; set TRTEXEC" >&2; exit 2; }
 # fp32 graphs: the builder picks int8 and fp16 kernels (TensorRT 10.3, JetPack 6). fp16 graphs say every type themselves.
-if grep -q '"precision": "fp16"' placements.json; then types=(--stronglyTyped); else types=(--int8 --fp16); fi
+if grep -q '"precision": "fp16"' placements.json; then types=(--stronglyTyped); elif grep -q '"fp16": false' placements.json; then types=(--int8)  # values that fp16 does not hold
+else types=(--int8 --fp16); fi
 mkdir -p engines
 for graph in model/*.onnx; do
     name="$(basename "$graph" .onnx)"
