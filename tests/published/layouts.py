@@ -115,7 +115,7 @@ class Layout:
         network, scheduler: their configs. index: further entries of ``model_index.json``.
         encoders: text encoders in order, "clip", "projection" (CLIP with a projection) or "t5".
         after: changes the saved folder.
-        settings: further settings of our recipe, by section. guided: whether the network can be guided.
+        settings: further settings of our recipe, by section. guided: whether the network can be guided. scale: of its guidance.
     """
 
     pipeline: str
@@ -127,6 +127,7 @@ class Layout:
     after: Callable[[Path], None] | None = None
     settings: Mapping[str, Config] = field(default_factory=dict)
     guided: bool = True
+    scale: float = 7.5
 
     @property
     def part(self) -> str:
@@ -182,7 +183,7 @@ LAYOUTS: dict[str, Layout] = {
     "sdxl, index and scheduler disagree": xl(EULER, index={"scheduler": ["diffusers", "EulerAncestralDiscreteScheduler"]}),
     "sdxl lcm": xl(LCM, {**XL_UNET, "time_cond_proj_dim": 32}, steps=4),
     "ssd 1b": xl(EULER, SSD),
-    "playground 2.5": xl(EDM),
+    "playground 2.5": xl(EDM, scale=3.0),  # its card's; float32 rounding alone is 1.1e-5 at 7.5
     "sd3": sd3(),
     "sd35, dual attention": sd3(network={**SD3, "dual_attention_layers": [0], "qk_norm": "rms_norm"}),
     "sd35, dynamic shifting": sd3({**FLOW, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15,
