@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.errors import ModelError
+from dq_toolchain.toolchain.network_config import complete, whole
 
 
 @dataclass(frozen=True)
@@ -43,63 +44,69 @@ class Architecture:
 
     Attributes:
         part: folder of the network in a pipeline.
-        inputs: config -> keyword tensors by name. Raises ModelError for an option that is not supported.
+        inputs: complete config and its file -> keyword tensors by name. Raises ModelError for an option that is not supported.
         added: keywords that diffusers takes inside ``added_cond_kwargs``.
     """
 
     part: str
-    inputs: Callable[[Mapping[str, Any]], dict[str, Input]]
+    inputs: Callable[[Mapping[str, Any], str], dict[str, Input]]
     added: tuple[str, ...] = ()
 
 
-def _unet(config: Mapping[str, Any]) -> dict[str, Input]:
-    if config.get("class_embed_type") is not None:
-        raise _unsupported("class_embed_type", config)
-    return _labels(config.get("num_class_embeds"))
+Options = Mapping[str, Any]
 
 
-def _labels(classes: int | None) -> dict[str, Input]:
-    return {} if classes is None else {"class_labels": Input((), classes)}
+def _unet(config: Options, where: str) -> dict[str, Input]:
+    _refuse(config, where, "class_embed_type")
+    return _labels(config, where)
 
 
-def _conditional_unet(config: Mapping[str, Any]) -> dict[str, Input]:
-    for option in ("class_embed_type", "encoder_hid_dim_type"):
-        if config.get(option) is not None:
-            raise _unsupported(option, config)
-    addition = config.get("addition_embed_type")
-    if addition not in (None, "text_time"):
-        raise _unsupported("addition_embed_type", config)
-    width = config.get("cross_attention_dim")
-    inputs = (
-        {} if width is None else {"encoder_hidden_states": Input((None, width if isinstance(width, int) else None))}
-    )
+def _labels(config: Options, where: str, key: str = "num_class_embeds", more: int = 0) -> dict[str, Input]:
+    return {} if config[key] is None else {"class_labels": Input((), whole(config, key, where) + more)}
+
+
+def _conditional_unet(config: Options, where: str) -> dict[str, Input]:
+    _refuse(config, where, "class_embed_type", "encoder_hid_dim_type", "encoder_hid_dim")
+    addition = config["addition_embed_type"]
+    if addition != "text_time":
+        _refuse(config, where, "addition_embed_type")
+    width = config["cross_attention_dim"]
+    varied = isinstance(width, list | tuple)
+    inputs = {} if width is None else {
+        "encoder_hidden_states": Input((None, None if varied else whole(config, "cross_attention_dim", where)))
+    }  # fmt: skip
     if addition == "text_time":
         numbers = 6
-        pooled = config["projection_class_embeddings_input_dim"] - numbers * config["addition_time_embed_dim"]
-        inputs |= {"text_embeds": Input((pooled,)), "time_ids": Input((numbers,))}
-    if config.get("time_cond_proj_dim") is not None:
-        inputs["timestep_cond"] = Input((config["time_cond_proj_dim"],))
-    return inputs | _labels(config.get("num_class_embeds"))
+        joined = whole(config, "projection_class_embeddings_input_dim", where)
+        each = whole(config, "addition_time_embed_dim", where)
+        if joined <= numbers * each:
+            raise ModelError(
+                f"{where}: projection_class_embeddings_input_dim is {joined}, allowed is more than {numbers} times "
+                f"addition_time_embed_dim ({each}), as in SDXL; correct it"
+            )
+        inputs |= {"text_embeds": Input((joined - numbers * each,)), "time_ids": Input((numbers,))}
+    if config["time_cond_proj_dim"] is not None:
+        inputs["timestep_cond"] = Input((whole(config, "time_cond_proj_dim", where),))
+    return inputs | _labels(config, where)
 
 
-def _dit(config: Mapping[str, Any]) -> dict[str, Input]:
-    return _labels(config["num_embeds_ada_norm"] + 1)  # the last one means "no class"
+def _dit(config: Options, where: str) -> dict[str, Input]:
+    whole(config, "num_embeds_ada_norm", where)
+    return _labels(config, where, "num_embeds_ada_norm", 1)  # the last one means "no class"
 
 
-def _pixart(config: Mapping[str, Any]) -> dict[str, Input]:
-    if config.get("use_additional_conditions") or (
-        config.get("use_additional_conditions") is None and config["sample_size"] == 128
-    ):
-        sizes = {"resolution": Input((2,)), "aspect_ratio": Input((1,))}
-    else:
-        sizes = {}
-    states = {"encoder_hidden_states": Input((None, config["caption_channels"] or config["cross_attention_dim"]))}
+def _pixart(config: Options, where: str) -> dict[str, Input]:
+    extra = config["use_additional_conditions"]
+    sized = config["sample_size"] == 128 if extra is None else bool(extra)
+    sizes = {"resolution": Input((2,)), "aspect_ratio": Input((1,))} if sized else {}
+    key = "cross_attention_dim" if config["caption_channels"] is None else "caption_channels"
+    states = {"encoder_hidden_states": Input((None, whole(config, key, where)))}
     return states | {"encoder_attention_mask": Input((None,), required=False)} | sizes
 
 
-def _sd3(config: Mapping[str, Any]) -> dict[str, Input]:
-    return {"encoder_hidden_states": Input((None, config["joint_attention_dim"])),
-            "pooled_projections": Input((config["pooled_projection_dim"],))}  # fmt: skip
+def _sd3(config: Options, where: str) -> dict[str, Input]:
+    return {"encoder_hidden_states": Input((None, whole(config, "joint_attention_dim", where))),
+            "pooled_projections": Input((whole(config, "pooled_projection_dim", where),))}  # fmt: skip
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -111,39 +118,43 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def inputs_of(config: Mapping[str, Any]) -> dict[str, Input]:
-    """Keyword tensors of a network. Raises ModelError: an option of its config is not supported."""
-    return ARCHITECTURES[config["_class_name"]].inputs(config)
+def inputs_of(config: Mapping[str, Any], where: str = "config.json") -> dict[str, Input]:
+    """Keyword tensors of a network. Options that the config lacks have diffusers' defaults.
+
+    Args:
+        where: the config's file, for the error.
+    Raises:
+        ModelError: an option of its config is not supported.
+    """
+    return ARCHITECTURES[config["_class_name"]].inputs(complete(config), where)
 
 
-def latent_shape(config: Mapping[str, Any]) -> tuple[int, int, int]:
+def latent_shape(config: Mapping[str, Any], where: str = "config.json") -> tuple[int, int, int]:
     """(C, H, W) of the latent.
 
     Raises:
         ModelError: the config has no usable size, or more inputs than outputs (inpainting).
     """
-    size = config.get("sample_size")
-    sides = (size, size) if isinstance(size, int) else tuple(size or ())
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+    config = complete(config)
+    size = config["sample_size"]
+    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         raise ModelError(
-            f"config.json: sample_size is {size!r}, allowed are the latent's side or [height, width]; set it there"
+            f"{where}: sample_size is {str(size)[:60]}, allowed are the latent's side or [height, width]; set it there"
         )
-    channels, out = config["in_channels"], config.get("out_channels") or config["in_channels"]
-    if out not in _outputs(config):
+    channels = whole(config, "in_channels", where)
+    out = channels if config["out_channels"] is None else whole(config, "out_channels", where)
+    is_transformer = ARCHITECTURES[config["_class_name"]].part == "transformer"
+    # transformers may predict a variance too, which samplers with a table of their own leave aside
+    if out not in ((channels, 2 * channels) if is_transformer else (channels,)):
         hint = (
             " (an inpainting or image-to-image network, whose extra inputs are not supported)" if channels > out else ""
         )
         raise ModelError(
-            f"config.json: in_channels {channels} and out_channels {out} differ{hint}; use a text-to-image, class-to-image or "
+            f"{where}: in_channels {channels} and out_channels {out} differ{hint}; use a text-to-image, class-to-image or "
             "unconditional model"
         )
     return channels, sides[0], sides[1]
-
-
-def _outputs(config: Mapping[str, Any]) -> tuple[int, ...]:
-    """Transformers may predict a variance too, which samplers with a table of their own leave aside."""
-    channels = config["in_channels"]
-    return (channels, 2 * channels) if ARCHITECTURES[config["_class_name"]].part == "transformer" else (channels,)
 
 
 def call_network(network: nn.Module, sample: Tensor, timestep: Tensor, keywords: Mapping[str, Tensor]) -> Tensor:
@@ -164,8 +175,10 @@ def call_network(network: nn.Module, sample: Tensor, timestep: Tensor, keywords:
     return out if out.shape[1] == sample.shape[1] else out[:, : sample.shape[1]]
 
 
-def _unsupported(option: str, config: Mapping[str, Any]) -> ModelError:
-    return ModelError(
-        f"the network has {option} = {config[option]!r}, which is not supported; allowed are models conditioned on class labels, "
-        "text (encoder_hidden_states), and SDXL's text_time"
-    )
+def _refuse(config: Options, where: str, *options: str) -> None:
+    for option in options:
+        if config[option] is not None:
+            raise ModelError(
+                f"{where}: {option} is {str(config[option])[:60]!r}, which is not supported; allowed are models conditioned "
+                "on class labels, text (encoder_hidden_states), and SDXL's text_time"
+            )

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from dq_toolchain.toolchain.architectures import ARCHITECTURES
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.files import sha256
 from dq_toolchain.toolchain.lora import Lora, fuse_into_network
-from dq_toolchain.toolchain.source import Source, find_model
+from dq_toolchain.toolchain.network_config import check_bounds
+from dq_toolchain.toolchain.source import Source, find_model, with_weights
+from dq_toolchain.toolchain.weight_files import read_state
 
 REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What diffusers and torch raise on building or calling a network whose config or input does not make sense."""
@@ -53,15 +53,18 @@ def build_unet(config: Mapping[str, Any], where: str = "unet/config.json") -> nn
         ModelError: ``_class_name`` is not one of ARCHITECTURES, or diffusers rejects the config.
     """
     name = config.get("_class_name")
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ModelError(
-            f"{where}: _class_name is {name!r}, allowed are {', '.join(ARCHITECTURES)}; other networks are not supported"
+            f"{where}: _class_name is {str(name)[:60]!r}, allowed are {', '.join(ARCHITECTURES)}; other networks are not supported"
         )
+    check_bounds(config, where)
     try:
         with init_empty_weights(include_buffers=False):
             unet: nn.Module = getattr(diffusers, name).from_config(dict(config))
     except REFUSALS as error:
-        raise ModelError(f"{where} is not a valid {name} config: {' '.join(str(error).split())}; correct it") from error
+        raise ModelError(
+            f"{where} is not a valid {name} config: {' '.join(str(error).split())[:300]}; correct it"
+        ) from error
     return unet.eval().requires_grad_(False)
 
 
@@ -93,22 +96,9 @@ def load(source: Source, lora: Lora | None = None) -> Model:
 
 
 def _load_weights(source: Source) -> Model:
+    source = with_weights(source)
     unet = build_unet(source.config, str(source.network / "config.json"))
-    expected = {name: tensor.shape for name, tensor in unet.state_dict().items()}
-    state: dict[str, Tensor] = {}
-    for file in source.weights:
-        for name, tensor in _tensors(file):
-            if expected.get(name) != tensor.shape or name in state:
-                raise _misfit(file, name)
-            state[name] = tensor.to(torch.float32)
-            if not torch.isfinite(state[name]).all():
-                raise ModelError(
-                    f"{file}: {name!r} holds NaN or infinity, allowed are finite weights; take another checkpoint"
-                )
-    missing = sorted(set(expected) - set(state))
-    if missing:
-        raise _misfit(source.weights[0], missing[0])
-    unet.load_state_dict(state, assign=True)
+    unet.load_state_dict(read_state(source.weights, unet), assign=True)
     return Model(
         source.id,
         _weight_hash(source.weights),
@@ -116,27 +106,6 @@ def _load_weights(source: Source) -> Model:
         source.scheduler_config,
         unet.requires_grad_(False),
         source.folder,
-    )
-
-
-def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                yield name, file.get_tensor(name)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"cannot read {path}: {' '.join(str(error).split())}; only safetensors are read, save the model "
-            "with save_pretrained(safe_serialization=True)"
-        ) from error
-
-
-def _misfit(path: Path, name: str) -> ModelError:
-    config = f"{path.parent.name}/config.json"
-    return ModelError(
-        f"{path} does not fit {config}: a tensor is missing, unknown, doubled or of another shape, first {name!r}; "
-        f"take both from one "
-        "model"
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from dq_toolchain.toolchain.budget import Budget
 
@@ -14,10 +14,17 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def model_path(given: Any) -> Any:
+    """What names a model, as a path: ./owner/name stays one, where ``Path`` would make a hub's owner/name of it."""
+    if isinstance(given, str) and given.startswith(("./", ".\\")):
+        return Path(given) if Path(given).exists() else Path(given).absolute()
+    return given
+
+
 class ModelSection(Section):
     """[model]"""
 
-    path: Path | None = Field(default=None, strict=False,
+    path: Annotated[Path | None, BeforeValidator(model_path)] = Field(default=None, strict=False,
         description="diffusers folder (a pipeline, or a bare network), or a hub id owner/name; default: the embedded digits model")
     variant: str | None = Field(default=None, pattern=r"^[\w-]+$", description="of the weight files, such as fp16")
     lora: Path | None = Field(default=None, strict=False, description="safetensors file of adapters, added to the weights")

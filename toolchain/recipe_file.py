@@ -1,28 +1,38 @@
 """Reads a recipe: defaults, a TOML file and command-line flags, in that order.
 
-A recipe is checked as a whole: one error lists every mistake with its file, line and allowed values.
+A recipe is checked as a whole: one error lists every mistake with its file, line and allowed values. The file that comes with a
+model is data of somebody else: it may recommend settings, but no path and nothing of where and how the command runs.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.reading import read_toml
 from dq_toolchain.toolchain.recipe import Recipe
 
+OF_A_MODEL = ("sampler", "conditioning", "quantize", "calibrate")
+"""Sections that a model's own file may have a say in; a path in them is not its to name either."""
+FLAGS = {("model", "path"): "model", ("conditioning", "file"): "conditioning"}
+"""Flags that are not called as their key."""
 
-def load_recipe(path: Path | None, flags: Mapping[str, Mapping[str, Any]]) -> Recipe:
+
+def load_recipe(
+    path: Path | None, flags: Mapping[str, Mapping[str, Any]], warn: Callable[[str], None] | None = None
+) -> Recipe:
     """Defaults, then the model folder's own ``dq.toml``, then the recipe file, then flags.
 
     Args:
         path: a TOML file, or None.
         flags: section -> key -> value; None values were not given.
+        warn: is told what a model's own file sets and may not, which is left out; default: a line on stderr.
     Raises:
         RecipeError: one line with every mistake and its place.
     """
@@ -33,7 +43,7 @@ def load_recipe(path: Path | None, flags: Mapping[str, Mapping[str, Any]]) -> Re
     own = _read(path) if path is not None else {}
     folder = given.get("model", {}).get("path") or _table(own, "model").get("path") or EMBEDDED
     base_path = (Path(folder) if isinstance(folder, str | Path) else EMBEDDED) / "dq.toml"
-    base = _read(base_path) if base_path.is_file() else {}
+    base = _recommended(base_path, warn or Reporter().warn) if base_path.is_file() else {}
     sources = ((base_path, base), (path, own), (None, given))
     merged: dict[str, Any] = {}
     origin: dict[tuple[str, str], Path | None] = {}
@@ -54,6 +64,29 @@ def load_recipe(path: Path | None, flags: Mapping[str, Mapping[str, Any]]) -> Re
         raise RecipeError("; ".join(_mistake(e, origin) for e in error.errors())) from None
 
 
+def _recommended(path: Path, warn: Callable[[str], None]) -> dict[str, Any]:
+    """Of a model's own file what is its to say; the rest is named and left out. Unknown names stay, to be refused."""
+    kept: dict[str, Any] = {}
+    left_out: list[str] = []
+    for section, values in _read(path).items():
+        field = Recipe.model_fields.get(section)
+        if field is not None and section not in OF_A_MODEL:
+            left_out.append(f"[{section}]")
+        elif field is not None and isinstance(values, Mapping):
+            options = field.annotation.model_fields  # type: ignore[union-attr]
+            paths = [key for key in values if key in options and Path in get_args(options[key].annotation)]
+            left_out += [f"[{section}] {key}" for key in paths]
+            kept[section] = {key: value for key, value in values.items() if key not in paths}
+        else:
+            kept[section] = values
+    if left_out:
+        warn(
+            f"{path}: {', '.join(left_out)} left out: a model's own file may set {', '.join(f'[{name}]' for name in OF_A_MODEL)}, "
+            "and no paths; give what you want of it as a flag or in --recipe"
+        )
+    return kept
+
+
 def _table(data: Mapping[str, Any], section: str) -> Mapping[str, Any]:
     value = data.get(section, {})
     return value if isinstance(value, Mapping) else {}
@@ -69,7 +102,8 @@ def _mistake(error: Any, origin: Mapping[tuple[str, str], Path | None]) -> str:
     source = origin.get((section, key), origin.get((section, ""), None))
     if (section, key) not in origin and (section, "") not in origin:
         source = next((s for (sec, _), s in origin.items() if sec == section), None)
-    where = f"{_locate(source, section, key)} {place}" if source else f"--{key.replace('_', '-') or section}"
+    flag = f"--{FLAGS.get((section, key), key.replace('_', '-')) or section}"
+    where = f"{_locate(source, section, key)} {place}" if source else flag
     if error["type"] == "extra_forbidden":
         known = Recipe.model_fields if not key else Recipe.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
         return f"{where}: unknown, allowed: {', '.join(known)}"

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dq_toolchain.toolchain.architectures import ARCHITECTURES
+from dq_toolchain.toolchain.architectures import ARCHITECTURES, inputs_of, latent_shape
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.hub import PARTS, STEM, find_on_hub, is_hub_id
+from dq_toolchain.toolchain.hub import (
+    PARTS,
+    WEIGHT_SUFFIXES,
+    Remote,
+    check_weights,
+    download,
+    find_configs,
+    is_hub_id,
+)
+from dq_toolchain.toolchain.network_config import LEGACY, as_built, check_bounds, complete
 from dq_toolchain.toolchain.reading import read_json
+from dq_toolchain.toolchain.single_file import refusal
+from dq_toolchain.toolchain.weight_files import check_whole, find_weights
 
 EMBEDDED = Path(__file__).parent / "digits"
+_PARTS = tuple(dict.fromkeys(architecture.part for architecture in ARCHITECTURES.values()))
 WANTED = {"_class_name": "the name of a pipeline's class"}
 
 
@@ -22,8 +34,10 @@ class Source:
     id: how the model is named.
     folder: the pipeline's folder, or the network's own.
     network: folder with ``config.json`` and weights.
-    config, scheduler_config: of the network and of the sampler.
-    weights: its safetensors files, more than one if it is sharded.
+    config: of the network, under the name of the class that is built from it, with that class's defaults where it lacks a key.
+    scheduler_config: of the sampler, as its file has it.
+    weights: its safetensors files, more than one if it is sharded; none yet while they are only on the hub.
+    remote: where the hub has them then. variant: of the weights.
     """
 
     id: str
@@ -32,6 +46,8 @@ class Source:
     config: dict[str, Any]
     scheduler_config: dict[str, Any]
     weights: tuple[Path, ...]
+    remote: Remote | None = None
+    variant: str | None = None
 
     @property
     def is_pipeline(self) -> bool:
@@ -41,6 +57,9 @@ class Source:
 def find_model(name: str | Path | None, variant: str | None = None, scheduler: Path | None = None) -> Source:
     """What ``name`` stands for; None is the embedded digits model.
 
+    All that configs decide is decided here: no weight is read, hashed or downloaded. Of a hub id whose weights are not on this
+    machine only configs are fetched.
+
     Args:
         name: folder of a pipeline (``unet/`` or ``transformer/``, ``scheduler/``) or of a bare network, or a hub id.
         variant: of the weights, such as fp16.
@@ -48,40 +67,93 @@ def find_model(name: str | Path | None, variant: str | None = None, scheduler: P
     Raises:
         ModelError: something is missing, damaged or of an unsupported kind; the text names the file.
     """
-    folder = _folder_of(name, variant)
+    folder, remote = _folder_of(name, variant)
     network = _network_folder(folder)
-    config = read_config(network / "config.json")
-    kind = config.get("_class_name")
-    if kind not in ARCHITECTURES:
-        raise ModelError(
-            f"{network / 'config.json'}: _class_name is {kind!r}, allowed are {', '.join(ARCHITECTURES)}; "
-            f"{_why_not(str(kind))}"
-        )
+    config = _network_config(folder, network)
+    scheduler_config = _scheduler_config(folder, scheduler)
+    if remote is not None:
+        check_weights(remote, variant)
+    weights = _weight_files(network, variant) if remote is None else ()
     identity = "digits (embedded)" if folder == EMBEDDED else _name_of(name, folder)
-    return Source(
-        identity, folder, network, config, _scheduler_config(folder, scheduler), _weight_files(network, variant)
-    )
+    return Source(identity, folder, network, config, scheduler_config, weights, remote, variant)
 
 
-def _folder_of(name: str | Path | None, variant: str | None) -> Path:
+def with_weights(source: Source) -> Source:
+    """The source with its weights on this machine. Raises ModelError: they cannot be downloaded, or are damaged."""
+    if source.remote is None:
+        return source
+    download(source.remote, source.variant)
+    return replace(source, weights=_weight_files(source.network, source.variant), remote=None)
+
+
+def _folder_of(name: str | Path | None, variant: str | None) -> tuple[Path, Remote | None]:
     if name is None:
-        return EMBEDDED
+        return EMBEDDED, None
     folder = Path(name)
-    if folder.is_dir() or not is_hub_id(str(name)):
-        return folder
-    return find_on_hub(str(name), variant)
+    if folder.is_dir():
+        return folder, None
+    if folder.exists() or folder.name.lower().endswith(WEIGHT_SUFFIXES):
+        raise refusal(folder)
+    return find_configs(str(name), variant) if is_hub_id(str(name)) else (folder, None)
+
+
+def _network_config(folder: Path, network: Path) -> dict[str, Any]:
+    """The network's config, of a class and with options that are supported; where the pipeline's index names a class, that one."""
+    path = network / "config.json"
+    config = read_config(path)
+    if (folder / "model_index.json").is_file():
+        index = pipeline_index(folder)
+        _check_pipeline(index, folder)
+        library, listed = index.get(network.name) or (None, None)
+        if library not in (None, "diffusers"):
+            raise ModelError(
+                f"{folder / 'model_index.json'}: {network.name} is of class {listed!r} from the model's own code ({library}), "
+                f"which is never run; allowed are diffusers' {', '.join(ARCHITECTURES)}"
+            )
+        if listed is not None and config.setdefault("_class_name", listed) not in (listed, LEGACY) and listed != LEGACY:
+            raise ModelError(
+                f"{path}: _class_name is {str(config['_class_name'])[:60]!r}, but model_index.json says {listed!r}; correct the "
+                "one that is wrong"
+            )
+    config = as_built(config, str(path))
+    kind = config.get("_class_name")
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
+        raise ModelError(
+            f"{path}: _class_name is {str(kind)[:60]!r}, allowed are {', '.join(ARCHITECTURES)}; {_why_not(str(kind))}"
+        )
+    if config.get("quantization_config") is not None:
+        raise ModelError(f"{path}: its weights are quantized already (quantization_config); take the original model")
+    check_bounds(config, str(path))
+    inputs_of(config, str(path))
+    latent_shape(config, str(path))
+    return complete(config)
+
+
+def _check_pipeline(index: Mapping[str, Any], folder: Path) -> None:
+    if index.get("requires_aesthetics_score") is True:
+        raise ModelError(
+            f"{folder / 'model_index.json'}: a refiner (requires_aesthetics_score), which improves another model's pictures and "
+            "is not supported; give the base model"
+        )
 
 
 def _name_of(name: str | Path | None, folder: Path) -> str:
-    return str(name) if not Path(str(name)).is_dir() else folder.resolve().name
+    return folder.resolve().name if folder == Path(str(name)) else str(name)
 
 
 def _network_folder(folder: Path) -> Path:
-    for part in dict.fromkeys(architecture.part for architecture in ARCHITECTURES.values()):
+    for part in _PARTS:
         if (folder / part / "config.json").is_file():
             return folder / part
     if (folder / "config.json").is_file():
         return folder
+    index = folder / "model_index.json"
+    kind = pipeline_index(folder).get("_class_name") if index.is_file() else None
+    if kind is not None:
+        raise ModelError(
+            f"{index}: a pipeline of class {str(kind)[:60]!r} without {' or '.join(_PARTS)}/config.json, allowed are those whose "
+            f"network is one of {', '.join(ARCHITECTURES)}"
+        )
     raise ModelError(
         f"cannot read {folder / 'unet' / 'config.json'}: {'no such file' if folder.is_dir() else 'no such folder'}; "
         f"--model takes a "
@@ -102,36 +174,11 @@ def _scheduler_config(folder: Path, given: Path | None) -> dict[str, Any]:
 
 
 def _weight_files(folder: Path, variant: str | None) -> tuple[Path, ...]:
-    """The one file, or those that an index lists."""
-    tail = "" if variant is None else f".{variant}"
-    whole = folder / f"{STEM}{tail}.safetensors"
-    if whole.is_file():
-        return (whole,)
-    index = folder / f"{STEM}.safetensors.index{tail}.json"
-    if index.is_file():
-        names = sorted(set(_mapping(read_config(index).get("weight_map"), index).values()))
-        if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
-            raise ModelError(
-                f"{index}: weight_map does not list files beside it; restore the file that diffusers saved"
-            )
-        return tuple(folder / name for name in names)
-    there = sorted(path.name for path in folder.glob(f"{STEM}*"))
-    hint = f"there are {', '.join(there)}; " if there else ""
-    variants = sorted(
-        {name.split(".")[1].split("-")[0] for name in there if name.endswith(".safetensors") and name.count(".") > 1}
-    )
-    remedy = (
-        f"add --variant {variants[0]}"
-        if variants
-        else "only safetensors are read, save the model with save_pretrained(safe_serialization=True)"
-    )
-    raise ModelError(f"cannot read {whole}: no such file; {hint}{remedy}")
-
-
-def _mapping(value: object, path: Path) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ModelError(f"{path} has no weight_map; restore the file that diffusers saved")
-    return value
+    """The network's files, each whole by its header. Raises ModelError."""
+    found = find_weights(folder, variant)
+    for path in found:
+        check_whole(path)
+    return found
 
 
 def _why_not(kind: str) -> str:
@@ -155,7 +202,7 @@ def pipeline_index(folder: Path) -> Mapping[str, Any]:
     for name in (*PARTS, "_class_name"):
         value = index.get(name)
         names = value if isinstance(value, list) else []
-        is_good = value is None or value == [None, None] or len(names) == 2 and all(isinstance(n, str) for n in names)
+        is_good = value is None or value == [None, None] or (len(names) == 2 and all(isinstance(n, str) for n in names))
         if not is_good and not (name == "_class_name" and isinstance(value, str)):
             raise ModelError(
                 f"{path}: {name} is {str(value)[:60]!r}, allowed is {WANTED.get(name, '[library, class] or null')}; "

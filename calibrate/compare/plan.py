@@ -36,7 +36,7 @@ class Request:
     """
 
     recipe: Path | None = None
-    model: Path | None = None
+    model: str | Path | None = None
     out: Path | None = None
     methods: str | None = None
     bits: str | None = None

@@ -35,7 +35,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     # the model
     "missing model folder": (flags("--model", "nowhere"),
                              r"nowhere/unet/config\.json.*--model takes a diffusers folder"),
-    "model is a file": (file_in_the_way("calibrate", "--model", "file"), r"file/unet/config\.json"),
+    "model is a file": (file_in_the_way("calibrate", "--model", "file"), "file is a file; --model takes the folder"),
     "missing config": (without(CONFIG), r"cannot read model/unet/config\.json"),
     "config is not JSON": (with_bytes(CONFIG, half), r"model/unet/config\.json is not valid JSON"),
     "config is a list": (with_bytes(CONFIG, lambda _: b"[]"), r"config\.json holds a list"),
@@ -48,7 +48,8 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     "sample size that does not halve": (with_json(CONFIG, lambda d: d.update(sample_size=7)),
                                         r"\(1, 1, 7, 7\).*model/unet/config\.json"),
     "no sample size": (with_json(CONFIG, lambda d: d.update(sample_size=None)), "sample_size is None, allowed"),
-    "class embedding that is no table": (with_json(CONFIG, lambda d: d.update(class_embed_type="timestep")), "does not fit"),
+    "class embedding that is no table": (with_json(CONFIG, lambda d: d.update(class_embed_type="timestep")),
+                                             r"config\.json: class_embed_type is 'timestep', which is not supported"),
     "missing weights": (without(str(WEIGHTS)), r"diffusion_pytorch_model\.safetensors.*only safetensors are read"),
     "truncated weights": (with_bytes(str(WEIGHTS), half),
                           r"cannot read model/unet/diffusion_pytorch_model\.safetensors"),

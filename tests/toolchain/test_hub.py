@@ -139,7 +139,25 @@ def test_without_network_an_unknown_id_is_a_clear_error(tmp_path: Path) -> None:
         ("name", False),
         ("a/b/c", False),
         ("./a/b", False),
+        ("./name", False),
+        ("../name", False),
+        ("~/name", False),
+        ("models/photo.safetensors", False),
+        ("models/photo.CKPT", False),
     ],
 )
 def test_what_an_id_looks_like(name: str, expected: bool) -> None:
     assert is_hub_id(name) is expected
+
+
+def test_a_network_that_is_not_supported_is_refused_after_its_config(tmp_path: Path) -> None:
+    """Not a byte of the weights is asked for."""
+    folder = save_sd(tmp_path / "sd")
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"in_channels": 9}))
+    asked: list[str] = []
+    with hub(folder, asked) as endpoint:
+        found = load(tmp_path / "home", endpoint, "owner/tiny")
+    assert "in_channels 9 and out_channels 4 differ (an inpainting" in found.stderr
+    assert asked
+    assert all(name.endswith(".json") for name in asked)

@@ -129,3 +129,31 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.toml"):
         with pytest.raises(RecipeError, match=rf"cannot read {path}: .*--recipe"):
             load_recipe(path, {})
+
+
+def test_a_models_own_file_names_no_paths_and_nothing_of_the_run(tmp_path: Path) -> None:
+    """It is data of somebody else: what it may not set is named and left out, even where it makes no sense."""
+    (tmp_path / "dq.toml").write_text(
+        "run = 3\n[model]\nlora = '/evil'\nscheduler = '/evil'\n"
+        "[conditioning]\nfile = '/evil'\nprompts = '/evil'\nnull_label = 4\n"
+        "[sampler]\nsteps = 7\n[quantize]\nweight_bits = 4\n[calibrate]\nsamples = 8\n"
+        "[reference]\nseeds = 2\n[export]\ntarget = 'x'\n"
+    )
+    said: list[str] = []
+    found = load_recipe(None, {"model": {"path": tmp_path}}, said.append)
+    assert found.model_copy(update={"model": Recipe().model}) == Recipe.model_validate(
+        {"conditioning": {"null_label": 4}, "sampler": {"steps": 7}, "quantize": {"weight_bits": 4}, "calibrate": {"samples": 8}}
+    )
+    assert found.model.lora is None
+    assert len(said) == 1
+    for name in ("[run]", "[model]", "[conditioning] file", "[conditioning] prompts", "[reference]", "[export]"):
+        assert name in said[0]
+    assert said[0].startswith(f"{tmp_path / 'dq.toml'}: ")
+
+
+def test_a_relative_path_stays_one_and_flags_are_called_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(None, {"model": {"path": "./owner/name"}}).model.path == tmp_path / "owner" / "name"
+    assert load_recipe(None, {"model": {"path": "owner/name"}}).model.path == Path("owner/name")
+    with pytest.raises(RecipeError, match=r"^--model: got 3"):
+        load_recipe(None, {"model": {"path": 3}})

@@ -20,7 +20,7 @@ console = Terminal() if sys.stdout.isatty() else Terminal(width=200)
 
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", "-r", help="TOML file; flags override it")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="output folder  [default: dq-out]")]
-ModelName = Annotated[Path | None, typer.Option(help="diffusers folder or hub id owner/name  [default: embedded digits]")]
+ModelName = Annotated[str | None, typer.Option(help="diffusers folder or hub id owner/name  [default: embedded digits]")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
 Target = Annotated[str | None, typer.Option("--target", "-t", help="see `dq-toolchain targets`  [default: executorch]")]
 
