@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from dq_toolchain.toolchain.lora import Lora
 from dq_toolchain.toolchain.models import REFUSALS, Model, load
 from dq_toolchain.toolchain.recipe import Recipe
 from dq_toolchain.toolchain.sampler_table import SamplerTable
-from dq_toolchain.toolchain.scheduler import as_sampled, sampler_table
+from dq_toolchain.toolchain.scheduler import FILE, as_sampled, sampler_table
 from dq_toolchain.toolchain.sizes import NOT_RESIZED, not_a_multiple
 from dq_toolchain.toolchain.source import Source, find_model
 from dq_toolchain.toolchain.step_groups import StepGroups, even_step_groups
@@ -135,13 +136,18 @@ def _source(recipe: Recipe, warn: Warn) -> Source:
     source, notes = as_sampled(source, own=section.scheduler is None, clip=recipe.sampler.clip)
     for line in notes:
         warn(line)
-    for file, config in (("config.json", source.config), ("scheduler_config.json", source.scheduler_config)):
-        try:
-            json.dumps(config, allow_nan=False)
-        except ValueError as error:
-            raise ModelError(f"{file} of {source.id} holds a number that is NaN or infinite, which the artifact's JSON cannot "
-                             "hold; correct it") from error
+    _check_json(source.config, str(source.network / "config.json"))
+    _check_json(source.scheduler_config, FILE)
     return source
+
+
+def _check_json(config: Mapping[str, Any], file: str) -> None:
+    """Refuse what the artifact's JSON could not hold at the end."""
+    for key, value in config.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError as error:
+            raise ModelError(f"{file}: {key} is {value!r}, allowed are finite numbers; correct it") from error
 
 
 def _is_large(unet: nn.Module, samples: Samples) -> bool:

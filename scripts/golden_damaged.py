@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scripts.damage import Damage, drop, of_json, put, ranges, reference, text
 
 from dq_toolchain.toolchain.bundle import RANGES
 from dq_toolchain.toolchain.reference import FILE
+from scripts.damage import Damage, drop, of_json, put, ranges, reference, text
 
 FOR_ALL, FOR_THE_HOST = "damaged-bundles", "damaged-for-the-host"
 GUIDED, NOISE, CORRECTED = "ddim-guided", "ddim-noise", "ddim-corrected"

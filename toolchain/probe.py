@@ -54,7 +54,8 @@ def load_scheduler(config: Mapping[str, Any]) -> Any:
                            f"{', '.join(USUAL)}; got {name!r}, correct it")
     for option, value in config.items():
         if isinstance(value, int) and abs(value) > LARGEST:
-            raise SamplerError(f"scheduler_config.json: {option} is {value:.4g}, allowed are whole numbers up to {LARGEST}; correct it")
+            raise SamplerError(f"scheduler_config.json: {option} is {value:.4g}, allowed are whole numbers up to {LARGEST}; "
+                               "correct it")
     numbers = {option: NOT_FINITE.get(value, value) if isinstance(value, str) else value for option, value in config.items()}
     with _errors_of(name, config):
         return getattr(library, name).from_config(numbers)

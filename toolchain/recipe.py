@@ -38,7 +38,8 @@ class SamplerSection(Section):
 
     steps: int = Field(default=20, ge=1, le=1000, description="denoising steps")
     eta: float = Field(default=0.0, ge=0, le=1, description="DDIM's noise share; 0 is deterministic")
-    guidance: float = Field(default=1.0, ge=0, le=50, description="classifier-free guidance scale; 1 and less is none, as in diffusers")
+    guidance: float = Field(default=1.0, ge=0, le=50,
+        description="classifier-free guidance scale; 1 and less is none, as in diffusers")
     clip: bool = Field(default=True, description="false: without the limits that a scheduler puts on predicted images "
                                                  "(clip_sample, thresholding), which no sampler table holds")
 

@@ -121,15 +121,17 @@ def _scheduler_in(name: Any, scheduler: Any, network: _Configured) -> Any:
     kind = getattr(diffusers, name, None) if isinstance(name, str) else None
     if not isinstance(kind, type) or not issubclass(kind, diffusers.DiffusionPipeline):
         return scheduler
-    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
-    parts: dict[str, Any] = {p.name: None for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
+    parameters = list(inspect.signature(kind).parameters.values())
+    parts: dict[str, Any] = {
+        p.name: None for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+    }
     parts |= {"unet": network} if "unet" in parts else {}
     parts |= {"requires_safety_checker": False} if any(p.name == "requires_safety_checker" for p in parameters) else {}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return kind(**parts | {"scheduler": scheduler}).scheduler
-    except Exception:  # noqa: BLE001  a pipeline that cannot be without its other parts changes no scheduler
+    except Exception:  # a pipeline that cannot be without its other parts changes no scheduler
         return scheduler
 
 

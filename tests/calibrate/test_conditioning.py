@@ -108,7 +108,8 @@ def test_what_has_no_effect_without_guidance_is_said(config: dict[str, Any], w: 
 
 
 def test_the_last_label_of_a_dit_means_no_class() -> None:
-    config = {"_class_name": "DiTTransformer2DModel", "num_embeds_ada_norm": 3, "sample_size": 4, "in_channels": 2, "out_channels": 4}
+    config = {"_class_name": "DiTTransformer2DModel", "num_embeds_ada_norm": 3, "sample_size": 4, "in_channels": 2,
+              "out_channels": 4}  # fmt: skip
     settings = load_recipe(None, {"model": {"path": Path("nowhere")}, "sampler": {"guidance": 4.0}})
     found = conditioning_bank(model(**config), settings)
     assert found.cond["class_labels"].tolist() == [0, 1, 2]

@@ -25,7 +25,13 @@ SAMPLES = len(PROMPTS)
 
 
 def ours(
-    folder: Path, work: Path, steps: int, guidance: float, negative: str, text: bool, settings: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+    work: Path,
+    steps: int,
+    guidance: float,
+    negative: str,
+    text: bool,
+    settings: Mapping[str, Mapping[str, Any]],
     notes: list[str] | None = None,
 ) -> tuple[Setup, Samples, Tensor]:
     """Setup as a calibration makes it, held-out samples, and their latents (N+1, S, C, H, W) in FP32."""
@@ -54,7 +60,9 @@ def theirs(
     Args:
         noise: (S, C, H, W) standard normal, which the pipeline scales itself.
     """
-    pipe = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, torch_dtype=torch.float32, **_left_out(folder))
+    pipe = diffusers.DiffusionPipeline.from_pretrained(
+        folder, local_files_only=True, torch_dtype=torch.float32, **_left_out(folder)
+    )
     pipe.set_progress_bar_config(disable=True)
     if not clip:
         pipe.scheduler.register_to_config(clip_sample=False, clip_denoised=False)
@@ -89,8 +97,8 @@ def theirs(
 
 
 def largest_error(mine: Tensor, reference: Tensor) -> float:
-    """Relative error, the largest over steps; infinite if the number of steps differs."""
-    if len(mine) != len(reference):
+    """Relative error, the largest over steps; infinite if the number of steps differs or a latent is not finite."""
+    if len(mine) != len(reference) or not mine.isfinite().all() or not reference.isfinite().all():
         return float("inf")
     return max(float((a - b).norm() / b.norm()) for a, b in zip(mine, reference, strict=True))
 

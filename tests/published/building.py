@@ -62,14 +62,21 @@ def _encoder(name: str, layout: Layout) -> Any:
     if name != "t5":
         return ENCODERS[name](text_config(WIDTH))
     width = layout.network.get("joint_attention_dim", WIDTH)
-    config = T5Config(vocab_size=64, d_model=width, d_ff=2 * width, d_kv=8, num_heads=2, num_layers=2, feed_forward_proj="gated-gelu")
+    config = T5Config(
+        vocab_size=64, d_model=width, d_ff=2 * width, d_kv=8, num_heads=2, num_layers=2, feed_forward_proj="gated-gelu"
+    )
     return T5EncoderModel(config)
 
 
 def t5_tokenizer() -> T5Tokenizer:
     """Letters, alone and at the beginning of a word."""
     pieces = ["▁", *string.ascii_lowercase, *(f"▁{letter}" for letter in string.ascii_lowercase)]
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((piece, -2.0 - 0.01 * i) for i, piece in enumerate(pieces))]
+    vocabulary = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        *((piece, -2.0 - 0.01 * i) for i, piece in enumerate(pieces)),
+    ]
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=TOKENS)
 
 

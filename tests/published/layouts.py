@@ -20,16 +20,25 @@ SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_l
 LINEAR = {**SD_BETAS, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"}
 SD_SCHEDULE = {**SD_BETAS, "clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1}
 PNDM = {"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", **SD_SCHEDULE}
-EULER = {"_class_name": "EulerDiscreteScheduler", "_diffusers_version": "0.19.0.dev0", **SD_SCHEDULE, "interpolation_type": "linear",
-         "prediction_type": "epsilon", "sample_max_value": 1.0, "timestep_spacing": "leading", "use_karras_sigmas": False}  # fmt: skip
+EULER = {"_class_name": "EulerDiscreteScheduler", "_diffusers_version": "0.19.0.dev0", **SD_SCHEDULE,
+         "interpolation_type": "linear",
+         "prediction_type": "epsilon", "sample_max_value": 1.0, "timestep_spacing": "leading",
+         "use_karras_sigmas": False}  # fmt: skip
 DPM = {"_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "0.22.0.dev0", "algorithm_type": "dpmsolver++",
        "dynamic_thresholding_ratio": 0.995, "euler_at_final": False, "lambda_min_clipped": -float("inf"),
-       "lower_order_final": True, "prediction_type": "epsilon", "sample_max_value": 1.0, "solver_order": 2, "solver_type": "midpoint",
+       "lower_order_final": True, "prediction_type": "epsilon", "sample_max_value": 1.0, "solver_order": 2,
+       "solver_type": "midpoint",
        "steps_offset": 0, "thresholding": False, "timestep_spacing": "linspace", "use_karras_sigmas": False,
        "use_lu_lambdas": False, "variance_type": None}  # fmt: skip
-FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "_diffusers_version": "0.29.0.dev0", "num_train_timesteps": 1000, "shift": 3.0}
+FLOW = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "_diffusers_version": "0.29.0.dev0",
+    "num_train_timesteps": 1000,
+    "shift": 3.0,
+}
 LCM = {"_class_name": "LCMScheduler", "_diffusers_version": "0.24.0", **SD_SCHEDULE, "clip_sample_range": 1.0,
-       "original_inference_steps": 50, "prediction_type": "epsilon", "timestep_scaling": 10.0, "timestep_spacing": "leading"}  # fmt: skip
+       "original_inference_steps": 50, "prediction_type": "epsilon", "timestep_scaling": 10.0,
+       "timestep_spacing": "leading"}  # fmt: skip
 
 SD_UNET = {
     "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.12.0.dev0", "act_fn": "silu", "attention_head_dim": 8,
@@ -47,7 +56,8 @@ XL_UNET = {
     "cross_attention_dim": 2 * WIDTH, "encoder_hid_dim": None, "encoder_hid_dim_type": None, "time_cond_proj_dim": None,
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"], "num_class_embeds": None,
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"], "upcast_attention": None,
-    "projection_class_embeddings_input_dim": POOLED + 6 * 8, "transformer_layers_per_block": [1, 1, 2], "use_linear_projection": True,
+    "projection_class_embeddings_input_dim": POOLED + 6 * 8, "transformer_layers_per_block": [1, 1, 2],
+    "use_linear_projection": True,
 }  # fmt: skip
 SD3 = {
     "_class_name": "SD3Transformer2DModel", "_diffusers_version": "0.29.0.dev0", "attention_head_dim": 16,
@@ -59,7 +69,8 @@ PIXART = {
     "attention_bias": True, "attention_head_dim": 16, "attention_type": "default", "caption_channels": WIDTH,
     "cross_attention_dim": 32, "double_self_attention": False, "dropout": 0.0, "in_channels": 4, "norm_elementwise_affine": False,
     "norm_eps": 1e-06, "norm_num_groups": 32, "norm_type": "ada_norm_single", "num_attention_heads": 2, "num_embeds_ada_norm": 1000,
-    "num_layers": 2, "num_vector_embeds": None, "only_cross_attention": False, "out_channels": 8, "patch_size": 2, "sample_size": 16,
+    "num_layers": 2, "num_vector_embeds": None, "only_cross_attention": False, "out_channels": 8, "patch_size": 2,
+    "sample_size": 16,
     "upcast_attention": False, "use_linear_projection": False,
 }  # fmt: skip
 DIT = {**{key: value for key, value in PIXART.items() if key not in ("caption_channels", "attention_type", "double_self_attention",
@@ -73,14 +84,22 @@ PIXELS = {
     "time_embedding_type": "positional", "up_block_types": ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
 }  # fmt: skip
 NCSNPP = {
-    **PIXELS, "attention_head_dim": None, "downsample_padding": 1, "flip_sin_to_cos": True, "freq_shift": 0, "norm_num_groups": None,
+    **PIXELS, "attention_head_dim": None, "downsample_padding": 1, "flip_sin_to_cos": True, "freq_shift": 0,
+    "norm_num_groups": None,
     "down_block_types": ["SkipDownBlock2D", "AttnSkipDownBlock2D", "SkipDownBlock2D"], "mid_block_scale_factor": 1.41421356237,
     "up_block_types": ["SkipUpBlock2D", "AttnSkipUpBlock2D", "SkipUpBlock2D"], "time_embedding_type": "fourier",
 }  # fmt: skip
-DDPM = {"_class_name": "DDPMScheduler", "_diffusers_version": "0.1.1", **LINEAR, "clip_sample": True, "variance_type": "fixed_small"}
+DDPM = {
+    "_class_name": "DDPMScheduler",
+    "_diffusers_version": "0.1.1",
+    **LINEAR,
+    "clip_sample": True,
+    "variance_type": "fixed_small",
+}
 OLD_DDIM = {"_class_name": "DDIMScheduler", "_diffusers_version": "0.0.4", **LINEAR, "clip_sample": False}
 CONSISTENCY = {"_class_name": "CMStochasticIterativeScheduler", "_diffusers_version": "0.18.0.dev0", "clip_denoised": True,
-               "num_train_timesteps": 40, "rho": 7.0, "s_noise": 1.0, "sigma_data": 0.5, "sigma_max": 80.0, "sigma_min": 0.002}  # fmt: skip
+               "num_train_timesteps": 40, "rho": 7.0, "s_noise": 1.0, "sigma_data": 0.5, "sigma_max": 80.0,
+               "sigma_min": 0.002}  # fmt: skip
 EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", "algorithm_type": "dpmsolver++", "dynamic_thresholding_ratio": 0.995,
        "euler_at_final": False, "final_sigmas_type": "zero", "lower_order_final": True, "num_train_timesteps": 1000,
        "prediction_type": "epsilon", "rho": 7.0, "sample_max_value": 1.0, "sigma_data": 0.5, "sigma_max": 80.0, "sigma_min": 0.002,
@@ -96,7 +115,7 @@ class Layout:
         network, scheduler: their configs. index: further entries of ``model_index.json``.
         encoders: text encoders in order, "clip", "projection" (CLIP with a projection) or "t5".
         after: changes the saved folder.
-        settings: further settings of our recipe, by section. guided: whether the network can be guided.
+        settings: further settings of our recipe, by section. guided: whether the network can be guided. scale: of its guidance.
     """
 
     pipeline: str
@@ -108,6 +127,7 @@ class Layout:
     after: Callable[[Path], None] | None = None
     settings: Mapping[str, Config] = field(default_factory=dict)
     guided: bool = True
+    scale: float = 7.5
 
     @property
     def part(self) -> str:
@@ -163,7 +183,7 @@ LAYOUTS: dict[str, Layout] = {
     "sdxl, index and scheduler disagree": xl(EULER, index={"scheduler": ["diffusers", "EulerAncestralDiscreteScheduler"]}),
     "sdxl lcm": xl(LCM, {**XL_UNET, "time_cond_proj_dim": 32}, steps=4),
     "ssd 1b": xl(EULER, SSD),
-    "playground 2.5": xl(EDM),
+    "playground 2.5": xl(EDM, scale=3.0),  # its card's; float32 rounding alone is 1.1e-5 at 7.5
     "sd3": sd3(),
     "sd35, dual attention": sd3(network={**SD3, "dual_attention_layers": [0], "qk_norm": "rms_norm"}),
     "sd35, dynamic shifting": sd3({**FLOW, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15,
@@ -176,7 +196,7 @@ LAYOUTS: dict[str, Layout] = {
     "ddim, scheduler named ddpm": unconditional("DDIMPipeline", {**DDPM, "clip_sample": False}),
     "ldm": unconditional("LDMPipeline", {**OLD_DDIM, "beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}),
     "attention keys of before 0.17": unconditional("DDIMPipeline", OLD_DDIM, after=with_old_attention_keys),
-    "ncsn++": unconditional("DDIMPipeline", OLD_DDIM, NCSNPP),
+    "ncsn++": unconditional("DDIMPipeline", {**OLD_DDIM, "steps_offset": 1}, NCSNPP),  # its network takes the logarithm of time
     "consistency model": unconditional("ConsistencyModelPipeline", CONSISTENCY, settings=NO_CLIP),
     **{f"sd with {label}": sd(config) for label, config in {
         "dpm++ 2m karras": {**DPM, **SD_SCHEDULE, "use_karras_sigmas": True},

@@ -13,7 +13,6 @@ from tests.published.against_diffusers import largest_error, ours, theirs
 from tests.published.building import build
 from tests.published.layouts import LAYOUTS
 
-CASES = ((0.0, ""), (1.0, ""), (7.5, ""), (7.5, "blurry fog"))
 TOLERANCE = 1e-5
 
 
@@ -23,10 +22,13 @@ def test_a_published_layout_samples_as_its_pipeline_does(name: str, tmp_path: Pa
     layout = LAYOUTS[name]
     folder = build(layout, tmp_path / "model")
     clip = bool(layout.settings.get("sampler", {}).get("clip", True))
-    for guidance, negative in CASES if layout.guided else CASES[:1]:
+    cases = ((0.0, ""), (1.0, ""), (layout.scale, ""), (layout.scale, "blurry fog"))
+    for guidance, negative in cases if layout.guided else cases[:1]:
         if negative and not layout.encoders:
             continue
-        state, samples, latents = ours(folder, tmp_path / "out", layout.steps, guidance, negative, bool(layout.encoders), layout.settings)
+        state, samples, latents = ours(
+            folder, tmp_path / "out", layout.steps, guidance, negative, bool(layout.encoders), layout.settings
+        )
         noise = samples.start / state.table.init_noise_sigma
         reference = theirs(folder, samples, noise, layout.steps, guidance, negative, clip=clip)
         assert largest_error(latents[1:], reference) <= TOLERANCE, f"guidance {guidance}, negative prompt {negative!r}"

@@ -16,7 +16,13 @@ from dq_toolchain.toolchain.source import Source
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 UNET = {"_class_name": "UNet2DConditionModel", "sample_size": 64, "in_channels": 4, "out_channels": 4}
-SD3 = {"_class_name": "SD3Transformer2DModel", "sample_size": 128, "patch_size": 2, "in_channels": 16, "out_channels": 16}
+SD3 = {
+    "_class_name": "SD3Transformer2DModel",
+    "sample_size": 128,
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+}
 SHIFTING = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15,
             "base_image_seq_len": 256, "max_image_seq_len": 4096}  # fmt: skip
 
@@ -57,12 +63,17 @@ def test_what_a_pipeline_corrects_of_old_configs_is_taken_over(tmp_path: Path) -
     """StableDiffusionPipeline.__init__ of diffusers sets these; PNDMPipeline and DDIMPipeline build a scheduler of their own."""
     old = {**UNET, "_diffusers_version": "0.2.2", "sample_size": 32}
     found, notes = as_sampled(source(tmp_path, BETAS, old, _class_name="StableDiffusionPipeline"))
-    assert {key: found.scheduler_config[key] for key in ("steps_offset", "clip_sample")} == {"steps_offset": 1, "clip_sample": False}
+    assert {key: found.scheduler_config[key] for key in ("steps_offset", "clip_sample")} == {
+        "steps_offset": 1,
+        "clip_sample": False,
+    }
     assert found.config["sample_size"] == 64
     assert len(notes) == 3
     for option in ("clip_sample", "steps_offset", "sample_size"):
         assert any(note.startswith(f"StableDiffusionPipeline sets {option} ") for note in notes)
-    new, _ = as_sampled(source(tmp_path, BETAS, {**old, "_diffusers_version": "0.9.0"}, _class_name="StableDiffusionPipeline"))
+    new, _ = as_sampled(
+        source(tmp_path, BETAS, {**old, "_diffusers_version": "0.9.0"}, _class_name="StableDiffusionPipeline")
+    )
     assert new.config["sample_size"] == 32
     ddim, notes = as_sampled(source(tmp_path, {"_class_name": "DDPMScheduler"}, _class_name="DDIMPipeline"))
     assert ddim.scheduler_config["_class_name"] == "DDIMScheduler"
@@ -96,7 +107,9 @@ def test_whatever_stands_in_a_config_is_json() -> None:
                                               ("CMStochasticIterativeScheduler", "clip_denoised")])  # fmt: skip
 def test_no_clip_is_the_remedy_that_the_refusal_names(name: str, option: str, tmp_path: Path) -> None:
     config = {"_class_name": name, "clip_sample": False, option: True, "num_train_timesteps": 40}
-    with pytest.raises(SamplerError, match=rf"\A[^\n]*{option}=True.*scheduler_config\.json.*--no-clip.*--scheduler[^\n]*\Z"):
+    with pytest.raises(
+        SamplerError, match=rf"\A[^\n]*{option}=True.*scheduler_config\.json.*--no-clip.*--scheduler[^\n]*\Z"
+    ):
         sampler_table(UNET, config, 4)
     found, notes = as_sampled(source(tmp_path, config), clip=False)
     assert found.scheduler_config[option] is False
@@ -110,7 +123,9 @@ def test_an_old_config_without_the_key_clips_by_default(tmp_path: Path) -> None:
     assert found.scheduler_config["clip_sample"] is False
 
 
-@pytest.mark.parametrize(("size", "mu"), [(32, 0.5), (128, 1.15), ([64, 128], 0.5 + 0.65 * (2048 - 256) / (4096 - 256))])
+@pytest.mark.parametrize(
+    ("size", "mu"), [(32, 0.5), (128, 1.15), ([64, 128], 0.5 + 0.65 * (2048 - 256) / (4096 - 256))]
+)
 def test_dynamic_shifting_follows_the_number_of_patches(size: Any, mu: float) -> None:
     """At base_image_seq_len patches mu is base_shift, at max_image_seq_len max_shift, and between them a straight line."""
     table = sampler_table({**SD3, "sample_size": size}, SHIFTING, 4)
@@ -123,13 +138,20 @@ def test_dynamic_shifting_follows_the_number_of_patches(size: Any, mu: float) ->
     (UNET, {}, "use_dynamic_shifting is true.*set it to false.*--scheduler"),
     (SD3, {"max_image_seq_len": 256}, "the two lengths must differ"), (SD3, {"max_shift": "x"}, "must be numbers"),
 ])  # fmt: skip
-def test_shifting_that_cannot_be_computed_is_refused(network: dict[str, Any], change: dict[str, Any], text: str) -> None:
+def test_shifting_that_cannot_be_computed_is_refused(
+    network: dict[str, Any], change: dict[str, Any], text: str
+) -> None:
     with pytest.raises(SamplerError, match=text):
         sampler_table(network, {**SHIFTING, **change}, 4)
 
 
 def test_the_source_itself_is_left_alone(tmp_path: Path) -> None:
-    model = source(tmp_path, BETAS, {**UNET, "_diffusers_version": "0.2.2", "sample_size": 32}, _class_name="StableDiffusionPipeline")
+    model = source(
+        tmp_path,
+        BETAS,
+        {**UNET, "_diffusers_version": "0.2.2", "sample_size": 32},
+        _class_name="StableDiffusionPipeline",
+    )
     before = replace(model, config=dict(model.config), scheduler_config=dict(model.scheduler_config))
     as_sampled(model, clip=False)
     assert model == before

@@ -39,7 +39,8 @@ def calibrate(
     activation_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
     budget: Annotated[str | None, typer.Option(help="bits layer by layer: size=SHARE of FP32's, psnr>=DB, or both")] = None,
     scheme: Annotated[str | None, typer.Option(help="symmetric | affine  [default: symmetric]")] = None,
-    step_groups: Annotated[int | None, typer.Option(help="step groups  [default: 5, or one per network call if there are fewer]")] = None,
+    step_groups: Annotated[int | None, typer.Option(help="step groups  [default: 5, or one per network call if there "
+                                                         "are fewer]")] = None,
     keep_float: Annotated[list[str] | None, typer.Option(help="layer or module that stays in float; * stands for anything")] = None,
     samples: Annotated[int | None, typer.Option(help="FP32 trajectories to fit on  [default: 128]")] = None,
     ranges: Annotated[str | None, typer.Option(help="mse | minmax | percentile  [default: mse]")] = None,
