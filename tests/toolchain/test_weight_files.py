@@ -111,7 +111,8 @@ def test_a_shard_that_is_missing_is_counted(folder: Path) -> None:
     ):
         find_model(folder)
     index = folder / "unet" / f"{NAME}.index.json"
-    for listed in ({}, {"a": "../x.safetensors"}, {"a": "x.bin"}, [], None):
+    listings: list[object] = [{}, {"a": "../x.safetensors"}, {"a": "x.bin"}, [], None]
+    for listed in listings:
         index.write_text(json.dumps({"weight_map": listed}))
         with pytest.raises(ModelError, match=r"weight_map does not list safetensors files beside it"):
             find_model(folder)
@@ -124,7 +125,12 @@ def test_nothing_of_the_weights_is_read_when_the_config_refuses(folder: Path, mo
     with pytest.raises(ModelError, match="class_embed_type"):
         find_model(folder)
     hashed: list[Path] = []
-    monkeypatch.setattr(models, "sha256", lambda file: hashed.append(file) or "0" * 64)
+
+    def digest(file: Path) -> str:
+        hashed.append(file)
+        return "0" * 64
+
+    monkeypatch.setattr(models, "sha256", digest)
     source = find_model(write_tiny_model(folder.parent / "good"))
     assert hashed == []
     assert load(source).weight_hash == "0" * 64
