@@ -80,13 +80,18 @@ def scale_and_factors(scale: Tensor, lut: bool, half: bool) -> tuple[Tensor, tup
     """A layer's scale (out,) as the weight gets it, 0-dim for a table, and factors (out,) that its product is multiplied by."""
     common = table_scale(scale) if lut else scale
     if not half:
-        return common, (scale / common,) if lut else ()
+        return common, _other_than_one(scale / common) if lut else ()
     if not lut:
         of_weight = factored(scale)
         return of_weight.scale, of_weight.factors
     common = common.clamp_min(2.0**SMALLEST_EXPONENT)
     rest = factored(scale / common)
-    return common, (rest.scale, *rest.factors)
+    return common, _other_than_one(rest.scale, *rest.factors)
+
+
+def _other_than_one(*factors: Tensor) -> tuple[Tensor, ...]:
+    """The converter leaves out what multiplies by one, as behind a layer of zeros."""
+    return tuple(factor for factor in factors if (factor != 1).any())
 
 
 def table_scale(scale: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,17 +36,22 @@ def test_fp32_and_large_scales_need_no_factors() -> None:
     scale = fp16_exact(torch.logspace(-13, -1, 301), SMALLEST_WEIGHT_SCALE)
     assert scale_and_factors(scale, lut=False, half=False)[1] == ()
     own, factors = scale_and_factors(fp16_exact(scale), lut=False, half=True)
-    assert factors == ()
     assert torch.equal(own, fp16_exact(scale))
+    assert factors == ()
+
+
+def test_a_table_of_zeros_has_no_factor_of_ones() -> None:
+    assert scale_and_factors(torch.full((4,), SMALLEST_SCALE), lut=True, half=True)[1] == ()
+    assert scale_and_factors(torch.full((4,), 0.25), lut=True, half=False)[1] == ()
 
 
 @pytest.fixture(scope="module", params=["plain", "runtime", "neural-engine", "lut", "chunks"])
 def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    settings: Mapping[str, Any] = {"plain": {}, "runtime": {"runtime_scales": True}, "neural-engine": {"layout": "neural-engine"},
-                "lut": {"lut": True}, "chunks": {"chunks": 2}}[request.param]
+    settings: dict[str, Any] = {"plain": {}, "runtime": {"runtime_scales": True}, "neural-engine": {"layout": "neural-engine"},
+                "lut": {"lut": True}, "chunks": {"chunks": 2}}
     bits = 4 if request.param == "lut" else 8
     unet = tiny.with_small_weights(tiny.tiny_unet())
-    return converted(tmp_path_factory.mktemp("small"), settings, unet=unet, weight_bits=bits, steps=2)
+    return converted(tmp_path_factory.mktemp("small"), settings[request.param], unet=unet, weight_bits=bits, steps=2)
 
 
 @pytest.mark.slow

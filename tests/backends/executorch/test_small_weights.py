@@ -41,7 +41,8 @@ def test_small_weights_run_and_pass_and_a_scale_that_is_off_by_two_is_found(tmp_
     artifact, network = tiny.tiny_artifact(unet=unet)
     assert float(artifact.layers[LAYER].weight_scale.min()) < 2.0**-30
     bundle, folder = lower_into(tmp_path, artifact, tiny.tiny_reference(artifact, network))
-    assert validate(backends.load("executorch").run(bundle, folder, tmp_path / "run", None, 1, lambda *_: None)).passed
+    verdict = validate(backends.load("executorch").run(bundle, folder, tmp_path / "run", None, 1, lambda *_: None))
+    assert not verdict.failed, verdict.to_json()
     layer = artifact.layers[LAYER]
     other = replace(artifact, layers={**artifact.layers, LAYER: replace(layer, weight_scale=layer.weight_scale * 2)})
     with pytest.raises(BackendError, match=f"a weight scale of {LAYER} differs"):
