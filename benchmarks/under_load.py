@@ -1,6 +1,6 @@
 """How much slower a fit becomes beside other work on the same cores, with threads that spin at barriers and threads that sleep.
 
-    python -m benchmarks.under_load                     (under 4 minutes; --json FILE also writes the seconds)
+    python -m benchmarks.under_load                     (minutes; --json FILE also writes the seconds)
 
 The same short fit of the embedded model, with a thread per core, in two processes that are alike but for OMP_WAIT_POLICY: as
 OpenMP comes, and passive, as the command sets it. They take turns, alone and beside one busy process per core, so that both
@@ -20,17 +20,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from dq_toolchain.toolchain.quiet import quiet_imports
+
 POLICIES = {"as OpenMP comes": None, "passive": "passive"}
 SETTINGS = {
     "sampler": {"steps": 4},
     "quantize": {"step_groups": 2},
-    "calibrate": {"samples": 8, "batch": 4, "warmup": 4, "iterations": 0, "settling": 0, "group_iterations": 0},
+    "calibrate": {"samples": 4, "batch": 2, "warmup": 2, "iterations": 0, "settling": 0, "group_iterations": 0},
 }
 BUSY = "while True: pass"
 
 
 def work() -> None:
     """A fit for every line on stdin; its seconds on stdout. Runs in a process of its own, for OpenMP reads its policy once."""
+    quiet_imports()
     from benchmarks.common import fit, prepare, recipe_of
 
     recipe = recipe_of(SETTINGS)
@@ -90,12 +93,13 @@ def measure(repeats: int) -> dict[str, dict[str, list[float]]]:
                 for _ in range(repeats):
                     for name, process in workers.items():
                         found[condition][name].append(seconds(process))
+                        print(f"{condition}, {name}: {found[condition][name][-1]:.2f} s", file=sys.stderr)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="also write all seconds here")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
