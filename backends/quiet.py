@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -61,7 +62,9 @@ def quiet(errors: bool = True) -> Iterator[None]:
     Args:
         errors: what native code writes of errors comes through; False where the caller raises, and says it in one line.
     """
-    with warnings.catch_warnings(), _loggers_at_error(), _stderr_without_noise(errors):
+    # pybind sends what C++ prints to sys.stderr
+    hidden: contextlib.AbstractContextManager[object] = contextlib.nullcontext() if errors else contextlib.redirect_stderr(io.StringIO())
+    with hidden, warnings.catch_warnings(), _loggers_at_error(), _stderr_without_noise(errors):
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=UserWarning, module=r"(torch|torchao|executorch|coremltools|copyreg)(\..*)?")
