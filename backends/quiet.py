@@ -63,7 +63,9 @@ def quiet(errors: bool = True) -> Iterator[None]:
         errors: what native code writes of errors comes through; False where the caller raises, and says it in one line.
     """
     # pybind sends what C++ prints to sys.stderr
-    hidden: contextlib.AbstractContextManager[object] = contextlib.nullcontext() if errors else contextlib.redirect_stderr(io.StringIO())
+    hidden: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+    if not errors:
+        hidden = contextlib.redirect_stderr(io.StringIO())
     with hidden, warnings.catch_warnings(), _loggers_at_error(), _stderr_without_noise(errors):
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
