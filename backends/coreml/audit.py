@@ -157,14 +157,16 @@ class _FunctionAudit:
 
     def _tail(self, tail: Tail, ratio: int | None, layer: str, scale: Tensor) -> None:
         """Scales of channels and the bias, in the type of the program's arithmetic; coremltools fills in zeros for a bias."""
-        if not torch.equal(scale * tail.rest, self.artifact.layers[layer].weight_scale):
+        wanted = self.artifact.layers[layer].weight_scale
+        got = scale * tail.rest  # one number if the program has one for the whole tensor
+        if got.numel() not in (1, wanted.numel()) or not torch.equal(got.expand_as(wanted), wanted):
             raise _Different(f"the weight scales of {layer} differ")
         if tail.ratio != ratio:
             raise _Different(f"{layer} is divided by ratio {ratio} and multiplied by ratio {tail.ratio}")
         bias = self.artifact.float_parameters.get(f"{layer}.bias")
-        got = torch.zeros(()) if tail.bias is None else tail.bias
-        wanted = torch.zeros(()) if bias is None else bias.to(torch.float16).to(torch.float32) if tail.half else bias
-        if not torch.equal(*torch.broadcast_tensors(got, wanted)):
+        added = torch.zeros(()) if tail.bias is None else tail.bias
+        summand = torch.zeros(()) if bias is None else bias.to(torch.float16).to(torch.float32) if tail.half else bias
+        if not torch.equal(*torch.broadcast_tensors(added, summand)):
             raise _Different(f"the bias of {layer} differs")
 
     def _product(self, op: Any) -> Iterator[tuple[str, int]]:
