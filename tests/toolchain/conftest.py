@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
 from tests.tiny import tiny_artifact, tiny_condition_unet, tiny_reference, write_tiny_model
 from tests.toolchain import devices
+
+SEEDS = MINIMUM_SEEDS
+"""As many as a verdict needs."""
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +23,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny_model(folder / "text-model", tiny_condition_unet())
     artifact, unet = tiny_artifact()
     artifact.save(folder / "dq-out" / "calibration", tiny_reference(artifact, unet))
-    made = devices.case(seeds=4)
+    made = devices.case(seeds=SEEDS)
     bundle = devices.write_bundle(folder / "dq-out" / "executorch", made)
     devices.write_run(bundle, made, devices.run(made.artifact, made.reference))
     return folder

@@ -13,7 +13,9 @@ import pytest
 from dq_toolchain import backends
 from dq_toolchain.toolchain.cli import calibration
 from dq_toolchain.toolchain.entry import run_command
+from dq_toolchain.toolchain.report import first_seeds, write_report
 from tests.toolchain import devices
+from tests.toolchain.conftest import SEEDS
 from tests.toolchain.spoil import QUICK
 
 COMMANDS = ("calibrate", "compare", "export", "run", "validate", "doctor", "inspect", "targets")
@@ -68,12 +70,20 @@ def test_validate_judges_and_its_exit_code_is_the_verdict(box: Path, capsys: pyt
     report = box / "dq-out" / "executorch" / "report" / "report.json"
     assert run_command(["validate", str(report), "--json"]) == 0
     verdict = json.loads(capsys.readouterr().out)
-    assert verdict["passed"] is True
+    assert (verdict["passed"], verdict["verdict"], verdict["more_seeds"]) == (True, "pass", None)
     assert run_command(["validate", str(report.parent), "--html", "page.html"]) == 0
     assert "pass" in capsys.readouterr().out
     assert "<html" in (box / "page.html").read_text()
-    made = devices.case(seeds=4)
+    made = devices.case(seeds=SEEDS)
     latents, outputs = devices.run(made.artifact, made.reference)
+    few = first_seeds(made.reference, 4)
+    write_report(report.parent, devices.header(report.parents[1]), latents[:, :4], outputs[:, :4], few)
+    assert run_command(["validate", str(report), "--html", "page.html"]) == 3
+    assert f"not decided, {SEEDS - 4} more seeds needed (4 seen)" in capsys.readouterr().out
+    assert "Not decided" in (box / "page.html").read_text()
+    assert run_command(["validate", str(report), "--json"]) == 3
+    verdict = json.loads(capsys.readouterr().out)
+    assert (verdict["passed"], verdict["verdict"], verdict["more_seeds"]) == (False, "not decided", SEEDS - 4)
     devices.write_run(box / "dq-out" / "executorch", made, (latents * 1.5, outputs * 1.5))
     assert run_command(["validate", str(report)]) == 1
     out, err = capsys.readouterr()

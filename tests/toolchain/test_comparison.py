@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from dq_toolchain.toolchain.comparison import note_of, row_of
+from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
+from dq_toolchain.toolchain.comparison import note_of, row_of, to_json
 from dq_toolchain.toolchain.entry import run_command
 from dq_toolchain.toolchain.page import render_comparison
+from dq_toolchain.toolchain.report import first_seeds, write_report
 from dq_toolchain.toolchain.verdict import validate
-from tests.toolchain.devices import Case, case, run, skipping, write_bundle, write_run
+from tests.toolchain.devices import Case, case, header, run, skipping, write_bundle, write_run
 
 
 @pytest.fixture(scope="module")
@@ -69,5 +72,35 @@ def test_the_command(reports: list[Path], tmp_path: Path, capsys: pytest.Capture
     said = json.loads(capsys.readouterr().out)
     assert said["passed"]
     assert len(said["reports"]) == 2
-    assert run_command(["validate", *map(str, reports), "--bundle", str(tmp_path)]) == 2
-    assert "--bundle is for one report, got 2" in capsys.readouterr().err
+    assert said["verdict"] == "pass"
+
+
+def test_each_report_is_judged_by_the_bundle_it_was_made_with(
+    reports: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = case(seed=3, seeds=12)
+    elsewhere = write_run(write_bundle(tmp_path / "other", other), other, run(other.artifact, other.reference))
+    inbox = [Path(shutil.copytree(path.parent, tmp_path / f"inbox{index}")) for index, path in enumerate((reports[0], elsewhere))]
+    given = [str(tmp_path / "other"), str(tmp_path / "good")]
+    flags = [word for folder in given for word in ("--bundle", folder)]
+    assert run_command(["validate", *map(str, inbox), *flags, "--json", "--html", str(tmp_path / "page.html")]) == 0
+    rows = json.loads(capsys.readouterr().out)["reports"]
+    assert [row["bundle"] for row in rows] == [given[1], given[0]]
+    page = (tmp_path / "page.html").read_text()
+    assert all(f"{folder} (sha256 {row['bundle_sha256'][:12]}, given with --bundle)" in page
+               for folder, row in zip(reversed(given), rows, strict=True))
+    assert run_command(["validate", *map(str, inbox), *flags]) == 0
+    assert all(f"judged by the bundle {folder}" in capsys.readouterr().out for folder in given[:1])
+
+
+def test_one_bad_report_fails_all_and_one_open_one_leaves_them_open(reports: list[Path], made: Case) -> None:
+    few = first_seeds(made.reference, 4)
+    report = reports[0].parents[1] / "few"
+    write_report(report, header(reports[0].parents[1]), few.simulation_latents, few.simulation_outputs, few)
+    good, bad, open_ = (validate(path) for path in (*reports, report))
+    outcomes = {name: to_json(verdicts) for name, verdicts in {"bad": [good, bad, open_], "open": [good, open_], "good": [good]}.items()}
+    assert {name: (said["verdict"], said["passed"], said["more_seeds"]) for name, said in outcomes.items()} == {
+        "bad": ("fail", False, None), "open": ("not decided", False, MINIMUM_SEEDS - 4), "good": ("pass", True, None)}
+    text = render_comparison([good, open_])
+    assert "not decided" in text
+    assert f"{MINIMUM_SEEDS - 4} more seeds needed" in text

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.checks import Check
-from dq_toolchain.toolchain.conformance import conformance, teacher_forced
+from dq_toolchain.toolchain.checks import MINIMUM_SEEDS, Check
+from dq_toolchain.toolchain.conformance import TeacherForced, _run, conformance, teacher_forced
 from dq_toolchain.toolchain.denoiser import Conditioning
+from dq_toolchain.toolchain.limits import limits_for
+from dq_toolchain.toolchain.report import first_seeds
 from tests.toolchain.devices import (
     CORRECT,
     GROUPS,
@@ -45,7 +47,7 @@ def judged(made: Case, device: Run, *, twin: bool = True) -> dict[str, Check]:
 
 
 def failed(checks: dict[str, Check]) -> dict[str, int | None]:
-    return {name: check.step for name, check in checks.items() if not check.passed}
+    return {name: check.step for name, check in checks.items() if not check.passed}  # not decided counts too
 
 
 @pytest.mark.parametrize("device", CORRECT)
@@ -154,6 +156,33 @@ def test_what_is_not_finite_fails_with_its_step(made: Case, value: float, where:
     else:
         outputs[5:, 2] = value
     assert failed(judged(made, (latents, outputs))) == {"finite": 5}
+
+
+def test_a_program_of_another_calibration_fails_though_its_errors_are_as_large(made: Case) -> None:
+    """Errors of the right size, of which half the square is not the simulation's."""
+    error = made.reference.simulation_outputs - made.reference.fp32_outputs_at_simulation
+    other = error[:, :, :, torch.randperm(8, generator=torch.Generator().manual_seed(0))]
+    outputs = made.reference.fp32_outputs_at_simulation + other
+    checks = judged(made, (made.reference.simulation_latents, outputs), twin=False)
+    assert failed(checks) == {"agreement": 0}
+
+
+def test_few_seeds_do_not_fail_by_a_median(made: Case) -> None:
+    few = first_seeds(made.reference, 4)
+    error = few.simulation_outputs - few.fp32_outputs_at_simulation
+    outputs = few.fp32_outputs_at_simulation - error
+    checks = conformance(few.simulation_latents, outputs, few, made.artifact.step_groups, limits_for(few)["conformance"])
+    open_checks = {check.name: check.more_seeds for check in checks if check.outcome == "not decided"}
+    assert open_checks == {"conformance.difference": MINIMUM_SEEDS - 4, "conformance.agreement": MINIMUM_SEEDS - 4}
+
+
+def test_one_step_is_judged_as_a_step() -> None:
+    """A turbo model's only call: nothing to average over, and no interval that is infinite for ever."""
+    made = case(seeds=12)
+    figures = TeacherForced(*(torch.zeros(1, 12, dtype=torch.float64) for _ in range(3)))
+    assert _run(figures, made.limits["conformance"]).passed
+    figures = dataclasses.replace(figures, log_ratio=torch.full((1, 12), 0.3, dtype=torch.float64))
+    assert _run(figures, made.limits["conformance"]).outcome == "fail"
 
 
 def test_two_seeds_still_catch_gross_damage() -> None:

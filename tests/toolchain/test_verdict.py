@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -14,14 +16,16 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import save_file
 
+from dq_toolchain.toolchain.bundle import bundle_hash
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
-from dq_toolchain.toolchain.errors import ArtifactError
-from dq_toolchain.toolchain.files import sha256
-from dq_toolchain.toolchain.page import render, write_page
+from dq_toolchain.toolchain.errors import ArtifactError, ToolchainError
+from dq_toolchain.toolchain.files import seal, sha256
+from dq_toolchain.toolchain.page import render, render_comparison, write_page
 from dq_toolchain.toolchain.report import first_seeds, load_report, write_report
 from dq_toolchain.toolchain.show import show_verdict
-from dq_toolchain.toolchain.verdict import WORST, validate
+from dq_toolchain.toolchain.verdict import WORST, Verdict, validate
 from tests.toolchain.devices import CORRECT, Case, case, header, run, skipping, write_bundle, write_run, wrong_scale
 
 
@@ -236,6 +240,159 @@ def test_the_page_stands_alone_and_is_the_same_each_time(good: Path, tmp_path: P
     assert "statistics need float" in text
     write_page(tmp_path / "out.html", [verdict])
     assert (tmp_path / "out.html").read_text() == text
+
+
+def said_by(verdict: Verdict) -> str:
+    stream = io.StringIO()
+    show_verdict(Console(width=200, file=stream), verdict)
+    return stream.getvalue()
+
+
+def forge(bundle: Path, limits: Any) -> Path:
+    """The bundle beside itself as "evil", its limits changed and its seal made good."""
+    evil = Path(shutil.copytree(bundle, bundle.parent / "evil"))
+    data = json.loads((evil / "bundle.json").read_text())
+    (evil / "bundle.json").write_text(json.dumps(seal(data | {"limits": limits})))
+    return evil
+
+
+def huge(limits: Any) -> Any:
+    if isinstance(limits, dict):
+        return {name: huge(part) for name, part in limits.items()}
+    return [huge(part) for part in limits] if isinstance(limits, list) else 1e300
+
+
+def test_limits_in_the_bundle_are_not_believed(made: Case, bundle: Path) -> None:
+    """Start noise as picture and zeros as outputs, judged by a bundle that the report itself names."""
+    evil = forge(bundle, huge(made.limits) | {"conformance": huge(made.limits["conformance"]) | {"exact": None}})
+    reference = made.reference
+    noise = reference.start.expand_as(reference.fp32_latents).contiguous()
+    report = bundle.parent / "inbox"
+    write_report(report, header(evil) | {"bundle": "../evil"}, noise, torch.zeros_like(reference.simulation_outputs), reference)
+    verdict = validate(report)
+    assert verdict.failed
+    assert {check.name for check in verdict.checks if check.outcome == "fail"} >= {
+        "fidelity.error", "fidelity.psnr", "fidelity.floor", "conformance.ratio", "conformance.difference"}
+    assert f"judged by the bundle {evil} (sha256 {bundle_hash(evil)[:12]}, the place that the report names)" in said_by(verdict)
+    assert any("not those of its reference (fidelity.error[0]" in note for note in verdict.notes)
+    assert verdict.to_json()["bundle"] == {"path": str(evil), "sha256": bundle_hash(evil), "given": False}
+    with pytest.raises(ArtifactError, match="made with another bundle"):
+        validate(report, bundle)
+
+
+BAD_LIMITS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "null": lambda limits: None, "a list": lambda limits: [limits],
+    "part null": lambda limits: limits | {"fidelity": None},
+    "shares beyond one": lambda limits: _with_share(limits, [1e300] * 8),
+    "shares negative": lambda limits: _with_share(limits, [-1.0] * 8),
+    "shares as text": lambda limits: _with_share(limits, ["half"] * 8),
+    "too few shares": lambda limits: _with_share(limits, [0.5]),
+}  # fmt: skip
+
+
+def _with_share(limits: dict[str, Any], share: list[Any]) -> dict[str, Any]:
+    return limits | {"conformance": limits["conformance"] | {"exact": {"difference": 0.02, "share": share}}}
+
+
+@pytest.mark.parametrize("name", BAD_LIMITS)
+def test_limits_of_another_form_are_refused(made: Case, bundle: Path, name: str) -> None:
+    evil = forge(bundle, BAD_LIMITS[name](made.limits))
+    edit(bundle / "report" / "report.json", lambda d: d.update(bundle=str(evil), bundle_sha256=bundle_hash(evil)))
+    with pytest.raises(ArtifactError) as caught:
+        validate(bundle / "report")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_report_that_came_home_asks_for_its_bundle_and_takes_it(bundle: Path) -> None:
+    inbox = Path(shutil.copytree(bundle / "report", bundle.parent / "inbox"))
+    edit(inbox / "report.json", lambda d: d.update(bundle="."))
+    with pytest.raises(ArtifactError, match=r"bundle is not at .*inbox; name its folder with --bundle"):
+        validate(inbox)
+    verdict = validate(inbox, [bundle])
+    assert verdict.passed
+    assert "given with --bundle" in said_by(verdict)
+    with pytest.raises(ArtifactError, match=r"there is no bundle\.json in it"):
+        validate(inbox, [inbox])
+
+
+def test_a_copy_of_the_simulation_is_named(made: Case, bundle: Path, good: Path) -> None:
+    write_run(bundle, made, (made.reference.simulation_latents, made.reference.simulation_outputs))
+    verdict = validate(bundle / "report")
+    for text in (said_by(verdict), render(verdict), *verdict.to_json()["notes"]):
+        assert "bit-identical to the simulation in every number" in text
+    assert not validate(good / "report").notes
+
+
+def test_the_worst_seeds_are_shown_by_name(made: Case, bundle: Path) -> None:
+    latents, outputs = (t.clone() for t in run(made.artifact, made.reference))
+    latents[-1, 11] = -latents[-1, 11]
+    write_run(bundle, made, (latents, outputs))
+    verdict = validate(bundle / "report")
+    assert verdict.worst[0].seed == 11
+    assert len(verdict.worst) == WORST
+    assert not verdict.passed
+    shown = f"seed 11 {verdict.worst[0].psnr:.1f} dB (simulation {verdict.worst[0].simulation_psnr:.1f})"
+    assert shown in said_by(verdict)
+    assert shown in render(verdict)
+    assert verdict.to_json()["worst_seeds"][0]["seed"] == 11
+
+
+def test_what_a_report_says_steers_neither_terminal_nor_page(bundle: Path) -> None:
+    text = "\x1b]0;pwn\x07\x1b[31mRED\u202e [/red] [bold]$x$ <b>"
+    edit(bundle / "report" / "report.json", lambda d: d.update(
+        device=text, compute_unit=text, runtime={"name": text, "version": text}, versions={text: text}))
+    verdict = validate(bundle / "report")
+    page, said = render(verdict), said_by(verdict)
+    for shown in (page, said, render_comparison([verdict, verdict])):
+        assert not set("\x1b\x07\u202e") & set(shown)
+    assert "[/red] [bold]" in said
+    assert "<b>" not in page.split("<body>")[1].replace("<b>fidelity", "").replace("<b>conformance", "").replace("<b>claims", "")
+
+
+def test_a_bundle_with_gaps_in_its_tables_still_has_a_page(bundle: Path) -> None:
+    data = json.loads((bundle / "bundle.json").read_text())
+    data["sites"][0].pop("range")
+    data["sites"][1]["range"] = [[None, "high"], 3]
+    (bundle / "bundle.json").write_text(json.dumps(seal(data)))
+    edit(bundle / "report" / "report.json", lambda d: d.update(bundle_sha256=bundle_hash(bundle)))
+    assert "n/a" in render(validate(bundle / "report"))
+
+
+TENSORS: dict[str, tuple[str, Callable[[torch.Tensor], torch.Tensor]]] = {
+    "complex": ("must be F32", lambda x: x.to(torch.complex64)),
+    "half": ("must be F32", lambda x: x.half()),
+    "an axis less": ("expected five axes", lambda x: x[0]),
+    "no seed": ("none empty", lambda x: x[:, :0]),
+    "more seeds": ("has .* bytes, for all seeds of the bundle at most", lambda x: x.repeat(1, 3000, 1, 1, 1)),
+    "a step less": ("the bundle expects", lambda x: x[1:]),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_tensors_of_another_kind_are_refused_before_they_are_read(
+    made: Case, bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, change = TENSORS[name]
+    file = bundle / "report" / "report.safetensors"
+    save_file({"latents": change(made.reference.simulation_latents).contiguous()}, file)
+    edit(bundle / "report" / "report.json", lambda d: d["files"].update({"report.safetensors": sha256(file)}))
+    monkeypatch.setattr("dq_toolchain.toolchain.report.read_tensors", lambda *_: pytest.fail("memory was taken"))
+    with pytest.raises(ArtifactError, match=text):
+        validate(bundle / "report")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_page_replaces_nothing_but_a_regular_file(good: Path, tmp_path: Path, kind: str) -> None:
+    target, page = tmp_path / "precious.txt", tmp_path / "page.html"
+    target.write_text("x")
+    if kind == "link":
+        page.symlink_to(target)
+    else:
+        os.mkfifo(page)
+    before = page.lstat()
+    with contextlib.suppress(ToolchainError):  # refused, or written through the link
+        write_page(page, [validate(good / "report")])
+    assert (page.lstat().st_mode, page.lstat().st_ino) == (before.st_mode, before.st_ino)
 
 
 def test_the_console_names_the_failing_step(made: Case, bundle: Path) -> None:

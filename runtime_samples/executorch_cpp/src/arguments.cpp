@@ -56,7 +56,8 @@ std::string usage(const std::string& program) {
          "Runs the sampler of an exported bundle and writes report.json and report.safetensors.\n\n"
          "  --bundle FOLDER          what `dq-toolchain export` wrote\n"
          "  --report FOLDER          where the report goes; made if need be\n"
-         "  --seeds N                only the first N held-out seeds (default: all)\n"
+         "  --seeds N                only the first N held-out seeds (default: all); with fewer than 10 validate\n"
+         "                           never says pass, at best \"not decided\"\n"
          "  --teacher-forced on|off  off leaves out the half of the run that measures conformance (default: on)\n\n"
          "Exit codes: 0 the report was written, 2 bad input or a runtime that refuses.\n";
 }

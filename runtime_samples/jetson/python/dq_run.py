@@ -38,7 +38,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True, help="folder that `dq-toolchain export --target tensorrt` wrote")
     parser.add_argument("--report", type=Path, required=True, help="folder for report.json and report.safetensors")
-    parser.add_argument("--seeds", type=int, help="run the first N held-out seeds  [default: all]")
+    parser.add_argument("--seeds", type=int, help="run the first N held-out seeds; with fewer than 10 validate "
+                        "never says pass, at best \"not decided\"  [default: all]")
     parser.add_argument("--teacher-forced", choices=("on", "off"), default="on",
                         help="off: leave out the second half; validate then says that conformance was not measured  [default: on]")
     parser.add_argument("--backend", choices=("tensorrt", "onnxruntime"), default="tensorrt",

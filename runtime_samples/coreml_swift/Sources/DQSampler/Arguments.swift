@@ -29,6 +29,8 @@ public struct Arguments: Sendable, Equatable {
     public static func usage(_ program: String, _ options: [Option] = []) -> String {
         "usage: \(program) --bundle FOLDER --report FOLDER [--seeds N] [--teacher-forced on|off] "
             + options.map(\.usage).joined(separator: " ")
+            + "\n--seeds N: the first N held-out seeds (default: all); "
+            + "with fewer than 10 validate never says pass, at best \"not decided\""
     }
 
     /// - Parameter arguments: without the program's name.
