@@ -21,7 +21,8 @@ class Row:
         unit: what executed. emulated: whether times say nothing.
         verdict: "pass", "fail" or "not decided", and then ``more_seeds`` are needed; ``passed`` is verdict == "pass".
         bundle, bundle_sha256: which one judged: its folder here, the hash of its bundle.json.
-        psnr, simulation_psnr: median over the seeds, dB. worst_psnr: the lowest. error: median relative error of the samples against FP32.
+        psnr, simulation_psnr: median over the seeds, dB. worst_psnr: the lowest.
+        error: median relative error of the samples against FP32.
         ratio: size of the outputs' error, device over simulation, median over the steps.
     """
 

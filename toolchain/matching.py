@@ -50,8 +50,8 @@ def find_bundle(report: Path, data: Mapping[str, Any], folders: Sequence[Path] =
         if found == wanted:
             return Match(folder, found, bool(folders))
     seen = ", ".join(f"{folder} ({found[:SHORT]}...)" for folder, found in hashes.items())
-    raise ArtifactError(f"{report} was made with another bundle than {seen}: its bundle.json has sha256 {wanted[:SHORT]}...; name its "
-                        "own folder with --bundle, or run the program on the device again with the bundle that is there")
+    raise ArtifactError(f"{report} was made with another bundle than {seen}: its bundle.json has sha256 {wanted[:SHORT]}...; name "
+                        "its own folder with --bundle, or run the program on the device again with the bundle that is there")
 
 
 def _there(folder: Path) -> bool:

@@ -68,7 +68,8 @@ def show_comparison(console: Console, verdicts: Sequence[Verdict]) -> None:
 def show_checks(console: Console, checks: Sequence[Check]) -> None:
     """Print checks, a line each."""
     for check in checks:
-        console.print(f"{mark(check.outcome)} {plain(check.name.split('.')[1])}: {plain(check.detail)}", highlight=False, soft_wrap=True)
+        console.print(f"{mark(check.outcome)} {plain(check.name.split('.')[1])}: {plain(check.detail)}", highlight=False,
+                      soft_wrap=True)
 
 
 def plain(text: object) -> str:

@@ -114,7 +114,8 @@ def test_what_no_seed_makes_smaller_ends_the_search() -> None:
 
 
 def test_several_intervals_show_the_first_that_fails_then_the_one_that_needs_most() -> None:
-    good, wide, wider, bad = (mean_interval(draws(*args)[0], 1) for args in ((0.01, 0.1, 8), (0, 0.5, 4), (0, 0.9, 4), (0.3, 0.01, 8)))
+    kinds = ((0.01, 0.1, 8), (0, 0.5, 4), (0, 0.9, 4), (0.3, 0.01, 8))
+    good, wide, wider, bad = (mean_interval(draws(*kind)[0], 1) for kind in kinds)
     assert decide_all([good, wide, bad, bad], LIMITS) == (Decision("fail"), 2)
     decision, shown = decide_all([good, wide, wider], LIMITS)
     assert (decision.outcome, shown) == ("not decided", 2)

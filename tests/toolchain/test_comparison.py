@@ -98,7 +98,8 @@ def test_one_bad_report_fails_all_and_one_open_one_leaves_them_open(reports: lis
     report = reports[0].parents[1] / "few"
     write_report(report, header(reports[0].parents[1]), few.simulation_latents, few.simulation_outputs, few)
     good, bad, open_ = (validate(path) for path in (*reports, report))
-    outcomes = {name: to_json(verdicts) for name, verdicts in {"bad": [good, bad, open_], "open": [good, open_], "good": [good]}.items()}
+    together = {"bad": [good, bad, open_], "open": [good, open_], "good": [good]}
+    outcomes = {name: to_json(verdicts) for name, verdicts in together.items()}
     assert {name: (said["verdict"], said["passed"], said["more_seeds"]) for name, said in outcomes.items()} == {
         "bad": ("fail", False, None), "open": ("not decided", False, MINIMUM_SEEDS - 4), "good": ("pass", True, None)}
     text = render_comparison([good, open_])

@@ -84,8 +84,9 @@ def run(
     target: Target = None, out: Out = None,
     bundle: Annotated[Path | None, typer.Option(help="bundle folder  [default: OUT/TARGET]")] = None,
     report: Annotated[Path | None, typer.Option(help="folder for the device report  [default: the bundle]")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="held-out seeds to run; with fewer than 10 validate never says pass, at best "
-                                                          '"not decided"  [default: all]')] = None,
+    seeds: Annotated[int | None, typer.Option(
+        min=1, help="held-out seeds to run; with fewer than 10 validate never says pass, at best 'not decided'  [default: all]"
+    )] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="threads of the runtime  [default: its own choice]")] = None,
     json_: Json = False,
 ) -> None:
