@@ -15,7 +15,7 @@ import typer
 from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.printable import LONGEST_ERROR, printable
 from dq_toolchain.toolchain.quiet import quiet_imports, wait_passively
-from dq_toolchain.toolchain.streams import guard_streams
+from dq_toolchain.toolchain.streams import drop_stdout, guard_streams
 
 INTERRUPTED = 130
 
@@ -27,7 +27,8 @@ def main() -> None:
     try:
         sys.stdout.flush()
     except OSError as error:  # a full disk behind "> file": what was printed is not all there
-        code = _fail(f"cannot write to stdout: {error.strerror or error}; choose a place with space")
+        drop_stdout()
+        code = code if code == 2 else _fail(f"cannot write to stdout: {error.strerror or error}; choose a place with space")
     sys.exit(code)
 
 

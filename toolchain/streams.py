@@ -21,6 +21,11 @@ def guard_streams() -> None:
         setattr(sys, name, _Unread(getattr(sys, name)))
 
 
+def drop_stdout() -> None:
+    """What is still to be written to stdout is lost, so that leaving the program does not try again."""
+    _to_null(1)
+
+
 def _to_null(number: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     if null != number:
