@@ -18,10 +18,10 @@ from dq_toolchain.toolchain.models import Model
 from dq_toolchain.toolchain.recipe import Recipe
 from dq_toolchain.toolchain.recipe_file import load_recipe
 
-UNET = {"_class_name": "UNet2DModel", "sample_size": 4, "in_channels": 2, "out_channels": 2, "num_class_embeds": 5}
+UNET = {"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 2, "out_channels": 2, "num_class_embeds": 5}
 TEXT = {
     "_class_name": "UNet2DConditionModel",
-    "sample_size": [4, 6],
+    "sample_size": [8, 16],
     "in_channels": 2,
     "out_channels": 2,
     "cross_attention_dim": 8,
@@ -66,7 +66,7 @@ def test_sizes_follow_from_the_latent_and_stand_on_both_sides(tmp_path: Path) ->
     found = conditioning_bank(model(**SDXL), recipe(conditioning=file, sampler={"guidance": 7.0}))
     for side in (found.cond, found.uncond):
         assert set(side) == {"encoder_hidden_states", "text_embeds", "time_ids"}
-        assert side["time_ids"].tolist() == [[32, 48, 0, 0, 32, 48]]
+        assert side["time_ids"].tolist() == [[64, 128, 0, 0, 64, 128]]
 
 
 def test_a_network_that_is_told_its_guidance_runs_without(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_has_no_effect_without_guidance_is_said(config: dict[str, Any], w: 
 
 
 def test_the_last_label_of_a_dit_means_no_class() -> None:
-    config = {"_class_name": "DiTTransformer2DModel", "num_embeds_ada_norm": 3, "sample_size": 4, "in_channels": 2,
+    config = {"_class_name": "DiTTransformer2DModel", "num_embeds_ada_norm": 3, "sample_size": 8, "in_channels": 2,
               "out_channels": 4}  # fmt: skip
     settings = load_recipe(None, {"model": {"path": Path("nowhere")}, "sampler": {"guidance": 4.0}})
     found = conditioning_bank(model(**config), settings)
@@ -116,13 +116,13 @@ def test_the_last_label_of_a_dit_means_no_class() -> None:
     assert found.uncond["class_labels"].tolist() == [3]
 
 
-@pytest.mark.parametrize(("levels", "side"), [(None, 32), ([8], 4), ([4, 4, 4], 16), ([1] * 4, 32), ("many", 32)])
+@pytest.mark.parametrize(("levels", "side"), [(None, 64), ([8], 8), ([4, 4, 4], 32), ([1] * 4, 64), ("many", 64)])
 def test_sizes_are_in_the_pixels_of_the_model_s_own_autoencoder(levels: Any, side: int, tmp_path: Path) -> None:
     if levels is not None:
         (tmp_path / "vae").mkdir()
         (tmp_path / "vae" / "config.json").write_text(json.dumps({"block_out_channels": levels}))
     file = with_file(tmp_path, cond__encoder_hidden_states=torch.ones(1, 7, 8), cond__text_embeds=torch.ones(1, 5))
-    network = Model("made up", "0", SDXL | {"sample_size": 4}, {}, nn.Identity(), tmp_path)
+    network = Model("made up", "0", SDXL | {"sample_size": 8}, {}, nn.Identity(), tmp_path)
     assert conditioning_bank(network, recipe(conditioning=file)).cond["time_ids"][0].tolist() == [side, side, 0, 0, side, side]
 
 
@@ -136,10 +136,11 @@ def test_equal_digests_mean_equal_numbers() -> None:
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"sample_size": None}, "sample_size is None"), ({"sample_size": [4]}, "sample_size"), ({"sample_size": "4"}, "sample_size"),
-    ({"sample_size": [4, 0]}, "sample_size"), ({"out_channels": 4}, "in_channels 2 and out_channels 4"),
-    ({"in_channels": 9}, "inpainting"), ({"class_embed_type": "projection"}, "class_embed_type = 'projection'"),
-    ({"_class_name": "UNet2DConditionModel", "addition_embed_type": "image"}, "addition_embed_type = 'image'"),
-    ({"_class_name": "UNet2DConditionModel", "encoder_hid_dim_type": "ip_image_proj"}, "encoder_hid_dim_type = 'ip_image_proj'"),
+    ({"sample_size": [8, 0]}, "sample_size"), ({"out_channels": 4}, "in_channels 2 and out_channels 4"),
+    ({"in_channels": 9}, "inpainting"), ({"class_embed_type": "projection"}, "class_embed_type (=|is) 'projection'"),
+    ({"_class_name": "UNet2DConditionModel", "addition_embed_type": "image"}, "addition_embed_type (=|is) 'image'"),
+    ({"_class_name": "UNet2DConditionModel", "encoder_hid_dim_type": "ip_image_proj"},
+     "encoder_hid_dim_type (=|is) 'ip_image_proj'"),
 ])  # fmt: skip
 def test_a_network_that_is_not_supported_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ModelError, match=message):

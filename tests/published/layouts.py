@@ -189,8 +189,11 @@ LAYOUTS: dict[str, Layout] = {
     "sd35, dynamic shifting": sd3({**FLOW, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15,
                                    "base_image_seq_len": 256, "max_image_seq_len": 4096}),
     "pixart alpha 512": Layout("PixArtAlphaPipeline", PIXART, {**DPM, **LINEAR}, ("t5",)),
-    "pixart alpha 1024": Layout("PixArtAlphaPipeline", {**PIXART, "sample_size": 128}, {**DPM, **LINEAR}, ("t5",), steps=2),
-    "pixart sigma": Layout("PixArtSigmaPipeline", {**PIXART, "use_additional_conditions": False}, {**DPM, **LINEAR}, ("t5",)),
+    "pixart alpha 1024": Layout(
+        "PixArtAlphaPipeline", {**PIXART, "sample_size": 128, "attention_head_dim": 24, "cross_attention_dim": 48},
+        {**DPM, **LINEAR}, ("t5",), steps=2),
+    "pixart sigma": Layout("PixArtSigmaPipeline", {**PIXART, "use_additional_conditions": False}, {**DPM, **LINEAR},
+                           ("t5",)),
     "dit": Layout("DiTPipeline", DIT, {**OLD_DDIM, "prediction_type": "epsilon"}),
     "ddpm": unconditional("DDPMPipeline", DDPM, settings=NO_CLIP),
     "ddim, scheduler named ddpm": unconditional("DDIMPipeline", {**DDPM, "clip_sample": False}),
