@@ -32,7 +32,9 @@ def test_they_are_what_the_host_makes(name: str, tmp_path: Path) -> None:
         ours, committed = load_file(tmp_path / file), load_file(GOLDEN / name / file)
         assert set(ours) == set(committed)
         for key, tensor in ours.items():
-            torch.testing.assert_close(tensor, committed[key], rtol=1e-5, atol=1e-6, equal_nan=True)
+            # other processors sum in another order: by roundings of the largest values, which the smallest then carry too
+            size = max(1.0, float(committed[key].nan_to_num(posinf=0.0, neginf=0.0).abs().max()))
+            torch.testing.assert_close(tensor, committed[key], rtol=1e-5, atol=1e-6 * size, equal_nan=True)
     ours, committed = (json.loads((folder / "expected" / "report.json").read_text()) for folder in (tmp_path, GOLDEN / name))
     for mine, theirs in zip(_figures(ours), _figures(committed), strict=True):
         assert mine == (None if theirs is None else pytest.approx(theirs, 1e-5))
