@@ -12,6 +12,7 @@ from dq_toolchain.calibrate.setup import choose_device
 from dq_toolchain.calibrate.workers import Workers
 from dq_toolchain.toolchain.artifact import FILES as ARTIFACT_FILES
 from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
 from dq_toolchain.toolchain.lock import locked
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe import Recipe
@@ -38,6 +39,11 @@ def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Refer
         raise SystemExit(0)
     with locked(recipe.run.out, "calibrate", reporter.warn):  # one lock for all processes of a launch
         check_places(folder, ARTIFACT_FILES)
+        if recipe.reference.seeds < MINIMUM_SEEDS:
+            reporter.warn(
+                f"[reference] seeds is {recipe.reference.seeds}: `validate` passes no device on fewer than {MINIMUM_SEEDS}, "
+                "its verdict will be that more are needed"
+            )
         made = calibrated(recipe, reporter, work, workers)
         artifact, state = made.artifact, made.state
         state.prepared.unet.cpu()

@@ -144,7 +144,7 @@ def latent_shape(config: Mapping[str, Any], where: str = "config.json") -> tuple
         raise ModelError(
             f"{where}: sample_size is {str(size)[:60]}, allowed are the latent's side or [height, width]; set it there"
         )
-    check_sides(config, (sides[0], sides[1]))
+    check_sides(config, (sides[0], sides[1]), where)
     channels = whole(config, "in_channels", where)
     out = channels if config["out_channels"] is None else whole(config, "out_channels", where)
     is_transformer = ARCHITECTURES[config["_class_name"]].part == "transformer"

@@ -24,8 +24,11 @@ LARGEST = {
     "reverse_transformer_layers_per_block": 64,
     "num_layers": 256,
     "num_attention_heads": 1024,
+    "downsample_padding": 8,
+    "conv_in_kernel": 31,
+    "conv_out_kernel": 31,
 }
-"""Of whole numbers in a config, far above any published network's (1024, 384, 4, 10, 10, 42 and 64)."""
+"""Of whole numbers in a config, far above any published network's (1024, 384, 4, 10, 10, 42, 64, 1, 3 and 3)."""
 WIDEST = 2**20
 """Of every other whole number: channels, classes, widths."""
 LONGEST = 64

@@ -34,8 +34,8 @@ def not_a_multiple(config: Mapping[str, Any], sides: tuple[int, int]) -> str | N
             f"{listed}")
 
 
-def check_sides(config: Mapping[str, Any], sides: tuple[int, int]) -> None:
+def check_sides(config: Mapping[str, Any], sides: tuple[int, int], where: str) -> None:
     """Raise ModelError for a size with which the network itself does not work."""
     fault = not_a_multiple(config, sides)
     if fault is not None and config["_class_name"] not in ANY_SIZE:
-        raise ModelError(f"config.json: sample_size is {list(sides)}: {fault}; set it there")
+        raise ModelError(f"{where}: sample_size is {list(sides)}: {fault}; set it there")

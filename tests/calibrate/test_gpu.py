@@ -72,7 +72,8 @@ def _calibrates_as_the_cpu_does(recipe: Path, folder: Path) -> None:
     _, here, reference = calibrate(load_recipe(recipe, {"run": run}), Reporter(quiet=True))
     assert (there.record["device"], here.record["device"]) == (NAME, "cpu")
     assert there.table.calls == here.table.calls  # corrections are fitted to samples, which differ as below
-    torch.testing.assert_close(there.scale, here.scale, rtol=1e-2, atol=0)
+    # ranges are searched among shares of the largest value that are 1 % of it apart, 2 % and more of the smaller ones
+    torch.testing.assert_close(there.scale, here.scale, rtol=3e-2, atol=0)
     for name, layer in here.layers.items():
         assert (there.layers[name].weight_q != layer.weight_q).float().mean() < 0.01, name
     errors = [(r.simulation_latents - r.fp32_latents).norm() for r in (load_reference(folder / "gpu/calibration"), reference)]

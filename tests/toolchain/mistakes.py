@@ -46,7 +46,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     "config that fails when called": (with_json(CONFIG, lambda d: d.update(freq_shift="a")),
                                       r"cannot be called.*model/unet/config\.json"),
     "sample size that does not halve": (with_json(CONFIG, lambda d: d.update(sample_size=7)),
-                                        r"\(1, 1, 7, 7\).*model/unet/config\.json"),
+                                        r"model/unet/config\.json: sample_size is \[7, 7\]: latents of 7x7 are no multiple of"),
     "no sample size": (with_json(CONFIG, lambda d: d.update(sample_size=None)), "sample_size is None, allowed"),
     "class embedding that is no table": (with_json(CONFIG, lambda d: d.update(class_embed_type="timestep")),
                                              r"config\.json: class_embed_type is 'timestep', which is not supported"),

@@ -61,6 +61,7 @@ def test_keys_that_an_old_config_lacks_have_the_defaults_of_the_class() -> None:
         (UNET | {"sample_size": 8000}, "sample_size is 8000, allowed are at most 2,048"),
         (UNET | {"sample_size": 10**9}, "sample_size is 1e\\+09"),
         (UNET | {"sample_size": [8, 4000]}, "sample_size is 4000"),
+        (UNET | {"downsample_padding": 178}, "downsample_padding is 178, allowed are at most 8"),
         (UNET | {"layers_per_block": 10**6}, "layers_per_block is 1e\\+06, allowed are at most 64"),
         (UNET | {"block_out_channels": [2**40, 8]}, "block_out_channels is"),
         (UNET | {"block_out_channels": [8] * 65}, "a list of 65 entries"),
