@@ -110,7 +110,8 @@ def _network_config(folder: Path, network: Path) -> dict[str, Any]:
                 f"{folder / 'model_index.json'}: {network.name} is of class {listed!r} from the model's own code ({library}), "
                 f"which is never run; allowed are diffusers' {', '.join(ARCHITECTURES)}"
             )
-        if listed is not None and config.setdefault("_class_name", listed) not in (listed, LEGACY) and listed != LEGACY:
+        named = config.setdefault("_class_name", listed)
+        if listed not in (None, LEGACY, named) and isinstance(named, str) and named in ARCHITECTURES:
             raise ModelError(
                 f"{path}: _class_name is {str(config['_class_name'])[:60]!r}, but model_index.json says {listed!r}; correct the "
                 "one that is wrong"
