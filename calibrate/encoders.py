@@ -43,7 +43,17 @@ def text_pipeline(folder: Path, warn: Warn = lambda _line: None) -> Any:
     kind = pipeline_class(folder, index)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    parts = {name: _part(folder, name, index[name], warn) for name in (*TOKENIZERS, *ENCODERS) if _is_there(index.get(name))}
+    parts = {
+        name: _part(folder, name, index[name], warn) for name in (*TOKENIZERS, *ENCODERS) if _is_there(index.get(name))
+    }
+    mute = next(
+        (name for name in ENCODERS if name in parts and name.replace("text_encoder", "tokenizer") not in parts), None
+    )
+    if mute is not None:
+        raise ModelError(
+            f"{folder / 'model_index.json'}: {mute} comes without its {mute.replace('text_encoder', 'tokenizer')}; download "
+            "the whole pipeline, or give conditioning made elsewhere with --conditioning"
+        )
     accepted = [name for name in inspect.signature(kind.__init__).parameters if name != "self"]
     strange = next((name for name in parts if name not in accepted), None)
     if strange is not None:
@@ -69,7 +79,9 @@ def pipeline_class(folder: Path, index: Mapping[str, Any]) -> Any:
     name = named[-1] if isinstance(named, list) else str(named).removeprefix("Flax")
     kind = None if isinstance(named, list) else getattr(diffusers, name, None)
     if not (inspect.isclass(kind) and issubclass(kind, diffusers.DiffusionPipeline)):
-        raise ModelError(f"{folder / 'model_index.json'}: {name!r} is no pipeline of diffusers {diffusers.__version__}; {OWN_CODE}")
+        raise ModelError(
+            f"{folder / 'model_index.json'}: {name!r} is no pipeline of diffusers {diffusers.__version__}; {OWN_CODE}"
+        )
     if not hasattr(kind, "encode_prompt"):
         raise ModelError(
             f"{folder / 'model_index.json'}: {name} does not encode prompts apart from sampling; give conditioning made elsewhere "

@@ -37,6 +37,7 @@ MASK = "encoder_attention_mask"
 OWN_WORDS = ("was truncated because", "Token indices sequence length")
 """What the libraries say and ``cut_short`` says better."""
 
+
 def read_prompts(path: Path | None) -> list[str]:
     """One prompt per line; empty lines and those that begin with # are left out. None: the built-in list.
 
@@ -73,7 +74,9 @@ def encoded_prompts(
         return Conditioning()
     prompts = read_prompts(file)
     lora = None if model.lora is None else model.lora.digest
-    identity = fingerprint(prompts, negative, guided, model.config["_class_name"], _files(model.folder), lora, _libraries())
+    identity = fingerprint(
+        prompts, negative, guided, model.config["_class_name"], _files(model.folder), lora, _libraries()
+    )
     saved = CheckpointFile(cache / f"{identity[:16]}.safetensors", identity)
     found = saved.load()
     if found is None:
@@ -151,11 +154,19 @@ def as_called(pipeline: Any) -> dict[str, Any]:
     """Options of ``encode_prompt`` whose value the pipeline's own call gives, where it is another than the function's default."""
     accepted = inspect.signature(pipeline.encode_prompt).parameters
     called = inspect.signature(type(pipeline).__call__).parameters
-    return {name: called[name].default for name in ("max_sequence_length", "clean_caption") if name in accepted and name in called}
+    return {
+        name: called[name].default
+        for name in ("max_sequence_length", "clean_caption")
+        if name in accepted and name in called
+    }
+
+
+NAMED = 3
+"""Prompts that are named where many are too long."""
 
 
 def cut_short(pipeline: Any, prompts: Sequence[str]) -> Iterator[str]:
-    """A line for each prompt of which a tokenizer would leave a part out."""
+    """A line for each prompt of which a tokenizer would leave a part out; of many the first are named and the others counted."""
     limit = as_called(pipeline).get("max_sequence_length")
     for name in TOKENIZERS:
         tokenizer = getattr(pipeline, name, None)
@@ -164,10 +175,12 @@ def cut_short(pipeline: Any, prompts: Sequence[str]) -> Iterator[str]:
         most = int(tokenizer.model_max_length)
         if limit is not None and "T5" in type(tokenizer).__name__:  # the pipeline's own limit is for T5 only
             most = min(most, int(limit))
-        for prompt in prompts:
-            count = len(tokenizer(prompt, truncation=False, verbose=False).input_ids)
-            if count > most:
-                yield f"prompt {prompt[:40]!r} has {count} tokens, {name} takes {most}: the rest is left out"
+        counts = {prompt: len(tokenizer(prompt, truncation=False, verbose=False).input_ids) for prompt in prompts}
+        cut = {prompt: count for prompt, count in counts.items() if count > most}
+        for prompt, count in list(cut.items())[:NAMED]:
+            yield f"prompt {prompt[:40]!r} has {count} tokens, {name} takes {most}: the rest is left out"
+        if len(cut) > NAMED:
+            yield f"{len(cut) - NAMED} more of {len(counts)} prompts have more tokens than the {most} that {name} takes"
 
 
 def _call(

@@ -110,7 +110,7 @@ def _network_config(folder: Path, network: Path) -> dict[str, Any]:
                 f"{folder / 'model_index.json'}: {network.name} is of class {listed!r} from the model's own code ({library}), "
                 f"which is never run; allowed are diffusers' {', '.join(ARCHITECTURES)}"
             )
-        named = config.setdefault("_class_name", listed)
+        named = config["_class_name"] = config.get("_class_name") or listed
         if listed not in (None, LEGACY, named) and isinstance(named, str) and named in ARCHITECTURES:
             raise ModelError(
                 f"{path}: _class_name is {str(config['_class_name'])[:60]!r}, but model_index.json says {listed!r}; correct the "
@@ -164,7 +164,12 @@ def _network_folder(folder: Path) -> Path:
 
 def _scheduler_config(folder: Path, given: Path | None) -> dict[str, Any]:
     if given is not None:
-        return read_config(given if given.is_file() else given / "scheduler_config.json")
+        path = given if given.is_file() else given / "scheduler_config.json"
+        if not path.is_file():
+            raise ModelError(
+                f"cannot read {path}: no such file; --scheduler takes a folder with scheduler_config.json, or the file"
+            )
+        return read_config(path)
     places = [folder / "scheduler" / "scheduler_config.json", folder / "scheduler_config.json"]
     found = next((place for place in places if place.is_file()), None)
     if found is None:

@@ -44,7 +44,9 @@ def test_each_encoder_is_read_in_the_variant_that_it_has(sdxl: Path, tmp_path: P
     found, lines = encode(sdxl, tmp_path, prompts)
     pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(sdxl, variant="fp16", torch_dtype=torch.float32)
     with torch.no_grad():
-        states, other, pooled, other_pooled = pipeline.encode_prompt(list(prompts), negative_prompt=["fog"] * 2, device="cpu")
+        states, other, pooled, other_pooled = pipeline.encode_prompt(
+            list(prompts), negative_prompt=["fog"] * 2, device="cpu"
+        )
     assert lines == []
     torch.testing.assert_close(found.cond["encoder_hidden_states"], states)
     torch.testing.assert_close(found.cond["text_embeds"], pooled)
@@ -55,7 +57,12 @@ def test_each_encoder_is_read_in_the_variant_that_it_has(sdxl: Path, tmp_path: P
 def test_what_is_said_of_prompts_is_said_again_of_cached_ones(sdxl: Path, tmp_path: Path) -> None:
     prompts = ("a fox <lora:fur:0.8> of a length that no encoder here takes", "(snow:1.3) and <mine>", "a (ship:0.5)")
     first, lines = encode(sdxl, tmp_path, prompts)
-    wanted = ("'<lora:fur:0.8>' is read as plain text", "'(snow:1.3)' and 1 more are read", "'<mine>' is read", "the rest is left")
+    wanted = (
+        "'<lora:fur:0.8>' is read as plain text",
+        "'(snow:1.3)' and 1 more are read",
+        "'<mine>' is read",
+        "the rest is left",
+    )
     assert all(sum(words in line for line in lines) >= 1 for words in wanted)
     assert sum("plain text" in line for line in lines) == 3
     (kept,) = tmp_path.glob("*.safetensors")
@@ -64,6 +71,21 @@ def test_what_is_said_of_prompts_is_said_again_of_cached_ones(sdxl: Path, tmp_pa
     assert said == lines
     assert torch.equal(first.cond["text_embeds"], again.cond["text_embeds"])
     assert kept.stat().st_mtime_ns == before
+
+
+def test_of_many_prompts_that_are_cut_short_the_first_are_named(sdxl: Path, tmp_path: Path) -> None:
+    words = ("fox", "sea", "sky", "sun", "old oak")
+    prompts = tuple(f"a long line about the {word} that no encoder here takes" for word in words)
+    _, lines = encode(sdxl, tmp_path, prompts)
+    for name in ("tokenizer", "tokenizer_2"):
+        assert sum(f" tokens, {name} takes " in line for line in lines) == 3
+        assert (
+            sum(
+                line.startswith("2 more of 6 prompts have more tokens") and line.endswith(f"{name} takes")
+                for line in lines
+            )
+            == 1
+        )
 
 
 def test_words_that_a_tokenizer_knows_and_brackets_of_plain_text_are_not_mentioned() -> None:
@@ -79,10 +101,17 @@ def test_a_folder_whose_parts_are_not_whole_or_not_diffusers_is_refused(sdxl: Pa
     for change, message in (
         ({"_class_name": "Zero123PlusPipeline"}, "'Zero123PlusPipeline' is no pipeline of diffusers .* never run"),
         ({"_class_name": ["pipeline", "Own"]}, "'Own' is no pipeline of diffusers"),
-        ({"_class_name": "AudioLDMPipeline"}, "is no pipeline of diffusers|does not encode prompts|takes no tokenizer_2"),
-        ({"text_encoder": ["own", "Encoder"]}, "text_encoder is 'Encoder' of 'own', allowed are classes of transformers"),
+        (
+            {"_class_name": "AudioLDMPipeline"},
+            "is no pipeline of diffusers|does not encode prompts|takes no tokenizer_2",
+        ),
+        (
+            {"text_encoder": ["own", "Encoder"]},
+            "text_encoder is 'Encoder' of 'own', allowed are classes of transformers",
+        ),
         ({"text_encoder": ["transformers", "AutoModel"]}, "allowed are classes of transformers"),
         ({"text_encoder_3": ["transformers", "T5EncoderModel"]}, "text_encoder_3 is missing"),
+        ({"tokenizer_2": [None, None]}, "text_encoder_2 comes without its tokenizer_2"),
     ):
         path.write_text(json.dumps(index | change))
         with pytest.raises(ModelError, match=message):

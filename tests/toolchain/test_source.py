@@ -49,6 +49,18 @@ def test_a_broken_index_is_named(content: Any, message: str, tmp_path: Path) -> 
         pipeline_index(write_index(tmp_path, content))
 
 
+def test_the_network_is_of_the_class_that_the_index_names_where_its_config_names_none(tmp_path: Path) -> None:
+    folder = write_index(write_tiny_model(tmp_path / "m"), {"unet": ["diffusers", "UNet2DModel"]})
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": None}))
+    assert find_model(folder).config["_class_name"] == "UNet2DModel"
+
+
+def test_a_scheduler_that_is_not_there_is_named_with_its_flag(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"scheduler_config\.json: no such file; --scheduler takes a folder"):
+        find_model(write_tiny_model(tmp_path / "m"), scheduler=tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize(
     ("index", "message"),
     [
