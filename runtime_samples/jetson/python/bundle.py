@@ -225,9 +225,9 @@ def _name(value: Any, what: str) -> str:
 
 def _table(row: Any) -> Table:
     def numbers(values: Any) -> Floats:
-        found = np.asarray([_number(value, "the table's entries") for value in _list(values, "a row of the table")], np.float64)
+        given = np.asarray([_number(value, "the table's entries") for value in _list(values, "a row of the table")], np.float64)
         with np.errstate(over="ignore"):  # refused below
-            found = found.astype(np.float32)
+            found: Floats = given.astype(np.float32)
         if not np.isfinite(found).all():
             raise ValueError("the table holds a number that is not finite in float32")
         return found
