@@ -41,7 +41,7 @@ final class BundleTests: XCTestCase {
             ("\"guidance\": 2.5", "\"guidance\": null", "guidance must be a number, got null"),
             ("\"guidance\": 2.5", "\"guidance\": NaN", "no valid JSON"),
             ("\"model.bin\": \"b0", "\"../model.bin\": \"b0", "'model.bin'"),
-            ("\"ranges.safetensors\": \"26", "\"../ranges\": \"26", "must stay in the folder"),
+            ("\"ranges.safetensors\": \"26", "\"../ranges\": \"26\", \"ranges.safetensors\": \"26", "must stay in the folder"),
             ("\"dtype\": \"int64\"", "\"dtype\": \"int4\"", "int4"),
             ("\"name\": \"sample\"", "\"name\": \"pixels\"", "must have inputs sample"),
         ]
