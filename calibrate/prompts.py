@@ -38,17 +38,27 @@ OWN_WORDS = ("was truncated because", "Token indices sequence length")
 """What the libraries say and ``cut_short`` says better."""
 
 
+MOST_PROMPTS, LONGEST_PROMPT = 10_000, 10_000
+"""Each is encoded before anything else is done, and kept; encoders take 77 to 512 tokens."""
+
+
 def read_prompts(path: Path | None) -> list[str]:
     """One prompt per line; empty lines and those that begin with # are left out. None: the built-in list.
 
     Raises:
-        RecipeError: not readable, or nothing in it.
+        RecipeError: not readable, nothing in it, or more than MOST_PROMPTS or a line longer than LONGEST_PROMPT.
     """
     remedy = "--prompts takes a text file with one prompt per line"
     lines = read_text(DEFAULT if path is None else path, error=RecipeError, remedy=remedy).splitlines()
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not prompts:
-        raise RecipeError(f"{path} holds no prompt; --prompts takes a text file with one prompt per line")
+        raise RecipeError(f"{path} holds no prompt; {remedy}")
+    if len(prompts) > MOST_PROMPTS or len(longest := max(prompts, key=len)) > LONGEST_PROMPT:
+        got = f"{len(prompts):,} prompts" if len(prompts) > MOST_PROMPTS else f"a prompt of {len(longest):,} characters"
+        raise RecipeError(
+            f"{path} holds {got}, allowed are {MOST_PROMPTS:,} of {LONGEST_PROMPT:,} characters: calibration takes one per "
+            "sample in turn; take a few hundred that are like those to be used"
+        )
     return prompts
 
 

@@ -16,6 +16,8 @@ from dq_toolchain.toolchain.printable import printable
 
 CHATTY = ("torchao", "torch.utils._pytree", "torch.distributed.elastic")
 LIBRARIES = ("diffusers", "transformers", "peft")
+NO_MATTER = ("requires torchvision",)
+"""Parts of lines about what is imported beside the rest and never used here: no image is read."""
 
 
 def wait_passively() -> None:
@@ -79,7 +81,9 @@ class _Hearing(logging.Handler):
         self.say = say
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.say(record.getMessage())
+        text = record.getMessage()
+        if not any(part in text for part in NO_MATTER):
+            self.say(text)
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from torch import nn
 
 from dq_toolchain.calibrate.encoders import encoders_of, text_pipeline
 from dq_toolchain.calibrate.notes import read_literally
-from dq_toolchain.calibrate.prompts import encoded_prompts
-from dq_toolchain.toolchain.errors import ModelError
+from dq_toolchain.calibrate.prompts import encoded_prompts, read_prompts
+from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models import Model
 from tests.tiny_pipelines import PROMPTS, save_sdxl, tokenizer
 
@@ -86,6 +86,19 @@ def test_of_many_prompts_that_are_cut_short_the_first_are_named(sdxl: Path, tmp_
             )
             == 1
         )
+
+
+def test_prompts_beyond_any_calibration_are_refused_before_they_are_encoded(tmp_path: Path) -> None:
+    file = tmp_path / "many.txt"
+    for text, message in (
+        ("a fox\n" * 10_001, "holds 10,001 prompts, allowed are 10,000"),
+        ("x" * 10_001, "of 10,001 characters"),
+    ):
+        file.write_text(text)
+        with pytest.raises(RecipeError, match=message):
+            read_prompts(file)
+    file.write_text("# a fox\n" * 10_001 + "snow\n")
+    assert read_prompts(file) == ["snow"]
 
 
 def test_words_that_a_tokenizer_knows_and_brackets_of_plain_text_are_not_mentioned() -> None:

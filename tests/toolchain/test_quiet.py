@@ -39,6 +39,7 @@ def test_warnings_of_the_libraries_are_heard_once_whatever_their_level() -> None
             for _ in range(2):
                 logger.warning("keys\n were %s", "left out")
                 warnings.warn_explicit("old option", FutureWarning, "/lib/diffusers/models/some.py", 1, "diffusers.models.some")
+            logging.getLogger("transformers").warning("`Processor` requires torchvision (not installed)")  # no image is read
             with unheard():
                 logger.warning("checked by us")
         logger.warning("afterwards")
