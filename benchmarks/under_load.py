@@ -1,10 +1,10 @@
-"""How much slower a fit becomes beside other work on the same cores, with threads that spin at barriers and threads that sleep.
+"""How much slower a fit becomes beside other work on the same cores, by how long its threads spin at barriers before they sleep.
 
     python -m benchmarks.under_load                     (minutes; --json FILE also writes the seconds)
 
-The same short fit of the embedded model, with a thread per core, in two processes that are alike but for OMP_WAIT_POLICY: as
-OpenMP comes, and passive, as the command sets it. They take turns, alone and beside one busy process per core, so that both
-see the same load. Times are minima over the repeats; what else runs on the machine meanwhile is in both.
+The same short fit of the embedded model, with a thread per core, in processes that are alike but for what OpenMP is told: nothing,
+to spin briefly, as the command tells it, and to sleep at once. They take turns, alone and beside one busy process per core, so that
+all see the same load. Times are minima and maxima over the repeats; what else runs on the machine meanwhile is in all.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from dq_toolchain.toolchain.quiet import quiet_imports
+from dq_toolchain.toolchain.quiet import SPINS, quiet_imports
 
-POLICIES = {"as OpenMP comes": None, "passive": "passive"}
+POLICIES: dict[str, dict[str, str]] = {
+    "as OpenMP comes": {},
+    "brief spin": {"GOMP_SPINCOUNT": SPINS},
+    "asleep": {"OMP_WAIT_POLICY": "passive"},
+}
 SETTINGS = {
     "sampler": {"steps": 4},
     "quantize": {"step_groups": 2},
@@ -46,9 +50,9 @@ def work() -> None:
 
 
 @contextlib.contextmanager
-def worker(policy: str | None) -> Iterator[subprocess.Popen[str]]:
+def worker(policy: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
-    environment |= {"OMP_NUM_THREADS": str(os.cpu_count())} | ({} if policy is None else {"OMP_WAIT_POLICY": policy})
+    environment |= {"OMP_NUM_THREADS": str(os.cpu_count()), **policy}
     command = [sys.executable, "-m", "benchmarks.under_load", "--work"]
     with subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -110,9 +114,9 @@ def main() -> None:
     found = measure(given.repeats)
     print(f"| {os.cpu_count()} cores, load {load:.1f} before | {' | '.join(POLICIES)} |")
     for condition, times in found.items():
-        print(f"| {condition} | {' | '.join(f'{min(times[name]):.2f} s' for name in POLICIES)} |")
+        print(f"| {condition} | {' | '.join(f'{min(times[name]):.2f}-{max(times[name]):.2f} s' for name in POLICIES)} |")
     alone, beside = found.values()
-    print(f"| ratio | {' | '.join(f'{min(beside[name]) / min(alone[name]):.1f}' for name in POLICIES)} |")
+    print(f"| ratio of minima | {' | '.join(f'{min(beside[name]) / min(alone[name]):.1f}' for name in POLICIES)} |")
     if given.json is not None:
         given.json.write_text(json.dumps(found, indent=1))
 

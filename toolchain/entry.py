@@ -14,7 +14,7 @@ import typer
 
 from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.printable import LONGEST_ERROR, printable
-from dq_toolchain.toolchain.quiet import quiet_imports, wait_passively
+from dq_toolchain.toolchain.quiet import quiet_imports, spin_briefly
 from dq_toolchain.toolchain.streams import drop_stdout, guard_streams
 
 INTERRUPTED = 130
@@ -34,7 +34,7 @@ def main() -> None:
 
 def run_command(arguments: list[str]) -> int:
     """Run one command line; every user's mistake becomes one line on stderr and exit code 2."""
-    wait_passively()
+    spin_briefly()
     quiet_imports()
     from dq_toolchain.toolchain.cli import app  # asks the streams whether they are terminals
 

@@ -1,4 +1,4 @@
-"""What must be set before libraries are imported: their chatter stays off the user's screen, their threads wait asleep.
+"""What must be set before libraries are imported: their chatter stays off the user's screen, their threads spin briefly.
 
 What libraries warn of while a model is loaded reaches the user.
 """
@@ -16,17 +16,22 @@ from dq_toolchain.toolchain.printable import printable
 
 CHATTY = ("torchao", "torch.utils._pytree", "torch.distributed.elastic")
 LIBRARIES = ("diffusers", "transformers", "peft")
+SPINS = "1000"
+"""Turns of a waiting thread before it sleeps, some microseconds; GCC's default is 300,000."""
 NO_MATTER = ("requires torchvision",)
 """Parts of lines about what is imported beside the rest and never used here: no image is read."""
 
 
-def wait_passively() -> None:
-    """Called by the command before torch is imported, whose OpenMP reads it once.
+def spin_briefly() -> None:
+    """Called by the command before torch is imported, whose OpenMP (GCC's, on Linux) reads it once.
 
-    Threads that spin while they wait for each other hold the cores that another job's threads, or their own, need to go on: with
-    one other process per core a fit then takes several times as long (``benchmarks/under_load.py``). A user's own choice stays.
+    Threads that spin for long while they wait for each other hold the cores that another job's threads, or their own, need to go
+    on: beside one busy process per core a fit takes 4 to 15 times as long. Threads that sleep at once are woken at every small
+    operation: alone, a fit takes 2.3 times as long. A short spin costs a quarter alone, and little more than a fair share of
+    the cores beside others (``benchmarks/under_load.py``). A user's own choice stays.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def quiet_imports() -> None:

@@ -17,15 +17,16 @@ import os, sys
 from dq_toolchain.toolchain.entry import run_command
 assert "torch" not in sys.modules
 run_command(["targets", "--help"])
-print(os.environ["OMP_WAIT_POLICY"])
+print(os.environ.get("GOMP_SPINCOUNT"))
 """
 
 
-@pytest.mark.parametrize(("own", "used"), [(None, "passive"), ("active", "active")])
-def test_threads_wait_asleep_unless_the_user_says_otherwise(own: str | None, used: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {} if own is None else {"OMP_WAIT_POLICY": own}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(
+    ("own", "used"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
+)
+def test_threads_spin_briefly_unless_the_user_says_otherwise(own: dict[str, str], used: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment | own, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == used
 
 
