@@ -16,6 +16,7 @@ from dq_toolchain.calibrate.compare.plan import Request
 from dq_toolchain.calibrate.compare.progress import GridReporter
 from dq_toolchain.calibrate.conditioning import conditioning_bank
 from dq_toolchain.calibrate.run import calibrate
+from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
 from dq_toolchain.toolchain.decoder import load_decoder
 from dq_toolchain.toolchain.entry import run_command
 from dq_toolchain.toolchain.errors import ModelError
@@ -205,7 +206,8 @@ def test_every_family_is_exported_or_refused_plainly(
         folder = save_transformer({"dit": dit, "pixart": pixart, "sd3": sd3}[name](), tmp_path / name)
         file = folder / "conditioning.safetensors"
         conditioning = {"file": file} if file.is_file() else {"null_label": 10}
-    calibrate(recipe(folder, tmp_path / "out", conditioning=conditioning), Reporter(quiet=True))
+    settings = recipe(folder, tmp_path / "out", conditioning=conditioning, reference={"seeds": MINIMUM_SEEDS})
+    calibrate(settings, Reporter(quiet=True))
     out, refused = ["--target", target, "--out", str(tmp_path / "out")], REFUSED.get((name, target))
     assert run_command(["export", *out]) == (0 if refused is None else 2)
     if refused is not None:
