@@ -14,11 +14,12 @@ NOT_RESIZED = ("executorch", "coreml")
 
 
 def divisor_of(config: Mapping[str, Any]) -> int:
-    """What both sides of a latent have to be a multiple of: a UNet's total downsampling, a transformer's patch."""
-    blocks = config.get("block_out_channels")
-    if config["_class_name"].startswith("UNet2D") and blocks:
-        return int(2 ** (len(blocks) - 1))
-    return int(config.get("patch_size") or 1)
+    """What both sides of a latent have to be a multiple of: a UNet's total downsampling, a transformer's patch; 1 where the
+    config has neither in a form that the network could be built from."""
+    blocks, patch = config.get("block_out_channels"), config.get("patch_size")
+    if config["_class_name"].startswith("UNet2D"):
+        return int(2 ** (len(blocks) - 1)) if isinstance(blocks, list | tuple) and blocks else 1
+    return patch if isinstance(patch, int) and patch > 0 else 1
 
 
 def not_a_multiple(config: Mapping[str, Any], sides: tuple[int, int]) -> str | None:

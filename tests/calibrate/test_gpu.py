@@ -75,7 +75,7 @@ def _calibrates_as_the_cpu_does(recipe: Path, folder: Path) -> None:
     # ranges are searched among shares of the largest value that are 1 % of it apart, 2 % and more of the smaller ones
     torch.testing.assert_close(there.scale, here.scale, rtol=3e-2, atol=0)
     for name, layer in here.layers.items():
-        assert (there.layers[name].weight_q != layer.weight_q).float().mean() < 0.01, name
+        assert (there.layers[name].weight_q != layer.weight_q).float().mean() < 0.02, name
     errors = [(r.simulation_latents - r.fp32_latents).norm() for r in (load_reference(folder / "gpu/calibration"), reference)]
     torch.testing.assert_close(errors[0], errors[1], rtol=0.35, atol=0)  # one rounding that falls otherwise changes the rest
 

@@ -21,6 +21,11 @@ def test_multiples(config: dict[str, Any], divisor: int) -> None:
     assert not_a_multiple(config, (2 * divisor, 3 * divisor)) is None
 
 
+@pytest.mark.parametrize("value", [-1.3e-23, "8", None, (), 0, -2, {}])
+def test_what_no_network_is_built_from_has_no_multiple(value: object) -> None:
+    assert divisor_of(UNET | {"block_out_channels": value}) == divisor_of(DIT | {"patch_size": value}) == 1
+
+
 def test_the_sizes_that_are_named_are_right_and_next_to_the_one_asked_for() -> None:
     text = not_a_multiple(CONDITIONAL, (7, 12))
     assert text is not None
