@@ -26,7 +26,7 @@ def spin_briefly() -> None:
     """Called by the command before torch is imported, whose OpenMP (GCC's, on Linux) reads it once.
 
     Threads that spin for long while they wait for each other hold the cores that another job's threads, or their own, need to go
-    on: beside one busy process per core a fit takes 4 to 15 times as long. Threads that sleep at once are woken at every small
+    on: beside one busy process per core a fit takes 4 to 16 times as long. Threads that sleep at once are woken at every small
     operation: alone, a fit takes 2.3 times as long. A short spin costs a quarter alone, and little more than a fair share of
     the cores beside others (``benchmarks/under_load.py``). A user's own choice stays.
     """
