@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dq_toolchain.backends.call import Call, PositionalNetwork
 from dq_toolchain.backends.executorch.layers import Geometry, LayerFactory, RangesInput
 from dq_toolchain.backends.executorch.partition import level_partitioner
-from dq_toolchain.backends.executorch.rewrites import drop_divisions_by_one
+from dq_toolchain.backends.executorch.graph_passes import drop_divisions_by_one, spell_out_tanh_gelu
 from dq_toolchain.backends.executorch.vendor import lowering
 from dq_toolchain.backends.quiet import quiet
 from dq_toolchain.toolchain.architectures import call_network
@@ -77,6 +77,7 @@ def export(unet: nn.Module, call: Call, ranges: Tensor | None = None,
     with torch.no_grad(), quiet():
         program = PositionalNetwork(unet, tuple(call.conditioning), None if port is None else port.set).eval()
         exported: torch.export.ExportedProgram = torch.export.export(program, call.with_ranges(ranges).arguments, strict=False)
+    spell_out_tanh_gelu(exported)
     if rewritten:
         drop_divisions_by_one(exported)
     return exported

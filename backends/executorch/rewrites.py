@@ -220,17 +220,6 @@ def _replacement(module: nn.Module) -> nn.Module | None:
     return None
 
 
-def drop_divisions_by_one(program: torch.export.ExportedProgram) -> None:
-    """Remove ``x / 1.0`` (diffusers' output_scale_factor) from an exported graph, in place: a pass over a picture each."""
-    graph = program.graph
-    for node in list(graph.nodes):
-        divided = node.op == "call_function" and node.target in (torch.ops.aten.div.Tensor, torch.ops.aten.div.Scalar)
-        if divided and node.args[1] == 1 and not any(user.op == "output" for user in node.users):
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-    program.graph_module.recompile()
-
-
 def rewrite(unet: nn.Module) -> nn.Module:
     """Replace, in place, what XNNPACK would not take; the function is the same to 1e-5. Module names of layers stay.
 
