@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.backends.call import Call, PositionalNetwork
+from dq_toolchain.backends.executorch.graph_passes import drop_divisions_by_one, spell_out_tanh_gelu
 from dq_toolchain.backends.executorch.layers import Geometry, LayerFactory, RangesInput
 from dq_toolchain.backends.executorch.partition import level_partitioner
-from dq_toolchain.backends.executorch.graph_passes import drop_divisions_by_one, spell_out_tanh_gelu
 from dq_toolchain.backends.executorch.vendor import lowering
 from dq_toolchain.backends.quiet import quiet
 from dq_toolchain.toolchain.architectures import call_network
