@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe import Recipe
 from dq_toolchain.toolchain.recipe_file import load_recipe
 from tests.tiny import write_tiny_model
+
+QUIET = Reporter(quiet=True)
 
 
 @pytest.fixture(scope="session")

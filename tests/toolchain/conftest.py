@@ -10,6 +10,7 @@ import pytest
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
 from tests.tiny import tiny_artifact, tiny_condition_unet, tiny_reference, write_tiny_model
 from tests.toolchain import devices
+from tests.toolchain.devices import CORRECT, Case, case, write_bundle, write_run
 
 SEEDS = MINIMUM_SEEDS
 """As many as a verdict needs."""
@@ -34,3 +35,22 @@ def box(originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """A copy of the originals as the current folder."""
     monkeypatch.chdir(shutil.copytree(originals, tmp_path / "box"))
     return tmp_path / "box"
+
+
+@pytest.fixture(scope="session")
+def made() -> Case:
+    return case()
+
+
+@pytest.fixture(scope="session")
+def good(made: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with the report of a correct device inside."""
+    folder = write_bundle(tmp_path_factory.mktemp("good"), made)
+    write_run(folder, made, CORRECT["fake-quantized float32"](made))
+    return folder
+
+
+@pytest.fixture
+def bundle(good: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    return Path(shutil.copytree(good, tmp_path / "bundle"))

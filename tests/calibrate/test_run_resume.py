@@ -1,0 +1,155 @@
+"""What a calibration leaves on disk when it is killed, fails or is repeated, and what the next one takes from there."""
+
+from __future__ import annotations
+
+import math
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from dq_toolchain.calibrate import fit, pipeline
+from dq_toolchain.calibrate.run import calibrate
+from dq_toolchain.calibrate.setup import setup
+from dq_toolchain.toolchain.artifact import TENSOR_FILES, Artifact
+from dq_toolchain.toolchain.errors import CalibrationError, ToolchainError
+from dq_toolchain.toolchain.files import sha256
+from tests.calibrate.conftest import QUIET, tiny_recipe
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+from dq_toolchain.calibrate import checkpoint
+checkpoint.SECONDS_BETWEEN = 0.05
+from dq_toolchain.toolchain.entry import run_command
+sys.exit(run_command(sys.argv[1:]))
+"""
+
+
+def test_a_run_killed_at_random_points_ends_in_the_bit_identical_artifact(tiny_model: Path, tmp_path: Path) -> None:
+    def command(out: str) -> list[str]:
+        return [
+            sys.executable,
+            "-c",
+            SCRIPT,
+            "calibrate",
+            "--model",
+            str(tiny_model),
+            "--steps",
+            "4",
+            "--step-groups",
+            "2",
+            "--samples",
+            "8",
+            "--warmup",
+            "40",
+            "--iterations",
+            "40",
+            "--horizon",
+            "2",
+            "--out",
+            str(tmp_path / out),
+            "--device",
+            "cpu",
+        ]
+
+    subprocess.run(command("straight"), check=True, capture_output=True)
+    dice, kills = random.Random(11), 0
+    for _ in range(5):
+        process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (tmp_path / "killed" / "calibration.work").exists():
+            time.sleep(0.02)
+        time.sleep(dice.uniform(0.0, 1.5))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 2
+    subprocess.run(command("killed"), check=True, capture_output=True)
+    for name in (*TENSOR_FILES, "reference.safetensors", "calibration.json"):
+        assert sha256(tmp_path / "killed" / "calibration" / name) == sha256(
+            tmp_path / "straight" / "calibration" / name
+        ), name
+
+
+def test_a_diverging_fit_stops_with_the_reason_and_keeps_its_checkpoint(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "DIVERGED", 0.01)
+    monkeypatch.setattr(fit, "EARLY", 1)
+    with pytest.raises(CalibrationError, match="diverges"):
+        calibrate(tiny_recipe(tiny_model, tmp_path), QUIET)
+    assert _checkpoints(tmp_path) == ["ranges", "rollouts"]
+    assert not (tmp_path / "calibration").exists()
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dq_toolchain.toolchain import files
+
+    real = safetensors.torch.save_file
+
+    def full(tensors: object, path: Path, **keywords: object) -> None:
+        if "fit-" in Path(path).name:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(tensors, path, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files, "save_file", full)
+    with pytest.raises(ToolchainError, match=r"fit-\w+\.safetensors.*No space left"):
+        calibrate(tiny_recipe(tiny_model, tmp_path), QUIET)
+    assert _checkpoints(tmp_path) == ["ranges", "rollouts"]
+
+
+def test_what_cannot_be_written_is_said_before_any_work(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "measure", lambda *_: pytest.fail("that is work"))
+    recipe = tiny_recipe(tiny_model, tmp_path)
+    (tmp_path / "calibration").mkdir()
+    (tmp_path / "calibration" / "weights.safetensors").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ToolchainError, match=r"weights\.safetensors: what stands there is a link"):
+        calibrate(recipe, QUIET)
+    (tmp_path / "calibration" / "weights.safetensors").unlink()
+    state = setup(recipe)
+    state.model.scheduler_config["lambda_min_clipped"] = -math.inf
+    monkeypatch.setattr(pipeline, "setup", lambda *_: state)
+    with pytest.raises(ToolchainError, match=r"scheduler_config\.lambda_min_clipped is NaN, infinite"):
+        calibrate(recipe, QUIET)
+
+
+def test_another_list_of_sites_is_never_served_the_first_ones_ranges(tiny_model: Path, tmp_path: Path) -> None:
+    """The same number of columns, other layers: every column must be what a fresh calibration gives."""
+    def made(keep: str, work: Path) -> Artifact:
+        nothing = {"rounding": "nearest", "warmup": 0, "settling": 0, "group_iterations": 0, "iterations": 0}
+        recipe = tiny_recipe(tiny_model, tmp_path, quantize={"step_groups": 2, "keep_float": [keep]}, calibrate=nothing)
+        return pipeline.calibrated(recipe, QUIET, work).artifact
+
+    first = made("down_blocks.0.resnets.0.conv1", tmp_path / "work")
+    second, fresh = (made("mid_block.resnets.0.conv1", tmp_path / name) for name in ("work", "fresh"))
+    assert len(first.sites) == len(second.sites)
+    assert torch.equal(second.scale, fresh.scale)
+    assert torch.equal(second.zero_point, fresh.zero_point)
+    stages = sorted(path.stem.split("-")[0] for path in (tmp_path / "work").glob("*.safetensors"))
+    assert stages == ["ranges", "ranges", "rollouts"]  # what both consume alike is shared
+
+
+def test_foreign_files_among_the_checkpoints_stay(tiny_model: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "calibration.work" / "thesis.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("years of work")
+    nothing = {"rounding": "nearest", "warmup": 0, "settling": 0, "group_iterations": 0, "iterations": 0}
+    calibrate(tiny_recipe(tiny_model, tmp_path, calibrate=nothing), QUIET)
+    assert list(theirs.parent.iterdir()) == [theirs]
+
+
+def _checkpoints(out: Path) -> list[str]:
+    return sorted(path.stem.split("-")[0] for path in (out / "calibration.work").glob("*.safetensors"))
