@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from dq_toolchain.calibrate.observer import Histogram
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.toolchain.reference import Reference
 from tests.pretend_gpu import NAME
 
 RECIPE = """
@@ -64,20 +66,54 @@ def _recipe(folder: Path, model: Path, method: str = "accuquant", quantize: str 
     return path
 
 
+Made = tuple[Artifact, Reference]
+
+LIMITS = {"scales": 3e-2, "integers": 0.02, "error of the latents": 0.35}
+"""Ranges are searched among shares of the largest value that are 1 % of it apart, 2 % and more of the smaller ones;
+a rounding that falls otherwise changes the fit. Measured with accuquant: scales 1.4e-3, integers 0, error 8 %; the fault
+planted below: scales 5.8e-2."""
+
+SITE = "up_blocks.0.attentions.0.to_q:input"
+
+
+def _here(recipe: Path, out: Path) -> Made:
+    """What the CPU calibrates."""
+    return calibrate(load_recipe(recipe, {"run": {"out": out, "device": "cpu"}}), Reporter(quiet=True))[1:]
+
+
+def _beyond(there: Made, here: Made) -> dict[str, float]:
+    """By what two calibrations differ more than ``LIMITS`` allows, and how much."""
+    errors = [float((each.simulation_latents - each.fp32_latents).norm()) for _, each in (there, here)]
+    scales = (there[0].scale / here[0].scale - 1).abs()
+    found = {
+        "scales": float(scales.max()),
+        "integers": max(float((there[0].layers[name].weight_q != layer.weight_q).float().mean())
+                        for name, layer in here[0].layers.items()),
+        "error of the latents": abs(errors[0] / errors[1] - 1),
+    }  # fmt: skip
+    return {name: distance for name, distance in found.items() if not distance <= LIMITS[name]}
+
+
 def _calibrates_as_the_cpu_does(recipe: Path, folder: Path) -> None:
     done = _command("calibrate", "--recipe", str(recipe), "--out", str(folder / "gpu"))
     assert done.returncode == 0, done.stderr
-    there = Artifact.load(folder / "gpu/calibration")
-    run = {"out": folder / "cpu", "device": "cpu"}
-    _, here, reference = calibrate(load_recipe(recipe, {"run": run}), Reporter(quiet=True))
-    assert (there.record["device"], here.record["device"]) == (NAME, "cpu")
-    assert there.table.calls == here.table.calls  # corrections are fitted to samples, which differ as below
-    # ranges are searched among shares of the largest value that are 1 % of it apart, 2 % and more of the smaller ones
-    torch.testing.assert_close(there.scale, here.scale, rtol=3e-2, atol=0)
-    for name, layer in here.layers.items():
-        assert (there.layers[name].weight_q != layer.weight_q).float().mean() < 0.02, name
-    errors = [(r.simulation_latents - r.fp32_latents).norm() for r in (load_reference(folder / "gpu/calibration"), reference)]
-    torch.testing.assert_close(errors[0], errors[1], rtol=0.35, atol=0)  # one rounding that falls otherwise changes the rest
+    there = Artifact.load(folder / "gpu/calibration"), load_reference(folder / "gpu/calibration")
+    here = _here(recipe, folder / "cpu")
+    assert (there[0].record["device"], here[0].record["device"]) == (NAME, "cpu")
+    assert there[0].table.calls == here[0].table.calls  # corrections are fitted to samples, which differ as below
+    assert _beyond(there, here) == {}
+
+
+def test_a_site_observed_in_part_is_found(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the sites counts every second row of what it is given."""
+    recipe = _recipe(tmp_path, tiny_model)
+    here, collect = _here(recipe, tmp_path / "whole"), Histogram.collect
+
+    def partly(self: Histogram, x: torch.Tensor, site: str) -> None:
+        collect(self, x[::2] if site == SITE else x, site)
+
+    monkeypatch.setattr(Histogram, "collect", partly)
+    assert "scales" in _beyond(_here(recipe, tmp_path / "part"), here)
 
 
 def test_accuquant(tiny_model: Path, tmp_path: Path) -> None:

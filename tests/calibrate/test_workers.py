@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from dq_toolchain.calibrate.fitting import check_workers
 from dq_toolchain.calibrate.methods import resolve
+from dq_toolchain.calibrate.observer import Histogram
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.calibrate.workers import ALONE, Workers
 from dq_toolchain.toolchain.artifact import Artifact, load_reference
@@ -19,6 +21,7 @@ from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.metrics import psnr
 from dq_toolchain.toolchain.progress import Reporter
 from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.toolchain.reference import Reference
 from dq_toolchain.toolchain.step_groups import even_step_groups
 
 RECIPE = """
@@ -79,23 +82,62 @@ def test_two_processes_measure_the_same_ranges_and_choose_the_same_bits(tiny_mod
     assert all(torch.equal(layer.weight_q, one.layers[name].weight_q) for name, layer in two.layers.items())
 
 
-def test_two_processes_fit_as_one_does(tiny_model: Path, tmp_path: Path) -> None:
+Made = tuple[Artifact, Reference]
+
+LIMITS = {"scales": 1e-2, "integers": 0.02, "stages, dB": 2.0, "pictures, dB": 2.0}
+"""Batches of another size sum in another order, and a rounding that falls otherwise changes the fit. Measured: scales 6.4e-3,
+integers 1.2e-2, stages 1.1 dB, pictures 0.23 dB. Too wide to see a share missing from the gradients alone: that gives 8.2e-3,
+1.2e-2, 0.93 dB and 0.83 dB after these few iterations."""
+
+
+@pytest.fixture(scope="module")
+def one(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """What one process calibrates."""
+    return _alone(tiny_model, tmp_path_factory.mktemp("one"))
+
+
+def _alone(model: Path, folder: Path) -> Made:
+    return calibrate(load_recipe(_recipe(folder, model, "accuquant"), {"run": {"out": folder}}), Reporter(quiet=True))[1:]
+
+
+def _beyond(two: Made, one: Made) -> dict[str, float]:
+    """By what two calibrations differ more than ``LIMITS`` allows, and how much."""
+    stages = [[each["validation_psnr"] for each in made[0].record["stages"]] for made in (two, one)]
+    pictures = [float(psnr(each.simulation_latents[-1], each.fp32_latents[-1]).median()) for _, each in (two, one)]
+    scales = (two[0].scale / one[0].scale - 1).abs()
+    found = {
+        "scales": float(scales.max()),
+        "integers": max(float((two[0].layers[name].weight_q != layer.weight_q).float().mean())
+                        for name, layer in one[0].layers.items()),
+        "stages, dB": max(abs(a - b) for a, b in zip(*stages, strict=True)), "pictures, dB": abs(pictures[0] - pictures[1]),
+    }  # fmt: skip
+    return {name: distance for name, distance in found.items() if not distance <= LIMITS[name]}
+
+
+def test_two_processes_fit_as_one_does(tiny_model: Path, tmp_path: Path, one: Made) -> None:
     recipe = _recipe(tmp_path, tiny_model, "accuquant")
     done = _launched(recipe, tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("next: dq-toolchain export") == 1
-    two = Artifact.load(tmp_path / "two/calibration")
-    _, one, reference = calibrate(load_recipe(recipe, {"run": {"out": tmp_path / "one"}}), Reporter(quiet=True))
-    torch.testing.assert_close(two.scale, one.scale, rtol=1e-2, atol=0)
-    for name, layer in one.layers.items():
-        assert (two.layers[name].weight_q != layer.weight_q).float().mean() < 0.02, name
-    stages = [(a["stage"], a["iterations"]) for a in two.record["stages"]]
-    assert stages == [(a["stage"], a["iterations"]) for a in one.record["stages"]]
-    for a, b in zip(two.record["stages"], one.record["stages"], strict=True):
-        assert a["validation_psnr"] == pytest.approx(b["validation_psnr"], abs=2.0)  # a rounding that falls otherwise
-    again = load_reference(tmp_path / "two/calibration")
-    values = [float(psnr(each.simulation_latents[-1], each.fp32_latents[-1]).median()) for each in (again, reference)]
-    assert values[0] == pytest.approx(values[1], abs=2.0)
+    two = Artifact.load(tmp_path / "two/calibration"), load_reference(tmp_path / "two/calibration")
+    stages = [[(each["stage"], each["iterations"]) for each in made[0].record["stages"]] for made in (two, one)]
+    assert stages[0] == stages[1]
+    assert _beyond(two, one) == {}
+
+
+COUNTED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "one share left out": lambda x: x[: (len(x) + 1) // 2],  # largest scale 0.44 off
+    "one share twice": lambda x: torch.cat([x, x[: len(x) // 2]]),  # largest scale 0.075 off
+}
+
+
+@pytest.mark.parametrize("counted", COUNTED)
+def test_a_share_of_the_counts_left_out_or_doubled_is_found(
+    counted: str, tiny_model: Path, tmp_path: Path, one: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect = Histogram.collect
+    monkeypatch.setattr(Histogram, "collect", lambda self, x, site: collect(self, COUNTED[counted](x), site))
+    assert "scales" in _beyond(_alone(tiny_model, tmp_path), one)
 
 
 def test_what_cannot_be_shared_is_refused(tiny_model: Path, tmp_path: Path) -> None:
