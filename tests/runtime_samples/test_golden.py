@@ -59,7 +59,8 @@ def test_a_small_fault_of_the_sampler_is_found(name: str, fault: str, tmp_path: 
     def faulty(table: SamplerTable, *arguments: Any, **keywords: Any) -> torch.Tensor:
         rows = [list(row) for row in getattr(table, which)]
         rows[k][back] *= factor
-        return rollout(replace(table, **{which: tuple(map(tuple, rows))}), *arguments, **keywords)
+        changed: dict[str, Any] = {which: tuple(map(tuple, rows))}
+        return rollout(replace(table, **changed), *arguments, **keywords)
 
     monkeypatch.setattr(sampling, "rollout", faulty)
     write_case(CASES[name], tmp_path)
