@@ -24,11 +24,12 @@ LARGEST = {
     "reverse_transformer_layers_per_block": 64,
     "num_layers": 256,
     "num_attention_heads": 1024,
+    "block_out_channels": 65_536,
     "downsample_padding": 8,
     "conv_in_kernel": 31,
     "conv_out_kernel": 31,
 }
-"""Of whole numbers in a config, far above any published network's (1024, 384, 4, 10, 10, 42, 64, 1, 3 and 3)."""
+"""Of whole numbers in a config, far above any published network's (1024, 384, 4, 10, 10, 42, 64, 1,536, 1, 3 and 3)."""
 WIDEST = 2**20
 """Of every other whole number: channels, classes, widths."""
 LONGEST = 64

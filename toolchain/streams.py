@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 
 def guard_streams() -> None:
     """Called once, before anything is printed or opened: from here on writing to stdout and stderr never fails for want of a
-    reader. A closed one leads to the null device, so that no file opened later gets its number and is printed into."""
+    reader, and to stderr not for want of space either (there is no other place to say so). A closed one leads to the null device,
+    so that no file opened later gets its number and is printed into."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             _to_null(number)
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
-    for name in ("stdout", "stderr"):
-        setattr(sys, name, _Unread(getattr(sys, name)))
+    sys.stdout = cast(TextIO, _Unread(sys.stdout, BrokenPipeError))
+    sys.stderr = cast(TextIO, _Unread(sys.stderr, OSError))
 
 
 def drop_stdout() -> None:
@@ -34,10 +35,11 @@ def _to_null(number: int) -> None:
 
 
 class _Unread:
-    """A text stream that leads to the null device as soon as its reader has gone; all else is the stream's own."""
+    """A text stream that leads to the null device from its first loss of that kind on; all else is the stream's own."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, loss: type[OSError]) -> None:
         self._stream = stream
+        self._loss = loss
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -45,7 +47,7 @@ class _Unread:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
+        except self._loss:
             _to_null(self._stream.fileno())
             return len(text)
 
@@ -55,6 +57,6 @@ class _Unread:
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
+        except self._loss:
             _to_null(self._stream.fileno())
             self._stream.flush()

@@ -91,7 +91,7 @@ def test_of_many_prompts_that_are_cut_short_the_first_are_named(sdxl: Path, tmp_
 def test_prompts_beyond_any_calibration_are_refused_before_they_are_encoded(tmp_path: Path) -> None:
     file = tmp_path / "many.txt"
     for text, message in (
-        ("a fox\n" * 10_001, "holds 10,001 prompts, allowed are 10,000"),
+        ("a fox\n" * 10_001, "holds more than 10,000 prompts, allowed are 10,000"),
         ("x" * 10_001, "of 10,001 characters"),
     ):
         file.write_text(text)

@@ -22,7 +22,7 @@ sys.exit(3)
 """
 
 
-@pytest.mark.parametrize("reader", ["| head -1", ">&-", "2>&-", ">&- 2>&-", "<&-", "2>&1 | head -1"])
+@pytest.mark.parametrize("reader", ["| head -1", ">&-", "2>&-", ">&- 2>&-", "<&-", "2>&1 | head -1", "2>/dev/full"])
 def test_the_exit_code_does_not_depend_on_the_reader(reader: str, tmp_path: Path) -> None:
     (tmp_path / "speak.py").write_text(SPEAK)
     line = f"{sys.executable} {tmp_path}/speak.py {tmp_path}/file {reader}"

@@ -35,10 +35,17 @@ def first_fault(name: str, data: Mapping[str, Any]) -> str | None:
     Args:
         name: "report", "bundle" or "calibration".
     """
-    found = itertools.islice(_validator(name).iter_errors(dict(data)), MOST_FAULTS)
-    errors = sorted(found, key=lambda error: list(map(str, error.absolute_path)))
+    errors = []
+    for error in itertools.islice(_validator(name).iter_errors(dict(data)), MOST_FAULTS):
+        if error.validator == "maxItems":  # its items, perhaps millions, are not looked at
+            errors = [error]
+            break
+        errors.append(error)
     if not errors:
         return None
-    place = ".".join(map(str, errors[0].absolute_path))[:200] or f"the {name}"
-    text = " ".join(errors[0].message.split())
+    first = min(errors, key=lambda error: list(map(str, error.absolute_path)))
+    place = ".".join(map(str, first.absolute_path))[:200] or f"the {name}"
+    if first.validator == "maxItems":
+        return f"{place}: {len(first.instance):,} items, allowed are at most {first.validator_value:,}"
+    text = " ".join(first.message.split())
     return f"{place}: {text if len(text) < 200 else text[:200] + '...'}"
