@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def names() -> tuple[str, ...]:
     """Every target, in alphabetical order; nothing is imported."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
+    return tuple(
+        sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg and module.name != "common")
+    )
 
 
 def _module(name: str) -> Backend:

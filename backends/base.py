@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.bundle import Bundle
-from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.bundle import Bundle
+from dq_toolchain.toolchain.recipe.sections import Recipe
 
 Say = Callable[[str], None]
 """One line about what is going on; where it goes is the caller's business."""
@@ -54,8 +54,7 @@ class Backend(Protocol):
     def describe(self) -> TargetInfo:
         """Facts about the target, without importing its library."""
 
-    def lower(self, artifact: Artifact, artifact_folder: Path, out: Path, recipe: Recipe,
-              progress: Say) -> Bundle:
+    def lower(self, artifact: Artifact, artifact_folder: Path, out: Path, recipe: Recipe, progress: Say) -> Bundle:
         """Write the bundle folder, bundle.json last, as the recipe's section of the target says.
 
         Raises:
@@ -69,6 +68,13 @@ class Backend(Protocol):
             BackendError: the program cannot be opened.
         """
 
-    def run(self, bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threads: int | None,
-            progress: Callable[[int, int], None]) -> Path:
+    def run(
+        self,
+        bundle: Bundle,
+        bundle_folder: Path,
+        out: Path,
+        seeds: int | None,
+        threads: int | None,
+        progress: Callable[[int, int], None],
+    ) -> Path:
         """Execute the bundle's sampler and write the device report; returns the path of report.json."""

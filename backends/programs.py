@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from dq_toolchain import backends
-from dq_toolchain.toolchain.bundle import Bundle
 from dq_toolchain.toolchain.checks import Check
 from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.formats.bundle import Bundle
 
 
 def program_checks(bundle: Bundle, folder: Path) -> tuple[Check, ...]:

@@ -21,9 +21,9 @@ from rich.table import Table
 from torch import Tensor
 
 from dq_toolchain.calibrate.compare.cells import load_samples
-from dq_toolchain.toolchain.features import FeatureExtractor, extractor_for, frechet_distance
-from dq_toolchain.toolchain.files import read_tensors
+from dq_toolchain.toolchain.disk.files import read_tensors
 from dq_toolchain.toolchain.metrics import psnr
+from dq_toolchain.toolchain.verdict.features import FeatureExtractor, extractor_for, frechet_distance
 
 SETS = 200
 LEVELS = torch.tensor([0.025, 0.975])
@@ -90,7 +90,8 @@ def main(args: argparse.Namespace) -> None:
     sets = [torch.randint(0, len(fp32), (len(fp32),), generator=generator) for _ in range(SETS)]
     extractor = extractor_for(fp32, args.model)
     found = {
-        name: {seed: Resampled.of(x, fp32, extractor, sets) for seed, x in seeds.items()} for name, seeds in samples.items()
+        name: {seed: Resampled.of(x, fp32, extractor, sets) for seed, x in seeds.items()}
+        for name, seeds in samples.items()
     }
     rows = []
     for name, seeds in found.items():
@@ -99,7 +100,13 @@ def main(args: argparse.Namespace) -> None:
             chosen, one = (Resampled.mean([found[each][seed] for seed in shared]) for each in (args.method, name))
             rows.append((name, shared, chosen, one))
     table = Table(
-        "method", "seeds", "PSNR", f"{args.method} is higher by", "Fréchet", f"{args.method} is lower by", "worst three (dB)"
+        "method",
+        "seeds",
+        "PSNR",
+        f"{args.method} is higher by",
+        "Fréchet",
+        f"{args.method} is lower by",
+        "worst three (dB)",
     )
     for name, shared, chosen, one in sorted(rows, key=lambda each: -each[3].psnr):
         other = name != args.method

@@ -12,25 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.checkpoint import CheckpointFile
 from dq_toolchain.calibrate.compare.grid import parse_bits
-from dq_toolchain.calibrate.finish import harden
+from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts, fp32_rollouts
+from dq_toolchain.calibrate.data.samples import held_out_seeds
+from dq_toolchain.calibrate.finalize import finalize
 from dq_toolchain.calibrate.fitting import fit_network
-from dq_toolchain.calibrate.measure import Histograms, choose_all, observe_rollouts
 from dq_toolchain.calibrate.methods import resolve
 from dq_toolchain.calibrate.pipeline import trajectories_of
-from dq_toolchain.calibrate.quantized import quantize_with
-from dq_toolchain.calibrate.samples import held_out_seeds
-from dq_toolchain.calibrate.setup import Setup, setup
-from dq_toolchain.calibrate.targets import Targets, fp32_rollouts
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.features import class_agreement, extractor_for, frechet_distance
+from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.calibrate.ranges.measure import Histograms, choose_all, observe_rollouts
+from dq_toolchain.calibrate.ranges.quantized import quantize_with
+from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.metrics import psnr
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import Recipe
-from dq_toolchain.toolchain.recipe_file import load_recipe
-from dq_toolchain.toolchain.sampler_table import SamplerTable
-from dq_toolchain.toolchain.simulation import SimulatedUNet
+from dq_toolchain.toolchain.recipe.loading import load_recipe
+from dq_toolchain.toolchain.recipe.sections import Recipe
+from dq_toolchain.toolchain.sampler.table import SamplerTable
+from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
+from dq_toolchain.toolchain.verdict.features import class_agreement, extractor_for, frechet_distance
 
 Settings = dict[str, dict[str, Any]]
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -73,7 +73,7 @@ class Prepared:
 
     recipe: Recipe
     state: Setup
-    targets: Targets
+    targets: Rollouts
     histograms: Histograms
 
 
@@ -135,7 +135,7 @@ def fit(
     checkpoint = NoCheckpoint() if warm_up is None else warm_up
     fitted = fit_network(recipe, method, network, state, trajectories, checkpoint, Reporter(quiet=True))
     record = {"stages": fitted.stages}
-    return harden(
+    return finalize(
         network, state.prepared, state.model, state.table, state.guidance, state.step_groups, record
     ), fitted.seconds
 
@@ -146,12 +146,12 @@ class Judge:
     def __init__(self, prepared: Prepared, seeds: int) -> None:
         self.recipe, self.state = prepared.recipe, prepared.state
         self.samples = self.state.draw(held_out_seeds(seeds))
-        self.fp32 = self._run(self.state.prepared.unet, self.state.table)
+        self.fp32 = self._run(self.state.prepared.network, self.state.table)
         self.extractor = extractor_for(self.fp32, self.state.model.folder)
         self.features, self.labels = self.extractor.features(self.fp32), self.extractor.labels(self.fp32)
 
     def _run(self, unet: torch.nn.Module, table: SamplerTable) -> Tensor:
-        set_step = unet.set_step if isinstance(unet, SimulatedUNet) else None
+        set_step = unet.set_step if isinstance(unet, SimulatedNetwork) else None
         return fp32_rollouts(
             unet.to(self.state.device), table, self.samples, self.state.guidance, 64, self.state.device, set_step
         ).latents[-1]
@@ -159,7 +159,7 @@ class Judge:
     def figures(self, artifact: Artifact) -> dict[str, float]:
         """The integer simulation on held-out seeds: PSNR (median, 10th percentile, of the pooled squared error),
         class agreement, Frechet distance."""
-        samples = self._run(SimulatedUNet(artifact), artifact.table)
+        samples = self._run(SimulatedNetwork(artifact), artifact.table)
         values = psnr(samples, self.fp32)
         return {
             "psnr": float(values.quantile(0.5)),

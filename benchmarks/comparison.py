@@ -22,8 +22,8 @@ from dq_toolchain.calibrate.compare.page import spread_text
 from dq_toolchain.calibrate.compare.plots import per_step
 from dq_toolchain.calibrate.compare.results import JSON, SCHEMA, VERSION
 from dq_toolchain.calibrate.compare.rows import METRICS, Row, Spread
-from dq_toolchain.toolchain.files import read_json
-from dq_toolchain.toolchain.page import strip
+from dq_toolchain.toolchain.disk.files import read_json
+from dq_toolchain.toolchain.render.page import strip
 
 COLUMNS = {
     "psnr_median": "PSNR, median (dB)",

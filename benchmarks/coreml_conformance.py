@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.embedded import artifact_of, inputs_of
-from dq_toolchain.backends.call import example_call
-from dq_toolchain.backends.coreml.conformance import Comparison, compare
+from dq_toolchain.backends.common.call import example_call
 from dq_toolchain.backends.coreml.interpreter.program import load
 from dq_toolchain.backends.coreml.lowering import plan_of, write_program
 from dq_toolchain.backends.coreml.package import MODEL, WEIGHT_FILE, packages_in
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.recipe import CoreMLSection
-from dq_toolchain.toolchain.reference import Reference
-from dq_toolchain.toolchain.simulation import SimulatedUNet
+from dq_toolchain.backends.coreml.runtime.conformance import Comparison, compare
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.recipe.sections import CoreMLSection
+from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
 PACKAGES: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32"},
@@ -43,9 +43,12 @@ def measure(artifact: Artifact, reference: Reference, settings: dict[str, Any], 
         call = example_call(artifact, reference, None if ranges is None else ranges[:1])
         name, audited = write_program(artifact, call, section, plan.expected, Path(folder), lambda _: None)
         package = Path(folder) / name
-        sizes = {"weight_bytes": (package / WEIGHT_FILE).stat().st_size, "program_bytes": (package / MODEL).stat().st_size}
+        sizes = {
+            "weight_bytes": (package / WEIGHT_FILE).stat().st_size,
+            "program_bytes": (package / MODEL).stat().st_size,
+        }
         programs = load(*packages_in(package))
-    simulated, found, methods = SimulatedUNet(artifact), list[Comparison](), list(audited.sites)
+    simulated, found, methods = SimulatedNetwork(artifact), list[Comparison](), list(audited.sites)
     for group, steps in enumerate(artifact.step_groups):
         method, k = methods[group if len(methods) > 1 else 0], steps[0]
         for seed in range(seeds):

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sd15 import example, parameters, random_artifact
-from dq_toolchain.backends.coreml.audit import Expected
+from dq_toolchain.backends.common.machine import peak_memory
+from dq_toolchain.backends.coreml.graph.qparams import QParams
 from dq_toolchain.backends.coreml.lowering import write_program
 from dq_toolchain.backends.coreml.package import MODEL, WEIGHT_FILE
-from dq_toolchain.backends.coreml.qparams import QParams
-from dq_toolchain.backends.machine import peak_memory
-from dq_toolchain.toolchain.recipe import CoreMLSection
+from dq_toolchain.backends.coreml.proof.audit import Expected
+from dq_toolchain.toolchain.recipe.sections import CoreMLSection
 
 
 def measure(scale: int, step_groups: int, weight_bits: int) -> dict[str, Any]:
@@ -29,8 +29,12 @@ def measure(scale: int, step_groups: int, weight_bits: int) -> dict[str, Any]:
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         name, audited = write_program(
-            artifact, example(scale), CoreMLSection(), Expected(QParams.of(artifact)), Path(folder),
-            lambda text: print(text, flush=True)
+            artifact,
+            example(scale),
+            CoreMLSection(),
+            Expected(QParams.of(artifact)),
+            Path(folder),
+            lambda text: print(text, flush=True),
         )
         package = Path(folder) / name
         return {

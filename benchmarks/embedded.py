@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import fit, prepare, recipe_of
-from dq_toolchain.calibrate.finish import held_out_reference
-from dq_toolchain.calibrate.samples import held_out_seeds
-from dq_toolchain.calibrate.setup import ROLLOUT_BATCH
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.calibrate.data.samples import held_out_seeds
+from dq_toolchain.calibrate.finalize import held_out_reference
+from dq_toolchain.calibrate.prepare.setup import ROLLOUT_BATCH
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.reference import Reference
 
 
 def artifact_of(weight_bits: int, step_groups: int, seeds: int) -> tuple[Artifact, Reference]:
@@ -22,7 +22,7 @@ def artifact_of(weight_bits: int, step_groups: int, seeds: int) -> tuple[Artifac
     prepared = prepare(recipe)
     artifact, _ = fit(prepared, recipe, iterations=False)
     held_out = prepared.state.draw(held_out_seeds(max(2, seeds)))
-    unet = prepared.state.prepared.unet
+    unet = prepared.state.prepared.network
     return artifact, held_out_reference(artifact, unet, artifact.table, held_out, ROLLOUT_BATCH, lambda n=1: None)
 
 

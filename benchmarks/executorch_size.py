@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sd15 import example, parameters, random_artifact
-from dq_toolchain.backends.executorch.audit import audit
-from dq_toolchain.backends.executorch.device import Device
+from dq_toolchain.backends.common.machine import peak_memory
+from dq_toolchain.backends.executorch.graph.program import call_counts
 from dq_toolchain.backends.executorch.lowering import METHOD, PROGRAM, sentinel_program
-from dq_toolchain.backends.executorch.program import call_counts
-from dq_toolchain.backends.executorch.pte_file import read_pte
-from dq_toolchain.backends.machine import peak_memory
-from dq_toolchain.toolchain.files import write_bytes
+from dq_toolchain.backends.executorch.proof.audit import audit
+from dq_toolchain.backends.executorch.proof.pte_file import read_pte
+from dq_toolchain.backends.executorch.runtime.device import Device
+from dq_toolchain.toolchain.disk.files import write_bytes
 
 
 def peak() -> float:
@@ -48,8 +48,12 @@ def measure(scale: float, step_groups: int, weight_bits: int, execute: bool) -> 
             del data, unet
             device, begin = Device(path, (METHOD,)), time.perf_counter()
             out = device(METHOD, call.with_ranges(ranges[:1]).arguments)
-            found["executed"] = {"finite": bool(out.isfinite().all()), "load_ms": round(device.load_ms),
-                                 "seconds": round(time.perf_counter() - begin, 1), "peak_gib": peak()}
+            found["executed"] = {
+                "finite": bool(out.isfinite().all()),
+                "load_ms": round(device.load_ms),
+                "seconds": round(time.perf_counter() - begin, 1),
+                "peak_gib": peak(),
+            }
     return found
 
 

@@ -25,17 +25,17 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from dq_toolchain.backends.call import Call
-from dq_toolchain.backends.executorch.device import Device
+from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.executorch.fp32 import lower_fp32
-from dq_toolchain.backends.executorch.layers import Geometry, RangesInput, SentinelLayer, range_table
-from dq_toolchain.backends.executorch.program import export, lower_methods, with_integer_layers
-from dq_toolchain.backends.executorch.rewrites import rewrite
+from dq_toolchain.backends.executorch.graph.layers import Geometry, RangesInput, SentinelLayer, range_table
+from dq_toolchain.backends.executorch.graph.program import export, lower_methods, with_integer_layers
+from dq_toolchain.backends.executorch.graph.rewrites import rewrite
+from dq_toolchain.backends.executorch.runtime.device import Device
 from dq_toolchain.backends.executorch.vendor import set_threads
-from dq_toolchain.toolchain.artifact import LayerWeights
-from dq_toolchain.toolchain.models import load_model
-from dq_toolchain.toolchain.qparams import activation_type, quantize, range_to_qparams, weight_type
-from dq_toolchain.toolchain.sites import weighted_layers
+from dq_toolchain.toolchain.formats.artifact import LayerWeights
+from dq_toolchain.toolchain.models.loading import load_model
+from dq_toolchain.toolchain.quant.qparams import activation_type, quantize, range_to_qparams, weight_type
+from dq_toolchain.toolchain.quant.sites import weighted_layers
 
 Network = Callable[[], object]
 REST, UNTIMED, TIMED = 0.1, 2, 2
@@ -61,7 +61,7 @@ def random_unet(channels: tuple[int, int, int]) -> nn.Module:
 def build(name: str) -> tuple[nn.Module, Call]:
     """A model by name, and one call of it."""
     if name == "embedded":
-        unet, keywords = load_model().unet, {"class_labels": torch.tensor([3])}
+        unet, keywords = load_model().network, {"class_labels": torch.tensor([3])}
     else:
         unet, keywords = random_unet({"10m": (96, 192, 192), "35m": (192, 352, 352)}[name]), {}
     config: Any = unet.config

@@ -24,7 +24,7 @@ def main_job(out: Path, flags: list[str]) -> dict[str, float]:
         command = [
             sys.executable,
             "-c",
-            "from dq_toolchain.toolchain.entry import main; main()",
+            "from dq_toolchain.toolchain.cli.entry import main; main()",
             name,
             "--out",
             str(out),

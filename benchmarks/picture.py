@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from dq_toolchain.toolchain.metrics import to_unit
-from dq_toolchain.toolchain.page import strip
-from dq_toolchain.toolchain.verdict import validate
+from dq_toolchain.toolchain.render.page import strip
+from dq_toolchain.toolchain.verdict.judge import validate
 
 ZOOM, GAP = 2, 6
 

@@ -64,7 +64,9 @@ def w8(held_out: int, guidances: Sequence[float] = GUIDANCES) -> list[dict[str, 
     return rows
 
 
-def w4(held_out: int, seeds: Sequence[int] = CALIBRATION_SEEDS, methods: Sequence[str] = METHODS) -> list[dict[str, Any]]:
+def w4(
+    held_out: int, seeds: Sequence[int] = CALIBRATION_SEEDS, methods: Sequence[str] = METHODS
+) -> list[dict[str, Any]]:
     """Three methods from the same FP32 rollouts, with the embedded model's guidance.
 
     Single-step fitting has the same stages as AccuQuant and no less time; it draws all steps alike and one at a time.
@@ -121,7 +123,11 @@ if __name__ == "__main__":
     parser.add_argument("--json", type=Path, help="also write the rows here")
     arguments = parser.parse_args()
     held_out = arguments.held_out
-    result = w8(held_out, arguments.guidance) if arguments.table == "w8" else w4(held_out, arguments.seeds, arguments.methods)
+    result = (
+        w8(held_out, arguments.guidance)
+        if arguments.table == "w8"
+        else w4(held_out, arguments.seeds, arguments.methods)
+    )
     show(result)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")

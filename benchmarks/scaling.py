@@ -33,12 +33,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common import recipe_of
 from benchmarks.executorch_speed import random_unet
-from dq_toolchain.backends.machine import peak_memory
-from dq_toolchain.calibrate.gradients import Gradient, State, segment_gradient
-from dq_toolchain.calibrate.objective import robust_loss
-from dq_toolchain.calibrate.quantized import quantize_with
-from dq_toolchain.calibrate.setup import setup
-from dq_toolchain.toolchain.denoiser import Denoiser
+from dq_toolchain.backends.common.machine import peak_memory
+from dq_toolchain.calibrate.multistep.gradients import Gradient, segment_gradient
+from dq_toolchain.calibrate.multistep.objective import robust_loss
+from dq_toolchain.calibrate.prepare.setup import setup
+from dq_toolchain.calibrate.ranges.quantized import quantize_with
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.rollout import State
 
 HORIZONS = (1, 2, 5, 10, 20)
 SAMPLES = 16
@@ -109,7 +110,7 @@ def measure(case: Case) -> Figures:
     iteration()  # gradients and Adam's moments exist from here on, as they do throughout a fit
     seconds = _seconds(iteration, case.repeats, device)
     process = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory()
-    parameters = sum(p.numel() for p in state.model.unet.parameters())
+    parameters = sum(p.numel() for p in state.model.network.parameters())
     needed = _peak_on_gpu(iteration, device) if device.type == "cuda" else peak_bytes(iteration)
     return Figures(case.name, device.type, case.gradient, case.horizon, case.samples, parameters, torch.get_num_threads(),
                    seconds, needed, process)  # fmt: skip
@@ -162,7 +163,16 @@ def of_size(name: str, repeats: int) -> list[Figures]:
 
 def table_of(rows: list[Figures], title: str) -> Table:
     table = Table(
-        "model", "device", "parameters", "gradient", "steps n", "samples", "s", "iteration MiB", "process MiB", title=title
+        "model",
+        "device",
+        "parameters",
+        "gradient",
+        "steps n",
+        "samples",
+        "s",
+        "iteration MiB",
+        "process MiB",
+        title=title,
     )
     for row in rows:
         table.add_row(
@@ -184,8 +194,12 @@ def main() -> None:
     parser.add_argument(
         "--model", type=Path, help="diffusers folder for the rows by steps; default: the embedded model"
     )
-    parser.add_argument("--conditioning", type=Path, help="the model's conditioning, as [conditioning] file of a recipe")
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="trajectories of an iteration, for the rows by steps")
+    parser.add_argument(
+        "--conditioning", type=Path, help="the model's conditioning, as [conditioning] file of a recipe"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=SAMPLES, help="trajectories of an iteration, for the rows by steps"
+    )
     parser.add_argument("--gradients", nargs="+", choices=get_args(Gradient), default=list(get_args(Gradient)))
     parser.add_argument("--horizons", nargs="*", type=int, default=HORIZONS, help="steps n; none: leave these rows out")
     parser.add_argument(

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from dq_toolchain.backends.call import Call
-from dq_toolchain.toolchain.artifact import Artifact, LayerWeights
-from dq_toolchain.toolchain.probe import probe
-from dq_toolchain.toolchain.sites import Site, float_operations, weighted_layers
-from dq_toolchain.toolchain.step_groups import even_step_groups
+from dq_toolchain.backends.common.call import Call
+from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
+from dq_toolchain.toolchain.quant.sites import Site, float_operations, weighted_layers
+from dq_toolchain.toolchain.sampler.probe import probe
+from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 
 STEPS, WIDTHS, TEXT, TOKENS, LATENT = 20, (320, 640, 1280, 1280), 768, 77, 64
 
@@ -58,8 +58,11 @@ def _fp16(x: torch.Tensor) -> torch.Tensor:
 
 def example(scale: float) -> Call:
     """One call: 64x64 latents and 77 text tokens."""
-    return Call(torch.zeros(1, 4, LATENT, LATENT), torch.tensor([500.0]),
-                {"encoder_hidden_states": torch.zeros(1, TOKENS, int(TEXT / scale))})
+    return Call(
+        torch.zeros(1, 4, LATENT, LATENT),
+        torch.tensor([500.0]),
+        {"encoder_hidden_states": torch.zeros(1, TOKENS, int(TEXT / scale))},
+    )
 
 
 def parameters(artifact: Artifact) -> int:

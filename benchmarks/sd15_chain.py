@@ -47,7 +47,7 @@ offload = true
 TARGETS = ("executorch", "coreml", "tensorrt")
 POLL = 0.2
 MAKE = "from pathlib import Path; from benchmarks.sd15_chain import write_model; write_model(Path({!r}), {!r})"
-COMMAND = "from dq_toolchain.toolchain.entry import main; main()"
+COMMAND = "from dq_toolchain.toolchain.cli.entry import main; main()"
 
 
 def write_model(folder: Path, scale: float) -> None:

@@ -1,6 +1,6 @@
 """The integer simulation with integer products and with float ones, call by call in turn: seconds, and whether they agree.
 
-    python -m benchmarks.simulation_speed [--model models/cifar10] [--bits W8A8] [--batch 64] [--threads 1]
+python -m benchmarks.simulation_speed [--model models/cifar10] [--bits W8A8] [--batch 64] [--threads 1]
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import fit, prepare, recipe_of, study_recipe
-from dq_toolchain.calibrate.samples import held_out_seeds
-from dq_toolchain.toolchain.denoiser import Denoiser
-from dq_toolchain.toolchain.integer_products import available
-from dq_toolchain.toolchain.simulation import SimulatedLayer, SimulatedUNet
+from dq_toolchain.calibrate.data.samples import held_out_seeds
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.simulation.integer_products import available
+from dq_toolchain.toolchain.simulation.network import SimulatedLayer, SimulatedNetwork
 
 ROUNDS = 15
 
 
-def in_float(network: SimulatedUNet) -> SimulatedUNet:
+def in_float(network: SimulatedNetwork) -> SimulatedNetwork:
     """The same network, its products in float."""
     for layer in network.modules():
         if isinstance(layer, SimulatedLayer):
@@ -40,8 +40,8 @@ def main(args: argparse.Namespace) -> None:
     artifact, _ = fit(prepared, prepared.recipe, iterations=False)
     samples = prepared.state.draw(held_out_seeds(args.batch))
     cond = samples.conditioning
-    unet = prepared.state.prepared.unet
-    networks: dict[str, Any] = {"integers": SimulatedUNet(artifact), "float": in_float(SimulatedUNet(artifact))}
+    unet = prepared.state.prepared.network
+    networks: dict[str, Any] = {"integers": SimulatedNetwork(artifact), "float": in_float(SimulatedNetwork(artifact))}
     calls = {
         name: Denoiser(network, artifact.table, cond, 1.0, network.set_step) for name, network in networks.items()
     } | {"FP32": Denoiser(unet, artifact.table, cond, 1.0)}

@@ -20,15 +20,15 @@ import torch
 
 from benchmarks.common import fit, prepare, recipe_of
 from dq_toolchain import backends
-from dq_toolchain.backends.executorch.device import Device
-from dq_toolchain.backends.executorch.sampler import executor
+from dq_toolchain.backends.common.schedule import Schedule
+from dq_toolchain.backends.executorch.runtime.device import Device
+from dq_toolchain.backends.executorch.runtime.sampler import executor
 from dq_toolchain.backends.executorch.vendor import set_threads
-from dq_toolchain.backends.schedule import Schedule
-from dq_toolchain.calibrate.finish import held_out_reference
-from dq_toolchain.calibrate.samples import held_out_seeds
-from dq_toolchain.calibrate.setup import ROLLOUT_BATCH
-from dq_toolchain.toolchain.bundle import RANGES, Bundle
-from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.calibrate.data.samples import held_out_seeds
+from dq_toolchain.calibrate.finalize import held_out_reference
+from dq_toolchain.calibrate.prepare.setup import ROLLOUT_BATCH
+from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
+from dq_toolchain.toolchain.recipe.sections import Recipe
 
 COUNTS = (1, 5)
 TURNS = 200
@@ -40,7 +40,7 @@ def export(count: int, folder: Path) -> Bundle:
     prepared = prepare(recipe)
     artifact, _ = fit(prepared, recipe, iterations=False)
     samples = prepared.state.draw(held_out_seeds(4))
-    reference = held_out_reference(artifact, prepared.state.prepared.unet, artifact.table, samples, ROLLOUT_BATCH)
+    reference = held_out_reference(artifact, prepared.state.prepared.network, artifact.table, samples, ROLLOUT_BATCH)
     artifact.save(folder / "calibration", reference)
     backend = backends.load("executorch")
     return backend.lower(artifact, folder / "calibration", folder / "bundle", Recipe(), lambda text: None)
@@ -81,7 +81,9 @@ def measure(folder: Path) -> dict[str, Any]:
         "ranges_bytes": ranges,
         "growth": (model[many] + ranges[many]) / (model[few] + ranges[few]) - 1,
         "step_ms": {count: 1e3 * statistics.median(values) / steps for count, values in found.items()},
-        "step_ms_ratio_quartiles": statistics.quantiles((b / a for a, b in zip(found[few], found[many], strict=True)), n=4),
+        "step_ms_ratio_quartiles": statistics.quantiles(
+            (b / a for a, b in zip(found[few], found[many], strict=True)), n=4
+        ),
     }
 
 

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.embedded import artifact_of, inputs_of
-from dq_toolchain.backends.call import example_call
-from dq_toolchain.backends.ratios import ratio_table
-from dq_toolchain.backends.tensorrt.conformance import Comparison, compare
+from dq_toolchain.backends.common.call import example_call
+from dq_toolchain.backends.common.ratios import ratio_table
+from dq_toolchain.backends.tensorrt.graph.shared_weights import FILE
 from dq_toolchain.backends.tensorrt.lowering import write_graphs
-from dq_toolchain.backends.tensorrt.nvidia import check_build, is_installed
-from dq_toolchain.backends.tensorrt.shared_weights import FILE
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.recipe import TensorRTSection
-from dq_toolchain.toolchain.reference import Reference
-from dq_toolchain.toolchain.simulation import SimulatedUNet
+from dq_toolchain.backends.tensorrt.proof.nvidia import check_build, is_installed
+from dq_toolchain.backends.tensorrt.runtime.conformance import Comparison, compare
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.recipe.sections import TensorRTSection
+from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
 FORMS: dict[str, dict[str, Any]] = {
     "static, fp32 (default)": {}, "static, fp16": {"precision": "fp16"},
@@ -37,12 +37,15 @@ def measure(artifact: Artifact, reference: Reference, settings: dict[str, Any], 
     section = TensorRTSection(**settings)
     ranges = ratio_table(artifact, "--mode ratio") if section.mode == "ratio" else None
     call = example_call(artifact, reference, None if ranges is None else ranges[:1])
-    simulated, found = SimulatedUNet(artifact), list[Comparison]()
+    simulated, found = SimulatedNetwork(artifact), list[Comparison]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         written = write_graphs(artifact, call, section, folder, lambda _: None)
         graphs = [folder / f"{method}.onnx" for method in written.methods]
-        sizes = {"weight_bytes": (folder / FILE).stat().st_size, "graph_bytes": [path.stat().st_size for path in graphs]}
+        sizes = {
+            "weight_bytes": (folder / FILE).stat().st_size,
+            "graph_bytes": [path.stat().st_size for path in graphs],
+        }
         compiled = [check_build(path, written.placements) for path in graphs] if is_installed() else []
         for group, steps in enumerate(artifact.step_groups):
             for seed in range(seeds):

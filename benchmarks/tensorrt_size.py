@@ -20,12 +20,12 @@ from typing import Any
 import torch
 
 from benchmarks.sd15 import example, parameters, random_artifact
-from dq_toolchain.backends.machine import peak_memory
+from dq_toolchain.backends.common.machine import peak_memory
+from dq_toolchain.backends.tensorrt.graph.shared_weights import FILE
 from dq_toolchain.backends.tensorrt.lowering import write_graphs
-from dq_toolchain.backends.tensorrt.nvidia import check_build
-from dq_toolchain.backends.tensorrt.session import Sessions
-from dq_toolchain.backends.tensorrt.shared_weights import FILE
-from dq_toolchain.toolchain.recipe import TensorRTSection
+from dq_toolchain.backends.tensorrt.proof.nvidia import check_build
+from dq_toolchain.backends.tensorrt.runtime.session import Sessions
+from dq_toolchain.toolchain.recipe.sections import TensorRTSection
 
 
 def peak() -> float:
@@ -33,7 +33,9 @@ def peak() -> float:
     return round(peak_memory() / 2**30, 2)
 
 
-def measure(scale: float, step_groups: int, weight_bits: int, section: TensorRTSection, execute: bool) -> dict[str, Any]:
+def measure(
+    scale: float, step_groups: int, weight_bits: int, section: TensorRTSection, execute: bool
+) -> dict[str, Any]:
     artifact = random_artifact(scale, step_groups, weight_bits)
     call = example(scale)
     if section.mode == "ratio":
@@ -53,8 +55,11 @@ def measure(scale: float, step_groups: int, weight_bits: int, section: TensorRTS
         if execute:
             begin = time.perf_counter()
             out = Sessions(folder)(written.methods[0], call.named)
-            found["executed"] = {"finite": bool(out.isfinite().all()), "seconds": round(time.perf_counter() - begin, 1),
-                                 "peak_gib": peak()}
+            found["executed"] = {
+                "finite": bool(out.isfinite().all()),
+                "seconds": round(time.perf_counter() - begin, 1),
+                "peak_gib": peak(),
+            }
         if section.check_build:
             begin = time.perf_counter()
             found["compiled"] = check_build(graphs[0], written.placements).to_json()

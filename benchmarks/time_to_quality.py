@@ -24,8 +24,8 @@ from benchmarks.common import Judge, Settings, merged, prepare, recipe_of, study
 from benchmarks.lines import save_lines
 from benchmarks.quality import row, show
 from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.recipe.sections import Recipe
 
 SHARES = {"qdiffusion": (0.25, 0.5, 1, 2), "accuquant": (0.125, 0.25, 0.5, 1)}
 """Budgets, of the recipe's iterations."""
@@ -91,7 +91,9 @@ def equal_quality(rows: list[dict[str, Any]], seed: int) -> None:
     for theirs in runs["qdiffusion"]:
         needed = seconds_to(theirs["psnr"], runs["accuquant"])
         reached = "not as good" if needed is None else f"{needed:.0f} s, {needed / theirs['fit_seconds']:.2f} of it"
-        console.print(f"seed {seed}: Q-Diffusion {theirs['psnr']:.2f} dB in {theirs['fit_seconds']:.0f} s; AccuQuant {reached}")
+        console.print(
+            f"seed {seed}: Q-Diffusion {theirs['psnr']:.2f} dB in {theirs['fit_seconds']:.0f} s; AccuQuant {reached}"
+        )
 
 
 def main(args: argparse.Namespace) -> None:
@@ -107,7 +109,9 @@ def main(args: argparse.Namespace) -> None:
     for seed in range(args.seeds):
         equal_quality(rows, seed)
     if args.curve:
-        save_lines(args.curve, curves(rows), "seconds of the fit", "median PSNR (dB)", f"{args.bits}, {args.steps} steps")
+        save_lines(
+            args.curve, curves(rows), "seconds of the fit", "median PSNR (dB)", f"{args.bits}, {args.steps} steps"
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from dq_toolchain.toolchain.quiet import SPINS, quiet_imports
+from dq_toolchain.toolchain.console.quiet import SPINS, quiet_imports
 
 POLICIES: dict[str, dict[str, str]] = {
     "as OpenMP comes": {},
@@ -54,7 +54,9 @@ def worker(policy: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
     environment |= {"OMP_NUM_THREADS": str(os.cpu_count()), **policy}
     command = [sys.executable, "-m", "benchmarks.under_load", "--work"]
-    with subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         try:
             read(process.stdout)
             yield process
@@ -114,7 +116,9 @@ def main() -> None:
     found = measure(given.repeats)
     print(f"| {os.cpu_count()} cores, load {load:.1f} before | {' | '.join(POLICIES)} |")
     for condition, times in found.items():
-        print(f"| {condition} | {' | '.join(f'{min(times[name]):.2f}-{max(times[name]):.2f} s' for name in POLICIES)} |")
+        print(
+            f"| {condition} | {' | '.join(f'{min(times[name]):.2f}-{max(times[name]):.2f} s' for name in POLICIES)} |"
+        )
     alone, beside = found.values()
     print(f"| ratio of minima | {' | '.join(f'{min(beside[name]) / min(alone[name]):.1f}' for name in POLICIES)} |")
     if given.json is not None:

@@ -8,23 +8,23 @@ from typing import Any
 
 import torch
 
+from dq_toolchain.calibrate.blocks.evaluations import Rows, rows_of
 from dq_toolchain.calibrate.blocks.reconstruct import BlockBudget, BlockOptions, planned_iterations, reconstruct
-from dq_toolchain.calibrate.blocks.room import Room
-from dq_toolchain.calibrate.blocks.rows import Rows, rows_of
-from dq_toolchain.calibrate.checkpoint import CheckpointFile
-from dq_toolchain.calibrate.fit import Fit
-from dq_toolchain.calibrate.insert import QuantizedUNet
+from dq_toolchain.calibrate.blocks.storage import Room
+from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.methods.base import Method
-from dq_toolchain.calibrate.problem import Problem
-from dq_toolchain.calibrate.recompute import recomputed
-from dq_toolchain.calibrate.setup import Setup
-from dq_toolchain.calibrate.stages import plan
-from dq_toolchain.calibrate.trajectories import Trajectories
-from dq_toolchain.calibrate.workers import Workers
+from dq_toolchain.calibrate.multistep.fit import Fit
+from dq_toolchain.calibrate.multistep.problem import Problem
+from dq_toolchain.calibrate.multistep.stages import plan
+from dq_toolchain.calibrate.network.activation_checkpointing import recomputed
+from dq_toolchain.calibrate.network.insert import QuantizedNetwork
+from dq_toolchain.calibrate.prepare.setup import Setup
+from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
+from dq_toolchain.calibrate.work.workers import Workers
+from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import Recipe
-from dq_toolchain.toolchain.step_groups import StepGroups
+from dq_toolchain.toolchain.recipe.sections import Recipe
+from dq_toolchain.toolchain.sampler.step_groups import StepGroups
 
 VALIDATION_SHARE = 8
 """One calibration sample in eight only judges iterates; it is never fitted (nor is any held-out sample)."""
@@ -51,7 +51,9 @@ def check_workers(recipe: Recipe, method: Method, workers: Workers, step_groups:
     fitted = recipe.calibrate.samples - _judging(recipe)
     for stage in plan(recipe.calibrate, step_groups) if method.fit == "accuquant" else ():
         taken = min(fitted, stage.trajectories(recipe.calibrate.batch))
-        workers.check_shares(f"[calibrate] batch, of which stage {stage.name!r} takes {taken} samples an iteration", taken)
+        workers.check_shares(
+            f"[calibrate] batch, of which stage {stage.name!r} takes {taken} samples an iteration", taken
+        )
 
 
 def _judging(recipe: Recipe) -> int:
@@ -61,7 +63,7 @@ def _judging(recipe: Recipe) -> int:
 def fit_network(
     recipe: Recipe,
     method: Method,
-    network: QuantizedUNet,
+    network: QuantizedNetwork,
     state: Setup,
     trajectories: Trajectories,
     checkpoint: CheckpointFile,
@@ -87,7 +89,7 @@ def fit_network(
 
 def _multi_step(
     recipe: Recipe,
-    network: QuantizedUNet,
+    network: QuantizedNetwork,
     state: Setup,
     trajectories: Trajectories,
     checkpoint: CheckpointFile,
@@ -106,9 +108,9 @@ def _multi_step(
         workers=state.workers,
     )
     if recipe.calibrate.steps == "growth":
-        problem = problem.with_growth(network, state.prepared.unet)
+        problem = problem.with_growth(network, state.prepared.network)
     fit = Fit(network, problem, plan(recipe.calibrate, state.step_groups), checkpoint)
-    saving = recomputed(network.unet) if network.lean else nullcontext()
+    saving = recomputed(network.inner) if network.lean else nullcontext()
     with saving, reporter.task("fitting", fit.total_iterations) as advance:
         stages = fit.run(advance)
     growth = None if problem.growth is None else [round(g, 4) for g in problem.growth.tolist()]
@@ -118,7 +120,7 @@ def _multi_step(
 def _blocks(
     recipe: Recipe,
     method: Method,
-    network: QuantizedUNet,
+    network: QuantizedNetwork,
     state: Setup,
     trajectories: Trajectories,
     checkpoint: CheckpointFile,
@@ -128,7 +130,9 @@ def _blocks(
     budget = BlockBudget(recipe.blocks.iterations, recipe.blocks.activation_iterations, recipe.blocks.batch)
     room = Room(state.rollout_batch, checkpoint.path.parent if network.lean else None)
     with reporter.task("reconstructing", planned_iterations(network, options, budget)) as advance:
-        stages = reconstruct(network, trajectories.unet, rows, options, budget, recipe.run.seed, checkpoint, advance, room)
+        stages = reconstruct(
+            network, trajectories.network, rows, options, budget, recipe.run.seed, checkpoint, advance, room
+        )
     seconds = sum(stage.pop("seconds") for stage in stages)  # an artifact holds nothing that differs between two runs
     return Fitted(stages, None, seconds)
 

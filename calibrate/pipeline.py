@@ -14,11 +14,18 @@ from typing import Any
 
 from torch import Tensor
 
-from dq_toolchain.calibrate import identity
-from dq_toolchain.calibrate.adapters import lora_record
-from dq_toolchain.calibrate.budget import with_budget
-from dq_toolchain.calibrate.checkpoint import CheckpointFile, mark
-from dq_toolchain.calibrate.diagnose import (
+from dq_toolchain.calibrate.bits.budget import with_budget
+from dq_toolchain.calibrate.data.adapters import lora_record
+from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.trajectories import Trajectories
+from dq_toolchain.calibrate.finalize import finalize
+from dq_toolchain.calibrate.fitting import check_workers, fit_network
+from dq_toolchain.calibrate.methods import resolve, with_settings
+from dq_toolchain.calibrate.methods.base import Method
+from dq_toolchain.calibrate.prepare import identity
+from dq_toolchain.calibrate.prepare.memory import check_memory
+from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.calibrate.ranges.diagnose import (
     at_smallest_scale,
     beyond_fp16,
     constant_sites,
@@ -26,24 +33,23 @@ from dq_toolchain.calibrate.diagnose import (
     say_constant,
     weights_at_smallest_scale,
 )
-from dq_toolchain.calibrate.finish import harden
-from dq_toolchain.calibrate.fitting import check_workers, fit_network
-from dq_toolchain.calibrate.measure import Histograms, choose_all, observe_chosen, observe_rollouts, shared_rollouts
-from dq_toolchain.calibrate.memory import check_memory
-from dq_toolchain.calibrate.methods import resolve, with_settings
-from dq_toolchain.calibrate.methods.base import Method
-from dq_toolchain.calibrate.quantized import quantize_with
-from dq_toolchain.calibrate.setup import Setup, setup
-from dq_toolchain.calibrate.targets import Targets
-from dq_toolchain.calibrate.trajectories import Trajectories
-from dq_toolchain.calibrate.workers import ALONE, Workers
-from dq_toolchain.toolchain.artifact import JSON as ARTIFACT_JSON
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.files import plain, require_json
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.qparams import SMALLEST_WEIGHT_SCALE
-from dq_toolchain.toolchain.quiet import heard
-from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.calibrate.ranges.measure import (
+    Histograms,
+    choose_all,
+    observe_chosen,
+    observe_rollouts,
+    shared_rollouts,
+)
+from dq_toolchain.calibrate.ranges.quantized import quantize_with
+from dq_toolchain.calibrate.work.checkpoint import CheckpointFile, mark
+from dq_toolchain.calibrate.work.workers import ALONE, Workers
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.console.quiet import heard
+from dq_toolchain.toolchain.disk.files import plain, require_json
+from dq_toolchain.toolchain.formats.artifact import JSON as ARTIFACT_JSON
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.quant.qparams import SMALLEST_WEIGHT_SCALE
+from dq_toolchain.toolchain.recipe.sections import Recipe
 
 BEFORE_THE_FIT = {"method", "samples", "ranges", "percentile", "rounding"}
 """What a method that does not fit over several steps reads of [calibrate]."""
@@ -67,7 +73,7 @@ class Calibrated:
 class Ranges:
     """FP32 trajectories and the activation parameters (G, L) chosen on them, on ``chosen`` (N, M) bool or all of them."""
 
-    targets: Targets
+    targets: Rollouts
     scale: Tensor
     zero_point: Tensor
     chosen: Tensor | None
@@ -91,7 +97,11 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
         state = setup(recipe, method, reporter.warn, workers)
     check_workers(recipe, method, workers, state.step_groups)
     check_memory(state, recipe, method, reporter)
-    kept = {"config": state.model.config, "scheduler_config": state.model.scheduler_config, "table": state.table.to_json()}
+    kept = {
+        "config": state.model.config,
+        "scheduler_config": state.model.scheduler_config,
+        "table": state.table.to_json(),
+    }
     require_json(kept, f"the model cannot be described in {ARTIFACT_JSON}")
     rolled = identity.of_rollouts(state)
     if workers.is_first:
@@ -113,8 +123,10 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
     network = quantize_with(state, ranges.scale, ranges.zero_point, recipe)
     small = weights_at_smallest_scale(network)
     if small:
-        reporter.warn(f"weights too small for {SMALLEST_WEIGHT_SCALE:.1e}, the smallest scale, quantized coarser than chosen: "
-                      f"{', '.join(small)}")
+        reporter.warn(
+            f"weights too small for {SMALLEST_WEIGHT_SCALE:.1e}, the smallest scale, quantized coarser than chosen: "
+            f"{', '.join(small)}"
+        )
     key = identity.of_fit(rolled, state, recipe, method, ranges.scale, ranges.zero_point, ranges.chosen)
     checkpoint = CheckpointFile.of(work, "fit", key, workers.is_first, _names(state))
     fitted = fit_network(recipe, method, network, state, trajectories, checkpoint, reporter)
@@ -131,9 +143,7 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
         "lora": lora_record(state.model, recipe),
         **ranges.seen,
     }
-    artifact = harden(
-        network, state.prepared, state.model, state.table, state.guidance, state.step_groups, record
-    )
+    artifact = finalize(network, state.prepared, state.model, state.table, state.guidance, state.step_groups, record)
     begin = time.perf_counter()
     for finish in method.finish:
         artifact, found = finish(artifact, trajectories)
@@ -169,7 +179,7 @@ def measure(recipe: Recipe, method: Method, state: Setup, work: Path, rolled: st
         rolling = time.perf_counter() - begin
         rollouts.save({"latents": targets.latents, "outputs": targets.outputs}, {"seconds": rolling})
     else:
-        targets, rolling = Targets(run[0]["latents"], run[0]["outputs"]), float(run[1]["seconds"])
+        targets, rolling = Rollouts(run[0]["latents"], run[0]["outputs"]), float(run[1]["seconds"])
     begin = time.perf_counter()
     chosen = None if method.choose is None else method.choose(trajectories_of(recipe, state, targets))
     key = identity.of_ranges(rolled, state, recipe, chosen)
@@ -181,8 +191,10 @@ def measure(recipe: Recipe, method: Method, state: Setup, work: Path, rolled: st
     if histograms is None:
         with reporter.task("measuring ranges", total) as advance:
             histograms = observe_chosen(state, targets, chosen, guidance, advance)
-    noticed = {"constant_sites": constant_sites(state.prepared.sites, histograms),
-               "beyond_fp16": beyond_fp16(state.prepared.sites, histograms)}
+    noticed = {
+        "constant_sites": constant_sites(state.prepared.sites, histograms),
+        "beyond_fp16": beyond_fp16(state.prepared.sites, histograms),
+    }
     seen = {name: found for name, found in noticed.items() if found}
     scale, zero_point = choose_all(state, histograms, recipe.calibrate)
     measuring = time.perf_counter() - begin
@@ -190,9 +202,9 @@ def measure(recipe: Recipe, method: Method, state: Setup, work: Path, rolled: st
     return Ranges(targets, scale, zero_point, chosen, rolling + measuring, seen)
 
 
-def trajectories_of(recipe: Recipe, state: Setup, targets: Targets) -> Trajectories:
+def trajectories_of(recipe: Recipe, state: Setup, targets: Rollouts) -> Trajectories:
     return Trajectories(
-        state.prepared.unet,
+        state.prepared.network,
         state.table,
         state.model.scheduler_config,
         state.samples,
@@ -207,7 +219,9 @@ def trajectories_of(recipe: Recipe, state: Setup, targets: Targets) -> Trajector
 def deciding(recipe: Recipe, method: Method) -> dict[str, Any]:
     """The settings that decide a calibration: those of the phases that the method goes through."""
     settings = recipe.model_dump(
-        mode="json", include={"sampler", "conditioning", "quantize", "calibrate", "blocks", "run"}, exclude={"run": {"out"}}
+        mode="json",
+        include={"sampler", "conditioning", "quantize", "calibrate", "blocks", "run"},
+        exclude={"run": {"out"}},
     )
     if "accuquant" not in method.fit:
         settings["calibrate"] = {key: value for key, value in settings["calibrate"].items() if key in BEFORE_THE_FIT}

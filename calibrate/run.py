@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dq_toolchain.calibrate.checkpoint import remove
-from dq_toolchain.calibrate.finish import held_out_reference
+from dq_toolchain.calibrate.data.samples import held_out_seeds
+from dq_toolchain.calibrate.finalize import held_out_reference
 from dq_toolchain.calibrate.pipeline import calibrated
-from dq_toolchain.calibrate.samples import held_out_seeds
-from dq_toolchain.calibrate.setup import choose_device
-from dq_toolchain.calibrate.workers import Workers
-from dq_toolchain.toolchain.artifact import FILES as ARTIFACT_FILES
-from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.calibrate.prepare.setup import choose_device
+from dq_toolchain.calibrate.work.checkpoint import remove
+from dq_toolchain.calibrate.work.workers import Workers
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
-from dq_toolchain.toolchain.lock import locked
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import Recipe
-from dq_toolchain.toolchain.reference import Reference
-from dq_toolchain.toolchain.staging import check_places
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.disk.lock import locked
+from dq_toolchain.toolchain.disk.staging import check_places
+from dq_toolchain.toolchain.formats.artifact import FILES as ARTIFACT_FILES
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.recipe.sections import Recipe
 
 
 def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Reference]:
@@ -46,12 +46,12 @@ def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Refer
             )
         made = calibrated(recipe, reporter, work, workers)
         artifact, state = made.artifact, made.state
-        state.prepared.unet.cpu()
+        state.prepared.network.cpu()
         held_out = state.draw(held_out_seeds(recipe.reference.seeds))
         batch = state.rollout_batch
         batches = -(-len(held_out) // batch)
         with reporter.task("held-out rollouts", 3 * batches * state.table.calls) as advance:
-            reference = held_out_reference(artifact, state.prepared.unet, state.table, held_out, batch, advance)
+            reference = held_out_reference(artifact, state.prepared.network, state.table, held_out, batch, advance)
         artifact.save(folder, reference)
         remove(work)
     return folder, artifact, reference

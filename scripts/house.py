@@ -86,7 +86,9 @@ def hall(folder: Path) -> Hall:
     arrows: dict[str, set[str]] = {name: set() for name in names}
     for path in files:
         room = _room(path.relative_to(folder).parts)
-        arrows[room] |= set(_stands_on(imported(ast.parse(path.read_text(encoding="utf-8"))), folder.name, names)) - {room}
+        arrows[room] |= set(_stands_on(imported(ast.parse(path.read_text(encoding="utf-8"))), folder.name, names)) - {
+            room
+        }
     return Hall(folder.name, {room: frozenset(others) for room, others in arrows.items()})
 
 

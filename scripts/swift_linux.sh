@@ -10,7 +10,7 @@
 set -euo pipefail
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
-package="$root/runtime_samples/coreml_swift"
+package="$root/runtime_samples/coreml"
 folder="$root/.swift"
 mode=test
 

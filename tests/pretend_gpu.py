@@ -96,8 +96,12 @@ def install() -> torch.device:
 
 
 REGISTERED = (
-    (torch.library.Library("_", "IMPL"), lambda library: library.fallback(
-        lambda operation, *args, **kwargs: _execute(operation, args, kwargs), "PrivateUse1")),
+    (
+        torch.library.Library("_", "IMPL"),
+        lambda library: library.fallback(
+            lambda operation, *args, **kwargs: _execute(operation, args, kwargs), "PrivateUse1"
+        ),
+    ),
     (torch.library.Library("aten", "IMPL"), lambda library: library.impl("_copy_from", _copy_from, "PrivateUse1")),
 )
 """Kept here: what a library registers lives as long as it does."""
@@ -105,12 +109,12 @@ REGISTERED = (
 
 def main() -> None:
     """dq-toolchain's command line on a machine whose GPU is the pretended one."""
-    from dq_toolchain.toolchain.quiet import quiet_imports
+    from dq_toolchain.toolchain.console.quiet import quiet_imports
 
     quiet_imports()
-    from dq_toolchain.calibrate import memory, setup
     from dq_toolchain.calibrate.compare import plan
-    from dq_toolchain.toolchain.entry import main as command_line
+    from dq_toolchain.calibrate.prepare import memory, setup
+    from dq_toolchain.toolchain.cli.entry import main as command_line
 
     device = install()
     for module, name, stand_in in (

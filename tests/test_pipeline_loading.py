@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dq_toolchain.toolchain.decoder import load_decoder
-from dq_toolchain.toolchain.entry import run_command
+from dq_toolchain.toolchain.cli.entry import run_command
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.models import load_model
+from dq_toolchain.toolchain.models.decoder import load_decoder
+from dq_toolchain.toolchain.models.loading import load_model
 from tests.tiny_pipelines import save_sd
 
 
@@ -41,11 +41,11 @@ def test_weights_sharded_and_in_variants_are_the_same_network(
     plain = load_model(folder)
     for path in (folder / "unet").glob("*.safetensors"):
         path.unlink()
-    network = plain.unet.half() if variant else plain.unet
+    network = plain.network.half() if variant else plain.network
     network.save_pretrained(folder / "unet", variant=variant, max_shard_size="100KB" if shards else "1GB")  # type: ignore[operator]
     assert (len(list((folder / "unet").glob("*.safetensors"))) > 1) is shards
     again = load_model(folder, variant)
-    for name, tensor in again.unet.state_dict().items():
+    for name, tensor in again.network.state_dict().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, network.state_dict()[name].float())
     bare = load_model(folder / "unet", variant, folder / "scheduler")

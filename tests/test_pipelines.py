@@ -13,15 +13,15 @@ from dq_toolchain.calibrate.compare.cells import load_samples
 from dq_toolchain.calibrate.compare.command import compare
 from dq_toolchain.calibrate.compare.plan import Request
 from dq_toolchain.calibrate.compare.progress import GridReporter
-from dq_toolchain.calibrate.conditioning import conditioning_bank
+from dq_toolchain.calibrate.data.conditioning import conditioning_bank
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
-from dq_toolchain.toolchain.decoder import load_decoder
-from dq_toolchain.toolchain.entry import run_command
-from dq_toolchain.toolchain.models import load_model
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import Recipe
-from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.toolchain.cli.entry import run_command
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.models.decoder import load_decoder
+from dq_toolchain.toolchain.models.loading import load_model
+from dq_toolchain.toolchain.recipe.loading import load_recipe
+from dq_toolchain.toolchain.recipe.sections import Recipe
 from tests.tiny_pipelines import (
     POOLED,
     PROMPTS,
@@ -139,7 +139,9 @@ def test_a_prompt_that_is_cut_short_is_named(tmp_path: Path) -> None:
     folder, lines = save_sd(tmp_path / "sd"), list[str]()
     file = tmp_path / "long.txt"
     file.write_text("a fox\na red house by the sea\n")
-    conditioning_bank(load_model(folder), recipe(folder, tmp_path / "out", conditioning={"prompts": file}), lines.append)
+    conditioning_bank(
+        load_model(folder), recipe(folder, tmp_path / "out", conditioning={"prompts": file}), lines.append
+    )
     assert lines == [f"prompt 'a red house by the sea' has 19 tokens, tokenizer takes {TOKENS}: the rest is left out"]
 
 
@@ -184,12 +186,18 @@ def test_the_two_commands_take_a_pipeline(tmp_path: Path, capfd: pytest.CaptureF
     assert run_command(["export", *out]) == 0
     assert run_command(["run", *out]) == 0
     assert run_command(["validate", *out, "--html", str(tmp_path / "page.html"), "--vae", str(folder)]) in (0, 1)
-    assert (tmp_path / "page.html").read_text().count("data:image/png") == 4 + 3  # the worst seeds have pictures of their own
+    assert (tmp_path / "page.html").read_text().count(
+        "data:image/png"
+    ) == 4 + 3  # the worst seeds have pictures of their own
     assert run_command(["validate", *out, "--vae", str(folder)]) == 2
     assert "--vae is for the page" in capfd.readouterr().err
 
 
-REFUSED = {("pixart", "tensorrt"): "not valid ONNX", ("sd3", "executorch"): "add_k_proj", ("sd3", "tensorrt"): "would run in float"}
+REFUSED = {
+    ("pixart", "tensorrt"): "not valid ONNX",
+    ("sd3", "executorch"): "add_k_proj",
+    ("sd3", "tensorrt"): "would run in float",
+}
 
 
 @pytest.mark.slow

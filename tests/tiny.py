@@ -11,12 +11,10 @@ from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from dq_toolchain.toolchain.artifact import Artifact, LayerWeights, float_parameters
-from dq_toolchain.toolchain.attention import ProductAttnProcessor, float_product
-from dq_toolchain.toolchain.correction import Correction
-from dq_toolchain.toolchain.denoiser import Conditioning, Denoiser
-from dq_toolchain.toolchain.probe import probe
-from dq_toolchain.toolchain.qparams import (
+from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights, float_parameters
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor, float_product
+from dq_toolchain.toolchain.quant.qparams import (
     SMALLEST_WEIGHT_SCALE,
     Scheme,
     activation_type,
@@ -24,14 +22,16 @@ from dq_toolchain.toolchain.qparams import (
     range_to_qparams,
     weight_type,
 )
-from dq_toolchain.toolchain.reference import Reference
-from dq_toolchain.toolchain.rollout import rollout
-from dq_toolchain.toolchain.sampler_table import SamplerTable
-from dq_toolchain.toolchain.simulation import SimulatedUNet
-from dq_toolchain.toolchain.sites import Site, attention_layers, float_operations, layers_to_keep, weighted_layers
-from dq_toolchain.toolchain.smoothing import smooth_inputs
-from dq_toolchain.toolchain.split import find_concat_inputs, split_concat_inputs
-from dq_toolchain.toolchain.step_groups import even_step_groups
+from dq_toolchain.toolchain.quant.sites import Site, attention_layers, float_operations, layers_to_keep, weighted_layers
+from dq_toolchain.toolchain.quant.smoothing import smooth_inputs
+from dq_toolchain.toolchain.quant.split import find_concat_inputs, split_concat_inputs
+from dq_toolchain.toolchain.sampler.correction import Correction
+from dq_toolchain.toolchain.sampler.denoiser import Conditioning, Denoiser
+from dq_toolchain.toolchain.sampler.probe import probe
+from dq_toolchain.toolchain.sampler.rollout import rollout
+from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
+from dq_toolchain.toolchain.sampler.table import SamplerTable
+from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
 SIZE = 8
 
@@ -140,7 +140,11 @@ def tiny_artifact(
     denoiser = Denoiser(unet, table, Conditioning(conditioning.cond))
     splits = find_concat_inputs(unet, lambda: denoiser(noise(4, channels=channels), 0))
     split_concat_inputs(unet, splits)
-    divided = [name for name, _ in weighted_layers(unet) if smoothed and name.startswith("up_blocks") and name.endswith(".conv2")]
+    divided = [
+        name
+        for name, _ in weighted_layers(unet)
+        if smoothed and name.startswith("up_blocks") and name.endswith(".conv2")
+    ]
     smooth_inputs(unet, {name: torch.linspace(0.5, 2.0, unet.get_submodule(name).in_channels) for name in divided})
     layers = dict(weighted_layers(unet))
     blocks = [name for name, _ in attention_layers(unet)] if attention else []
@@ -175,7 +179,11 @@ def tiny_artifact(
         current[0] = group_of_step[k]
 
     with torch.no_grad():
-        rollout(table, Denoiser(unet, table, Conditioning(conditioning.cond), set_step=set_step), noise(4, channels=channels))
+        rollout(
+            table,
+            Denoiser(unet, table, Conditioning(conditioning.cond), set_step=set_step),
+            noise(4, channels=channels),
+        )
     for handle in handles:
         handle.remove()
     for name, block in attention_layers(unet):
@@ -259,7 +267,7 @@ def tiny_reference(artifact: Artifact, unet: nn.Module, seeds: int = 3) -> Refer
     conditioning = conditioning_of(network, seeds)
     conditioning = conditioning if artifact.guidance != 1 else Conditioning(conditioning.cond)
     fp32 = Denoiser(unet, table.uncorrected, conditioning, artifact.guidance)
-    simulated = SimulatedUNet(artifact)
+    simulated = SimulatedNetwork(artifact)
     simulation = Denoiser(simulated, table, conditioning, artifact.guidance, simulated.set_step)
     outputs: list[Tensor] = []
     latents = rollout(table, simulation, start, on_step=lambda k, x, f: outputs.append(f))

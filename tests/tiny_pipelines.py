@@ -22,7 +22,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from dq_toolchain.toolchain.files import write_tensors
+from dq_toolchain.toolchain.disk.files import write_tensors
 
 TOKENS, WIDTH, POOLED = 12, 8, 16
 PROMPTS = ("a red fox", "two ships at sea", "snow")

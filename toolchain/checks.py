@@ -128,7 +128,9 @@ class Interval:
             return Decision("not decided", self._further(max(beyond, tolerance), FAMILY_ALPHA / self.tests))
         room = min(gross_high - self.estimate, self.estimate - gross_low)
         if self.half(MISS) > room:
-            between = gross_high - high  # with an estimate near the gross limit, further seeds tell it from the allowed ones
+            between = (
+                gross_high - high
+            )  # with an estimate near the gross limit, further seeds tell it from the allowed ones
             return Decision("not decided", self._further(max(room, between), MISS))
         return Decision("pass")
 

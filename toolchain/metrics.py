@@ -61,5 +61,11 @@ def ssim(x: Tensor, reference: Tensor) -> Tensor:
 
     sigma = 1.5 if min(x.shape[-2:]) >= SMALL_SIDE else 0.5
     value: Tensor = structural_similarity_index_measure(  # type: ignore[assignment]
-        to_unit(x, reference), to_unit(reference, reference), sigma=sigma, data_range=1.0, reduction="none")
+        to_unit(x, reference), to_unit(reference, reference), sigma=sigma, data_range=1.0, reduction="none"
+    )
     return value.to(torch.float64).reshape(-1)
+
+
+def median(values: Tensor) -> Tensor:
+    """Median over the last axis, the mean of the middle two if even; NaN if any value is: (..., S) -> (...)."""
+    return values.quantile(0.5, dim=-1)

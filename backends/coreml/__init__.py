@@ -13,9 +13,9 @@ from dq_toolchain.backends.coreml.vendor import INSTALL, LIBRARY
 
 if TYPE_CHECKING:
     from dq_toolchain.backends.base import Say, TargetInfo
-    from dq_toolchain.toolchain.artifact import Artifact
-    from dq_toolchain.toolchain.bundle import Bundle
-    from dq_toolchain.toolchain.recipe import Recipe
+    from dq_toolchain.toolchain.formats.artifact import Artifact
+    from dq_toolchain.toolchain.formats.bundle import Bundle
+    from dq_toolchain.toolchain.recipe.sections import Recipe
 
 
 def describe() -> TargetInfo:
@@ -42,9 +42,15 @@ def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:
     return function_names(packages_in(bundle_folder / bundle.program))
 
 
-def run(bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threads: int | None,
-        progress: Callable[[int, int], None]) -> Path:
+def run(
+    bundle: Bundle,
+    bundle_folder: Path,
+    out: Path,
+    seeds: int | None,
+    threads: int | None,
+    progress: Callable[[int, int], None],
+) -> Path:
     """Execute the bundle and write the device report; see ``running.run``."""
-    from dq_toolchain.backends.coreml import running
+    from dq_toolchain.backends.coreml.runtime import running
 
     return running.run(bundle, bundle_folder, out, seeds, threads, progress)

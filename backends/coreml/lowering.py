@@ -12,42 +12,42 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.base import Say
-from dq_toolchain.backends.call import Call, example_call
-from dq_toolchain.backends.coreml.audit import Audited, Expected, audit
-from dq_toolchain.backends.coreml.check import check_supported
-from dq_toolchain.backends.coreml.chunks import cut
-from dq_toolchain.backends.coreml.convert import MAIN, convert, deployment_target, right_passes
-from dq_toolchain.backends.coreml.device import open_package
-from dq_toolchain.backends.coreml.entries import (
+from dq_toolchain.backends.common.call import Call, example_call
+from dq_toolchain.backends.common.checks import Cost, check_size
+from dq_toolchain.backends.common.fp16_range import check_by_running, coarse_in_fp16
+from dq_toolchain.backends.common.outputs import output_qparams, output_reference
+from dq_toolchain.backends.common.ratios import ratio_table, reference_scales
+from dq_toolchain.backends.common.schedule import Schedule
+from dq_toolchain.backends.common.sealing import seal_bundle
+from dq_toolchain.backends.common.smoke import IN_FP16, REPORT, smoke
+from dq_toolchain.backends.common.staging import staging
+from dq_toolchain.backends.coreml.graph.build import build
+from dq_toolchain.backends.coreml.graph.chunks import cut
+from dq_toolchain.backends.coreml.graph.convert import MAIN, convert, deployment_target, right_passes
+from dq_toolchain.backends.coreml.graph.entries import (
     TAGGED,
     Entry,
     FixedEntry,
     RangesInput,
     RuntimeEntry,
 )
-from dq_toolchain.backends.coreml.functions import function_name, split_into_functions
-from dq_toolchain.backends.coreml.graph import build
+from dq_toolchain.backends.coreml.graph.functions import function_name, split_into_functions
+from dq_toolchain.backends.coreml.graph.merge import merge
+from dq_toolchain.backends.coreml.graph.qparams import QParams
 from dq_toolchain.backends.coreml.interpreter.program import load
-from dq_toolchain.backends.coreml.merge import merge
 from dq_toolchain.backends.coreml.package import STRAY, packages_in
-from dq_toolchain.backends.coreml.qparams import QParams
+from dq_toolchain.backends.coreml.proof.audit import Audited, Expected, audit
+from dq_toolchain.backends.coreml.runtime.device import open_package
+from dq_toolchain.backends.coreml.support import check_supported
 from dq_toolchain.backends.coreml.vendor import LIBRARY
-from dq_toolchain.backends.demands import Cost, check_size
-from dq_toolchain.backends.fp16_range import check_by_running, coarse_in_fp16
-from dq_toolchain.backends.outputs import output_qparams, output_reference
-from dq_toolchain.backends.ratios import ratio_table, reference_scales
-from dq_toolchain.backends.schedule import Schedule
-from dq_toolchain.backends.sealing import seal_bundle
-from dq_toolchain.backends.smoke import IN_FP16, REPORT, smoke
-from dq_toolchain.backends.staging import staging
-from dq_toolchain.toolchain.artifact import Artifact, load_reference
-from dq_toolchain.toolchain.bundle import RANGES, Bundle
+from dq_toolchain.toolchain.disk.files import write_tensors
 from dq_toolchain.toolchain.errors import BackendError
-from dq_toolchain.toolchain.files import write_tensors
-from dq_toolchain.toolchain.limits import limits_for
-from dq_toolchain.toolchain.recipe import CoreMLSection
-from dq_toolchain.toolchain.reference import FILE as REFERENCE
-from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
+from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
+from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.recipe.sections import CoreMLSection
+from dq_toolchain.toolchain.verdict.limits import limits_for
 
 PACKAGE, CHUNKS = "model.mlpackage", "chunks"
 TARGET = "coreml"
@@ -74,7 +74,9 @@ def plan_of(artifact: Artifact, reference: Reference, section: CoreMLSection, sa
         scale = reference_scales(artifact.scale).unsqueeze(0)
         names = tuple(site.name for site in artifact.sites)
         expected = Expected(QParams(names, scale, torch.zeros(scale.shape, dtype=torch.int32)), runtime=True, half=half)
-        return Plan("runtime-scales", expected, ratio_table(artifact, "--runtime-scales"), reference, limits_for(reference))
+        return Plan(
+            "runtime-scales", expected, ratio_table(artifact, "--runtime-scales"), reference, limits_for(reference)
+        )
     if not section.quantize_outputs:
         return Plan("functions", Expected(QParams.of(artifact), half=half), None, reference, limits_for(reference))
     say("measuring the ranges of outputs")
@@ -104,7 +106,9 @@ def write_program(
         except BackendError as refused:
             if name == CHUNKS:  # equal numbers become one operation, which then reaches across every place for a cut
                 raise
-            say(f"it cannot be copied ({refused}), so each step group is converted by itself; this takes as many times as long")
+            say(
+                f"it cannot be copied ({refused}), so each step group is converted by itself; this takes as many times as long"
+            )
             _convert_each(artifact, call, section, expected.qparams, folder)
     say("reading the file back: every integer, scale and zero_point of every function")
     programs = load(*packages_in(folder / name))
@@ -112,8 +116,14 @@ def write_program(
     return name, audit({method: programs[method] for method in methods}, artifact, expected)
 
 
-def _convert(artifact: Artifact, call: Call, section: CoreMLSection, entry: Entry, folder: Path,
-             ranges: RangesInput | None = None) -> str:
+def _convert(
+    artifact: Artifact,
+    call: Call,
+    section: CoreMLSection,
+    entry: Entry,
+    folder: Path,
+    ranges: RangesInput | None = None,
+) -> str:
     """Write the program of one function, cut if the recipe asks for it; returns its name in ``folder``."""
     package = folder / PACKAGE
     convert(build(artifact, section, entry), call, section, package, ranges)
@@ -162,10 +172,27 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: CoreMLS
         progress("executing it once per step group")
         schedule = Schedule([methods[g if len(methods) > 1 else 0] for g in groups], groups, ranges)
         execute, _ = open_package(folder / program, schedule)
-        smoke(execute, artifact.table, artifact.guidance, groups, reference, IN_FP16 if section.precision == "fp16" else REPORT)
+        smoke(
+            execute,
+            artifact.table,
+            artifact.guidance,
+            groups,
+            reference,
+            IN_FP16 if section.precision == "fp16" else REPORT,
+        )
         reference.save(folder / REFERENCE)
         if ranges is not None:
             write_tensors(folder / RANGES, {"ranges": ranges})
-        seal_bundle(folder, artifact, call, target=TARGET, form=plan.form, program=program, methods=methods,
-                    operations=audited.operations, limits=plan.limits, libraries=(LIBRARY,))
+        seal_bundle(
+            folder,
+            artifact,
+            call,
+            target=TARGET,
+            form=plan.form,
+            program=program,
+            methods=methods,
+            operations=audited.operations,
+            limits=plan.limits,
+            libraries=(LIBRARY,),
+        )
     return Bundle.load(out)

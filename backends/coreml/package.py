@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from dq_toolchain.backends.coreml.vendor import coremltools, mil_proto
+from dq_toolchain.toolchain.disk.files import write_bytes
 from dq_toolchain.toolchain.errors import BackendError
-from dq_toolchain.toolchain.files import write_bytes
 
 MODEL = Path("Data", "com.apple.CoreML", "model.mlmodel")
 WEIGHTS = Path("Data", "com.apple.CoreML", "weights")
 WEIGHT_FILE = WEIGHTS / "weight.bin"
 SUFFIX = ".mlpackage"
+PRODUCTS = ("conv", "linear")
+"""Operations with integer weights."""
 STRAY = "executorch_debug_handle_mapping.json"
 """Left in every package by coremltools' torch.export path; nothing reads it."""
 
@@ -72,6 +74,8 @@ def function_names(packages: Sequence[Path]) -> tuple[str, ...]:
         try:
             found.append(set(load_spec(package).mlProgram.functions))
         except Exception as error:  # protobuf, Core ML Tools and the file system have no common base
-            raise BackendError(f"{package} cannot be opened: {' '.join(str(error).split())[:300]}; "
-                               "run `dq-toolchain export --target coreml` again") from error
+            raise BackendError(
+                f"{package} cannot be opened: {' '.join(str(error).split())[:300]}; "
+                "run `dq-toolchain export --target coreml` again"
+            ) from error
     return tuple(sorted(set.intersection(*found))) if found else ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from dq_toolchain.backends.vendors import vendor_module
+from dq_toolchain.backends.common.vendors import vendor_module
 
 INSTALL = "pip install 'dq-toolchain[coreml]'"
 LIBRARY = "coremltools"

@@ -13,9 +13,9 @@ from dq_toolchain.backends.executorch.vendor import INSTALL, LIBRARY
 
 if TYPE_CHECKING:
     from dq_toolchain.backends.base import Say, TargetInfo
-    from dq_toolchain.toolchain.artifact import Artifact
-    from dq_toolchain.toolchain.bundle import Bundle
-    from dq_toolchain.toolchain.recipe import Recipe
+    from dq_toolchain.toolchain.formats.artifact import Artifact
+    from dq_toolchain.toolchain.formats.bundle import Bundle
+    from dq_toolchain.toolchain.recipe.sections import Recipe
 
 
 def describe() -> TargetInfo:
@@ -23,9 +23,15 @@ def describe() -> TargetInfo:
     from dq_toolchain.backends.base import TargetInfo, installed_version
 
     return TargetInfo(
-        name="executorch", library=LIBRARY, version=installed_version(LIBRARY), install=INSTALL, schemes=("symmetric", "affine"),
-        weight_bits=(2, 3, 4, 5, 6, 7, 8), activation_bits=(8,),
-        verified="ExecuTorch 1.4.1, x86-64 Linux: executed, equal to the integer simulation; Arm64: emulated")
+        name="executorch",
+        library=LIBRARY,
+        version=installed_version(LIBRARY),
+        install=INSTALL,
+        schemes=("symmetric", "affine"),
+        weight_bits=(2, 3, 4, 5, 6, 7, 8),
+        activation_bits=(8,),
+        verified="ExecuTorch 1.4.1, x86-64 Linux: executed, equal to the integer simulation; Arm64: emulated",
+    )
 
 
 def lower(artifact: Artifact, artifact_folder: Path, out: Path, recipe: Recipe, progress: Say) -> Bundle:
@@ -37,14 +43,20 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, recipe: Recipe, 
 
 def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:
     """What the program holds; see ``base.Backend``."""
-    from dq_toolchain.backends.executorch.device import method_names
+    from dq_toolchain.backends.executorch.runtime.device import method_names
 
     return method_names(bundle_folder / bundle.program)
 
 
-def run(bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threads: int | None,
-        progress: Callable[[int, int], None]) -> Path:
+def run(
+    bundle: Bundle,
+    bundle_folder: Path,
+    out: Path,
+    seeds: int | None,
+    threads: int | None,
+    progress: Callable[[int, int], None],
+) -> Path:
     """Execute the bundle and write the device report; see ``running.run``."""
-    from dq_toolchain.backends.executorch import running
+    from dq_toolchain.backends.executorch.runtime import running
 
     return running.run(bundle, bundle_folder, out, seeds, threads, progress)

@@ -6,13 +6,13 @@ import copy
 
 from torch import nn
 
-from dq_toolchain.backends.call import Call
-from dq_toolchain.backends.executorch.program import export, lower_methods
-from dq_toolchain.backends.executorch.rewrites import rewrite
+from dq_toolchain.backends.common.call import Call
+from dq_toolchain.backends.executorch.graph.program import export, lower_methods
+from dq_toolchain.backends.executorch.graph.rewrites import rewrite
 
 
-def lower_fp32(unet: nn.Module, call: Call, *, rewritten: bool = True) -> bytes:
-    """The .pte of a float UNet, method "forward"; ``unet`` is left untouched.
+def lower_fp32(fp32: nn.Module, call: Call, *, rewritten: bool = True) -> bytes:
+    """The .pte of a float UNet, method "forward"; ``network`` is left untouched.
 
     Args:
         call: example inputs, whose shapes become the program's.
@@ -20,6 +20,5 @@ def lower_fp32(unet: nn.Module, call: Call, *, rewritten: bool = True) -> bytes:
     Raises:
         BackendError: executorch refuses the network.
     """
-    network = copy.deepcopy(unet)
-    return lower_methods({"forward": export(rewrite(network) if rewritten else network, call,
-                                             rewritten=rewritten)})
+    network = copy.deepcopy(fp32)
+    return lower_methods({"forward": export(rewrite(network) if rewritten else network, call, rewritten=rewritten)})

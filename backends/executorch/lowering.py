@@ -13,29 +13,29 @@ from diffusers.models.downsampling import Downsample2D
 from torch import Tensor, nn
 
 from dq_toolchain.backends.base import Say
-from dq_toolchain.backends.call import Call, example_call
-from dq_toolchain.backends.demands import Cost, check_size
-from dq_toolchain.backends.executorch.audit import StaticQParams, audit
-from dq_toolchain.backends.executorch.check import check_static_biases, check_supported
-from dq_toolchain.backends.executorch.device import Device
-from dq_toolchain.backends.executorch.layers import Geometry, RangesInput, SentinelLayer, StaticLayer, range_table
-from dq_toolchain.backends.executorch.program import call_counts, export, lower_methods, with_integer_layers
-from dq_toolchain.backends.executorch.pte_file import read_pte
-from dq_toolchain.backends.executorch.rewrites import rewrite
-from dq_toolchain.backends.executorch.sampler import executor
+from dq_toolchain.backends.common.call import Call, example_call
+from dq_toolchain.backends.common.checks import Cost, check_size
+from dq_toolchain.backends.common.outputs import output_qparams, output_reference
+from dq_toolchain.backends.common.schedule import Schedule
+from dq_toolchain.backends.common.sealing import seal_bundle
+from dq_toolchain.backends.common.smoke import smoke
+from dq_toolchain.backends.common.staging import staging
+from dq_toolchain.backends.executorch.graph.layers import Geometry, RangesInput, SentinelLayer, StaticLayer, range_table
+from dq_toolchain.backends.executorch.graph.program import call_counts, export, lower_methods, with_integer_layers
+from dq_toolchain.backends.executorch.graph.rewrites import rewrite
+from dq_toolchain.backends.executorch.proof.audit import StaticQParams, audit
+from dq_toolchain.backends.executorch.proof.pte_file import read_pte
+from dq_toolchain.backends.executorch.runtime.device import Device
+from dq_toolchain.backends.executorch.runtime.sampler import executor
+from dq_toolchain.backends.executorch.support import check_static_biases, check_supported
 from dq_toolchain.backends.executorch.vendor import LIBRARY
-from dq_toolchain.backends.outputs import output_qparams, output_reference
-from dq_toolchain.backends.schedule import Schedule
-from dq_toolchain.backends.sealing import seal_bundle
-from dq_toolchain.backends.smoke import smoke
-from dq_toolchain.backends.staging import staging
-from dq_toolchain.toolchain.artifact import Artifact, load_reference
-from dq_toolchain.toolchain.bundle import RANGES, Bundle
-from dq_toolchain.toolchain.files import write_bytes, write_tensors
-from dq_toolchain.toolchain.limits import limits_for, twin_outputs
-from dq_toolchain.toolchain.recipe import ExecuTorchSection
-from dq_toolchain.toolchain.reference import FILE as REFERENCE
-from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.disk.files import write_bytes, write_tensors
+from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
+from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
+from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.recipe.sections import ExecuTorchSection
+from dq_toolchain.toolchain.verdict.limits import limits_for, twin_outputs
 
 PROGRAM = "model.pte"
 TARGET = "executorch"
@@ -57,11 +57,11 @@ class _Lowered:
     limits: dict[str, Any]
 
 
-def sentinel_program(artifact: Artifact, unet: nn.Module, call: Call) -> tuple[bytes, Tensor]:
+def sentinel_program(artifact: Artifact, fp32: nn.Module, call: Call) -> tuple[bytes, Tensor]:
     """The .pte whose one method takes ranges as an input, and the ranges (G, 2L) float32 of every step group.
 
     Args:
-        unet: ``artifact.build_float_unet()``; its layers are replaced in place.
+        network: ``artifact.build_float_unet()``; its layers are replaced in place.
     Raises:
         BackendError: executorch refuses the network.
     """
@@ -72,13 +72,13 @@ def sentinel_program(artifact: Artifact, unet: nn.Module, call: Call) -> tuple[b
         bits = artifact.sites[index].weight_bits or 8
         return SentinelLayer(artifact.layers[name], module.bias, geometry, bits, index, port)
 
-    network = with_integer_layers(rewrite(unet), call, layer, artifact.kept)
+    network = with_integer_layers(rewrite(fp32), call, layer, artifact.kept)
     return lower_methods({METHOD: export(network, call, ranges[:1], port)}), ranges
 
 
-def _lower_sentinel(artifact: Artifact, reference: Reference, unet: nn.Module, call: Call, say: Say) -> _Lowered:
+def _lower_sentinel(artifact: Artifact, reference: Reference, network: nn.Module, call: Call, say: Say) -> _Lowered:
     say(f"lowering one method for {len(artifact.step_groups)} step groups")
-    data, ranges = sentinel_program(artifact, unet, call)
+    data, ranges = sentinel_program(artifact, network, call)
     limits = limits_for(reference, twin_outputs(artifact, reference))
     return _Lowered(data, (METHOD,), ranges, None, reference, limits)
 
@@ -88,12 +88,19 @@ def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say
     outputs = output_qparams(artifact, reference)
     static = {f"step_group_{g}": StaticQParams.of_group(artifact, outputs, g) for g in range(len(artifact.step_groups))}
     exported = {}
-    skips = {"conv_in", *(f"{name}.conv" for name, module in artifact.build_float_unet().named_modules()
-                          if isinstance(module, Downsample2D))}
+    skips = {
+        "conv_in",
+        *(
+            f"{name}.conv"
+            for name, module in artifact.build_float_unet().named_modules()
+            if isinstance(module, Downsample2D)
+        ),
+    }
     for method, qparams in static.items():
 
-        def layer(name: str, module: nn.Conv2d | nn.Linear, geometry: Geometry,
-                  qparams: StaticQParams = qparams) -> nn.Module:
+        def layer(
+            name: str, module: nn.Conv2d | nn.Linear, geometry: Geometry, qparams: StaticQParams = qparams
+        ) -> nn.Module:
             bits = artifact.sites[artifact.site_index(name)].weight_bits or 8
             entry, result = qparams.entries[name], qparams.results[name]
             return StaticLayer(artifact.layers[name], module.bias, geometry, bits, entry, result, name in skips)
@@ -117,13 +124,13 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: ExecuTo
     check_size(artifact, reference, TARGET)
     if section.form == "static":
         check_static_biases(artifact)
-    unet = artifact.build_float_unet()
-    check_supported(artifact, unet)
+    network = artifact.build_float_unet()
+    check_supported(artifact, network)
     call = example_call(artifact, reference)
-    calls = call_counts(unet, call)
+    calls = call_counts(network, call)
     progress(f"lowering {len(artifact.sites)} sites; needs {COST.of(artifact)}")
     if section.form == "sentinel":
-        lowered = _lower_sentinel(artifact, reference, unet, call, progress)
+        lowered = _lower_sentinel(artifact, reference, network, call, progress)
     else:
         lowered = _lower_static(artifact, reference, call, progress)
     with staging(out) as folder:
@@ -138,7 +145,16 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: ExecuTo
         execute = executor(Device(folder / PROGRAM, lowered.methods), Schedule(methods, groups, lowered.ranges))
         progress("executing it once per step group")
         smoke(execute, artifact.table, artifact.guidance, groups, lowered.reference)
-        seal_bundle(folder, artifact, call.with_ranges(None if lowered.ranges is None else lowered.ranges[:1]), target=TARGET,
-                    form=section.form, program=PROGRAM, methods=lowered.methods, operations=operations, limits=lowered.limits,
-                    libraries=(LIBRARY,))
+        seal_bundle(
+            folder,
+            artifact,
+            call.with_ranges(None if lowered.ranges is None else lowered.ranges[:1]),
+            target=TARGET,
+            form=section.form,
+            program=PROGRAM,
+            methods=lowered.methods,
+            operations=operations,
+            limits=lowered.limits,
+            libraries=(LIBRARY,),
+        )
     return Bundle.load(out)

@@ -9,8 +9,8 @@ import functools
 from types import SimpleNamespace
 from typing import Any
 
-from dq_toolchain.backends.quiet import quiet
-from dq_toolchain.backends.vendors import vendor_module
+from dq_toolchain.backends.common.quiet import quiet
+from dq_toolchain.backends.common.vendors import vendor_module
 
 INSTALL = "pip install 'dq-toolchain[executorch]'"
 LIBRARY = "executorch"
@@ -26,8 +26,10 @@ def lowering() -> SimpleNamespace:
     exir = _module("executorch.exir")
     partitioner = _module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
     return SimpleNamespace(
-        to_edge_transform_and_lower=exir.to_edge_transform_and_lower, EdgeCompileConfig=exir.EdgeCompileConfig,
-        XnnpackPartitioner=partitioner.XnnpackPartitioner)
+        to_edge_transform_and_lower=exir.to_edge_transform_and_lower,
+        EdgeCompileConfig=exir.EdgeCompileConfig,
+        XnnpackPartitioner=partitioner.XnnpackPartitioner,
+    )
 
 
 @functools.cache
@@ -35,8 +37,11 @@ def serialization() -> SimpleNamespace:
     """deserialize_pte_binary, XNNHeader, and the text of XNNPACK's flatbuffer schema."""
     program = _module("executorch.exir._serialize._program")
     graph = _module("executorch.backends.xnnpack.serialization.xnnpack_graph_serialize")
-    return SimpleNamespace(deserialize_pte_binary=program.deserialize_pte_binary, XNNHeader=graph.XNNHeader,
-                           xnnpack_schema=graph._get_schema_bytes().decode())
+    return SimpleNamespace(
+        deserialize_pte_binary=program.deserialize_pte_binary,
+        XNNHeader=graph.XNNHeader,
+        xnnpack_schema=graph._get_schema_bytes().decode(),
+    )
 
 
 @functools.cache

@@ -13,9 +13,9 @@ from dq_toolchain.backends.tensorrt.vendor import INSTALL, LIBRARIES
 
 if TYPE_CHECKING:
     from dq_toolchain.backends.base import Say, TargetInfo
-    from dq_toolchain.toolchain.artifact import Artifact
-    from dq_toolchain.toolchain.bundle import Bundle
-    from dq_toolchain.toolchain.recipe import Recipe
+    from dq_toolchain.toolchain.formats.artifact import Artifact
+    from dq_toolchain.toolchain.formats.bundle import Bundle
+    from dq_toolchain.toolchain.recipe.sections import Recipe
 
 
 def describe() -> TargetInfo:
@@ -23,9 +23,15 @@ def describe() -> TargetInfo:
     from dq_toolchain.backends.base import TargetInfo, installed_version
 
     return TargetInfo(
-        name="tensorrt", library=", ".join(LIBRARIES), version=installed_version(*LIBRARIES), install=INSTALL,
-        schemes=("symmetric",), weight_bits=(2, 3, 4, 5, 6, 7, 8), activation_bits=(8,),
-        verified="ONNX Runtime, x86-64 Linux: executed; TensorRT for RTX 1.7: compiled to INT8; not run on a Jetson")
+        name="tensorrt",
+        library=", ".join(LIBRARIES),
+        version=installed_version(*LIBRARIES),
+        install=INSTALL,
+        schemes=("symmetric",),
+        weight_bits=(2, 3, 4, 5, 6, 7, 8),
+        activation_bits=(8,),
+        verified="ONNX Runtime, x86-64 Linux: executed; TensorRT for RTX 1.7: compiled to INT8; not run on a Jetson",
+    )
 
 
 def lower(artifact: Artifact, artifact_folder: Path, out: Path, recipe: Recipe, progress: Say) -> Bundle:
@@ -42,9 +48,15 @@ def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:
             if name.startswith(prefix) and name.endswith(suffix)]  # fmt: skip
 
 
-def run(bundle: Bundle, bundle_folder: Path, out: Path, seeds: int | None, threads: int | None,
-        progress: Callable[[int, int], None]) -> Path:
+def run(
+    bundle: Bundle,
+    bundle_folder: Path,
+    out: Path,
+    seeds: int | None,
+    threads: int | None,
+    progress: Callable[[int, int], None],
+) -> Path:
     """Execute the bundle and write the device report; see ``running.run``."""
-    from dq_toolchain.backends.tensorrt import running
+    from dq_toolchain.backends.tensorrt.runtime import running
 
     return running.run(bundle, bundle_folder, out, seeds, threads, progress)

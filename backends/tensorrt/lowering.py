@@ -10,32 +10,32 @@ from pathlib import Path
 from torch import Tensor
 
 from dq_toolchain.backends.base import Say
-from dq_toolchain.backends.call import Call, example_call
-from dq_toolchain.backends.demands import Cost
-from dq_toolchain.backends.fp16_range import beyond_fp16, coarse_in_fp16, known_beyond_fp16, refuse_beyond
-from dq_toolchain.backends.ratios import ratio_table
-from dq_toolchain.backends.schedule import Schedule
-from dq_toolchain.backends.sealing import seal_bundle
-from dq_toolchain.backends.smoke import IN_FP16, REPORT, smoke
-from dq_toolchain.backends.staging import staging
-from dq_toolchain.backends.tensorrt.audit import audit
-from dq_toolchain.backends.tensorrt.check import check_supported, in_float
-from dq_toolchain.backends.tensorrt.device import executor
-from dq_toolchain.backends.tensorrt.graph import export
-from dq_toolchain.backends.tensorrt.lint import Placement, lint
-from dq_toolchain.backends.tensorrt.nvidia import Compiled, check_build, require_compiler
-from dq_toolchain.backends.tensorrt.operations import INTEGERS, operations_table
-from dq_toolchain.backends.tensorrt.rewrite import Rewriter, set_step_group
-from dq_toolchain.backends.tensorrt.session import Sessions
-from dq_toolchain.backends.tensorrt.shared_weights import release, share_weights
+from dq_toolchain.backends.common.call import Call, example_call
+from dq_toolchain.backends.common.checks import Cost
+from dq_toolchain.backends.common.fp16_range import beyond_fp16, coarse_in_fp16, known_beyond_fp16, refuse_beyond
+from dq_toolchain.backends.common.ratios import ratio_table
+from dq_toolchain.backends.common.schedule import Schedule
+from dq_toolchain.backends.common.sealing import seal_bundle
+from dq_toolchain.backends.common.smoke import IN_FP16, REPORT, smoke
+from dq_toolchain.backends.common.staging import staging
+from dq_toolchain.backends.tensorrt.graph.export import export
+from dq_toolchain.backends.tensorrt.graph.rewrite import Rewriter, set_step_group
+from dq_toolchain.backends.tensorrt.graph.shared_weights import release, share_weights
+from dq_toolchain.backends.tensorrt.proof.audit import audit
+from dq_toolchain.backends.tensorrt.proof.lint import Placement, lint
+from dq_toolchain.backends.tensorrt.proof.nvidia import Compiled, check_build, require_compiler
+from dq_toolchain.backends.tensorrt.proof.operations import INTEGERS, operations_table
+from dq_toolchain.backends.tensorrt.runtime.device import executor
+from dq_toolchain.backends.tensorrt.runtime.session import Sessions
+from dq_toolchain.backends.tensorrt.support import check_supported, in_float
 from dq_toolchain.backends.tensorrt.vendor import LIBRARIES, onnx, onnx_ir
-from dq_toolchain.toolchain.artifact import Artifact, load_reference
-from dq_toolchain.toolchain.bundle import RANGES, Bundle, Operation
+from dq_toolchain.toolchain.disk.files import write_json, write_tensors
 from dq_toolchain.toolchain.errors import BackendError
-from dq_toolchain.toolchain.files import write_json, write_tensors
-from dq_toolchain.toolchain.limits import limits_for
-from dq_toolchain.toolchain.recipe import TensorRTSection
-from dq_toolchain.toolchain.reference import FILE as REFERENCE
+from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
+from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle, Operation
+from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
+from dq_toolchain.toolchain.recipe.sections import TensorRTSection
+from dq_toolchain.toolchain.verdict.limits import limits_for
 
 TARGET, MODEL, MAIN = "tensorrt", "model", "steps"
 PLACEMENTS = "placements.json"
@@ -90,18 +90,25 @@ def _check_model(path: Path) -> None:
     try:
         onnx().checker.check_model(str(path), full_check=True)
     except Exception as error:  # the checker's own kinds have no common base
-        raise BackendError(f"the exported graph is not valid ONNX: {' '.join(str(error).split())[:300]}; nothing was "
-                           f"exported; report it with "
-                           "the model's config.json") from error
+        raise BackendError(
+            f"the exported graph is not valid ONNX: {' '.join(str(error).split())[:300]}; nothing was "
+            f"exported; report it with "
+            "the model's config.json"
+        ) from error
 
 
 def _check_placements(placements: tuple[Placement, ...], planned: Mapping[str, str]) -> None:
     """Raise BackendError for a product that would fall back to float though nothing about its shape says so."""
     for placement in placements:
         if not placement.int8 and placement.name not in planned:
-            remedy = ('calibrate with [quantize] attention = "float"' if ":" in placement.name
-                      else "nothing was exported; report it with calibration.json")
-            raise BackendError(f"{placement.name} would run in float on NVIDIA's builder: {placement.why_float}; {remedy}")
+            remedy = (
+                'calibrate with [quantize] attention = "float"'
+                if ":" in placement.name
+                else "nothing was exported; report it with calibration.json"
+            )
+            raise BackendError(
+                f"{placement.name} would run in float on NVIDIA's builder: {placement.why_float}; {remedy}"
+            )
 
 
 def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: TensorRTSection, progress: Say) -> Bundle:
@@ -132,19 +139,37 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: TensorR
         if section.check_build:
             progress("compiling with NVIDIA's compiler: are the promised sites INT8?")
             compiled = check_build(folder / MODEL / f"{written.methods[0]}.onnx", written.placements)
-            progress(f"{compiled.int8} of {compiled.promised} promised sites are INT8 in {compiled.graph} "
-                     f"({compiled.library}, {compiled.compute_capability}); other step groups differ in scales only")
+            progress(
+                f"{compiled.int8} of {compiled.promised} promised sites are INT8 in {compiled.graph} "
+                f"({compiled.library}, {compiled.compute_capability}); other step groups differ in scales only"
+            )
         progress("executing it once per step group, in ONNX Runtime")
         methods = [written.methods[g if len(written.methods) > 1 else 0] for g in groups]
-        smoke(executor(Sessions(folder / MODEL), Schedule(methods, groups, ranges)), artifact.table, artifact.guidance, groups,
-              reference, IN_FP16 if section.precision == "fp16" else REPORT)
+        smoke(
+            executor(Sessions(folder / MODEL), Schedule(methods, groups, ranges)),
+            artifact.table,
+            artifact.guidance,
+            groups,
+            reference,
+            IN_FP16 if section.precision == "fp16" else REPORT,
+        )
         reference.save(folder / REFERENCE)
         if ranges is not None:
             write_tensors(folder / RANGES, {"ranges": ranges})
         operations = written.operations if compiled is None else tuple(seen_compiled(written.operations, compiled))
         _write_deployment(folder, written, section, compiled, fp16=not beyond)
-        seal_bundle(folder, artifact, call, target=TARGET, form=f"{section.mode}-{section.precision}", program=MODEL,
-                    methods=written.methods, operations=operations, limits=limits_for(reference), libraries=LIBRARIES)
+        seal_bundle(
+            folder,
+            artifact,
+            call,
+            target=TARGET,
+            form=f"{section.mode}-{section.precision}",
+            program=MODEL,
+            methods=written.methods,
+            operations=operations,
+            limits=limits_for(reference),
+            libraries=LIBRARIES,
+        )
     return Bundle.load(out)
 
 
@@ -155,17 +180,24 @@ def seen_compiled(operations: tuple[Operation, ...], compiled: Compiled) -> Iter
         yield replace(row, where=row.where + seen)
 
 
-def _write_deployment(folder: Path, written: Written, section: TensorRTSection, compiled: Compiled | None,
-                      fp16: bool) -> None:
+def _write_deployment(
+    folder: Path, written: Written, section: TensorRTSection, compiled: Compiled | None, fp16: bool
+) -> None:
     """What the device needs beside the graphs: which layers must be INT8, and the programs that build and check.
 
     Args:
         fp16: whether a builder of fp32 graphs may choose fp16 kernels.
     """
-    write_json(folder / PLACEMENTS, {
-        "graphs": [f"{MODEL}/{method}.onnx" for method in written.methods], "precision": section.precision,
-        "int8": [placement.name for placement in written.placements if placement.int8],
-        "float": {placement.name: placement.why_float for placement in written.placements if not placement.int8},
-        **({} if fp16 else {"fp16": False}), "compiled": None if compiled is None else compiled.to_json()})
+    write_json(
+        folder / PLACEMENTS,
+        {
+            "graphs": [f"{MODEL}/{method}.onnx" for method in written.methods],
+            "precision": section.precision,
+            "int8": [placement.name for placement in written.placements if placement.int8],
+            "float": {placement.name: placement.why_float for placement in written.placements if not placement.int8},
+            **({} if fp16 else {"fp16": False}),
+            "compiled": None if compiled is None else compiled.to_json(),
+        },
+    )
     for name in DEPLOY:
         shutil.copy(Path(__file__).with_name("deploy") / name, folder / name)

@@ -10,8 +10,8 @@ import importlib
 import importlib.util
 from typing import Any
 
-from dq_toolchain.backends.quiet import quiet
-from dq_toolchain.backends.vendors import vendor_module
+from dq_toolchain.backends.common.quiet import quiet
+from dq_toolchain.backends.common.vendors import vendor_module
 
 INSTALL = "pip install 'dq-toolchain[tensorrt]'"
 LIBRARIES = ("onnx", "onnx_ir", "onnxscript", "onnxruntime")

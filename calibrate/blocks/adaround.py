@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.fake_quant import QuantizedLayer
+from dq_toolchain.calibrate.network.fake_quant import QuantizedLayer
 
 GAMMA, ZETA = -0.1, 1.1
 PENALTY = 0.01

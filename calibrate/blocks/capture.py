@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.calibrate.blocks.evaluations import Rows
 from dq_toolchain.calibrate.blocks.replay import Replay
-from dq_toolchain.calibrate.blocks.room import IN_MEMORY, Room
-from dq_toolchain.calibrate.blocks.rows import Rows
-from dq_toolchain.toolchain.architectures import call_network
+from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Room
 from dq_toolchain.toolchain.errors import CalibrationError
+from dq_toolchain.toolchain.models.architectures import call_network
 
 
 class _Reached(Exception):

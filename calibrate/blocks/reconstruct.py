@@ -16,38 +16,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.blocks.aligned import RowWeights
-from dq_toolchain.calibrate.blocks.fit import UnitFit
+from dq_toolchain.calibrate.blocks.evaluations import Rows
 from dq_toolchain.calibrate.blocks.options import BlockBudget, BlockOptions, Phase, phases
-from dq_toolchain.calibrate.blocks.problem import Pools, UnitProblem, quantizers_of
 from dq_toolchain.calibrate.blocks.replay import Replays
-from dq_toolchain.calibrate.blocks.room import IN_MEMORY, Room
-from dq_toolchain.calibrate.blocks.rows import Rows
+from dq_toolchain.calibrate.blocks.row_weights import RowWeights
+from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Room
 from dq_toolchain.calibrate.blocks.temporal import with_temporal_unit
+from dq_toolchain.calibrate.blocks.unit_fit import UnitFit
+from dq_toolchain.calibrate.blocks.unit_problem import Pools, UnitProblem, quantizers_of
 from dq_toolchain.calibrate.blocks.units import Unit, find_units, layers_by_unit
-from dq_toolchain.calibrate.checkpoint import CheckpointFile
-from dq_toolchain.calibrate.insert import QuantizedUNet
-from dq_toolchain.toolchain.architectures import call_network
+from dq_toolchain.calibrate.network.insert import QuantizedNetwork
+from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
+from dq_toolchain.toolchain.models.architectures import call_network
 
 __all__ = ["BlockBudget", "BlockOptions", "planned_iterations", "reconstruct", "units_of"]
 
 
-def units_of(network: QuantizedUNet, rows: Rows, options: BlockOptions) -> tuple[Unit, ...]:
+def units_of(network: QuantizedNetwork, rows: Rows, options: BlockOptions) -> tuple[Unit, ...]:
     """The units in the order in which they are reconstructed."""
     one = rows.select(slice(0, 1)).to(next(network.parameters()).device)
-    units = find_units(network.unet, lambda unet: call_network(unet, one.sample, one.timestep, one.keywords))
-    return with_temporal_unit(network.unet, units) if options.temporal else units
+    units = find_units(network.inner, lambda fp32: call_network(fp32, one.sample, one.timestep, one.keywords))
+    return with_temporal_unit(network.inner, units) if options.temporal else units
 
 
-def planned_iterations(network: QuantizedUNet, options: BlockOptions, budget: BlockBudget) -> int:
+def planned_iterations(network: QuantizedNetwork, options: BlockOptions, budget: BlockBudget) -> int:
     """The sum of what ``reconstruct`` tells ``advance``."""
-    units = tuple(Unit(name, layers) for name, layers in layers_by_unit(network.unet).items())
-    count = len(with_temporal_unit(network.unet, units)) if options.temporal else len(units)
+    units = tuple(Unit(name, layers) for name, layers in layers_by_unit(network.inner).items())
+    count = len(with_temporal_unit(network.inner, units)) if options.temporal else len(units)
     return count * sum(iterations for _, iterations in phases(options, budget))
 
 
 def reconstruct(
-    network: QuantizedUNet,
+    network: QuantizedNetwork,
     fp32: nn.Module,
     rows: Rows,
     options: BlockOptions,
@@ -64,7 +64,7 @@ def reconstruct(
     weight scales and zero-points stay as they are.
 
     Args:
-        fp32: the UNet with the same splits, on the same device.
+        fp32: the network with the same splits, on the same device.
         rows: on any device; recorded inputs and targets of one unit at a time, and outputs of finished units, are kept
             there too, or on disk, as ``room`` says.
     Returns:
@@ -80,7 +80,7 @@ def reconstruct(
 
 
 @contextmanager
-def _only_held_weights(network: QuantizedUNet) -> Iterator[None]:
+def _only_held_weights(network: QuantizedNetwork) -> Iterator[None]:
     """Inside, nothing needs a gradient unless asked to, and weights are dequantized once; after it, all as before."""
     needed = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     network.requires_grad_(False)
@@ -98,7 +98,7 @@ def _only_held_weights(network: QuantizedUNet) -> Iterator[None]:
 
 @dataclass
 class _Reconstruction:
-    network: QuantizedUNet
+    network: QuantizedNetwork
     fp32: nn.Module
     rows: Rows
     options: BlockOptions

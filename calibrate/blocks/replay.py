@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.blocks.room import Room
-from dq_toolchain.calibrate.blocks.rows import Rows
+from dq_toolchain.calibrate.blocks.evaluations import Rows
+from dq_toolchain.calibrate.blocks.storage import Room
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL
 from dq_toolchain.calibrate.blocks.units import Unit
 

@@ -15,9 +15,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.units import Unit
-from dq_toolchain.calibrate.fake_quant import QuantizedLayer
-from dq_toolchain.toolchain.architectures import call_network
+from dq_toolchain.calibrate.network.fake_quant import QuantizedLayer
 from dq_toolchain.toolchain.errors import CalibrationError
+from dq_toolchain.toolchain.models.architectures import call_network
 
 TEMPORAL = "temporal block"
 """Its name as a unit; no module can be called so."""
@@ -32,16 +32,16 @@ class _Embedded(Exception):
 
 
 class TemporalBlock(nn.Module):
-    """The part of a UNet from timestep to the projected embeddings; call it like the UNet.
+    """The part of a network from timestep to the projected embeddings; call it like the network.
 
-    It runs the UNet's own forward as far as the first residual block, so that class labels and other embeddings are
+    It runs the network's own forward as far as the first residual block, so that class labels and other embeddings are
     added as that UNet adds them.
     """
 
-    def __init__(self, unet: nn.Module) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.unet = unet
-        self.blocks = _projecting_blocks(unet)
+        self.network = network
+        self.blocks = _projecting_blocks(network)
 
     def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool = False, **keywords: Tensor) -> Tensor:
         """(B, sum of the residual blocks' embedding channels) float32: all projections, in module order."""
@@ -59,7 +59,7 @@ class TemporalBlock(nn.Module):
 
         handles = [block.register_forward_pre_hook(stop, with_kwargs=True) for block in self.blocks]
         try:
-            call_network(self.unet, sample, timestep, keywords)
+            call_network(self.network, sample, timestep, keywords)
         except _Embedded as reached:
             return reached.embedding
         finally:
@@ -68,35 +68,35 @@ class TemporalBlock(nn.Module):
         raise CalibrationError("the network never runs a residual block that projects the time embedding")
 
 
-def temporal_layers(unet: nn.Module) -> tuple[str, ...]:
-    """Names of the block's layers in module order, in an FP32 UNet or the one inside a QuantizedUNet; maybe none."""
-    roots = [f"{name}." for name, module in unet.named_modules() if isinstance(module, TimestepEmbedding)]
-    projections = {id(block.time_emb_proj) for block in _projecting_blocks(unet)}
+def temporal_layers(network: nn.Module) -> tuple[str, ...]:
+    """Names of the block's layers in module order, in an FP32 UNet or the one inside a QuantizedNetwork; maybe none."""
+    roots = [f"{name}." for name, module in network.named_modules() if isinstance(module, TimestepEmbedding)]
+    projections = {id(block.time_emb_proj) for block in _projecting_blocks(network)}
     return tuple(
         name
-        for name, module in unet.named_modules()
+        for name, module in network.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear | QuantizedLayer)
         and (id(module) in projections or name.startswith(tuple(roots)))
     )
 
 
-def with_temporal_unit(unet: nn.Module, units: Sequence[Unit]) -> tuple[Unit, ...]:
+def with_temporal_unit(network: nn.Module, units: Sequence[Unit]) -> tuple[Unit, ...]:
     """The same layers in units of which the temporal block is the first; units left empty are dropped.
 
     Args:
-        unet: the UNet inside a QuantizedUNet.
+        network: the network inside a QuantizedNetwork.
     Raises:
-        CalibrationError: no residual block of the UNet projects a time embedding.
+        CalibrationError: no residual block of the network projects a time embedding.
     """
-    if not _projecting_blocks(unet):
+    if not _projecting_blocks(network):
         raise CalibrationError(
             "no residual block of this UNet projects a time embedding, so there is no temporal block to reconstruct; use a "
             "method without it"
         )
-    temporal = temporal_layers(unet)
+    temporal = temporal_layers(network)
     rest = [Unit(unit.name, tuple(layer for layer in unit.layers if layer not in temporal)) for unit in units]
     return (Unit(TEMPORAL, temporal), *(unit for unit in rest if unit.layers))
 
 
-def _projecting_blocks(unet: nn.Module) -> tuple[Any, ...]:
-    return tuple(m for m in unet.modules() if isinstance(m, ResnetBlock2D) and m.time_emb_proj is not None)
+def _projecting_blocks(network: nn.Module) -> tuple[Any, ...]:
+    return tuple(m for m in network.modules() if isinstance(m, ResnetBlock2D) and m.time_emb_proj is not None)

@@ -9,37 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
-from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from dq_toolchain.calibrate.fake_quant import QuantizedLayer
-from dq_toolchain.calibrate.order import order_of_calls
+from dq_toolchain.calibrate.network.call_order import order_of_calls
+from dq_toolchain.calibrate.network.fake_quant import QuantizedLayer
 from dq_toolchain.toolchain.errors import CalibrationError
-
-BLOCKS = (ResnetBlock2D, Attention, BasicTransformerBlock)
+from dq_toolchain.toolchain.models.blocks import BLOCKS
 
 
 @dataclass(frozen=True)
 class Unit:
-    """``name``: the module's dotted name. ``layers``: keys of ``QuantizedUNet.layers``, in module order."""
+    """``name``: the module's dotted name. ``layers``: keys of ``QuantizedNetwork.layers``, in module order."""
 
     name: str
     layers: tuple[str, ...]
 
 
-def find_units(unet: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Unit, ...]:
+def find_units(network: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Unit, ...]:
     """Units in the order in which ``run`` first reaches them; every quantized layer is in exactly one.
 
     Args:
-        unet: the UNet inside a QuantizedUNet; parts of a split convolution belong to the block around it.
+        network: the network inside a QuantizedNetwork; parts of a split convolution belong to the block around it.
         run: calls the network once on a representative input.
     Raises:
         CalibrationError: the network never calls a unit; the text names it.
     """
-    members = layers_by_unit(unet)
-    order = order_of_calls(unet, members, run)
+    members = layers_by_unit(network)
+    order = order_of_calls(network, members, run)
     idle = [name for name in members if name not in order]
     if idle:
         raise CalibrationError(
@@ -49,11 +46,13 @@ def find_units(unet: nn.Module, run: Callable[[nn.Module], object]) -> tuple[Uni
     return tuple(Unit(name, members[name]) for name in order)
 
 
-def layers_by_unit(unet: nn.Module) -> dict[str, tuple[str, ...]]:
+def layers_by_unit(network: nn.Module) -> dict[str, tuple[str, ...]]:
     """Name of every unit -> its layers, both in module order."""
-    blocks = [name for name, module in unet.named_modules() if isinstance(module, BLOCKS) and not _has_two_outputs(module)]
+    blocks = [
+        name for name, module in network.named_modules() if isinstance(module, BLOCKS) and not _has_two_outputs(module)
+    ]
     members: dict[str, tuple[str, ...]] = {}
-    for name, module in unet.named_modules():
+    for name, module in network.named_modules():
         if isinstance(module, QuantizedLayer):
             unit = _outermost(name, blocks)
             members[unit] = (*members.get(unit, ()), name)

@@ -16,9 +16,9 @@ from dq_toolchain.calibrate.compare.evaluate import Evaluation, StepErrors, pict
 from dq_toolchain.calibrate.compare.grid import Cell
 from dq_toolchain.calibrate.compare.held_out import HeldOut
 from dq_toolchain.calibrate.compare.sets import SetJudge
-from dq_toolchain.toolchain.decoder import Decode
+from dq_toolchain.toolchain.disk.files import read_json, read_tensors, write_json, write_tensors
 from dq_toolchain.toolchain.errors import ArtifactError, ModelError
-from dq_toolchain.toolchain.files import read_json, read_tensors, write_json, write_tensors
+from dq_toolchain.toolchain.models.decoder import Decode
 
 SCHEMA, VERSION = "dq-toolchain/compare-cell", 1
 JSON, SAMPLES = "cell.json", "samples.safetensors"

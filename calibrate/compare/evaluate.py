@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.compare.held_out import BATCH, HeldOut
-from dq_toolchain.calibrate.samples import Samples
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.decoder import Decode
-from dq_toolchain.toolchain.denoiser import Denoiser
+from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.toolchain.errors import CalibrationError
+from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.metrics import psnr, relative_error, rollout_error, ssim, to_unit
-from dq_toolchain.toolchain.rollout import rollout
-from dq_toolchain.toolchain.simulation import SimulatedUNet
+from dq_toolchain.toolchain.models.decoder import Decode
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.rollout import rollout
+from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
 PICTURES, DECODED = 16, 4
 FORCED = 8
@@ -76,7 +76,7 @@ def evaluate(
             f"the artifact makes {table.calls} network calls and FP32 {calls}, which cannot be compared step by step; "
             "calibrate with the same steps"
         )
-    network = SimulatedUNet(artifact).to(device)
+    network = SimulatedNetwork(artifact).to(device)
     free, samples = [], []
     for begin in range(0, len(held.samples), BATCH):
         rows = slice(begin, begin + BATCH)
@@ -100,7 +100,7 @@ def evaluate(
 
 
 def _teacher_forced(
-    network: SimulatedUNet, artifact: Artifact, held: HeldOut, device: torch.device, advance: Callable[..., None]
+    network: SimulatedNetwork, artifact: Artifact, held: HeldOut, device: torch.device, advance: Callable[..., None]
 ) -> Tensor:
     """(N, at most FORCED) relative errors of every network call on the FP32 latents."""
     first = slice(0, FORCED)
@@ -113,7 +113,7 @@ def _teacher_forced(
     return torch.stack(errors)
 
 
-def _denoiser(network: SimulatedUNet, artifact: Artifact, samples: Samples, device: torch.device) -> Denoiser:
+def _denoiser(network: SimulatedNetwork, artifact: Artifact, samples: Samples, device: torch.device) -> Denoiser:
     return Denoiser(network, artifact.table, samples.conditioning.to(device), artifact.guidance, network.set_step)
 
 

@@ -11,9 +11,9 @@ from dq_toolchain.calibrate.compare.grid import Cell
 from dq_toolchain.calibrate.compare.held_out import held_out, other_samples
 from dq_toolchain.calibrate.compare.plan import Grid
 from dq_toolchain.calibrate.compare.sets import SetJudge, name_of
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.disk.files import read_json, write_json
 from dq_toolchain.toolchain.errors import ArtifactError
-from dq_toolchain.toolchain.files import read_json, write_json
-from dq_toolchain.toolchain.progress import Reporter
 
 SCHEMA, VERSION = "dq-toolchain/compare-floor", 1
 

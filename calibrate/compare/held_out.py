@@ -13,15 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.checkpoint import CheckpointFile, fingerprint
 from dq_toolchain.calibrate.compare.locks import claim
-from dq_toolchain.calibrate.conditioning import digest
+from dq_toolchain.calibrate.data.conditioning import digest
+from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
+from dq_toolchain.calibrate.data.samples import Samples, held_out_seeds
 from dq_toolchain.calibrate.methods.base import Method
-from dq_toolchain.calibrate.samples import Samples, held_out_seeds
-from dq_toolchain.calibrate.setup import Setup, setup
-from dq_toolchain.calibrate.targets import fp32_rollouts
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.calibrate.work.checkpoint import CheckpointFile, fingerprint
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.recipe.sections import Recipe
 
 BATCH = 64
 """Samples per network call, FP32 and simulation alike."""
@@ -105,8 +105,8 @@ def _shared(file: CheckpointFile, run: Callable[[], dict[str, Tensor]], reporter
 
 
 def _run(state: Setup, samples: Samples, guidance: float, reporter: Reporter) -> dict[str, Tensor]:
-    unet, batch = state.prepared.unet.to(state.device), min(BATCH, 2 * state.rollout_batch)
+    network, batch = state.prepared.network.to(state.device), min(BATCH, 2 * state.rollout_batch)
     total = -(-len(samples) // batch) * state.table.calls
     with reporter.task("held-out FP32 rollouts", total) as advance:
-        targets = fp32_rollouts(unet, state.table, samples, guidance, batch, state.device, None, advance)
+        targets = fp32_rollouts(network, state.table, samples, guidance, batch, state.device, None, advance)
     return {"latents": targets.latents, "outputs": targets.outputs}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from dq_toolchain.toolchain.processes import alive
+from dq_toolchain.toolchain.disk.processes import alive
 
 
 @contextmanager

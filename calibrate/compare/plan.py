@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dq_toolchain.calibrate.checkpoint import fingerprint
 from dq_toolchain.calibrate.compare.grid import Cell, expand, parse_bits, parse_methods, parse_steps, sampler_name
 from dq_toolchain.calibrate.compare.held_out import PLAIN
-from dq_toolchain.calibrate.identity import digest_of, hyper_parameters, versions
 from dq_toolchain.calibrate.methods import names, resolve, with_settings
 from dq_toolchain.calibrate.pipeline import deciding
-from dq_toolchain.calibrate.setup import Setup, setup
-from dq_toolchain.toolchain.architectures import latent_shape
-from dq_toolchain.toolchain.decoder import find_decoder
+from dq_toolchain.calibrate.prepare.identity import digest_of, hyper_parameters, versions
+from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.calibrate.work.checkpoint import fingerprint
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
-from dq_toolchain.toolchain.models import Model
-from dq_toolchain.toolchain.recipe import Recipe, RunSection
-from dq_toolchain.toolchain.recipe_file import load_recipe
-from dq_toolchain.toolchain.scheduler import sampler_table
-from dq_toolchain.toolchain.step_groups import even_step_groups
+from dq_toolchain.toolchain.models.architectures import latent_shape
+from dq_toolchain.toolchain.models.decoder import find_decoder
+from dq_toolchain.toolchain.models.loading import Model
+from dq_toolchain.toolchain.recipe.loading import load_recipe
+from dq_toolchain.toolchain.recipe.sections import Recipe, RunSection
+from dq_toolchain.toolchain.sampler.scheduler import sampler_table
+from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 
 MOST_SEED = next(bound.le for bound in RunSection.model_fields["seed"].metadata if hasattr(bound, "le"))
 
@@ -139,7 +139,9 @@ def _recipe(base: Recipe, cell: Cell) -> Recipe:
         "quantize": {"weight_bits": cell.weight_bits, "activation_bits": cell.activation_bits},
         "calibrate": {"method": cell.method},
     }
-    recipe = base.model_copy(update={name: getattr(base, name).model_copy(update=values) for name, values in own.items()})
+    recipe = base.model_copy(
+        update={name: getattr(base, name).model_copy(update=values) for name, values in own.items()}
+    )
     return with_settings(recipe, resolve(cell.method), as_published=True)
 
 

@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 from dq_toolchain.calibrate.compare.grid import Cell
-from dq_toolchain.toolchain.progress import Advance, Reporter, clock
+from dq_toolchain.toolchain.console.progress import Advance, Reporter, clock
 
 
 def seconds_left(open_cells: Sequence[Cell], done: Sequence[tuple[Cell, float]]) -> float | None:

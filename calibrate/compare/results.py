@@ -14,7 +14,7 @@ from dq_toolchain.calibrate.compare.grid import Cell
 from dq_toolchain.calibrate.compare.locks import held
 from dq_toolchain.calibrate.compare.plan import Grid
 from dq_toolchain.calibrate.compare.rows import METRICS, Row, State, row_of, verdicts_of
-from dq_toolchain.toolchain.files import write_bytes, write_json
+from dq_toolchain.toolchain.disk.files import write_bytes, write_json
 
 SCHEMA, VERSION = "dq-toolchain/compare", 1
 JSON, CSV, PAGE = "compare.json", "compare.csv", "compare.html"

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dq_toolchain.calibrate.checkpoint import remove
 from dq_toolchain.calibrate.compare.cells import CellResult, load_result, load_samples, save_samples
 from dq_toolchain.calibrate.compare.evaluate import calls_of, evaluate
 from dq_toolchain.calibrate.compare.grid import Cell
@@ -22,11 +21,12 @@ from dq_toolchain.calibrate.compare.plan import Grid
 from dq_toolchain.calibrate.compare.progress import GridReporter, seconds_left
 from dq_toolchain.calibrate.compare.sets import SetJudge, name_of
 from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
-from dq_toolchain.toolchain.decoder import Decode, find_decoder
+from dq_toolchain.calibrate.work.checkpoint import remove
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.disk.files import read_tensors
 from dq_toolchain.toolchain.errors import ModelError, ToolchainError
-from dq_toolchain.toolchain.files import read_tensors
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.models.decoder import Decode, find_decoder
+from dq_toolchain.toolchain.recipe.sections import Recipe
 
 Calibrate = Callable[[Recipe, Reporter, Path], Calibrated]
 NO_PICTURES = "the page shows latents, not pictures; no figure depends on it"

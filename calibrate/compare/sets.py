@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dq_toolchain.toolchain.errors import ToolchainError
-from dq_toolchain.toolchain.features import FeatureExtractor, class_agreement, extractor_for, frechet_distance
+from dq_toolchain.toolchain.verdict.features import FeatureExtractor, class_agreement, extractor_for, frechet_distance
 
 SET_FIGURES = ("frechet", "agreement")
 

@@ -13,9 +13,12 @@ from typing import Any
 
 from dq_toolchain.calibrate.methods.base import Method, add
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.recipe.sections import Recipe
 
 DEFAULT = "accuquant"
+
+SHARED = ("base", "corrections")
+"""Modules here that are no method."""
 
 
 @cache
@@ -24,7 +27,7 @@ def _all() -> dict[str, Method]:
 
 
 def _found() -> Iterator[Method]:
-    for module in sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base"):
+    for module in sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in SHARED):
         yield from importlib.import_module(f"{__name__}.{module}").METHODS
 
 

@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.constants import constants_of
-from dq_toolchain.calibrate.samples import Samples
-from dq_toolchain.calibrate.trajectories import Trajectories
-from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.calibrate.data.trajectories import Trajectories
+from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.sampler_table import SamplerTable
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 Settings = Mapping[str, Mapping[str, Any]]
 Record = dict[str, Any]

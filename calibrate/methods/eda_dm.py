@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.methods.ranges import MSE
-from dq_toolchain.calibrate.trajectories import Trajectories
-from dq_toolchain.toolchain.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 
 PAIRS = 1024
 VARIETY = 1.2
@@ -54,12 +54,12 @@ def _scaled(x: Tensor) -> Tensor:
 def _features(trajectories: Trajectories) -> Tensor:
     """(N, F) of the middle block along the first sample's trajectory, as the paper takes one."""
     one, found = trajectories.first(1), list[Tensor]()
-    middle = trajectories.unet.get_submodule("mid_block")
+    middle = trajectories.network.get_submodule("mid_block")
 
     def keep(_module: nn.Module, _inputs: Any, out: Tensor) -> None:
         found.append(out[:1].flatten().cpu())
 
-    network = Denoiser(one.unet, one.table, one.samples.conditioning.to(one.device), one.guidance)
+    network = Denoiser(one.network, one.table, one.samples.conditioning.to(one.device), one.guidance)
     handle = middle.register_forward_hook(keep)
     try:
         for k in range(one.table.calls):

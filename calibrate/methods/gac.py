@@ -1,6 +1,6 @@
 """Gradient-aligned calibration: rows weighted by how well their gradients agree with those of other times.
 
-ICLR 2026; no code published. What is implemented, and where it is our reading, stands in ``calibrate/blocks/aligned.py``. It
+ICLR 2026; no code published. What is implemented, and where it is our reading, stands in ``calibrate/blocks/row_weights.py``. It
 stands on AdaRound with the temporal block reconstructed by itself, as TFMQ-DM does.
 """
 

@@ -12,9 +12,9 @@ import math
 import torch
 from torch import Tensor
 
+from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.methods.base import Choose, Method
 from dq_toolchain.calibrate.methods.ranges import MSE
-from dq_toolchain.calibrate.trajectories import Trajectories
 
 PAIRS = 1024
 TRAINED_STEPS = 1000

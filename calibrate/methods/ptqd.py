@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.corrections import SAMPLES, Step, channel_mean, with_step
+from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.methods.base import Method, Record
+from dq_toolchain.calibrate.methods.corrections import SAMPLES, Step, channel_mean, with_step
 from dq_toolchain.calibrate.methods.qdiffusion import QDIFFUSION
-from dq_toolchain.calibrate.trajectories import Trajectories
-from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.formats.artifact import Artifact
 
 LEAST_R2 = 0.05
 

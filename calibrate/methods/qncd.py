@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.corrections import SAMPLES, Step, correct_in_order
+from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.methods.base import Method, Record
+from dq_toolchain.calibrate.methods.corrections import SAMPLES, Step, correct_in_order
 from dq_toolchain.calibrate.methods.qdiffusion import QDIFFUSION
-from dq_toolchain.calibrate.samples import Samples
-from dq_toolchain.calibrate.trajectories import Trajectories
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.denoiser import Denoiser
-from dq_toolchain.toolchain.sampler_table import SamplerTable
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 INTERVAL = 10
 LABELS = 16
@@ -34,11 +34,11 @@ SMALLEST = 0.1
 
 
 @torch.no_grad()
-def smoothing(unet: nn.Module, table: SamplerTable, samples: Samples) -> Mapping[str, Tensor]:
+def smoothing(fp32: nn.Module, table: SamplerTable, samples: Samples) -> Mapping[str, Tensor]:
     """Convolution -> (in,) divisors, for the second convolution of every residual block that an embedding reaches."""
     blocks = {
         name: block
-        for name, block in unet.named_modules()
+        for name, block in fp32.named_modules()
         if isinstance(block, ResnetBlock2D) and isinstance(block.time_emb_proj, nn.Linear)
     }
     found: dict[str, list[Tensor]] = {name: [] for name in blocks}
@@ -49,7 +49,7 @@ def smoothing(unet: nn.Module, table: SamplerTable, samples: Samples) -> Mapping
         for name, block in blocks.items()
     ]
     some = samples.select(slice(0, LABELS))
-    network = Denoiser(unet, table, some.conditioning)
+    network = Denoiser(fp32, table, some.conditioning)
     try:
         for k in range(table.calls):  # the embedding depends on time and label alone, so any latent will do
             network(some.start * table.input_scale[k], k)

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.corrections import SAMPLES, Step, channel_mean, with_step
+from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.methods.base import Method, Record
+from dq_toolchain.calibrate.methods.corrections import SAMPLES, Step, channel_mean, with_step
 from dq_toolchain.calibrate.methods.qdiffusion import QDIFFUSION
-from dq_toolchain.calibrate.trajectories import Trajectories
-from dq_toolchain.toolchain.artifact import Artifact
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.probe import load_scheduler
-from dq_toolchain.toolchain.sampler_table import SamplerTable
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.sampler.probe import load_scheduler
+from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 ON_CIRCLE = 1e-3
 Level = tuple[float, float]

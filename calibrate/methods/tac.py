@@ -14,11 +14,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.corrections import SAMPLES, Step, channel_mean, correct_in_order
+from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.methods.base import Method, Record
+from dq_toolchain.calibrate.methods.corrections import SAMPLES, Step, channel_mean, correct_in_order
 from dq_toolchain.calibrate.methods.qdiffusion import QDIFFUSION
-from dq_toolchain.calibrate.trajectories import Trajectories
-from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.formats.artifact import Artifact
 
 RELATIVE, TIE = 0.5, 0.1
 """l1 and l2."""

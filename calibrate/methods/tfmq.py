@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.temporal import temporal_layers
+from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.methods.base import Method, Record
 from dq_toolchain.calibrate.methods.ranges import MSE
-from dq_toolchain.calibrate.trajectories import Trajectories
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.denoiser import Denoiser
-from dq_toolchain.toolchain.qparams import activation_type, range_to_qparams
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.quant.qparams import activation_type, range_to_qparams
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 
 SAMPLES = 32
 
@@ -42,7 +42,7 @@ def finite_set(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact
 @torch.no_grad()
 def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """layer -> (N,) smallest and largest input at every step."""
-    names = temporal_layers(trajectories.unet)
+    names = temporal_layers(trajectories.network)
     calls = trajectories.table.calls
     low = {name: torch.zeros(calls) for name in names}
     high = {name: torch.zeros(calls) for name in names}
@@ -52,11 +52,11 @@ def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, 
         def keep(_module: nn.Module, inputs: Sequence[Tensor]) -> None:
             low[name][current[0]], high[name][current[0]] = (v.cpu() for v in torch.aminmax(inputs[0]))
 
-        return trajectories.unet.get_submodule(name).register_forward_pre_hook(keep)
+        return trajectories.network.get_submodule(name).register_forward_pre_hook(keep)
 
     handles = [watch(name) for name in names]
     conditioning = trajectories.samples.conditioning.to(trajectories.device)
-    network = Denoiser(trajectories.unet, trajectories.table, conditioning, trajectories.guidance)
+    network = Denoiser(trajectories.network, trajectories.table, conditioning, trajectories.guidance)
     try:
         for k in range(calls):
             current[0] = k

@@ -11,19 +11,19 @@ import onnx_ir
 import pytest
 
 from dq_toolchain import backends
-from dq_toolchain.backends.coreml.audit import Expected
-from dq_toolchain.backends.coreml.audit import audit as audit_coreml
+from dq_toolchain.backends.coreml.graph.qparams import QParams
 from dq_toolchain.backends.coreml.interpreter.program import load
 from dq_toolchain.backends.coreml.package import packages_in
-from dq_toolchain.backends.coreml.qparams import QParams
-from dq_toolchain.backends.executorch.audit import audit as audit_executorch
-from dq_toolchain.backends.executorch.pte_file import read_pte
-from dq_toolchain.backends.tensorrt.audit import audit as audit_tensorrt
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.bundle import Bundle
+from dq_toolchain.backends.coreml.proof.audit import Expected
+from dq_toolchain.backends.coreml.proof.audit import audit as audit_coreml
+from dq_toolchain.backends.executorch.proof.audit import audit as audit_executorch
+from dq_toolchain.backends.executorch.proof.pte_file import read_pte
+from dq_toolchain.backends.tensorrt.proof.audit import audit as audit_tensorrt
 from dq_toolchain.toolchain.errors import ArtifactError, BackendError
-from dq_toolchain.toolchain.recipe_file import load_recipe
-from dq_toolchain.toolchain.sites import KEPT
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.bundle import Bundle
+from dq_toolchain.toolchain.quant.sites import KEPT
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests import tiny
 from tests.backends.executorch.conftest import small_artifact
 
@@ -61,12 +61,15 @@ def _audit_tensorrt(folder: Path, artifact: Artifact) -> None:
 
 
 AUDITS: dict[str, Callable[[Path, Artifact], None]] = {
-    "executorch": _audit_executorch, "coreml": _audit_coreml, "tensorrt": _audit_tensorrt,
+    "executorch": _audit_executorch,
+    "coreml": _audit_coreml,
+    "tensorrt": _audit_tensorrt,
 }
 
 
-@pytest.mark.parametrize("form", [
-    pytest.param(form, marks=pytest.mark.slow if form == "static" else ()) for form in FORMS])
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=pytest.mark.slow if form == "static" else ()) for form in FORMS]
+)
 def test_kept_layers_are_lowered_run_and_audited(form: str, tmp_path: Path) -> None:
     """Lowering itself executes the program and compares it with the simulation, in which these layers are float."""
     target, settings = FORMS[form]

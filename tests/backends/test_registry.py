@@ -39,14 +39,17 @@ def test_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(base, "version", missing)
     assert backends.describe("executorch").version is None
-    with pytest.raises(BackendError, match=r"target 'executorch' needs executorch; install it with: "
-                                           r"pip install 'dq-toolchain\[executorch\]'"):
+    with pytest.raises(
+        BackendError,
+        match=r"target 'executorch' needs executorch; install it with: "
+        r"pip install 'dq-toolchain\[executorch\]'",
+    ):
         backends.load("executorch")
 
 
 FRESH_PROCESS = """
 import os, sys
-from dq_toolchain.backends import quiet
+from dq_toolchain.backends.common import quiet
 from dq_toolchain.backends.executorch import vendor
 vendor.lowering(), vendor.runtime(), vendor.serialization()
 with quiet.quiet():

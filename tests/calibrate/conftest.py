@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import Recipe
-from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.recipe.loading import load_recipe
+from dq_toolchain.toolchain.recipe.sections import Recipe
 from tests.tiny import write_tiny_model
 
 QUIET = Reporter(quiet=True)
@@ -26,7 +26,15 @@ def tiny_recipe(model: Path, out: Path, **sections: Mapping[str, object]) -> Rec
         "run": {"out": out, "device": "cpu"},
         "sampler": {"steps": 4},
         "quantize": {"step_groups": 2},
-        "calibrate": {"samples": 8, "batch": 4, "warmup": 4, "iterations": 4, "settling": 2, "horizon": 2, "group_iterations": 2},
+        "calibrate": {
+            "samples": 8,
+            "batch": 4,
+            "warmup": 4,
+            "iterations": 4,
+            "settling": 2,
+            "horizon": 2,
+            "group_iterations": 2,
+        },
         "reference": {"seeds": 2},
     }
     for section, values in sections.items():

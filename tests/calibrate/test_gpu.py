@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from dq_toolchain.calibrate.observer import Histogram
+from dq_toolchain.calibrate.ranges.observer import Histogram
 from dq_toolchain.calibrate.run import calibrate
-from dq_toolchain.toolchain.artifact import Artifact, load_reference
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe_file import load_recipe
-from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests.pretend_gpu import NAME
 
 RECIPE = """
@@ -121,7 +121,9 @@ def test_accuquant(tiny_model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["qdiffusion", "eda-dm", "gac", "qncd", "tac", "ptqd", "stepbaq", "accuquant-blocks", "ptq4dm"])
+@pytest.mark.parametrize(
+    "method", ["qdiffusion", "eda-dm", "gac", "qncd", "tac", "ptqd", "stepbaq", "accuquant-blocks", "ptq4dm"]
+)
 def test_other_methods(method: str, tiny_model: Path, tmp_path: Path) -> None:
     _calibrates_as_the_cpu_does(_recipe(tmp_path, tiny_model, method), tmp_path)
 
@@ -148,7 +150,7 @@ def test_the_benchmark_of_an_iteration(tiny_model: Path) -> None:
 from pathlib import Path
 from tests.pretend_gpu import install, leave
 from benchmarks.scaling import Case, measure
-from dq_toolchain.calibrate import setup
+from dq_toolchain.calibrate.prepare import setup
 device = install()
 setup.choose_device = lambda _name: device
 found = measure(Case("tiny", Path({str(tiny_model)!r}), "adjoint", 2, 2, 1))

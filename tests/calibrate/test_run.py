@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.run import calibrate
-from dq_toolchain.calibrate.setup import setup
-from dq_toolchain.toolchain.artifact import Artifact, float_parameters, load_reference
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.toolchain.formats.artifact import Artifact, float_parameters, load_reference
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests.calibrate.conftest import QUIET, tiny_recipe
 from tests.tiny import noise, tiny_condition_unet, write_tiny_model
 
@@ -33,7 +33,7 @@ def test_artifact_loads_bit_equal_and_holds_every_site(tiny_model: Path, tmp_pat
 def test_learned_biases_and_nothing_else_in_float_change(tiny_model: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(tiny_model, tmp_path)
     _, artifact, _ = calibrate(recipe, QUIET)
-    before = float_parameters(setup(recipe).prepared.unet, artifact.layers)
+    before = float_parameters(setup(recipe).prepared.network, artifact.layers)
     assert set(artifact.float_parameters) == set(before)
     changed = {name for name, value in artifact.float_parameters.items() if not torch.equal(value, before[name])}
     assert changed
@@ -135,5 +135,5 @@ def test_the_prepared_network_is_the_fp32_network(tiny_model: Path, tmp_path: Pa
     assert state.prepared.splits
     x, time_, label = noise(2), torch.tensor([500.0, 100.0]), torch.tensor([1, 2])
     with torch.no_grad():
-        split, whole = (net(x, time_, label).sample for net in (state.prepared.unet, state.model.unet))
+        split, whole = (net(x, time_, label).sample for net in (state.prepared.network, state.model.network))
     torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-5)

@@ -14,20 +14,21 @@ import pytest
 import safetensors.torch
 import torch
 
-from dq_toolchain.calibrate import fit, pipeline
+from dq_toolchain.calibrate import pipeline
+from dq_toolchain.calibrate.multistep import fit
+from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.run import calibrate
-from dq_toolchain.calibrate.setup import setup
-from dq_toolchain.toolchain.artifact import TENSOR_FILES, Artifact
+from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.errors import CalibrationError, ToolchainError
-from dq_toolchain.toolchain.files import sha256
+from dq_toolchain.toolchain.formats.artifact import TENSOR_FILES, Artifact
 from tests.calibrate.conftest import QUIET, tiny_recipe
 
 SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
-from dq_toolchain.calibrate import checkpoint
+from dq_toolchain.calibrate.work import checkpoint
 checkpoint.SECONDS_BETWEEN = 0.05
-from dq_toolchain.toolchain.entry import run_command
+from dq_toolchain.toolchain.cli.entry import run_command
 sys.exit(run_command(sys.argv[1:]))
 """
 
@@ -93,7 +94,7 @@ def test_a_diverging_fit_stops_with_the_reason_and_keeps_its_checkpoint(
 def test_a_full_disk_keeps_the_last_good_checkpoint(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dq_toolchain.toolchain import files
+    from dq_toolchain.toolchain.disk import files
 
     real = safetensors.torch.save_file
 
@@ -128,6 +129,7 @@ def test_what_cannot_be_written_is_said_before_any_work(
 
 def test_another_list_of_sites_is_never_served_the_first_ones_ranges(tiny_model: Path, tmp_path: Path) -> None:
     """The same number of columns, other layers: every column must be what a fresh calibration gives."""
+
     def made(keep: str, work: Path) -> Artifact:
         nothing = {"rounding": "nearest", "warmup": 0, "settling": 0, "group_iterations": 0, "iterations": 0}
         recipe = tiny_recipe(tiny_model, tmp_path, quantize={"step_groups": 2, "keep_float": [keep]}, calibrate=nothing)

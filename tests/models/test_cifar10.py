@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from scripts.train_cifar import NULL_LABEL, build_unet, sample_grid
+from scripts.models.train_cifar import NULL_LABEL, build_network, sample_grid
 
-from dq_toolchain.toolchain.features import ClassifierFeatures, extractor_for
-from dq_toolchain.toolchain.files import read_tensors
-from dq_toolchain.toolchain.models import load_model
+from dq_toolchain.toolchain.disk.files import read_tensors
+from dq_toolchain.toolchain.models.loading import load_model
+from dq_toolchain.toolchain.verdict.features import ClassifierFeatures, extractor_for
 
 MODEL = Path(__file__).parents[2] / "models" / "cifar10"
 MOST_BYTES = 25_000_000
@@ -25,12 +25,12 @@ def test_it_is_small_and_has_nothing_to_unpickle() -> None:
 
 
 def test_it_is_what_the_script_trains() -> None:
-    unet, script = load_model(MODEL).unet, build_unet()
+    unet, script = load_model(MODEL).network, build_network()
     assert {k: v.shape for k, v in unet.state_dict().items()} == {k: v.shape for k, v in script.state_dict().items()}
 
 
 def test_samples_are_of_the_class_asked_for_more_often_than_by_chance() -> None:
-    samples = sample_grid(load_model(MODEL).unet, rows=4, steps=10)
+    samples = sample_grid(load_model(MODEL).network, rows=4, steps=10)
     assert samples.isfinite().all()
     judge = extractor_for(samples, MODEL)
     assert isinstance(judge, ClassifierFeatures)

@@ -14,11 +14,11 @@ import diffusers
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.samples import Samples, held_out_seeds
-from dq_toolchain.calibrate.setup import Setup, setup
-from dq_toolchain.toolchain.denoiser import Denoiser
-from dq_toolchain.toolchain.recipe_file import load_recipe
-from dq_toolchain.toolchain.rollout import rollout
+from dq_toolchain.calibrate.data.samples import Samples, held_out_seeds
+from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.toolchain.recipe.loading import load_recipe
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.rollout import rollout
 
 PROMPTS = ("a red fox", "two ships at sea")
 SAMPLES = len(PROMPTS)
@@ -46,7 +46,7 @@ def ours(
         sections[section] = {**sections.get(section, {}), **values}
     state = setup(load_recipe(None, sections), None, (lambda _line: None) if notes is None else notes.append)
     samples = state.draw(held_out_seeds(SAMPLES))
-    network = Denoiser(state.prepared.unet, state.table, samples.conditioning, state.guidance)
+    network = Denoiser(state.prepared.network, state.table, samples.conditioning, state.guidance)
     with torch.no_grad():
         return state, samples, torch.stack(list(rollout(state.table, network, samples.start, noise=samples.step_noise)))
 

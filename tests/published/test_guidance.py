@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dq_toolchain.toolchain.denoiser import Denoiser
-from dq_toolchain.toolchain.rollout import rollout
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.rollout import rollout
 from tests.published.against_diffusers import largest_error, ours, theirs
 from tests.published.building import CLASSES, build
 from tests.published.layouts import DIT, LAYOUTS, PIXART, Layout, named, sd, xl
@@ -41,7 +41,7 @@ def test_guidance_up_to_one_is_conditional_only_as_in_diffusers(name: str, tmp_p
     noise = samples.start / state.table.init_noise_sigma
     for guidance in (0.0, 0.5, 1.0):
         assert largest_error(latents[1:], theirs(folder, samples, noise, layout.steps, guidance, "")) <= 1e-5
-    network = Denoiser(state.prepared.unet, state.table, samples.conditioning, state.guidance)
+    network = Denoiser(state.prepared.network, state.table, samples.conditioning, state.guidance)
     same = None if samples.step_noise is None else samples.step_noise[:, :1].expand_as(samples.step_noise)
     with torch.no_grad():
         pictures = list(rollout(state.table, network, samples.start[:1].expand_as(samples.start), noise=same))[-1]

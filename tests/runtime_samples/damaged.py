@@ -1,4 +1,4 @@
-"""The one list of damaged bundles (scripts/golden_damaged.py) as the tests of host and device programs use it."""
+"""The one list of damaged bundles (scripts/golden/damaged_bundles.py) as the tests of host and device programs use it."""
 
 from __future__ import annotations
 

@@ -10,15 +10,15 @@ import pytest
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dq_toolchain.toolchain.files import sha256
-from dq_toolchain.toolchain.simulation import SimulatedLayer, SimulatedUNet
-from dq_toolchain.toolchain.verdict import validate
+from dq_toolchain.toolchain.disk.files import sha256
+from dq_toolchain.toolchain.simulation.network import SimulatedLayer, SimulatedNetwork
+from dq_toolchain.toolchain.verdict.judge import validate
 from tests.toolchain.devices import Case, Run, case, run, skipping, swapped_groups, write_bundle, write_run, wrong_scale
 
 STEP = 3
 
 
-def _overflow(network: SimulatedUNet) -> None:
+def _overflow(network: SimulatedNetwork) -> None:
     """fp16 between the layers, with values that it does not hold from one step on."""
 
     def hook(_layer: nn.Module, _inputs: object, out: Tensor) -> Tensor:

@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from scripts.golden import CASES, CORRECTED, write_case, write_damaged
-from scripts.golden_damaged import FOR_ALL, FOR_THE_HOST, write_damaged_bundles
+from scripts.golden.damaged_bundles import FOR_ALL, FOR_THE_HOST, write_damaged_bundles
+from scripts.golden.vectors import CASES, CORRECTED, write_case, write_damaged
 
-from dq_toolchain.backends import sampling
-from dq_toolchain.toolchain.bundle import Bundle
-from dq_toolchain.toolchain.correction import Correction
-from dq_toolchain.toolchain.doctor import examine
+from dq_toolchain.backends.common import sampling
 from dq_toolchain.toolchain.errors import ArtifactError
-from dq_toolchain.toolchain.report import load_report
-from dq_toolchain.toolchain.rollout import rollout
-from dq_toolchain.toolchain.sampler_table import SamplerTable
-from dq_toolchain.toolchain.schemas import first_fault
-from dq_toolchain.toolchain.verdict import validate
+from dq_toolchain.toolchain.formats.bundle import Bundle
+from dq_toolchain.toolchain.formats.report import load_report
+from dq_toolchain.toolchain.formats.schemas import first_fault
+from dq_toolchain.toolchain.sampler.correction import Correction
+from dq_toolchain.toolchain.sampler.rollout import rollout
+from dq_toolchain.toolchain.sampler.table import SamplerTable
+from dq_toolchain.toolchain.verdict.doctor import examine
+from dq_toolchain.toolchain.verdict.judge import validate
 from tests.runtime_samples import damaged
 
 GOLDEN = Path(__file__).parents[2] / "runtime_samples" / "golden"
@@ -51,9 +51,12 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"), [(name, fault) for name in CASES for fault in FAULTS if "history" not in fault or "history" in name]
+    ("name", "fault"),
+    [(name, fault) for name in CASES for fault in FAULTS if "history" not in fault or "history" in name],
 )
-def test_a_small_fault_of_the_sampler_is_found(name: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_fault_of_the_sampler_is_found(
+    name: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     which, k, back, factor = FAULTS[fault]
 
     def faulty(table: SamplerTable, *arguments: Any, **keywords: Any) -> torch.Tensor:
@@ -77,7 +80,9 @@ def _beyond(ours: Path, committed: Path) -> dict[str, float]:
             distance = _distance(tensor, wanted[key])
             if distance > (OUTPUTS if "outputs" in key else LATENTS):
                 found[key] = distance
-    mine, theirs = (_figures(json.loads((folder / "expected" / "report.json").read_text())) for folder in (ours, committed))
+    mine, theirs = (
+        _figures(json.loads((folder / "expected" / "report.json").read_text())) for folder in (ours, committed)
+    )
     for i, (a, b) in enumerate(zip(mine, theirs, strict=True)):
         if a != (None if b is None else pytest.approx(b, FIGURES)):
             found[f"figure {i}"] = math.inf if a is None or b is None else abs(a - b)
@@ -88,7 +93,9 @@ def _distance(ours: torch.Tensor, committed: torch.Tensor) -> float:
     """The largest difference, as a share of the largest value or of 1; infinite where NaN or infinity is not in both."""
     assert (ours.shape, ours.dtype) == (committed.shape, committed.dtype)
     finite = committed.isfinite()
-    if not torch.equal(ours.isfinite(), finite) or not torch.equal(ours[~finite].nan_to_num(), committed[~finite].nan_to_num()):
+    if not torch.equal(ours.isfinite(), finite) or not torch.equal(
+        ours[~finite].nan_to_num(), committed[~finite].nan_to_num()
+    ):
         return math.inf
     a, b = ours[finite].double(), committed[finite].double()
     return float((a - b).abs().max() / b.abs().max().clamp(min=1.0)) if len(b) else 0.0
@@ -109,7 +116,11 @@ def test_they_are_whole(name: str) -> None:
     assert first_fault("report", json.loads((folder / "expected" / "report.json").read_text())) is None
     calls = bundle.table.calls * bundle.reference(folder / "bundle").seeds * 2 * (2 if bundle.guidance != 1.0 else 1)
     replay = load_file(folder / "replay.safetensors")
-    assert {key: len(tensor) for key, tensor in replay.items()} == {"inputs": calls, "outputs": calls, "timesteps": calls}
+    assert {key: len(tensor) for key, tensor in replay.items()} == {
+        "inputs": calls,
+        "outputs": calls,
+        "timesteps": calls,
+    }
     assert load_report(folder / "expected").latents.shape[0] == bundle.table.calls + 1
 
 
@@ -124,7 +135,8 @@ def test_overflow_is_judged_and_named() -> None:
 def test_damaged_files_are_what_is_written(tmp_path: Path) -> None:
     write_damaged(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
-        path.name: path.read_bytes() for path in (GOLDEN / "damaged").iterdir()}
+        path.name: path.read_bytes() for path in (GOLDEN / "damaged").iterdir()
+    }
 
 
 @pytest.mark.parametrize("kind", [FOR_ALL, FOR_THE_HOST])

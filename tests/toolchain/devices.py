@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.toolchain.artifact import Artifact, LayerWeights
-from dq_toolchain.toolchain.bundle import Bundle, Operation, Port, bundle_hash
-from dq_toolchain.toolchain.denoiser import Conditioning, Denoiser
-from dq_toolchain.toolchain.files import sha256, write_bytes
-from dq_toolchain.toolchain.limits import limits_for, twin_outputs
-from dq_toolchain.toolchain.reference import FILE, Reference
-from dq_toolchain.toolchain.report import write_report
-from dq_toolchain.toolchain.rollout import rollout
-from dq_toolchain.toolchain.sampler_table import SamplerTable
-from dq_toolchain.toolchain.simulation import Mode, SimulatedLayer, SimulatedUNet
-from dq_toolchain.toolchain.site_rows import site_rows
+from dq_toolchain.toolchain.disk.files import sha256, write_bytes
+from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
+from dq_toolchain.toolchain.formats.bundle import Bundle, Operation, Port, bundle_hash
+from dq_toolchain.toolchain.formats.reference import FILE, Reference
+from dq_toolchain.toolchain.formats.report import write_report
+from dq_toolchain.toolchain.formats.site_rows import site_rows
+from dq_toolchain.toolchain.sampler.denoiser import Conditioning, Denoiser
+from dq_toolchain.toolchain.sampler.rollout import rollout
+from dq_toolchain.toolchain.sampler.table import SamplerTable
+from dq_toolchain.toolchain.simulation.network import Mode, SimulatedLayer, SimulatedNetwork
+from dq_toolchain.toolchain.verdict.limits import limits_for, twin_outputs
 from tests.tiny import tiny_artifact, tiny_reference
 
 STEPS, GROUPS, SEEDS = 8, 4, 16
@@ -47,15 +47,28 @@ def case(seed: int = 0, guidance: float = 1.0, weight_bits: int = 8, seeds: int 
 
 
 @torch.no_grad()
-def run(artifact: Artifact, reference: Reference, *, mode: Mode = "integer", nudge: float = 0.0,
-        change: Callable[[SimulatedUNet], object] | None = None, conditioning: Conditioning | None = None,
-        guidance: float | None = None, table: SamplerTable | None = None) -> Run:
+def run(
+    artifact: Artifact,
+    reference: Reference,
+    *,
+    mode: Mode = "integer",
+    nudge: float = 0.0,
+    change: Callable[[SimulatedNetwork], object] | None = None,
+    conditioning: Conditioning | None = None,
+    guidance: float | None = None,
+    table: SamplerTable | None = None,
+) -> Run:
     """(latents of the own rollout, outputs at the simulation's latents) of an emulated device."""
-    network = SimulatedUNet(artifact, mode)
+    network = SimulatedNetwork(artifact, mode)
     if change is not None:
         change(network)
-    denoiser = Denoiser(network, artifact.table, conditioning or reference.conditioning,
-                        artifact.guidance if guidance is None else guidance, network.set_step)
+    denoiser = Denoiser(
+        network,
+        artifact.table,
+        conditioning or reference.conditioning,
+        artifact.guidance if guidance is None else guidance,
+        network.set_step,
+    )
     dtype = next(network.parameters()).dtype
 
     def call(x: Tensor, k: int) -> Tensor:
@@ -66,7 +79,7 @@ def run(artifact: Artifact, reference: Reference, *, mode: Mode = "integer", nud
     return rollout(table or artifact.table, call, reference.start), outputs
 
 
-def half_between_layers(network: SimulatedUNet) -> None:
+def half_between_layers(network: SimulatedNetwork) -> None:
     """fp16 between the operations, as Core ML and TensorRT keep it."""
     for module in network.modules():
         if isinstance(module, SimulatedLayer | nn.GroupNorm | nn.SiLU):
@@ -114,14 +127,29 @@ def write_bundle(folder: Path, made: Case) -> Path:
     reference.save(folder / FILE)
     shape = (1, *reference.start.shape[1:])
     Bundle(
-        target="executorch", form="sentinel", model_id=artifact.model_id, weight_hash=artifact.weight_hash,
-        versions={"torch": "0"}, program="model.bin",
-        inputs=(Port("sample", "float32", shape), Port("timestep", "float32", (1,)), Port("class_labels", "int64", (1,))),
-        outputs=(Port("out", "float32", shape),), step_groups=artifact.step_groups, methods=("forward",),
-        table=artifact.table, guidance=artifact.guidance, limits=made.limits,
-        operations=(Operation("convolution", "delegate", "int8 x int8 -> int32", 12, ""),
-                    Operation("group norm", "delegate", "float32", 5, "statistics need float")),
-        sites=tuple(site_rows(artifact)), sizes={"model.bin": 7},
+        target="executorch",
+        form="sentinel",
+        model_id=artifact.model_id,
+        weight_hash=artifact.weight_hash,
+        versions={"torch": "0"},
+        program="model.bin",
+        inputs=(
+            Port("sample", "float32", shape),
+            Port("timestep", "float32", (1,)),
+            Port("class_labels", "int64", (1,)),
+        ),
+        outputs=(Port("out", "float32", shape),),
+        step_groups=artifact.step_groups,
+        methods=("forward",),
+        table=artifact.table,
+        guidance=artifact.guidance,
+        limits=made.limits,
+        operations=(
+            Operation("convolution", "delegate", "int8 x int8 -> int32", 12, ""),
+            Operation("group norm", "delegate", "float32", 5, "statistics need float"),
+        ),
+        sites=tuple(site_rows(artifact)),
+        sizes={"model.bin": 7},
         files={name: sha256(folder / name) for name in ("model.bin", FILE)},
     ).save(folder)
     return folder
@@ -129,9 +157,16 @@ def write_bundle(folder: Path, made: Case) -> Path:
 
 def header(bundle: Path, steps: int = STEPS) -> dict[str, Any]:
     return {
-        "target": "executorch", "runtime": {"name": "emulated", "version": "0"}, "device": "a <test> device",
-        "versions": {"torch": "0"}, "compute_unit": "cpu", "bundle_sha256": bundle_hash(bundle), "bundle": "..",
-        "load_ms": 1.5, "step_ms": [2.0] * steps, "peak_memory_bytes": 1000,
+        "target": "executorch",
+        "runtime": {"name": "emulated", "version": "0"},
+        "device": "a <test> device",
+        "versions": {"torch": "0"},
+        "compute_unit": "cpu",
+        "bundle_sha256": bundle_hash(bundle),
+        "bundle": "..",
+        "load_ms": 1.5,
+        "step_ms": [2.0] * steps,
+        "peak_memory_bytes": 1000,
     }
 
 

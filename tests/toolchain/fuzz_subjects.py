@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dq_toolchain.toolchain.files import seal, sha256
+from dq_toolchain.toolchain.disk.files import seal, sha256
 from tests.toolchain.spoil import QUICK
 
 CALIBRATION, BUNDLE = Path("dq-out/calibration"), Path("dq-out/executorch")

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from dq_toolchain.toolchain.show import show_verdict
-from dq_toolchain.toolchain.verdict import Verdict
+from dq_toolchain.toolchain.render.show import show_verdict
+from dq_toolchain.toolchain.verdict.judge import Verdict
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -13,7 +13,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 WEIGHTS = Path("model") / "unet" / "diffusion_pytorch_model.safetensors"
-QUICK = ["--steps", "4", "--step-groups", "2", "--samples", "4", "--warmup", "0", "--iterations", "0", "--device", "cpu"]
+QUICK = [
+    "--steps",
+    "4",
+    "--step-groups",
+    "2",
+    "--samples",
+    "4",
+    "--warmup",
+    "0",
+    "--iterations",
+    "0",
+    "--device",
+    "cpu",
+]
 """A calibration of a second, once nothing is wrong."""
 
 Prepare = Callable[[Path], list[str]]
@@ -75,7 +88,6 @@ def with_pickle(box: Path) -> list[str]:
 def with_disguised_pickle(box: Path) -> list[str]:
     (box / WEIGHTS).write_bytes(pickle.dumps(Exploit(box / "unpickled")))
     return calibrate()
-
 
 
 def with_recipe(text: str | bytes) -> Prepare:

@@ -125,7 +125,12 @@ def test_several_intervals_show_the_first_that_fails_then_the_one_that_needs_mos
 def test_failed_comes_before_not_decided_before_passed() -> None:
     passed, failed = Check("a.b", True, None, ""), Check("a.b", False, 3, "")
     few, many = (Decision("not decided", more).check("a.b", 3, "text") for more in (1, 7))
-    assert [overall(checks) for checks in ([passed], [passed, few], [failed, few], [])] == ["pass", "not decided", "fail", "pass"]
+    assert [overall(checks) for checks in ([passed], [passed, few], [failed, few], [])] == [
+        "pass",
+        "not decided",
+        "fail",
+        "pass",
+    ]
     assert (more_seeds_of([passed, few, many]), more_seeds_of([failed])) == (7, None)
     assert (few.detail, few.step, few.passed) == ("text; 1 more seed needed", None, False)
     assert few.to_json()["verdict"] == "not decided"

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from dq_toolchain.calibrate import pipeline
-from dq_toolchain.toolchain.entry import run_command
+from dq_toolchain.toolchain.cli.entry import run_command
+from dq_toolchain.toolchain.console.printable import INVISIBLE
 from dq_toolchain.toolchain.errors import CalibrationError
-from dq_toolchain.toolchain.printable import INVISIBLE
 from tests.toolchain.fuzz_subjects import BUNDLE, RECIPE, REPAIRED, REPORT, SUBJECTS, Subject
 from tests.toolchain.fuzzing import damaged, damaged_tensors, damaged_toml, text_of, torn
 

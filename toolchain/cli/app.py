@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from dq_toolchain.toolchain.terminal import Terminal
+from dq_toolchain.toolchain.console.terminal import Terminal
 
 app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Diffusion models on phones and embedded accelerators, in integers, with proof that the pictures stay right.",
     epilog="Start with: dq-toolchain calibrate && dq-toolchain export && dq-toolchain run && dq-toolchain validate",
 )
@@ -20,7 +22,9 @@ console = Terminal() if sys.stdout.isatty() else Terminal(width=200)
 
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", "-r", help="TOML file; flags override it")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="output folder  [default: dq-out]")]
-ModelName = Annotated[str | None, typer.Option(help="diffusers folder or hub id owner/name  [default: embedded digits]")]
+ModelName = Annotated[
+    str | None, typer.Option(help="diffusers folder or hub id owner/name  [default: embedded digits]")
+]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
 Target = Annotated[str | None, typer.Option("--target", "-t", help="see `dq-toolchain targets`  [default: executorch]")]
 

@@ -8,66 +8,114 @@ from typing import Annotated
 import typer
 
 from dq_toolchain.toolchain.cli.app import Json, ModelName, Out, RecipeFile, app, console, print_json
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 
 
-@app.command(epilog="Examples:  dq-toolchain calibrate | dq-toolchain calibrate --weight-bits 4 --steps 20 --out w4 | "
-                    "dq-toolchain calibrate --model ./my-unet --recipe dq.toml --device cuda | "
-                    "dq-toolchain calibrate --model owner/name --guidance 7.5 --prompts prompts.txt --offload")
+@app.command(
+    epilog="Examples:  dq-toolchain calibrate | dq-toolchain calibrate --weight-bits 4 --steps 20 --out w4 | "
+    "dq-toolchain calibrate --model ./my-unet --recipe dq.toml --device cuda | "
+    "dq-toolchain calibrate --model owner/name --guidance 7.5 --prompts prompts.txt --offload"
+)
 def calibrate(
     recipe: RecipeFile = None,
     model: ModelName = None,
     variant: Annotated[str | None, typer.Option(help="of the model's weight files, such as fp16")] = None,
     lora: Annotated[Path | None, typer.Option(help="safetensors file of adapters, added to the weights")] = None,
     lora_scale: Annotated[float | None, typer.Option(help="multiplies what they add  [default: 1]")] = None,
-    scheduler: Annotated[Path | None, typer.Option(help="folder with scheduler_config.json  [default: the model's own]")] = None,
+    scheduler: Annotated[
+        Path | None, typer.Option(help="folder with scheduler_config.json  [default: the model's own]")
+    ] = None,
     out: Out = None,
-    method: Annotated[str | None, typer.Option(help="accuquant, or a published one for comparison (docs/METHOD.md), or both "
-                                                    "joined by '+'  [default: accuquant]")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="accuquant, or a published one for comparison (docs/METHOD.md), or both "
+            "joined by '+'  [default: accuquant]"
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="denoising steps  [default: 20]")] = None,
     guidance: Annotated[
-        float | None, typer.Option(help="classifier-free guidance scale, 1 and less is none  [default: 1; embedded model: 3]")
+        float | None,
+        typer.Option(help="classifier-free guidance scale, 1 and less is none  [default: 1; embedded model: 3]"),
     ] = None,
-    no_clip: Annotated[bool | None, typer.Option("--no-clip", help="sample without the limits that the scheduler puts on predicted "
-                                                                   "images")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="text file, one prompt per line  [default: a built-in list]")] = None,
+    no_clip: Annotated[
+        bool | None,
+        typer.Option("--no-clip", help="sample without the limits that the scheduler puts on predicted images"),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="text file, one prompt per line  [default: a built-in list]")
+    ] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="what guidance leads away from  [default: empty]")] = None,
-    conditioning: Annotated[Path | None, typer.Option(help="instead of prompts: safetensors with cond.NAME and "
-                                                           "uncond.NAME")] = None,
+    conditioning: Annotated[
+        Path | None, typer.Option(help="instead of prompts: safetensors with cond.NAME and uncond.NAME")
+    ] = None,
     weight_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
     activation_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
-    budget: Annotated[str | None, typer.Option(help="bits layer by layer: size=SHARE of FP32's, psnr>=DB, or both")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="bits layer by layer: size=SHARE of FP32's, psnr>=DB, or both")
+    ] = None,
     scheme: Annotated[str | None, typer.Option(help="symmetric | affine  [default: symmetric]")] = None,
-    step_groups: Annotated[int | None, typer.Option(help="step groups  [default: 5, or one per network call if there "
-                                                         "are fewer]")] = None,
-    keep_float: Annotated[list[str] | None, typer.Option(help="layer or module that stays in float; * stands for anything")] = None,
+    step_groups: Annotated[
+        int | None, typer.Option(help="step groups  [default: 5, or one per network call if there are fewer]")
+    ] = None,
+    keep_float: Annotated[
+        list[str] | None, typer.Option(help="layer or module that stays in float; * stands for anything")
+    ] = None,
     samples: Annotated[int | None, typer.Option(help="FP32 trajectories to fit on  [default: 128]")] = None,
     ranges: Annotated[str | None, typer.Option(help="mse | minmax | percentile  [default: mse]")] = None,
     rounding: Annotated[str | None, typer.Option(help="learned | nearest  [default: learned]")] = None,
     warmup: Annotated[int | None, typer.Option(help="single-step iterations")] = None,
-    iterations: Annotated[int | None, typer.Option(help="multi-step iterations that learn rounding too  [default: 0]")] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="multi-step iterations that learn rounding too  [default: 0]")
+    ] = None,
     settling: Annotated[int | None, typer.Option(help="multi-step iterations with the integers as they are")] = None,
     horizon: Annotated[int | None, typer.Option(help="denoising steps simulated per iteration")] = None,
     gradient: Annotated[str | None, typer.Option(help="adjoint | surrogate | full  [default: adjoint]")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of the calibration samples  [default: 0]")] = None,
     device: Annotated[str | None, typer.Option(help="auto | cpu | cuda  [default: auto]")] = None,
-    offload: Annotated[bool | None, typer.Option("--offload", help="if memory is short: block by block, records on disk")] = None,
+    offload: Annotated[
+        bool | None, typer.Option("--offload", help="if memory is short: block by block, records on disk")
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """Quantize a UNet: integer weights, and activation parameters per step group. Continues a killed run."""
-    settings = load_recipe(recipe, {
-        "model": {"path": model, "variant": variant, "lora": lora, "lora_scale": lora_scale, "scheduler": scheduler},
-        "run": {"out": out, "seed": seed, "device": device, "offload": offload},
-        "sampler": {"steps": steps, "guidance": guidance, "clip": False if no_clip else None},
-        "conditioning": {"file": conditioning, "prompts": prompts, "negative_prompt": negative_prompt},
-        "quantize": {"weight_bits": weight_bits, "activation_bits": activation_bits, "budget": budget, "scheme": scheme,
-                     "step_groups": step_groups, "keep_float": keep_float or None},
-        "calibrate": {"method": method, "samples": samples, "ranges": ranges, "rounding": rounding, "warmup": warmup,
-                      "iterations": iterations, "settling": settling, "horizon": horizon, "gradient": gradient},
-    })
+    """Quantize a network: integer weights, and activation parameters per step group. Continues a killed run."""
+    settings = load_recipe(
+        recipe,
+        {
+            "model": {
+                "path": model,
+                "variant": variant,
+                "lora": lora,
+                "lora_scale": lora_scale,
+                "scheduler": scheduler,
+            },
+            "run": {"out": out, "seed": seed, "device": device, "offload": offload},
+            "sampler": {"steps": steps, "guidance": guidance, "clip": False if no_clip else None},
+            "conditioning": {"file": conditioning, "prompts": prompts, "negative_prompt": negative_prompt},
+            "quantize": {
+                "weight_bits": weight_bits,
+                "activation_bits": activation_bits,
+                "budget": budget,
+                "scheme": scheme,
+                "step_groups": step_groups,
+                "keep_float": keep_float or None,
+            },
+            "calibrate": {
+                "method": method,
+                "samples": samples,
+                "ranges": ranges,
+                "rounding": rounding,
+                "warmup": warmup,
+                "iterations": iterations,
+                "settling": settling,
+                "horizon": horizon,
+                "gradient": gradient,
+            },
+        },
+    )
     from dq_toolchain.calibrate.run import calibrate as run_calibrate
-    from dq_toolchain.toolchain.summary import calibration_summary, show_calibration
+    from dq_toolchain.toolchain.render.summary import calibration_summary, show_calibration
 
     folder, artifact, reference = run_calibrate(settings, Reporter())
     summary = calibration_summary(folder, artifact, reference)
@@ -79,14 +127,20 @@ def calibrate(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Examples:  dq-toolchain compare --methods minmax,mse,accuquant --bits W8A8,W4A8 | "
-                    "dq-toolchain compare --model ./my-unet --steps 20,50 --seeds 3 --recipe dq.toml --out study")
+@app.command(
+    epilog="Examples:  dq-toolchain compare --methods minmax,mse,accuquant --bits W8A8,W4A8 | "
+    "dq-toolchain compare --model ./my-unet --steps 20,50 --seeds 3 --recipe dq.toml --out study"
+)
 def compare(
     recipe: RecipeFile = None,
     model: ModelName = None,
     out: Out = None,
-    methods: Annotated[str | None, typer.Option(help="comma-separated; combinations joined by '+'  [default: all]")] = None,
-    bits: Annotated[str | None, typer.Option(help="comma-separated, such as W8A8,W4A8  [default: the recipe's]")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="comma-separated; combinations joined by '+'  [default: all]")
+    ] = None,
+    bits: Annotated[
+        str | None, typer.Option(help="comma-separated, such as W8A8,W4A8  [default: the recipe's]")
+    ] = None,
     steps: Annotated[str | None, typer.Option(help="comma-separated, such as 20,50  [default: the recipe's]")] = None,
     seeds: Annotated[int, typer.Option(help="calibration seeds, for the spread  [default: 1]", show_default=False)] = 1,
     held_out: Annotated[int, typer.Option(help="held-out seeds to judge on  [default: 256]", show_default=False)] = 256,

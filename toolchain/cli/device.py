@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from dq_toolchain.toolchain.cli.app import Json, Out, RecipeFile, Target, app, console, print_json
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.console.terminal import line, plain
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe_file import load_recipe
-from dq_toolchain.toolchain.terminal import line, plain
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 
 
 def _check_flags_of(target: str, sections: dict[str, dict[str, Any]]) -> None:
@@ -21,30 +21,42 @@ def _check_flags_of(target: str, sections: dict[str, dict[str, Any]]) -> None:
     for name in given:
         owners = [section for section, flags in sections.items() if name in flags]
         if target not in owners:
-            raise RecipeError(f"--{name.replace('_', '-')} is for target {' or '.join(map(repr, owners))}, got target {target!r}; "
-                              "leave it out")
+            raise RecipeError(
+                f"--{name.replace('_', '-')} is for target {' or '.join(map(repr, owners))}, got target {target!r}; "
+                "leave it out"
+            )
 
 
-@app.command(epilog="Examples:  dq-toolchain export | dq-toolchain export --target executorch --form static | "
-                    "dq-toolchain export --target coreml --runtime-scales | dq-toolchain export --target tensorrt --check-build")
+@app.command(
+    epilog="Examples:  dq-toolchain export | dq-toolchain export --target executorch --form static | "
+    "dq-toolchain export --target coreml --runtime-scales | dq-toolchain export --target tensorrt --check-build"
+)
 def export(
-    target: Target = None, recipe: RecipeFile = None, out: Out = None,
+    target: Target = None,
+    recipe: RecipeFile = None,
+    out: Out = None,
     calibration: Annotated[Path | None, typer.Option(help="artifact folder  [default: OUT/calibration]")] = None,
     form: Annotated[str | None, typer.Option(help="executorch: sentinel | static  [default: sentinel]")] = None,
     ios: Annotated[int | None, typer.Option(help="coreml: oldest iOS, 17 | 18 | 26  [default: 18]")] = None,
-    precision: Annotated[str | None, typer.Option(
-        help="between integer layers, fp16 | fp32  [default: coreml fp16; tensorrt fp32, for JetPack 6]")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="between integer layers, fp16 | fp32  [default: coreml fp16; tensorrt fp32, for JetPack 6]"),
+    ] = None,
     runtime_scales: Annotated[
-        bool | None, typer.Option("--runtime-scales", help="coreml: one function, ranges as input; all that iOS 17 takes")
+        bool | None,
+        typer.Option("--runtime-scales", help="coreml: one function, ranges as input; all that iOS 17 takes"),
     ] = None,
     lut: Annotated[bool | None, typer.Option("--lut", help="coreml: 4-bit weights as int8 tables")] = None,
     layout: Annotated[str | None, typer.Option(help="coreml: plain | neural-engine  [default: plain]")] = None,
     quantize_outputs: Annotated[
         bool | None, typer.Option("--quantize-outputs", help="coreml: integers behind every layer too")
     ] = None,
-    chunks: Annotated[int | None, typer.Option(help="coreml: packages that the network is cut into, 1 | 2  [default: 1]")] = None,
+    chunks: Annotated[
+        int | None, typer.Option(help="coreml: packages that the network is cut into, 1 | 2  [default: 1]")
+    ] = None,
     mode: Annotated[
-        str | None, typer.Option(help="tensorrt: static | ratio (one engine, ranges as input)  [default: static]")] = None,
+        str | None, typer.Option(help="tensorrt: static | ratio (one engine, ranges as input)  [default: static]")
+    ] = None,
     check_build: Annotated[
         bool | None, typer.Option("--check-build", help="tensorrt: compile with NVIDIA's compiler, on the CPU")
     ] = None,
@@ -53,17 +65,24 @@ def export(
     """Lower a calibration artifact to a target's file, audit it, and write the bundle OUT/TARGET."""
     sections: dict[str, dict[str, Any]] = {
         "executorch": {"form": form},
-        "coreml": {"ios": ios, "precision": precision, "runtime_scales": runtime_scales, "lut": lut, "layout": layout,
-                   "quantize_outputs": quantize_outputs, "chunks": chunks},
+        "coreml": {
+            "ios": ios,
+            "precision": precision,
+            "runtime_scales": runtime_scales,
+            "lut": lut,
+            "layout": layout,
+            "quantize_outputs": quantize_outputs,
+            "chunks": chunks,
+        },
         "tensorrt": {"mode": mode, "precision": precision, "check_build": check_build},
     }
     settings = load_recipe(recipe, {"run": {"out": out}, "export": {"target": target}, **sections})
     _check_flags_of(settings.export.target, sections)
     from dq_toolchain import backends
-    from dq_toolchain.toolchain.artifact import Artifact
-    from dq_toolchain.toolchain.lock import locked
-    from dq_toolchain.toolchain.staging import check_places
-    from dq_toolchain.toolchain.summary import bundle_summary, show_bundle
+    from dq_toolchain.toolchain.disk.lock import locked
+    from dq_toolchain.toolchain.disk.staging import check_places
+    from dq_toolchain.toolchain.formats.artifact import Artifact
+    from dq_toolchain.toolchain.render.summary import bundle_summary, show_bundle
 
     backend = backends.load(settings.export.target)
     source = calibration or settings.run.out / "calibration"
@@ -81,19 +100,26 @@ def export(
 
 @app.command(epilog="Examples:  dq-toolchain run | dq-toolchain run --target executorch --seeds 4 --threads 1")
 def run(
-    target: Target = None, out: Out = None,
+    target: Target = None,
+    out: Out = None,
     bundle: Annotated[Path | None, typer.Option(help="bundle folder  [default: OUT/TARGET]")] = None,
     report: Annotated[Path | None, typer.Option(help="folder for the device report  [default: the bundle]")] = None,
-    seeds: Annotated[int | None, typer.Option(
-        min=1, help="held-out seeds to run; with fewer than 10 validate never says pass, at best 'not decided'  [default: all]"
-    )] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="threads of the runtime  [default: its own choice]")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="held-out seeds to run; with fewer than 10 validate never says pass, at best 'not decided'  [default: all]",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="threads of the runtime  [default: its own choice]")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Execute a bundle on this machine through the whole sampler and write the device report."""
     from dq_toolchain import backends
-    from dq_toolchain.toolchain.bundle import Bundle
-    from dq_toolchain.toolchain.lock import locked
+    from dq_toolchain.toolchain.disk.lock import locked
+    from dq_toolchain.toolchain.formats.bundle import Bundle
 
     settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
     folder = bundle or settings.run.out / settings.export.target
@@ -106,4 +132,6 @@ def run(
     if json_:
         print_json(json.loads(path.read_text(encoding="utf-8")) | {"report": str(path)})
     else:
-        console.print(line("device report: ", plain(path), "\nnext: dq-toolchain validate ", plain(path)), soft_wrap=True)
+        console.print(
+            line("device report: ", plain(path), "\nnext: dq-toolchain validate ", plain(path)), soft_wrap=True
+        )

@@ -9,7 +9,7 @@ import typer
 
 from dq_toolchain.toolchain.cli.app import Json, Out, Target, app, console, print_json
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 
 VALIDATE = """Judge device reports: fidelity to FP32 and conformance to the simulation.
 
@@ -17,33 +17,46 @@ Exit code 0: pass. 1: a verdict is bad. 3: none is bad, but one is not decided, 
 10 held-out seeds no verdict is pass."""
 
 
-@app.command(help=VALIDATE, epilog="Examples:  dq-toolchain validate | dq-toolchain validate report.json --html page.html --json | "
-             "dq-toolchain validate phone.json jetson.json --bundle dq-out/coreml --bundle dq-out/tensorrt --html page.html")
+@app.command(
+    help=VALIDATE,
+    epilog="Examples:  dq-toolchain validate | dq-toolchain validate report.json --html page.html --json | "
+    "dq-toolchain validate phone.json jetson.json --bundle dq-out/coreml --bundle dq-out/tensorrt --html page.html",
+)
 def validate(
-    report: Annotated[list[Path] | None, typer.Argument(help="report.json, several to compare  "
-                                                             "[default: OUT/TARGET/report.json]")] = None,
-    target: Target = None, out: Out = None,
-    bundle: Annotated[list[Path] | None, typer.Option(
-        help="bundle folder, may be given several times: each report is judged by the one that it was made with, and by no "
-             "other  [default: the folder that the report names]")] = None,
+    report: Annotated[
+        list[Path] | None, typer.Argument(help="report.json, several to compare  [default: OUT/TARGET/report.json]")
+    ] = None,
+    target: Target = None,
+    out: Out = None,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="bundle folder, may be given several times: each report is judged by the one that it was made with, and by no "
+            "other  [default: the folder that the report names]"
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="also write one self-contained page")] = None,
-    vae: Annotated[Path | None, typer.Option(help="pipeline (folder or hub id) whose autoencoder turns the page's "
-                                                  "latents into pictures")] = None,
+    vae: Annotated[
+        Path | None,
+        typer.Option(help="pipeline (folder or hub id) whose autoencoder turns the page's latents into pictures"),
+    ] = None,
     json_: Json = False,
 ) -> None:
     from dq_toolchain.toolchain.checks import EXIT_CODES, outcome_of
-    from dq_toolchain.toolchain.comparison import to_json
-    from dq_toolchain.toolchain.decoder import load_decoder
-    from dq_toolchain.toolchain.page import write_page
-    from dq_toolchain.toolchain.progress import Reporter
-    from dq_toolchain.toolchain.show import show_comparison, show_verdict
-    from dq_toolchain.toolchain.verdict import validate as judge
+    from dq_toolchain.toolchain.console.progress import Reporter
+    from dq_toolchain.toolchain.models.decoder import load_decoder
+    from dq_toolchain.toolchain.render.page import write_page
+    from dq_toolchain.toolchain.render.show import show_comparison, show_verdict
+    from dq_toolchain.toolchain.verdict.comparison import to_json
+    from dq_toolchain.toolchain.verdict.judge import validate as judge
 
     settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
     paths = report or [settings.run.out / settings.export.target / "report.json"]
     if vae is not None and html is None:
         raise RecipeError("--vae is for the page, got no --html; add it, or leave --vae out")
-    decode = None if vae is None else load_decoder(vae, Reporter().warn)  # what cannot be read is refused before anything else
+    decode = (
+        None if vae is None else load_decoder(vae, Reporter().warn)
+    )  # what cannot be read is refused before anything else
     verdicts = [judge(path, bundle) for path in paths]
     used = {verdict.match.folder for verdict in verdicts}
     for folder in bundle or []:
@@ -65,12 +78,14 @@ def validate(
 @app.command(epilog="Examples:  dq-toolchain doctor dq-out/coreml | dq-toolchain doctor --target tensorrt --json")
 def doctor(
     bundle: Annotated[Path | None, typer.Argument(help="bundle folder  [default: OUT/TARGET]")] = None,
-    target: Target = None, out: Out = None, json_: Json = False,
+    target: Target = None,
+    out: Out = None,
+    json_: Json = False,
 ) -> None:
     """Check a bundle before it is copied to a device. Exit code 1 if something in it does not fit."""
     from dq_toolchain.backends.programs import program_checks
-    from dq_toolchain.toolchain.doctor import examine
-    from dq_toolchain.toolchain.show import show_checks
+    from dq_toolchain.toolchain.render.show import show_checks
+    from dq_toolchain.toolchain.verdict.doctor import examine
 
     settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
     checks = examine(bundle or settings.run.out / settings.export.target, program_checks)

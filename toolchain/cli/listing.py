@@ -8,16 +8,17 @@ from typing import Annotated
 import typer
 
 from dq_toolchain.toolchain.cli.app import Json, Out, app, console, print_json
-from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 
 
 @app.command(epilog="Examples:  dq-toolchain inspect | dq-toolchain inspect dq-out/executorch --json")
 def inspect(
     path: Annotated[Path | None, typer.Argument(help="artifact or bundle folder  [default: OUT/calibration]")] = None,
-    out: Out = None, json_: Json = False,
+    out: Out = None,
+    json_: Json = False,
 ) -> None:
     """Print every site with bits, scheme and range, and what stays in float and why."""
-    from dq_toolchain.toolchain.summary import inspect_folder, show_inspection
+    from dq_toolchain.toolchain.render.summary import inspect_folder, show_inspection
 
     inspection = inspect_folder(path or load_recipe(None, {"run": {"out": out}}).run.out / "calibration")
     if json_:
@@ -32,7 +33,7 @@ def targets(json_: Json = False) -> None:
     from dataclasses import asdict
 
     from dq_toolchain import backends
-    from dq_toolchain.toolchain.summary import show_targets
+    from dq_toolchain.toolchain.render.summary import show_targets
 
     found = [asdict(backends.describe(name)) for name in backends.names()]
     if json_:

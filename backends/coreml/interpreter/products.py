@@ -12,13 +12,21 @@ from dq_toolchain.backends.coreml.interpreter.registry import integer, integers,
 
 
 @operation("conv")
-def conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, strides: Tensor | None = None, pad_type: str = "valid",
-         pad: Tensor | None = None, dilations: Tensor | None = None, groups: Tensor | int = 1) -> Tensor:
+def conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    strides: Tensor | None = None,
+    pad_type: str = "valid",
+    pad: Tensor | None = None,
+    dilations: Tensor | None = None,
+    groups: Tensor | int = 1,
+) -> Tensor:
     spatial = x.dim() - 2
     if pad_type == "custom":
         assert pad is not None
         sizes = integers(pad)
-        x = F.pad(x, [n for i in reversed(range(spatial)) for n in sizes[2 * i:2 * i + 2]])
+        x = F.pad(x, [n for i in reversed(range(spatial)) for n in sizes[2 * i : 2 * i + 2]])
     elif pad_type != "valid":
         raise NotImplementedError(f"pad_type {pad_type}")
     function = {1: F.conv1d, 2: F.conv2d}[spatial]
@@ -72,8 +80,9 @@ def reduce_max(x: Tensor, axes: Tensor | None = None, keep_dims: Tensor | bool =
 
 
 @operation("layer_norm")
-def layer_norm(x: Tensor, axes: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None,
-               epsilon: Tensor | float = 1e-5) -> Tensor:
+def layer_norm(
+    x: Tensor, axes: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: Tensor | float = 1e-5
+) -> Tensor:
     dims, x = integers(axes), x.double()
     centred = x - x.mean(dims, keepdim=True)
     out = centred / (centred.square().mean(dims, keepdim=True) + float(epsilon)).sqrt()
@@ -82,19 +91,34 @@ def layer_norm(x: Tensor, axes: Tensor, gamma: Tensor | None = None, beta: Tenso
 
 
 @operation("batch_norm")
-def batch_norm(x: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None,
-               epsilon: Tensor | float = 1e-5) -> Tensor:
+def batch_norm(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor | None = None,
+    beta: Tensor | None = None,
+    epsilon: Tensor | float = 1e-5,
+) -> Tensor:
     return F.batch_norm(x, mean, variance, gamma, beta, False, 0.0, float(epsilon))
 
 
 @operation("instance_norm")
-def instance_norm(x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: Tensor | float = 1e-5) -> Tensor:
+def instance_norm(
+    x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None, epsilon: Tensor | float = 1e-5
+) -> Tensor:
     return F.instance_norm(x, weight=gamma, bias=beta, eps=float(epsilon))
 
 
 @operation("avg_pool")
-def avg_pool(x: Tensor, kernel_sizes: Tensor, strides: Tensor | None = None, pad_type: str = "valid", pad: Tensor | None = None,
-             exclude_padding_from_average: Tensor | bool = False, ceil_mode: Tensor | bool = False) -> Tensor:
+def avg_pool(
+    x: Tensor,
+    kernel_sizes: Tensor,
+    strides: Tensor | None = None,
+    pad_type: str = "valid",
+    pad: Tensor | None = None,
+    exclude_padding_from_average: Tensor | bool = False,
+    ceil_mode: Tensor | bool = False,
+) -> Tensor:
     if (pad_type != "valid" and pad is not None and any(integers(pad))) or bool(ceil_mode):
         raise NotImplementedError("avg_pool with padding or ceil_mode")
     kernel = integers(kernel_sizes)

@@ -59,8 +59,10 @@ class Function:
         self._inputs, self._outputs = function.inputs, function.outputs
         unknown = sorted({op.op_type for op in self.operations} - set(OPERATIONS))
         if unknown:
-            raise BackendError(f"function {name!r} holds operations that the interpreter does not know: "
-                               f"{', '.join(unknown)}; report it with calibration.json")
+            raise BackendError(
+                f"function {name!r} holds operations that the interpreter does not know: "
+                f"{', '.join(unknown)}; report it with calibration.json"
+            )
         self._constants: dict[Any, Any] = {}
         last_use = {var: index for index, op in enumerate(self.operations) for var in _variables(op)}
         self._dead: list[list[Any]] = [[] for _ in self.operations]
@@ -76,7 +78,8 @@ class Function:
             BackendError: an operation fails; the text names it.
         """
         values: dict[Any, Any] = {
-            var: as_declared(inputs[name].reshape(var.shape), type_name(var.dtype)) for name, var in self._inputs.items()
+            var: as_declared(inputs[name].reshape(var.shape), type_name(var.dtype))
+            for name, var in self._inputs.items()
         }
         for op, dead in zip(self.operations, self._dead, strict=True):
             if _unpacks(op):
@@ -124,13 +127,17 @@ def _execute(op: Any, keywords: Mapping[str, Any]) -> tuple[Tensor, ...]:
     try:
         result = OPERATIONS[op.op_type](**keywords)
     except (RuntimeError, NotImplementedError, TypeError, KeyError, ValueError) as error:
-        raise BackendError(f"the interpreter cannot execute {op.op_type} {op.name!r}: {' '.join(str(error).split())[:200]}; "
-                           "report it with calibration.json") from error
+        raise BackendError(
+            f"the interpreter cannot execute {op.op_type} {op.name!r}: {' '.join(str(error).split())[:200]}; "
+            "report it with calibration.json"
+        ) from error
     results = result if isinstance(result, tuple) else (result,)
     for var, one in zip(op.outputs, results, strict=True):
         if tuple(one.shape) != tuple(var.shape):
-            raise BackendError(f"{op.op_type} {op.name!r} gives {tuple(one.shape)}, its program declares "
-                               f"{tuple(var.shape)}; report it with calibration.json")
+            raise BackendError(
+                f"{op.op_type} {op.name!r} gives {tuple(one.shape)}, its program declares "
+                f"{tuple(var.shape)}; report it with calibration.json"
+            )
     return results
 
 

@@ -21,8 +21,9 @@ def _along(parameter: Tensor, axis: Tensor | None, like: Tensor) -> Tensor:
 
 
 @operation("quantize")
-def quantize(input: Tensor, scale: Tensor, output_dtype: str, zero_point: Tensor | None = None,
-             axis: Tensor | None = None) -> Tensor:
+def quantize(
+    input: Tensor, scale: Tensor, output_dtype: str, zero_point: Tensor | None = None, axis: Tensor | None = None
+) -> Tensor:
     """clamp(round(x / scale) + zero_point); ties to even."""
     q = torch.round(input / _along(scale, axis, input))
     q = q if zero_point is None else q + _along(zero_point, axis, input)

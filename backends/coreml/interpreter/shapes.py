@@ -50,7 +50,9 @@ def stack(values: Sequence[Tensor], axis: Tensor) -> Tensor:
 
 
 @operation("split")
-def split(x: Tensor, axis: Tensor, num_splits: Tensor | None = None, split_sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+def split(
+    x: Tensor, axis: Tensor, num_splits: Tensor | None = None, split_sizes: Tensor | None = None
+) -> tuple[Tensor, ...]:
     if split_sizes is not None:
         return tuple(x.split(integers(split_sizes), integer(axis)))
     assert num_splits is not None
@@ -58,8 +60,15 @@ def split(x: Tensor, axis: Tensor, num_splits: Tensor | None = None, split_sizes
 
 
 @operation("slice_by_index")
-def slice_by_index(x: Tensor, begin: Tensor, end: Tensor, stride: Tensor | None = None, begin_mask: Tensor | None = None,
-                   end_mask: Tensor | None = None, squeeze_mask: Tensor | None = None) -> Tensor:
+def slice_by_index(
+    x: Tensor,
+    begin: Tensor,
+    end: Tensor,
+    stride: Tensor | None = None,
+    begin_mask: Tensor | None = None,
+    end_mask: Tensor | None = None,
+    squeeze_mask: Tensor | None = None,
+) -> Tensor:
     rank = x.dim()
 
     def mask(value: Tensor | None) -> list[int]:
@@ -82,20 +91,21 @@ def slice_by_size(x: Tensor, begin: Tensor, size: Tensor) -> Tensor:
 
 
 @operation("gather")
-def gather(x: Tensor, indices: Tensor, axis: Tensor | int = 0, batch_dims: Tensor | int = 0,
-           validate_indices: object = None) -> Tensor:
+def gather(
+    x: Tensor, indices: Tensor, axis: Tensor | int = 0, batch_dims: Tensor | int = 0, validate_indices: object = None
+) -> Tensor:
     if integer(batch_dims) != 0:
         raise BackendError("the interpreter of Core ML programs has no gather with batch_dims; report it")
     dimension = integer(axis) % x.dim()
     picked = x.index_select(dimension, indices.flatten().to(torch.int64))
-    return picked.reshape(*x.shape[:dimension], *indices.shape, *x.shape[dimension + 1:])
+    return picked.reshape(*x.shape[:dimension], *indices.shape, *x.shape[dimension + 1 :])
 
 
 @operation("pad")
 def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Tensor | float = 0.0) -> Tensor:
     """MIL lists (begin, end) of the last axes from the first of them on; torch from the last one on."""
     sizes = integers(pad)
-    pairs = [sizes[i:i + 2] for i in range(0, len(sizes), 2)]
+    pairs = [sizes[i : i + 2] for i in range(0, len(sizes), 2)]
     flat = [n for pair in reversed(pairs) for n in pair]
     if mode == "constant":
         return F.pad(x, flat, value=float(constant_val))
@@ -103,13 +113,17 @@ def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Tensor | f
 
 
 @operation("upsample_nearest_neighbor")
-def upsample_nearest_neighbor(x: Tensor, scale_factor_height: Tensor | int = 1, scale_factor_width: Tensor | int = 1) -> Tensor:
+def upsample_nearest_neighbor(
+    x: Tensor, scale_factor_height: Tensor | int = 1, scale_factor_width: Tensor | int = 1
+) -> Tensor:
     """Whole factors only: of others the specification does not say which pixel is the nearest."""
     factors = [float(factor) for factor in (scale_factor_height, scale_factor_width)]
     if any(factor < 1 or factor != int(factor) for factor in factors):
-        raise BackendError("the interpreter of Core ML programs resizes by whole factors only, got "
-                           f"{factors[0]:g} x {factors[1]:g}; "
-                           "use sides that are a multiple of the network's downsampling")
+        raise BackendError(
+            "the interpreter of Core ML programs resizes by whole factors only, got "
+            f"{factors[0]:g} x {factors[1]:g}; "
+            "use sides that are a multiple of the network's downsampling"
+        )
     return x.repeat_interleave(int(factors[0]), -2).repeat_interleave(int(factors[1]), -1)
 
 

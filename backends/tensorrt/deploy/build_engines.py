@@ -47,7 +47,9 @@ def judge(layers: Iterable[Any], sites: Iterable[str]) -> Judgement:
     for site in sites:
         tag = f"[ONNX Layer: {site}]"
         mine = [layer for layer in known if tag in str(layer.get("Metadata", ""))]
-        products = [layer for layer in mine if MULTIPLIES.search(f"{layer.get('LayerType', '')} {layer.get('Name', '')}")]
+        products = [
+            layer for layer in mine if MULTIPLIES.search(f"{layer.get('LayerType', '')} {layer.get('Name', '')}")
+        ]
         if any(_is_int8(layer) for layer in products):
             found.int8.append(site)
         elif any(layer.get("Inputs") for layer in products):
@@ -123,8 +125,10 @@ class Builder:
         runtime = trt.Runtime(self.logger)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise SystemExit("the engine that was just built does not load: is there a GPU, and the driver that belongs to this "
-                             "TensorRT?")
+            raise SystemExit(
+                "the engine that was just built does not load: is there a GPU, and the driver that belongs to this "
+                "TensorRT?"
+            )
         return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
 
 
@@ -150,8 +154,10 @@ def check(folder: Path, names: Iterable[str], sites: list[str]) -> bool:
             good = False
             continue
         found = judge(json.loads(path.read_text()).get("Layers", []), sites)
-        print(f"{name}: {len(found.int8)} of {len(sites)} sites INT8, {len(found.in_float)} in float, {len(found.unseen)} inside "
-              "blocks that are not shown")
+        print(
+            f"{name}: {len(found.int8)} of {len(sites)} sites INT8, {len(found.in_float)} in float, {len(found.unseen)} inside "
+            "blocks that are not shown"
+        )
         for site in found.in_float:
             print(f"  in float: {site}")
         for site in found.unseen:
@@ -167,7 +173,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="build nothing")
     parser.add_argument("--force", action="store_true", help="build again what is there")
     parser.add_argument("--level", type=int, default=4, help="builder optimization level, 0-5  [default: 4]")
-    parser.add_argument("--workspace-mib", type=int, default=0, help="scratch memory the builder may use  [default: its own]")
+    parser.add_argument(
+        "--workspace-mib", type=int, default=0, help="scratch memory the builder may use  [default: its own]"
+    )
     given = parser.parse_args(arguments)
     bundle: Path = given.bundle
     placements = json.loads((bundle / PLACEMENTS).read_text())
@@ -175,8 +183,9 @@ def main(arguments: list[str] | None = None) -> int:
     engines = bundle / ENGINES
     engines.mkdir(exist_ok=True)
     if not given.check:
-        builder = Builder(placements["precision"], engines / CACHE, given.level, given.workspace_mib,
-                          placements.get("fp16", True))
+        builder = Builder(
+            placements["precision"], engines / CACHE, given.level, given.workspace_mib, placements.get("fp16", True)
+        )
         for number, graph in enumerate(graphs, 1):
             plan = engines / (graph.stem + ".plan")
             if plan.exists() and plan.with_suffix(".layers.json").exists() and not given.force:

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.backends.call import example_call
-from dq_toolchain.backends.coreml.audit import Audited
+from dq_toolchain.backends.common.call import example_call
 from dq_toolchain.backends.coreml.interpreter.program import Program, load
 from dq_toolchain.backends.coreml.lowering import Plan, plan_of, write_program
 from dq_toolchain.backends.coreml.package import packages_in
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.backends.coreml.proof.audit import Audited
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests import tiny
 
 
@@ -43,7 +43,11 @@ class Converted:
         sample = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         timestep = torch.tensor([self.artifact.table.timesteps[k]], dtype=torch.float32)
         row = seed % self.plan.reference.seeds
-        given = {"sample": sample, "timestep": timestep, **self.plan.reference.conditioning.select(slice(row, row + 1)).cond}
+        given = {
+            "sample": sample,
+            "timestep": timestep,
+            **self.plan.reference.conditioning.select(slice(row, row + 1)).cond,
+        }
         group = self.artifact.group_of_step[k]
         return given if self.plan.ranges is None else given | {"ranges": self.plan.ranges[group : group + 1]}
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests import tiny
 from tests.backends.coreml.conftest import converted
-from tests.backends.coreml.test_conformance import comparisons
+from tests.backends.coreml.runtime.test_conformance import comparisons
 
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "iOS 26": ({"ios": 26}, {}),
@@ -36,8 +36,9 @@ ALWAYS = ("int8 attention, run-time scales", "Neural Engine layout", "cross-atte
 """These reach every option but the iOS; the others are combinations, and slow."""
 
 
-@pytest.mark.parametrize("form", [
-    pytest.param(form, marks=() if form in ALWAYS else pytest.mark.slow) for form in FORMS])
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=() if form in ALWAYS else pytest.mark.slow) for form in FORMS]
+)
 def test_every_form_equals_the_simulation(form: str, tmp_path: Path) -> None:
     settings, options = FORMS[form]
     if "unet" in options:

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.backends.call import Call
-from dq_toolchain.backends.coreml.convert import convert
-from dq_toolchain.backends.coreml.graph import LayerNormGroupNorm
+from dq_toolchain.backends.common.call import Call
+from dq_toolchain.backends.coreml.graph.build import LayerNormGroupNorm
+from dq_toolchain.backends.coreml.graph.convert import convert
 from dq_toolchain.backends.coreml.interpreter.program import Function, Program, as_declared, load
 from dq_toolchain.backends.coreml.interpreter.registry import OPERATIONS
 from dq_toolchain.toolchain.errors import BackendError
-from dq_toolchain.toolchain.recipe import CoreMLSection
+from dq_toolchain.toolchain.recipe.sections import CoreMLSection
 from tests import tiny
 
 
@@ -31,7 +31,9 @@ class AsUNet(nn.Module):
         return (self.inner(sample) + 0 * timestep.reshape(1, 1, 1, 1),)
 
 
-def _convert(unet: nn.Module, sample: Tensor, folder: Path, precision: Literal["fp16", "fp32"], **conditioning: Tensor) -> Program:
+def _convert(
+    unet: nn.Module, sample: Tensor, folder: Path, precision: Literal["fp16", "fp32"], **conditioning: Tensor
+) -> Program:
     package = folder / "model.mlpackage"
     convert(unet, Call(sample, torch.tensor([500.0]), conditioning), CoreMLSection(precision=precision), package)
     return load(package)["main"]
@@ -76,18 +78,33 @@ def _run(name: str, **inputs: Any) -> Any:
 def test_single_operations_follow_mil() -> None:
     x = torch.arange(24.0).reshape(1, 2, 3, 4)
     assert _run("inverse", x=torch.zeros(1)) == pytest.approx(1e4)  # MIL's default epsilon
-    assert torch.equal(_run("slice_by_index", x=x, begin=torch.tensor([0, 1, 0, 1]), end=torch.tensor([1, 2, 3, 4]),
-                            squeeze_mask=torch.tensor([0, 1, 0, 0])), x[:, 1, :, 1:4])
+    assert torch.equal(
+        _run(
+            "slice_by_index",
+            x=x,
+            begin=torch.tensor([0, 1, 0, 1]),
+            end=torch.tensor([1, 2, 3, 4]),
+            squeeze_mask=torch.tensor([0, 1, 0, 0]),
+        ),
+        x[:, 1, :, 1:4],
+    )
     assert torch.equal(_run("pad", x=x, pad=torch.tensor([1, 0, 0, 2])), nn.functional.pad(x, (0, 2, 1, 0)))
     assert torch.equal(_run("gather", x=x, indices=torch.tensor([[1], [0]]), axis=torch.tensor(1)), x[:, [[1], [0]]])
     half = torch.tensor([0.5, 1.5, -0.5, 300.0])
     integers = _run("quantize", input=half, scale=torch.tensor(1.0), output_dtype="int8", zero_point=torch.tensor(3))
     assert integers.tolist() == [3.0, 5.0, 3.0, 127.0]  # ties to even, then the zero_point, then the ends
-    assert _run("dequantize", input=integers, scale=torch.tensor(2.0), zero_point=torch.tensor(3)).tolist() == [0, 4, 0, 248]
+    assert _run("dequantize", input=integers, scale=torch.tensor(2.0), zero_point=torch.tensor(3)).tolist() == [
+        0,
+        4,
+        0,
+        248,
+    ]
     table = torch.tensor([[-1.0, 5.0], [10.0, 20.0]]).reshape(2, 1, 2, 1)
     indices = torch.tensor([[0, 1], [1, 1]])
     assert _run("constexpr_lut_to_dense", indices=indices, lut=table).tolist() == [[-1, 5], [20, 20]]
-    blocks = _run("constexpr_blockwise_shift_scale", data=torch.ones(2, 4), scale=torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    blocks = _run(
+        "constexpr_blockwise_shift_scale", data=torch.ones(2, 4), scale=torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    )
     assert blocks.tolist() == [[1, 1, 2, 2], [3, 3, 4, 4]]
 
 

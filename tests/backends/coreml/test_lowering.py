@@ -13,17 +13,18 @@ from torch import nn
 
 from dq_toolchain import backends
 from dq_toolchain.backends import base
-from dq_toolchain.backends.call import Call
-from dq_toolchain.backends.coreml import convert, lowering
-from dq_toolchain.backends.coreml.tags import tag
+from dq_toolchain.backends.common.call import Call
+from dq_toolchain.backends.coreml import lowering
+from dq_toolchain.backends.coreml.graph import convert
+from dq_toolchain.backends.coreml.graph.tags import tag
 from dq_toolchain.backends.coreml.vendor import coremltools
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.bundle import Bundle
 from dq_toolchain.toolchain.errors import BackendError, ToolchainError
-from dq_toolchain.toolchain.recipe import CoreMLSection
-from dq_toolchain.toolchain.recipe_file import load_recipe
-from dq_toolchain.toolchain.report import load_report
-from dq_toolchain.toolchain.verdict import validate
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.bundle import Bundle
+from dq_toolchain.toolchain.formats.report import load_report
+from dq_toolchain.toolchain.recipe.loading import load_recipe
+from dq_toolchain.toolchain.recipe.sections import CoreMLSection
+from dq_toolchain.toolchain.verdict.judge import validate
 from tests import tiny
 
 
@@ -50,11 +51,14 @@ def test_bundle_runs_here_and_passes(bundle: tuple[Bundle, Path], tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("settings", "form"), [
-    ({"runtime_scales": True, "ios": 17}, "runtime-scales"),
-    ({"quantize_outputs": True}, "functions"),
-    ({"chunks": 2, "layout": "neural-engine"}, "functions"),
-])
+@pytest.mark.parametrize(
+    ("settings", "form"),
+    [
+        ({"runtime_scales": True, "ios": 17}, "runtime-scales"),
+        ({"quantize_outputs": True}, "functions"),
+        ({"chunks": 2, "layout": "neural-engine"}, "functions"),
+    ],
+)
 def test_every_option_runs_here_and_passes(settings: dict[str, Any], form: str, tmp_path: Path) -> None:
     artifact, unet = tiny.lively_artifact()
     bundle, folder = _lower(tmp_path, replace(artifact, guidance=2.0), unet, **settings)
@@ -64,12 +68,15 @@ def test_every_option_runs_here_and_passes(settings: dict[str, Any], form: str, 
     assert not verdict.failed, verdict.to_json()
 
 
-@pytest.mark.parametrize(("settings", "text"), [
-    ({"ios": 17}, "has one function, step groups need one each; add --runtime-scales"),
-    ({"ios": 17, "runtime_scales": True, "lut": True}, "tables of integers need iOS 18 or 26, got 17"),
-    ({"runtime_scales": True, "quantize_outputs": True}, "reach the inputs of layers only"),
-    ({"lut": True}, "tables are for weights of 4 bits and fewer, this artifact has none"),
-])
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"ios": 17}, "has one function, step groups need one each; add --runtime-scales"),
+        ({"ios": 17, "runtime_scales": True, "lut": True}, "tables of integers need iOS 18 or 26, got 17"),
+        ({"runtime_scales": True, "quantize_outputs": True}, "reach the inputs of layers only"),
+        ({"lut": True}, "tables are for weights of 4 bits and fewer, this artifact has none"),
+    ],
+)
 def test_settings_that_exclude_each_other_are_refused(settings: dict[str, Any], text: str, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=text):
         _lower(tmp_path, *tiny.lively_artifact(), **settings)
@@ -77,7 +84,9 @@ def test_settings_that_exclude_each_other_are_refused(settings: dict[str, Any], 
 
 
 def test_run_time_scales_need_symmetric_ranges(tmp_path: Path) -> None:
-    with pytest.raises(BackendError, match=r"run-time scales need scheme 'symmetric', got a zero_point at site \S+:input"):
+    with pytest.raises(
+        BackendError, match=r"run-time scales need scheme 'symmetric', got a zero_point at site \S+:input"
+    ):
         _lower(tmp_path, *tiny.lively_artifact(scheme="affine"), runtime_scales=True)
 
 
@@ -132,7 +141,7 @@ def test_failure_anywhere_leaves_no_bundle(
 
 def test_wrong_pass_of_coremltools_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """coremltools' own pipeline merges DQ(s1) -> reshape -> Q(s2) into a reshape of integers: the interpreter tells."""
-    from dq_toolchain.backends.coreml.entries import quantized
+    from dq_toolchain.backends.coreml.graph.entries import quantized
     from dq_toolchain.backends.coreml.interpreter.program import load
 
     class Twice(nn.Module):
@@ -163,7 +172,9 @@ def test_pass_names_exist() -> None:
 def test_unsupported_bits_are_refused_by_name(tmp_path: Path) -> None:
     artifact, unet = tiny.lively_artifact()
     sites = (replace(artifact.sites[0], bits=6), *artifact.sites[1:])
-    with pytest.raises(BackendError, match="activation bits must be 8 for target 'coreml', got 6 at site conv_in:input"):
+    with pytest.raises(
+        BackendError, match="activation bits must be 8 for target 'coreml', got 6 at site conv_in:input"
+    ):
         _lower(tmp_path, replace(artifact, sites=sites), unet)
 
 

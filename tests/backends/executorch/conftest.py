@@ -12,10 +12,10 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from dq_toolchain import backends
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.bundle import Bundle
-from dq_toolchain.toolchain.recipe_file import load_recipe
-from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.bundle import Bundle
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests import tiny
 
 
@@ -23,14 +23,23 @@ def small_unet(seed: int = 0, width: int = 8) -> UNet2DModel:
     """One level, no attention: 17 sites, among them split 1x1 convolutions; lowers in a few seconds."""
     torch.manual_seed(seed)
     unet = UNet2DModel(
-        sample_size=tiny.SIZE, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(width,),
-        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), mid_block_type=None, norm_num_groups=4,
-        num_class_embeds=11)
+        sample_size=tiny.SIZE,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(width,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        mid_block_type=None,
+        norm_num_groups=4,
+        num_class_embeds=11,
+    )
     return unet.eval().requires_grad_(False)
 
 
-def small_artifact(step_groups: int = 2, guidance: float = 1.0,
-                   **options: object) -> tuple[Artifact, nn.Module, Reference]:
+def small_artifact(
+    step_groups: int = 2, guidance: float = 1.0, **options: object
+) -> tuple[Artifact, nn.Module, Reference]:
     """A min-max artifact of ``small_unet`` with its FP32 network and held-out rollouts."""
     with mock.patch.object(tiny, "tiny_unet", small_unet):
         artifact, unet = tiny.tiny_artifact(step_groups=step_groups, width=8, **options)  # type: ignore[arg-type]

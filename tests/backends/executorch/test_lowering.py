@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from dq_toolchain.backends.call import example_call
+from dq_toolchain.backends.common.call import example_call
+from dq_toolchain.backends.common.sampling import DeviceNetwork
+from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.executorch import lowering
-from dq_toolchain.backends.executorch.check import check_supported
-from dq_toolchain.backends.executorch.device import Device
-from dq_toolchain.backends.executorch.sampler import executor
-from dq_toolchain.backends.sampling import DeviceNetwork
-from dq_toolchain.backends.schedule import Schedule
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.bundle import RANGES, Bundle
+from dq_toolchain.backends.executorch.runtime.device import Device
+from dq_toolchain.backends.executorch.runtime.sampler import executor
+from dq_toolchain.backends.executorch.support import check_supported
 from dq_toolchain.toolchain.errors import BackendError, ToolchainError
-from dq_toolchain.toolchain.recipe import Recipe
-from dq_toolchain.toolchain.sites import FloatOp, Site
-from dq_toolchain.toolchain.verdict import validate
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
+from dq_toolchain.toolchain.quant.sites import FloatOp, Site
+from dq_toolchain.toolchain.recipe.sections import Recipe
+from dq_toolchain.toolchain.verdict.judge import validate
 from tests import tiny
 from tests.backends.executorch.conftest import Lowered, lower_into, small_artifact
 
@@ -33,8 +33,10 @@ def _products(bundle: Bundle, arithmetic: str) -> int:
     return sum(row.count for row in bundle.operations if row.name in kinds and row.arithmetic.startswith(arithmetic))
 
 
-@pytest.mark.parametrize(("fixture", "files"), [
-    ("small", NETWORK_FILES | {RANGES}), pytest.param("static", NETWORK_FILES, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("fixture", "files"),
+    [("small", NETWORK_FILES | {RANGES}), pytest.param("static", NETWORK_FILES, marks=pytest.mark.slow)],
+)
 def test_bundle_is_complete(fixture: str, files: set[str], request: pytest.FixtureRequest) -> None:
     artifact, _, _, bundle, folder = request.getfixturevalue(fixture)
     assert {path.name for path in folder.iterdir()} == files
@@ -55,12 +57,14 @@ def test_device_errs_as_the_simulation_does(fixture: str, request: pytest.Fixtur
     simulated = bundle.reference(folder).simulation_outputs
     device_error = simulation_error = 0.0
     for seed in range(reference.seeds):
-        network = DeviceNetwork(execute, bundle.table, bundle.guidance, reference.conditioning.select(slice(seed, seed + 1)))
+        network = DeviceNetwork(
+            execute, bundle.table, bundle.guidance, reference.conditioning.select(slice(seed, seed + 1))
+        )
         for k in range(reference.calls):
-            out = network(reference.simulation_latents[k][seed:seed + 1] * bundle.table.input_scale[k], k)
-            fp32 = reference.fp32_outputs_at_simulation[k][seed:seed + 1]
+            out = network(reference.simulation_latents[k][seed : seed + 1] * bundle.table.input_scale[k], k)
+            fp32 = reference.fp32_outputs_at_simulation[k][seed : seed + 1]
             device_error += float((out - fp32).square().sum())
-            simulation_error += float((simulated[k][seed:seed + 1] - fp32).square().sum())
+            simulation_error += float((simulated[k][seed : seed + 1] - fp32).square().sum())
     assert 0.85 < (device_error / simulation_error) ** 0.5 < 1.15
 
 
@@ -94,6 +98,7 @@ def test_no_float_weights_are_left_in_the_file(small: Lowered, static: Lowered) 
 def test_program_from_bytes_outlives_its_loader(small: Lowered) -> None:
     """The runtime's methods point into the program's bytes, which only the Device keeps alive."""
     import gc
+
     bundle, folder, reference = small[3], small[4], small[2]
     execute = executor(Device((folder / "model.pte").read_bytes(), bundle.methods), Schedule.of(bundle, folder))
     network = DeviceNetwork(execute, bundle.table, bundle.guidance, reference.conditioning.select(slice(1)))
@@ -105,8 +110,9 @@ def test_program_from_bytes_outlives_its_loader(small: Lowered) -> None:
 
 
 @pytest.mark.parametrize("step", ["audit", "smoke", "lower_methods"])
-def test_failure_anywhere_leaves_no_bundle(step: str, small: Lowered, tmp_path: Path,
-                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_anywhere_leaves_no_bundle(
+    step: str, small: Lowered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     artifact, _, reference, _, folder = small
     data = (folder / "model.pte").read_bytes()
     monkeypatch.setattr(lowering, "lower_methods", lambda _: data)
@@ -121,8 +127,9 @@ def test_failure_anywhere_leaves_no_bundle(step: str, small: Lowered, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["calibration"]
 
 
-def test_old_bundle_is_replaced_and_other_files_stay(static: Lowered, small: Lowered, tmp_path: Path,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_bundle_is_replaced_and_other_files_stay(
+    static: Lowered, small: Lowered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = (small[4] / "model.pte").read_bytes()
     monkeypatch.setattr(lowering, "lower_methods", lambda _: data)
     monkeypatch.setattr(lowering, "export", lambda *_: None)
@@ -143,16 +150,19 @@ def test_unwritable_folder_is_one_line(small: Lowered, tmp_path: Path, monkeypat
         lower_into(tmp_path, small[0], small[2])
 
 
-@pytest.mark.parametrize(("change", "text"), [
-    ({"operand": "q", "kind": "attention", "weight_bits": None}, 'calibrate with attention = "float"'),
-    ({"bits": 6}, "activation bits must be 8 for target 'executorch', got 6 at site conv_in:input"),
-    ({"weight_bits": 16}, "weight bits must be 2-8 for target 'executorch', got 16 at site conv_in:input"),
-])
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"operand": "q", "kind": "attention", "weight_bits": None}, 'calibrate with attention = "float"'),
+        ({"bits": 6}, "activation bits must be 8 for target 'executorch', got 6 at site conv_in:input"),
+        ({"weight_bits": 16}, "weight bits must be 2-8 for target 'executorch', got 16 at site conv_in:input"),
+    ],
+)
 def test_unsupported_sites_are_refused_by_name(change: dict[str, object], text: str, small: Lowered) -> None:
     artifact = small[0]
     index = artifact.site_index("conv_in")
     site = Site(**{**artifact.sites[index].to_json(), **change})
-    changed = replace(artifact, sites=(*artifact.sites[:index], site, *artifact.sites[index + 1:]))
+    changed = replace(artifact, sites=(*artifact.sites[:index], site, *artifact.sites[index + 1 :]))
     with pytest.raises(BackendError, match=text):
         check_supported(changed, artifact.build_float_unet())
 
@@ -168,7 +178,7 @@ def test_unsupported_layers_are_refused_by_name(small: Lowered) -> None:
     with pytest.raises(BackendError, match="up is a ConvTranspose2d"):
         check_supported(replace(artifact, float_operations=(odd,)), artifact.build_float_unet())
     index = artifact.site_index("conv_in")
-    fewer = (*artifact.sites[:index], *artifact.sites[index + 1:])
+    fewer = (*artifact.sites[:index], *artifact.sites[index + 1 :])
     with pytest.raises(BackendError, match="conv_in has no site"):
         check_supported(replace(artifact, sites=fewer), artifact.build_float_unet())
 
@@ -191,6 +201,7 @@ def test_attention_up_and_down_sampling_4_bit_weights(tmp_path: Path) -> None:
     assert portable["aten::embedding.out"] == "table look-up, no arithmetic"
     assert len(portable) <= 3
     from dq_toolchain import backends
+
     report = backends.load("executorch").run(bundle, folder, folder, None, 1, lambda done, total: None)
     assert not validate(report).failed
 

@@ -14,11 +14,11 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from dq_toolchain import backends
-from dq_toolchain.backends.tensorrt import nvidia
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.bundle import Bundle
-from dq_toolchain.toolchain.recipe_file import load_recipe
-from dq_toolchain.toolchain.reference import Reference
+from dq_toolchain.backends.tensorrt.proof import nvidia
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.bundle import Bundle
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests import tiny
 
 needs_nvidia = pytest.mark.skipif(not nvidia.is_installed(), reason=f"needs NVIDIA's compiler: {nvidia.INSTALL}")
@@ -56,9 +56,17 @@ def attention_unet(head: int = 32, size: int = tiny.SIZE) -> UNet2DModel:
     """One attention level with heads that an INT8 kernel takes."""
     torch.manual_seed(0)
     unet = UNet2DModel(
-        sample_size=size, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(32, 64),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"), norm_num_groups=8,
-        attention_head_dim=head, num_class_embeds=11)
+        sample_size=size,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+        attention_head_dim=head,
+        num_class_embeds=11,
+    )
     return unet.eval().requires_grad_(False)
 
 
@@ -102,7 +110,10 @@ def made(name: str, folders: pytest.TempPathFactory) -> Lowered:
     """A form, lowered once."""
     if name not in _made:
         settings, options = FORMS[name]
-        networks: dict[str, Callable[[], nn.Module]] = {"attention": attention_unet, "condition": tiny.tiny_condition_unet}
+        networks: dict[str, Callable[[], nn.Module]] = {
+            "attention": attention_unet,
+            "condition": tiny.tiny_condition_unet,
+        }
         options = {key: networks[value]() if key == "unet" else value for key, value in options.items()}
         _made[name] = lower(folders.mktemp(name), *tiny.lively_artifact(**options), **settings)
     return _made[name]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dq_toolchain.backends.tensorrt.session import open_session
+from dq_toolchain.backends.tensorrt.runtime.session import open_session
 
 __version__ = "10.3.0"
 TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
@@ -127,10 +127,20 @@ class Engine:
     def create_engine_inspector(self) -> Any:
         placements = json.loads((self.path.parent.parent / "placements.json").read_text())
         layers: list[Any] = [
-            {"Name": site, "LayerType": "CaskConvolution", "Metadata": f"[ONNX Layer: {site}]",
-             "Inputs": [{"Format/Datatype": "Row major linear FP16 format" if site in in_float
-                         else "Thirty-two wide channel vectorized row major Int8 format"}]}
-            for site in placements["int8"]]
+            {
+                "Name": site,
+                "LayerType": "CaskConvolution",
+                "Metadata": f"[ONNX Layer: {site}]",
+                "Inputs": [
+                    {
+                        "Format/Datatype": "Row major linear FP16 format"
+                        if site in in_float
+                        else "Thirty-two wide channel vectorized row major Int8 format"
+                    }
+                ],
+            }
+            for site in placements["int8"]
+        ]
         return SimpleNamespace(get_engine_information=lambda form: json.dumps({"Layers": layers, "Bindings": []}))
 
 

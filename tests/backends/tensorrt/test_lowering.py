@@ -11,22 +11,34 @@ import onnx
 import pytest
 
 from dq_toolchain import backends
-from dq_toolchain.backends.tensorrt import lowering, nvidia
+from dq_toolchain.backends.tensorrt import lowering
+from dq_toolchain.backends.tensorrt.proof import nvidia
 from dq_toolchain.toolchain.errors import BackendError
-from dq_toolchain.toolchain.recipe import TensorRTSection
-from dq_toolchain.toolchain.sites import FloatOp, Site
-from dq_toolchain.toolchain.verdict import validate
+from dq_toolchain.toolchain.quant.sites import FloatOp, Site
+from dq_toolchain.toolchain.recipe.sections import TensorRTSection
+from dq_toolchain.toolchain.verdict.judge import validate
 from tests import tiny
 from tests.backends.tensorrt.conftest import Lowered, attention_unet, lower, needs_nvidia
 
-FILES = {"bundle.json", "model", "reference.safetensors", "placements.json", "build_engines.py", "build_engines.sh", "bench.sh"}
+FILES = {
+    "bundle.json",
+    "model",
+    "reference.safetensors",
+    "placements.json",
+    "build_engines.py",
+    "build_engines.sh",
+    "bench.sh",
+}
 
 
 def test_bundle_is_complete(form: Lowered) -> None:
     ratio = form.bundle.form.startswith("ratio")
     assert {path.name for path in form.folder.iterdir()} == FILES | ({"ranges.safetensors"} if ratio else set())
     assert form.bundle.methods == (("steps",) if ratio else ("steps_g0", "steps_g1"))
-    assert {path.name for path in (form.folder / "model").iterdir()} == {"weights.bin", *(path.name for path in form.graphs)}
+    assert {path.name for path in (form.folder / "model").iterdir()} == {
+        "weights.bin",
+        *(path.name for path in form.graphs),
+    }
     placements = json.loads((form.folder / "placements.json").read_text())
     products = [site for site in form.artifact.sites if site.operand in ("input", "q", "probs")]
     assert len(placements["int8"]) + len(placements["float"]) == len(products)
@@ -60,7 +72,9 @@ def test_run_and_validate_pass(options: dict[str, str], condition: bool, tmp_pat
     """The whole sampler: among what the verdict says is that the samples lose less than 1 dB against the simulation's."""
     artifact, unet = tiny.tiny_artifact(unet=tiny.tiny_condition_unet() if condition else None)
     made = lower(tmp_path, replace(artifact, guidance=2.0), unet, **options)
-    report = backends.load("tensorrt").run(made.bundle, made.folder, tmp_path / "report", None, 1, lambda done, total: None)
+    report = backends.load("tensorrt").run(
+        made.bundle, made.folder, tmp_path / "report", None, 1, lambda done, total: None
+    )
     verdict = validate(report, made.folder)
     assert not verdict.failed, verdict.to_json()
     said = json.loads(report.read_text())
@@ -98,15 +112,32 @@ def test_what_no_engine_holds_is_refused_by_name(tmp_path: Path) -> None:
     artifact, unet = tiny.tiny_artifact()
     site, reference = artifact.sites[3], tiny.tiny_reference(artifact, unet)
     cases = [
-        (tiny.tiny_artifact(scheme="affine")[0], {}, r"zero_point must be 0 for target 'tensorrt', got .* at site conv_in:input"),
-        (replace(artifact, sites=(*artifact.sites[:3], _with_site(site, bits=6), *artifact.sites[4:])), {},
-         f"activation bits must be 8 for target 'tensorrt', got 6 at site {site.name}"),
-        (replace(artifact, float_operations=(FloatOp("up", "ConvTranspose2d", "is not supported"),)), {},
-         "up is a ConvTranspose2d, which target 'tensorrt' does not hold"),
-        (tiny.tiny_artifact(attention=True, unet=attention_unet())[0], {"mode": "ratio"},
-         "mode 'ratio' holds no integers at attention"),
-        (tiny.tiny_artifact(attention=True, unet=attention_unet(head=8))[0], {},
-         r"attentions\.0:q would run in float on NVIDIA's builder: INT8 attention takes heads of 16, 32, 64 channels, here are 8"),
+        (
+            tiny.tiny_artifact(scheme="affine")[0],
+            {},
+            r"zero_point must be 0 for target 'tensorrt', got .* at site conv_in:input",
+        ),
+        (
+            replace(artifact, sites=(*artifact.sites[:3], _with_site(site, bits=6), *artifact.sites[4:])),
+            {},
+            f"activation bits must be 8 for target 'tensorrt', got 6 at site {site.name}",
+        ),
+        (
+            replace(artifact, float_operations=(FloatOp("up", "ConvTranspose2d", "is not supported"),)),
+            {},
+            "up is a ConvTranspose2d, which target 'tensorrt' does not hold",
+        ),
+        (
+            tiny.tiny_artifact(attention=True, unet=attention_unet())[0],
+            {"mode": "ratio"},
+            "mode 'ratio' holds no integers at attention",
+        ),
+        (
+            tiny.tiny_artifact(attention=True, unet=attention_unet(head=8))[0],
+            {},
+            r"attentions\.0:q would run in float on NVIDIA's builder: INT8 attention takes heads of 16, 32, 64 channels, "
+            "here are 8",
+        ),
     ]
     for number, (refused, settings, text) in enumerate(cases):
         folder = tmp_path / str(number)
@@ -119,13 +150,23 @@ def test_what_no_engine_holds_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_compiler_that_is_missing_or_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvidia, "is_installed", lambda: False)
-    with pytest.raises(BackendError, match=r"--check-build needs NVIDIA's TensorRT for RTX .*pip install --no-deps tensorrt-rtx"):
+    with pytest.raises(
+        BackendError, match=r"--check-build needs NVIDIA's TensorRT for RTX .*pip install --no-deps tensorrt-rtx"
+    ):
         lower(tmp_path / "missing", *tiny.tiny_artifact(), check_build=True)
     monkeypatch.setattr(nvidia, "is_installed", lambda: True)
-    layers = [{"Name": "conv", "LayerType": "correlation", "Inputs": [{"Format/Datatype": "Half"}],
-               "Metadata": "[ONNX Layer: mid_block.resnets.0.conv1]"}]
-    for result, text in (({"version": "1", "errors": ["broken"], "layers": []}, r"refuses steps_g0\.onnx: broken"),
-                         ({"version": "1", "errors": [], "layers": layers}, "float that should be INT8, the first is mid_block")):
+    layers = [
+        {
+            "Name": "conv",
+            "LayerType": "correlation",
+            "Inputs": [{"Format/Datatype": "Half"}],
+            "Metadata": "[ONNX Layer: mid_block.resnets.0.conv1]",
+        }
+    ]
+    for result, text in (
+        ({"version": "1", "errors": ["broken"], "layers": []}, r"refuses steps_g0\.onnx: broken"),
+        ({"version": "1", "errors": [], "layers": layers}, "float that should be INT8, the first is mid_block"),
+    ):
         monkeypatch.setattr(nvidia, "compile_graph", lambda path, result=result: result)
         with pytest.raises(BackendError, match=text):
             lower(tmp_path / "refused", *tiny.tiny_artifact(), check_build=True)
@@ -138,7 +179,9 @@ def test_compiled_bundles_say_so(tmp_path: Path) -> None:
     made = lower(tmp_path, *tiny.tiny_artifact(), check_build=True)
     said = json.loads((made.folder / "placements.json").read_text())
     assert said["compiled"]["int8"] == said["compiled"]["promised"] == len(said["int8"])
-    assert all("seen: TensorRT for RTX" in row.where for row in made.bundle.operations if row.arithmetic == "int8 x int8")
+    assert all(
+        "seen: TensorRT for RTX" in row.where for row in made.bundle.operations if row.arithmetic == "int8 x int8"
+    )
 
 
 def test_more_tokens_than_a_kernel_takes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

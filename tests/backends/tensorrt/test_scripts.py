@@ -33,8 +33,9 @@ def _run(script: str, form: Lowered, tmp_path: Path) -> tuple[subprocess.Complet
         trtexec.write_text(TRTEXEC.format(log=log))
         trtexec.chmod(0o755)
     log.unlink(missing_ok=True)
-    done = subprocess.run([str(folder / script)], capture_output=True, text=True, check=False,
-                          env=os.environ | {"TRTEXEC": str(trtexec)})
+    done = subprocess.run(
+        [str(folder / script)], capture_output=True, text=True, check=False, env=os.environ | {"TRTEXEC": str(trtexec)}
+    )
     return done, [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
@@ -43,9 +44,15 @@ def test_engines_are_built_and_checked(static: Lowered, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [call["onnx"] for call in calls] == ["steps_g0.onnx", "steps_g1.onnx"]
     assert all("int8" in call and "fp16" in call and "stronglyTyped" not in call for call in calls)
-    assert all(call["profilingVerbosity"] == "detailed" and call["timingCacheFile"] == "../engines/timing.cache" for call in calls)
+    assert all(
+        call["profilingVerbosity"] == "detailed" and call["timingCacheFile"] == "../engines/timing.cache"
+        for call in calls
+    )
     assert "sites INT8, 0 in float" in done.stdout
-    assert {path.name for path in (tmp_path / "bundle" / "engines").glob("*.plan")} == {"steps_g0.plan", "steps_g1.plan"}
+    assert {path.name for path in (tmp_path / "bundle" / "engines").glob("*.plan")} == {
+        "steps_g0.plan",
+        "steps_g1.plan",
+    }
     again, calls = _run("build_engines.sh", static, tmp_path)
     assert again.returncode == 0
     assert calls == []
@@ -67,11 +74,21 @@ def test_without_trtexec_or_engines(static: Lowered, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     shutil.copytree(static.folder, folder)
     for script in ("build_engines.sh", "bench.sh"):
-        done = subprocess.run([str(folder / script)], capture_output=True, text=True, check=False,
-                              env=os.environ | {"TRTEXEC": str(tmp_path / "none")})
+        done = subprocess.run(
+            [str(folder / script)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"TRTEXEC": str(tmp_path / "none")},
+        )
         assert done.returncode == 2
         assert "no trtexec at" in done.stderr
-    done = subprocess.run([str(folder / "bench.sh")], capture_output=True, text=True, check=False,
-                          env=os.environ | {"TRTEXEC": shutil.which("true") or "/bin/true"})
+    done = subprocess.run(
+        [str(folder / "bench.sh")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"TRTEXEC": shutil.which("true") or "/bin/true"},
+    )
     assert done.returncode == 2
     assert "no engines" in done.stderr

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from dq_toolchain.calibrate.blocks.adaround import SoftRounding, penalty
-from dq_toolchain.calibrate.fake_quant import ActivationQuantizer, QuantizedLayer, WeightQuantizer
-from dq_toolchain.toolchain.qparams import activation_type, fp16_exact, weight_type
-from dq_toolchain.toolchain.simulation import StepGroupSwitch
+from dq_toolchain.calibrate.network.fake_quant import ActivationQuantizer, QuantizedLayer, WeightQuantizer
+from dq_toolchain.toolchain.quant.qparams import activation_type, fp16_exact, weight_type
+from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
 
 
 def quantized_linear(bits: int = 4, learned_rounding: bool = True, scale: float = 0.03) -> QuantizedLayer:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.capture import capture
-from dq_toolchain.calibrate.blocks.rows import Rows
+from dq_toolchain.calibrate.blocks.evaluations import Rows
 from dq_toolchain.toolchain.errors import CalibrationError
 from tests.calibrate.blocks.test_units import tiny
 

@@ -11,9 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.blocks import room as module
-from dq_toolchain.calibrate.blocks.fit import UnitFit
-from dq_toolchain.calibrate.blocks.problem import Pools, UnitProblem, row_errors
+from dq_toolchain.calibrate.blocks import storage as module
 from dq_toolchain.calibrate.blocks.reconstruct import (
     BlockBudget,
     BlockOptions,
@@ -21,11 +19,13 @@ from dq_toolchain.calibrate.blocks.reconstruct import (
     reconstruct,
     units_of,
 )
-from dq_toolchain.calibrate.blocks.room import IN_MEMORY, Room
+from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Room
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL
-from dq_toolchain.calibrate.checkpoint import CheckpointFile
+from dq_toolchain.calibrate.blocks.unit_fit import UnitFit
+from dq_toolchain.calibrate.blocks.unit_problem import Pools, UnitProblem, row_errors
+from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.toolchain.errors import CalibrationError
-from dq_toolchain.toolchain.qparams import fp16_exact
+from dq_toolchain.toolchain.quant.qparams import fp16_exact
 from tests.calibrate.blocks.test_units import Tiny, tiny
 
 BUDGET = BlockBudget(iterations=3, activation_iterations=2, batch=4, lr=0.1, scale_lr=1e-2)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.blocks import room
+from dq_toolchain.calibrate.blocks import storage as room
 from dq_toolchain.calibrate.blocks.replay import Replay
-from dq_toolchain.calibrate.blocks.room import IN_MEMORY
+from dq_toolchain.calibrate.blocks.storage import IN_MEMORY
 
 CPU = torch.device("cpu")
 ROWS = 5

@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from dq_toolchain.calibrate.blocks.rows import Rows, rows_of
+from dq_toolchain.calibrate.blocks.evaluations import Rows, rows_of
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL, TemporalBlock, temporal_layers, with_temporal_unit
 from dq_toolchain.calibrate.blocks.units import find_units
-from dq_toolchain.calibrate.insert import Prepared, QuantizedUNet
-from dq_toolchain.calibrate.observer import choose_weight_scale
-from dq_toolchain.calibrate.samples import Samples
-from dq_toolchain.calibrate.targets import Targets
-from dq_toolchain.toolchain.denoiser import Denoiser
+from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.calibrate.network.insert import Prepared, QuantizedNetwork
+from dq_toolchain.calibrate.ranges.observer import choose_weight_scale
 from dq_toolchain.toolchain.errors import CalibrationError
-from dq_toolchain.toolchain.qparams import weight_type
-from dq_toolchain.toolchain.rollout import rollout
+from dq_toolchain.toolchain.quant.qparams import weight_type
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.rollout import rollout
 from tests.tiny import conditioning_of, noise, tiny_artifact, tiny_condition_unet, tiny_unet
 
 
@@ -29,7 +29,7 @@ from tests.tiny import conditioning_of, noise, tiny_artifact, tiny_condition_une
 class Tiny:
     """A quantized tiny UNet, the FP32 one it came from, and rows of its own trajectories."""
 
-    network: QuantizedUNet
+    network: QuantizedNetwork
     fp32: nn.Module
     rows: Rows
 
@@ -74,7 +74,7 @@ def _tiny(
     artifact, fp32 = tiny_artifact(steps=4, step_groups=step_groups, weight_bits=4, attention=attention, unet=unet)
     layers = {site.layer for site in artifact.sites if site.weight_bits is not None}
     scales = {name: choose_weight_scale(fp32.get_parameter(f"{name}.weight"), weight_type(4)) for name in layers}
-    network = QuantizedUNet(
+    network = QuantizedNetwork(
         Prepared(fp32, artifact.splits, artifact.sites),
         artifact.scale * scale_factor,
         artifact.zero_point,
@@ -90,7 +90,7 @@ def _tiny(
         latents = rollout(table, denoiser, start, on_step=lambda _k, _x, f: outputs.append(f))
     step, sample = torch.ones(table.calls, samples).nonzero(as_tuple=True)
     rows = rows_of(
-        table, Targets(latents, torch.stack(outputs)), Samples(start, conditioning, None), guidance, step, sample
+        table, Rollouts(latents, torch.stack(outputs)), Samples(start, conditioning, None), guidance, step, sample
     )
     return Tiny(network, fp32, rows)
 
@@ -99,9 +99,9 @@ def _tiny(
 @pytest.mark.parametrize("temporal", [False, True])
 def test_every_quantized_layer_is_in_exactly_one_unit(conditional: bool, temporal: bool) -> None:
     case = tiny(conditional=conditional, attention=conditional, samples=2)
-    units = find_units(case.network.unet, case.run)
+    units = find_units(case.network.inner, case.run)
     if temporal:
-        units = with_temporal_unit(case.network.unet, units)
+        units = with_temporal_unit(case.network.inner, units)
         assert units[0].name == TEMPORAL
     members = Counter(layer for unit in units for layer in unit.layers)
     assert set(members) == set(case.network.layers)
@@ -111,7 +111,7 @@ def test_every_quantized_layer_is_in_exactly_one_unit(conditional: bool, tempora
 
 def test_units_are_blocks_by_type_and_single_layers_between_them_in_order_of_execution() -> None:
     case = tiny(samples=2)
-    units = find_units(case.network.unet, case.run)
+    units = find_units(case.network.inner, case.run)
     names = [unit.name for unit in units]
     assert names[-1] == "conv_out"
     assert (
@@ -131,7 +131,7 @@ def test_units_are_blocks_by_type_and_single_layers_between_them_in_order_of_exe
 
 def test_a_transformer_block_is_one_unit_and_its_projections_outside_are_single() -> None:
     case = tiny(conditional=True, samples=2)
-    layers = {unit.name: unit.layers for unit in find_units(case.network.unet, case.run)}
+    layers = {unit.name: unit.layers for unit in find_units(case.network.inner, case.run)}
     block = "mid_block.attentions.0.transformer_blocks.0"
     assert len(layers[block]) == 10
     assert layers["mid_block.attentions.0.proj_in"] == ("mid_block.attentions.0.proj_in",)
@@ -152,11 +152,11 @@ def test_the_temporal_block_gives_what_the_residual_blocks_project(conditional: 
     row = case.rows.select(slice(0, 1))
     projected = block(row.sample, row.timestep, **row.keywords)
     torch.testing.assert_close(projected, torch.cat([found[i] for i in range(len(block.blocks))], 1), rtol=0, atol=0)
-    assert temporal_layers(case.fp32) == temporal_layers(case.network.unet)
+    assert temporal_layers(case.fp32) == temporal_layers(case.network.inner)
     assert len(temporal_layers(case.fp32)) == len(block.blocks) + 2
 
 
 def test_a_unit_that_never_runs_is_reported_by_name() -> None:
     case = tiny(samples=2)
     with pytest.raises(CalibrationError, match="conv_out"):
-        find_units(case.network.unet, lambda unet: None)
+        find_units(case.network.inner, lambda unet: None)

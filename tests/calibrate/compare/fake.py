@@ -18,10 +18,10 @@ from dq_toolchain.calibrate.compare.plan import Grid, Request, plan
 from dq_toolchain.calibrate.compare.progress import GridReporter
 from dq_toolchain.calibrate.compare.run import run
 from dq_toolchain.calibrate.pipeline import Calibrated
-from dq_toolchain.calibrate.setup import setup
+from dq_toolchain.calibrate.prepare.setup import setup
+from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.recipe.sections import Recipe
 from tests.tiny import tiny_artifact
 
 SPOIL = {"minmax": 1.0, "mse": 0.5, "accuquant": 0.875}

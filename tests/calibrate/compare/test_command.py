@@ -12,7 +12,7 @@ from dq_toolchain.calibrate.compare import command
 from dq_toolchain.calibrate.compare.plan import Grid
 from dq_toolchain.calibrate.compare.progress import GridReporter
 from dq_toolchain.calibrate.compare.run import run
-from dq_toolchain.toolchain.entry import run_command
+from dq_toolchain.toolchain.cli.entry import run_command
 from tests.calibrate.compare.fake import RECIPE, FakeCalibrator
 
 SMALL = ("--methods", "minmax,mse", "--steps", "3", "--seeds", "2", "--held-out", "3")
@@ -52,7 +52,7 @@ def test_a_grid_gives_a_table_a_page_and_json(
     with_fake(monkeypatch, fake)
     assert compare(*SMALL, "--json", "--out", "out") == 0
     out, err = capsys.readouterr()
-    assert [line.partition(',')[0] for line in err.splitlines()] == [f"{done}/4 cells done" for done in range(4)]
+    assert [line.partition(",")[0] for line in err.splitlines()] == [f"{done}/4 cells done" for done in range(4)]
     data = json.loads(out)
     assert [row["method"] for row in data["rows"]] == ["minmax", "mse"]
     assert data == json.loads((place / "out" / "compare" / "compare.json").read_text())

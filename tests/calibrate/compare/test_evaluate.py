@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.compare import evaluate as module
 from dq_toolchain.calibrate.compare.evaluate import StepErrors, calls_of, evaluate, pictures_of
 from dq_toolchain.calibrate.compare.held_out import HeldOut
-from dq_toolchain.calibrate.samples import Samples
-from dq_toolchain.calibrate.targets import fp32_rollouts
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.correction import Correction
-from dq_toolchain.toolchain.denoiser import Conditioning, Denoiser
+from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
+from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.toolchain.errors import CalibrationError
-from dq_toolchain.toolchain.rollout import rollout
-from dq_toolchain.toolchain.simulation import SimulatedUNet
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.sampler.correction import Correction
+from dq_toolchain.toolchain.sampler.denoiser import Conditioning, Denoiser
+from dq_toolchain.toolchain.sampler.rollout import rollout
+from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 from tests.tiny import labels, noise, tiny_artifact
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ SEEDS = 5
 def held_out_of(unet: nn.Module, artifact: Artifact) -> HeldOut:
     """Rollouts of a network in the place of FP32."""
     samples = Samples(noise(SEEDS), Conditioning(labels(SEEDS).cond), None)
-    set_step = unet.set_step if isinstance(unet, SimulatedUNet) else None
+    set_step = unet.set_step if isinstance(unet, SimulatedNetwork) else None
     found = fp32_rollouts(unet, artifact.table.uncorrected, samples, 1.0, 64, CPU, set_step)
     return HeldOut(samples, found.latents, found.outputs, Path("held-out.safetensors"))
 
@@ -42,7 +42,7 @@ def case() -> tuple[Artifact, HeldOut]:
 
 def own_run(artifact: Artifact, held: HeldOut) -> tuple[Tensor, list[Tensor]]:
     """Latents and outputs of the simulation, all samples in one batch."""
-    network = SimulatedUNet(artifact)
+    network = SimulatedNetwork(artifact)
     denoiser = Denoiser(network, artifact.table, held.samples.conditioning, 1.0, network.set_step)
     outputs: list[Tensor] = []
     with torch.no_grad():
@@ -51,7 +51,7 @@ def own_run(artifact: Artifact, held: HeldOut) -> tuple[Tensor, list[Tensor]]:
 
 def test_an_artifact_has_no_error_against_itself() -> None:
     artifact, _ = tiny_artifact()
-    found = evaluate(artifact, held_out_of(SimulatedUNet(artifact), artifact), CPU)
+    found = evaluate(artifact, held_out_of(SimulatedNetwork(artifact), artifact), CPU)
     zero = (0.0,) * artifact.table.calls
     assert found.free_running == found.teacher_forced == StepErrors(zero, zero, zero)
     assert found.figures["psnr_median"] == pytest.approx(100)

@@ -14,8 +14,8 @@ from dq_toolchain.calibrate.compare.plan import Grid
 from dq_toolchain.calibrate.compare.progress import GridReporter
 from dq_toolchain.calibrate.compare.results import collect
 from dq_toolchain.calibrate.compare.run import grid_result, run
-from dq_toolchain.calibrate.samples import held_out_seeds
-from dq_toolchain.toolchain.features import frechet_distance
+from dq_toolchain.calibrate.data.samples import held_out_seeds
+from dq_toolchain.toolchain.verdict.features import frechet_distance
 from tests.calibrate.compare.fake import FakeCalibrator
 
 

@@ -14,10 +14,10 @@ from dq_toolchain.calibrate.compare import held_out as module
 from dq_toolchain.calibrate.compare.held_out import PLAIN, held_out, identity_of
 from dq_toolchain.calibrate.compare.locks import claim
 from dq_toolchain.calibrate.compare.plan import Grid
-from dq_toolchain.calibrate.samples import held_out_seeds
-from dq_toolchain.calibrate.setup import setup
-from dq_toolchain.calibrate.targets import Targets, fp32_rollouts
-from dq_toolchain.toolchain.progress import Reporter
+from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts, fp32_rollouts
+from dq_toolchain.calibrate.data.samples import held_out_seeds
+from dq_toolchain.calibrate.prepare.setup import setup
+from dq_toolchain.toolchain.console.progress import Reporter
 
 QUIET = Reporter(quiet=True)
 
@@ -27,7 +27,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry per run of FP32 rollouts."""
     found: list[int] = []
 
-    def counted(*arguments: Any) -> Targets:
+    def counted(*arguments: Any) -> Rollouts:
         found.append(1)
         return fp32_rollouts(*arguments)
 

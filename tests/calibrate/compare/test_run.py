@@ -17,7 +17,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.checkpoint import CheckpointFile
 from dq_toolchain.calibrate.compare import run as run_module
 from dq_toolchain.calibrate.compare import sets
 from dq_toolchain.calibrate.compare.cells import JSON, SAMPLES, load_result
@@ -27,10 +26,11 @@ from dq_toolchain.calibrate.compare.progress import GridReporter
 from dq_toolchain.calibrate.compare.results import collect
 from dq_toolchain.calibrate.compare.run import grid_result, next_cell, run
 from dq_toolchain.calibrate.pipeline import Calibrated
+from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
+from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import ModelError, ToolchainError
-from dq_toolchain.toolchain.features import FeatureExtractor, frechet_distance
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe import Recipe
+from dq_toolchain.toolchain.recipe.sections import Recipe
+from dq_toolchain.toolchain.verdict.features import FeatureExtractor, frechet_distance
 from tests.calibrate.compare.fake import FakeCalibrator, tiny_grid
 
 QUIET = GridReporter(quiet=True)

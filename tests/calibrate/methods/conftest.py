@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from dq_toolchain.calibrate.finish import harden
-from dq_toolchain.calibrate.measure import choose_all, observe_rollouts
+from dq_toolchain.calibrate.data.trajectories import Trajectories
+from dq_toolchain.calibrate.finalize import finalize
 from dq_toolchain.calibrate.pipeline import trajectories_of
-from dq_toolchain.calibrate.quantized import quantize_with
-from dq_toolchain.calibrate.setup import Setup, setup
-from dq_toolchain.calibrate.trajectories import Trajectories
-from dq_toolchain.toolchain.artifact import Artifact
-from dq_toolchain.toolchain.rollout import rollout
+from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.calibrate.ranges.measure import choose_all, observe_rollouts
+from dq_toolchain.calibrate.ranges.quantized import quantize_with
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.sampler.rollout import rollout
 from tests.calibrate.conftest import tiny_recipe
 
 
@@ -51,7 +51,7 @@ def finish(model: Path, out: Path, **sections: Any) -> Finished:
     state = setup(recipe)
     targets, histograms = observe_rollouts(state, state.guidance, lambda n=1: None)
     network = quantize_with(state, *choose_all(state, histograms, recipe.calibrate), recipe)
-    artifact = harden(network, state.prepared, state.model, state.table, state.guidance, state.step_groups, {})
+    artifact = finalize(network, state.prepared, state.model, state.table, state.guidance, state.step_groups, {})
     return Finished(artifact, trajectories_of(recipe, state, targets), state)
 
 

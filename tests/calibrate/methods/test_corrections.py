@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-from dq_toolchain.calibrate.corrections import Step, with_step
 from dq_toolchain.calibrate.methods import ptqd, qncd, stepbaq, tac
 from dq_toolchain.calibrate.methods.base import Finish
+from dq_toolchain.calibrate.methods.corrections import Step, with_step
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.probe import probe
+from dq_toolchain.toolchain.sampler.probe import probe
 from tests.calibrate.methods.conftest import Finished, finish
 
 

@@ -11,10 +11,10 @@ import torch
 from dq_toolchain.calibrate.methods import names, resolve, with_settings
 from dq_toolchain.calibrate.pipeline import calibrated
 from dq_toolchain.calibrate.run import calibrate
-from dq_toolchain.toolchain.artifact import Artifact
+from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.progress import Reporter
-from dq_toolchain.toolchain.recipe_file import load_recipe
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 
 QUIET = Reporter(quiet=True)
 BLOCKS = {"rows": 16, "batch": 8, "iterations": 4, "activation_iterations": 2}

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.blocks.temporal import temporal_layers
-from dq_toolchain.calibrate.insert import prepare
+from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.methods import eda_dm, ptq4dm, qncd, tfmq
-from dq_toolchain.calibrate.trajectories import Trajectories
-from dq_toolchain.toolchain.qparams import activation_type, qparams_to_range
-from dq_toolchain.toolchain.recipe import QuantizeSection
+from dq_toolchain.calibrate.network.insert import prepare
+from dq_toolchain.toolchain.quant.qparams import activation_type, qparams_to_range
+from dq_toolchain.toolchain.recipe.sections import QuantizeSection
 from tests.calibrate.methods.conftest import Finished
 
 
@@ -55,7 +55,7 @@ def test_the_finite_set_covers_each_step_in_the_temporal_block_and_leaves_the_re
     before = finished.artifact
     after, record = tfmq.finite_set(before, finished.trajectories)
     assert after.step_groups == tuple((k,) for k in range(before.table.calls))
-    temporal = set(temporal_layers(finished.state.prepared.unet))
+    temporal = set(temporal_layers(finished.state.prepared.network))
     assert temporal == set(record["finite_set"])
     for index, site in enumerate(before.sites):
         if site.layer not in temporal:
@@ -70,7 +70,7 @@ def test_the_finite_set_covers_each_step_in_the_temporal_block_and_leaves_the_re
 
 
 def test_smoothing_keeps_the_function_and_names_second_convolutions(finished: Finished) -> None:
-    unet = finished.state.model.unet
+    unet = finished.state.model.network
     samples, table = finished.trajectories.samples, finished.state.table
     divisors = qncd.smoothing(unet, table, samples)
     assert divisors
@@ -84,6 +84,6 @@ def test_smoothing_keeps_the_function_and_names_second_convolutions(finished: Fi
     spread = {name: row * torch.linspace(0.5, 2.0, len(row)) for name, row in divisors.items()}
     prepared = prepare(unet, QuantizeSection(), run, spread)
     with torch.no_grad():
-        torch.testing.assert_close(run(prepared.unet), run(unet), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(run(prepared.network), run(unet), rtol=1e-4, atol=1e-5)
     assert prepared.smoothed == tuple(divisors)
     assert any(site.layer.endswith(".conv2.conv") for site in prepared.sites)

@@ -1,0 +1,1 @@
+"""What the targets share: the call, its schedule, sampling on the host, sealing a bundle."""

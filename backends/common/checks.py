@@ -1,0 +1,62 @@
+"""What every target demands of an artifact, and what its lowering demands of this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.models.sizes import not_a_multiple
+
+
+def check_activation_bits(artifact: Artifact, target: str) -> None:
+    """Raise BackendError for the first site of other than 8 bits."""
+    for site in artifact.sites:
+        if site.bits != 8:
+            raise BackendError(
+                f"activation bits must be 8 for target {target!r}, got {site.bits} at site {site.name}; "
+                "calibrate with 8-bit activations"
+            )
+
+
+def check_float_operations(artifact: Artifact, target: str) -> None:
+    """Raise BackendError for the first module that multiplies and that the quantizer does not support."""
+    for operation in artifact.float_operations:
+        if "not supported" in operation.reason:
+            raise BackendError(
+                f"{operation.layer} is a {operation.kind}, which target {target!r} does not hold in integers; "
+                "use a UNet without it"
+            )
+
+
+def check_size(artifact: Artifact, reference: Reference, target: str) -> None:
+    """Raise BackendError for a latent that the target's program cannot bring back to its size, with sizes that it can."""
+    fault = not_a_multiple(artifact.config, (reference.start.shape[-2], reference.start.shape[-1]))
+    if fault is not None:
+        raise BackendError(
+            f"{fault}; target {target!r} can only double sides on the way back: set sample_size in the model's "
+            "config.json and calibrate again, or export with --target tensorrt"
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an export was measured to take on one target.
+
+    Attributes:
+        library_mb: resident size of Python with the vendor's libraries, before any network is lowered.
+        bytes_per_parameter: of memory, the execution of the file included.
+        seconds_per_layer: until the file is written; executing it takes time with the size of the network's activations.
+    """
+
+    library_mb: float
+    bytes_per_parameter: float
+    seconds_per_layer: float
+
+    def of(self, artifact: Artifact) -> str:
+        """In words."""
+        tensors = (*(weights.weight_q for weights in artifact.layers.values()), *artifact.float_parameters.values())
+        megabytes = self.library_mb + self.bytes_per_parameter * sum(tensor.numel() for tensor in tensors) / 2**20
+        seconds = 5 + self.seconds_per_layer * len(artifact.layers)
+        return f"about {megabytes:.0f} MB of memory, and {seconds:.0f} s before it is executed"

@@ -1,0 +1,35 @@
+"""How targets reach their vendors' libraries: when they are needed, quietly, and with advice where one is missing."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import torch
+
+from dq_toolchain.backends.common.quiet import quiet
+from dq_toolchain.toolchain.errors import BackendError
+
+
+def vendor_module(name: str, target: str, library: str, install: str) -> Any:
+    """The module ``name`` of a vendor's library.
+
+    Raises:
+        BackendError: it does not import; the text says what to install.
+    """
+    try:
+        with quiet():
+            return importlib.import_module(name)
+    except ImportError as error:
+        text = " ".join(str(error).split())
+        raise BackendError(
+            f"target {target!r} needs {library}, which does not import ({text}); install it with: {install}"
+        ) from error
+
+
+@functools.cache
+def decomposed() -> Any:
+    """torch's namespace of quantize and dequantize operators, which lowering and conversion recognise."""
+    importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers them
+    return torch.ops.quantized_decomposed

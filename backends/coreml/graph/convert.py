@@ -1,0 +1,91 @@
+"""torch.export and coremltools: from the tagged UNet to an .mlpackage with one function.
+
+Source: what was measured to work with coremltools 9.0, and what miscompiles, is in docs/COREML.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dq_toolchain.backends.common.call import OUTPUT, Call, PositionalNetwork
+from dq_toolchain.backends.common.quiet import quiet
+from dq_toolchain.backends.coreml.graph.entries import RangesInput
+from dq_toolchain.backends.coreml.graph.lut import lut_pass
+from dq_toolchain.backends.coreml.vendor import coremltools
+from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.recipe.sections import CoreMLSection
+
+WRONG_PASSES = (
+    "common::int_op_canonicalization",  # makes DQ(s1) -> reshape -> Q(s2) a reshape of integers without comparing s1 and s2
+    "common::fuse_elementwise_to_batchnorm",  # divides by sqrt(1 + 1e-5): 5e-6 off, the places of 100 roundings in fp32
+)
+"""Passes of coremltools 9.0 that change what the network computes."""
+SINUSOID = ("sin", "cos")
+MAIN = "main"
+INPUT_TYPES = {"float32": np.float32, "int64": np.int32}
+
+
+def _feeds_sinusoid(op: Any, depth: int = 6) -> bool:
+    """Whether an operation is a sine or cosine, or one of the few between the timestep and them."""
+    if op.op_type in SINUSOID:
+        return True
+    small = depth > 0 and all(out.rank <= 2 for out in op.outputs)
+    return small and any(_feeds_sinusoid(child, depth - 1) for out in op.outputs for child in out.child_ops)
+
+
+def convert(
+    network: nn.Module, call: Call, section: CoreMLSection, path: Path, ranges: RangesInput | None = None
+) -> None:
+    """Write the .mlpackage of one function, ``main``.
+
+    The sinusoids of the timestep stay in fp32 whatever the precision, their angles reach 1000 radians.
+
+    Args:
+        section: of the recipe; from it iOS, precision and whether weights become tables.
+        ranges: where the network looks for ``call.ranges``.
+    Raises:
+        BackendError: coremltools refuses the network.
+    """
+    ct, pipeline = coremltools(), right_passes()
+    if section.lut:
+        pipeline.append_pass(lut_pass())
+    fp16 = ct.transform.FP16ComputePrecision(op_selector=lambda op: not _feeds_sinusoid(op))
+    inputs = [ct.TensorType(name=port.name, shape=port.shape, dtype=INPUT_TYPES[port.dtype]) for port in call.inputs]
+    try:
+        with quiet(), torch.no_grad():
+            whole = PositionalNetwork(network, tuple(call.conditioning), None if ranges is None else ranges.set)
+            program = torch.export.export(whole, call.arguments, strict=False)
+            model = ct.convert(
+                program.run_decompositions({}),
+                convert_to="mlprogram",
+                inputs=inputs,
+                outputs=[ct.TensorType(name=OUTPUT, dtype=np.float32)],
+                minimum_deployment_target=deployment_target(section),
+                skip_model_load=True,
+                pass_pipeline=pipeline,
+                compute_precision=fp16 if section.precision == "fp16" else ct.precision.FLOAT32,
+            )
+            model.save(str(path))
+    except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError, AssertionError) as error:
+        text = " ".join(str(error).split())
+        raise BackendError(
+            f"coremltools cannot convert this network: {type(error).__name__} {text[:300]}; "
+            "report it with the model's config.json"
+        ) from error
+
+
+def right_passes() -> Any:
+    """coremltools' default passes without the wrong ones."""
+    pipeline = coremltools().PassPipeline.DEFAULT
+    pipeline.remove_passes(set(WRONG_PASSES))
+    return pipeline
+
+
+def deployment_target(section: CoreMLSection) -> Any:
+    """coremltools' name for the oldest system that runs the package."""
+    return getattr(coremltools().target, f"iOS{section.ios}")

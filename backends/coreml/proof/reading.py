@@ -1,0 +1,181 @@
+"""What a converted program holds, read from its operations: integers, scales, biases, and which ratio applies where."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+"""Operations of layers; their weights are integers."""
+TABLE = "constexpr_lut_to_dense"
+SAME_NUMBERS = ("cast", "slice_by_index", "squeeze", "expand_dims", "reshape", "split")
+"""Operations that may stand between the input ``ranges`` and the ratio taken from it."""
+
+
+class Unreadable(Exception):
+    """An operation is not of a form that lowering makes; the text says how."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Integers (int8, shape of the weight), scale (out,) or (1,) as unpacked, and whether a table holds them."""
+
+    integers: Tensor
+    scale: Tensor
+    is_table: bool
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor that passes quantize and dequantize.
+
+    Attributes:
+        name: of the quantize operation.
+        numbers: (scale, zero_point) of quantize and of dequantize.
+        dtype: of the integers.
+        ratio: column of ``ranges`` by which the tensor is divided before, None if it is not.
+    """
+
+    name: str
+    numbers: tuple[tuple[float, int], tuple[float, int]]
+    dtype: str
+    ratio: int | None
+
+
+def to_tensor(value: Any, dtype: torch.dtype) -> Tensor:
+    wide = np.float32 if dtype.is_floating_point else np.int64
+    return torch.from_numpy(np.ascontiguousarray(np.asarray(value).astype(wide))).to(dtype)
+
+
+def has_integer_weights(op: Any) -> bool:
+    """Whether the weight of a convolution or linear operation is unpacked from integers."""
+    return op.weight.op is not None and str(op.weight.op.op_type).startswith("constexpr")
+
+
+def read_float(var: Any) -> Tensor | None:
+    """The numbers of a float constant, float32; None for what is computed or not there."""
+    return None if var is None or var.val is None else to_tensor(var.val, torch.float32)
+
+
+def read_weight(op: Any) -> Weight:
+    """The weight of a convolution or linear operation. Raises Unreadable: it is not one of the integer forms."""
+    unpack = op.weight.op
+    if not has_integer_weights(op):
+        raise Unreadable(f"{op.op_type} {op.name!r} has float weights")
+    if unpack.op_type == TABLE and unpack.lut.op is not None:  # the table is scaled, then looked up
+        values, scale = _unpacked(unpack.lut.op)
+        return Weight(_looked_up(values, unpack), scale, True)
+    inner = unpack.inputs.get("data")
+    if inner is not None and inner.op is not None and inner.op.op_type == TABLE:  # looked up, then scaled
+        return Weight(
+            _looked_up(_int8(inner.op.lut.val), inner.op), to_tensor(unpack.scale.val, torch.float32).flatten(), True
+        )
+    return Weight(*_unpacked(unpack), False)
+
+
+def _looked_up(values: Tensor, table: Any) -> Tensor:
+    return torch.from_numpy(np.take(values.numpy().reshape(-1), np.asarray(table.indices.val).astype(np.uint8)))
+
+
+def _unpacked(op: Any) -> tuple[Tensor, Tensor]:
+    if op.op_type == "constexpr_blockwise_shift_scale" and op.offset is None:
+        return _int8(op.data.val), to_tensor(op.scale.val, torch.float32).flatten()
+    if op.op_type == "constexpr_affine_dequantize" and not to_tensor(op.zero_point.val, torch.int64).any():
+        return _int8(op.quantized_data.val), to_tensor(op.scale.val, torch.float32).flatten()
+    raise Unreadable(f"a weight is packed as {op.op_type} {op.name!r}, which this audit cannot read")
+
+
+def _int8(value: Any) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.asarray(value).astype(np.int8)))
+
+
+def digest(integers: Tensor) -> bytes:
+    """What integers are found by."""
+    return hashlib.blake2b(integers.contiguous().numpy().tobytes()).digest()
+
+
+def is_dequantized(var: Any) -> bool:
+    return var.op is not None and var.op.op_type == "dequantize"
+
+
+def read_operand(var: Any) -> Operand:
+    """The Q/DQ in front of a product's input. Raises Unreadable: there is none."""
+    if not is_dequantized(var) or var.op.input.op is None or var.op.input.op.op_type != "quantize":
+        raise Unreadable(f"is not quantized: {'an input' if var.op is None else var.op.op_type} feeds the product")
+    quantize = var.op.input.op
+    first, second = (
+        (float(op.scale.val), 0 if op.zero_point is None else int(op.zero_point.val)) for op in (quantize, var.op)
+    )
+    source = quantize.input.op
+    ratio = ratio_column(source.y) if source is not None and source.op_type == "real_div" else None
+    return Operand(str(quantize.name), (first, second), str(quantize.output_dtype.val), ratio)
+
+
+def ratio_column(var: Any) -> int | None:
+    """The column of the input ``ranges`` that a variable holds, None if it is something else."""
+    column: int | None = None
+    while var.op is not None:
+        op = var.op
+        if op.op_type not in SAME_NUMBERS:
+            return None
+        if op.op_type == "slice_by_index":
+            column = int(np.asarray(op.begin.val).reshape(-1)[-1])
+        elif op.op_type == "split":
+            column = list(op.outputs).index(var)
+        var = op.x
+    return column if var.name == "ranges" else None
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What follows a product until it is the layer's output: factors per channel (their product), ratio, bias (None: none)."""
+
+    rest: Tensor
+    ratio: int | None
+    bias: Tensor | None
+    half: bool
+    out: Any
+
+
+def read_tail(op: Any, factors: int, has_ratio: bool, has_bias: bool) -> Tail:
+    """Read the operations that multiply the product, ``factors`` times by numbers per channel, and add the bias.
+
+    Raises:
+        Unreadable: one of them is not there.
+    """
+    out, rest, ratio = op.outputs[0], torch.ones(1), None
+    bias = None if op.bias is None else op.bias.val
+    for _ in range(factors):
+        out, factor = _next(out, "mul")
+        if factor.val is None:
+            raise Unreadable(f"{op.op_type} {op.name!r} is multiplied by what is no constant")
+        rest = rest * to_tensor(factor.val, torch.float32).flatten()
+    if has_ratio:
+        out, ratio = read_ratio(out)
+    if (factors or has_ratio) and has_bias:
+        out, summand = _next(out, "add")
+        bias = summand.val
+    half = bias is not None and np.asarray(bias).dtype == np.float16
+    return Tail(rest, ratio, None if bias is None else to_tensor(bias, torch.float32).flatten(), half, out)
+
+
+def read_ratio(var: Any) -> tuple[Any, int | None]:
+    """``var`` times a ratio: the result and the column of ``ranges``. Raises Unreadable: it is not multiplied."""
+    out, factor = _next(var, "mul")
+    return out, ratio_column(factor)
+
+
+def _next(var: Any, op_type: str) -> tuple[Any, Any]:
+    """The result of the only operation that uses ``var``, and its other operand."""
+    users = var.child_ops
+    if len(users) != 1 or users[0].op_type != op_type:
+        raise Unreadable(
+            f"{var.op.op_type} {var.op.name!r} is followed by {', '.join(u.op_type for u in users) or 'nothing'}, "
+            f"expected {op_type}"
+        )
+    user = users[0]
+    return user.outputs[0], user.y if user.x is var else user.x

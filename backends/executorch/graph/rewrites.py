@@ -1,0 +1,252 @@
+"""Parts of a diffusers UNet written in operations that XNNPACK takes, so that the network is not cut into pieces.
+
+The functions are unchanged (1e-5 against diffusers, tested); used for the integer program and for the FP32 one.
+Source: measured in backends/executorch.md: every portable operation between convolutions costs a layout change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import Timesteps
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+
+from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.quant.split import SplitConv2d
+
+
+class DelegatedGroupNorm(nn.Module):
+    """GroupNorm as means over planes, then a small product that averages over the channels of a group.
+
+    Takes (B, C, H, W) or (B, C, T). The statistics are kept in three dimensions: XNNPACK transposes every tensor of
+    four dimensions to channels-last and back.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    eps: Tensor
+    average: Tensor
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.channels, self.groups = norm.num_channels, norm.num_groups
+        width = self.channels // self.groups
+        weight = torch.ones(self.channels) if norm.weight is None else norm.weight.detach()
+        bias = torch.zeros(self.channels) if norm.bias is None else norm.bias.detach()
+        self.register_buffer("weight", weight.reshape(1, self.groups, width).clone())
+        self.register_buffer("bias", bias.reshape(1, -1, 1, 1).clone())
+        self.register_buffer("eps", torch.full((1, 1, 1), norm.eps))
+        self.register_buffer("average", torch.full((1, width, width), 1 / width))
+
+    def _group_mean(self, x: Tensor) -> Tensor:
+        """Mean of every group, repeated for its channels: (B, C, H, W) -> (B, groups, C / groups)."""
+        batch, width = x.shape[0], self.channels // self.groups
+        mean = torch.bmm(x.mean([2, 3], keepdim=True).reshape(1, batch * self.groups, width), self.average)
+        return mean if batch == 1 else mean.reshape(batch, self.groups, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 3:
+            return self.forward(x.unsqueeze(-1)).squeeze(-1)
+        shape = (x.shape[0], self.channels, 1, 1)
+        centred = x - self._group_mean(x).reshape(shape)
+        factor = torch.rsqrt(self._group_mean(centred * centred) + self.eps) * self.weight
+        return centred * factor.reshape(shape) + self.bias
+
+
+class DelegatedLayerNorm(nn.Module):
+    """LayerNorm over the last axis of (B, T, C), with the tokens as images of one channel."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: Tensor
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        (self.channels,) = norm.normalized_shape
+        weight = torch.ones(self.channels) if norm.weight is None else norm.weight.detach()
+        bias = torch.zeros(self.channels) if norm.bias is None else norm.bias.detach()
+        self.register_buffer("weight", weight.reshape(1, 1, -1).clone())
+        self.register_buffer("bias", bias.reshape(1, 1, -1).clone())
+        self.register_buffer("eps", torch.full((1, 1, 1), norm.eps))
+
+    def _mean(self, x: Tensor) -> Tensor:
+        batch, tokens, channels = x.shape
+        return x.reshape(batch * tokens, 1, channels, 1).mean([2, 3], keepdim=True).reshape(batch, tokens, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - self._mean(x)
+        return centred * torch.rsqrt(self._mean(centred * centred) + self.eps) * self.weight + self.bias
+
+
+class DelegatedUpsample(nn.Module):
+    """Nearest-neighbour x2 by broadcast products with ones, then the layer's own convolution."""
+
+    twice_columns: Tensor
+    twice_rows: Tensor
+
+    def __init__(self, conv: nn.Module | None) -> None:
+        super().__init__()
+        self.conv = conv
+        self.register_buffer("twice_columns", torch.ones(1, 2, 1))
+        self.register_buffer("twice_rows", torch.ones(1, 2, 1))
+
+    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        batch, channels, height, width = x.shape
+        if output_size is not None and tuple(output_size) != (2 * height, 2 * width):
+            raise BackendError(
+                f"the picture's side must be a multiple of the UNet's total downsampling: {height}x"
+                f"{width} cannot be doubled to {tuple(output_size)}; use such a size"
+            )
+        x = x.permute(0, 2, 3, 1).reshape(batch * height * width, 1, channels) * self.twice_columns
+        x = x.reshape(batch * height, 1, 2 * width * channels) * self.twice_rows
+        x = x.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+        out: Tensor = x if self.conv is None else self.conv(x)
+        return out
+
+
+class DelegatedSplitConv(nn.Module):
+    """SplitConv2d with slices in place of ``split``, which XNNPACK does not take."""
+
+    def __init__(self, split: SplitConv2d) -> None:
+        super().__init__()
+        self.channels, self.parts = split.channels, split.parts
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Tensor = self.parts[0](x[:, : self.channels[0]])
+        start = self.channels[0]
+        for part, channels in zip(list(self.parts)[1:], self.channels[1:], strict=True):
+            total, start = total + part(x[:, start : start + channels]), start + channels
+        return total
+
+
+class DelegatedGEGLU(nn.Module):
+    """GEGLU with slices in place of ``chunk``."""
+
+    def __init__(self, feed_forward: GEGLU) -> None:
+        super().__init__()
+        self.proj = feed_forward.proj
+        self.middle = feed_forward.proj.out_features // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.proj(x)
+        out: Tensor = x[..., : self.middle] * nn.functional.gelu(x[..., self.middle :])
+        return out
+
+
+class DelegatedTimesteps(nn.Module):
+    """The sinusoidal embedding with its frequencies as a constant: (B,) -> (B, channels)."""
+
+    frequencies: Tensor
+
+    def __init__(self, embedding: Timesteps) -> None:
+        super().__init__()
+        half = embedding.num_channels // 2
+        exponent = -math.log(10000) * torch.arange(half, dtype=torch.float32) / (half - embedding.downscale_freq_shift)
+        self.register_buffer("frequencies", torch.exp(exponent).reshape(1, -1))
+        self.scale, self.flip, self.odd = embedding.scale, embedding.flip_sin_to_cos, embedding.num_channels % 2
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        angles = timesteps.reshape(-1, 1) * self.frequencies
+        if self.scale != 1:
+            angles = angles * self.scale
+        parts = [torch.cos(angles), torch.sin(angles)] if self.flip else [torch.sin(angles), torch.cos(angles)]
+        out = torch.cat(parts, dim=-1)
+        return torch.nn.functional.pad(out, (0, 1, 0, 0)) if self.odd else out
+
+
+class DelegatedAttention:
+    """A diffusers attention processor: bmm, softmax, bmm, scale as a constant; heads moved by permutes."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        x, residual, shape = hidden_states, hidden_states, hidden_states.shape
+        if attn.group_norm is not None:
+            x = attn.group_norm(x if len(shape) == 4 else x.permute(0, 2, 1))
+            x = x if len(shape) == 4 else x.permute(0, 2, 1)
+        if len(shape) == 4:
+            x = x.permute(0, 2, 3, 1).reshape(shape[0], shape[2] * shape[3], shape[1])
+        context = x if encoder_hidden_states is None else encoder_hidden_states
+        if encoder_hidden_states is not None and attn.norm_cross:
+            context = attn.norm_encoder_hidden_states(encoder_hidden_states)
+        # The scale goes to the queries: there are far fewer of them than scores.
+        projections = (attn.to_q(x) * attn.score_scale, attn.to_k(context), attn.to_v(context))
+        query, key, value = (_split_heads(projection, attn.heads) for projection in projections)
+        scores = torch.bmm(query, key.permute(0, 2, 1))
+        out = attn.to_out[0](_join_heads(torch.bmm(torch.softmax(scores, dim=-1), value), attn.heads))
+        if len(shape) == 4:
+            out = out.reshape(shape[0], shape[2], shape[3], -1).permute(0, 3, 1, 2)
+        if attn.residual_connection:
+            out = out + residual
+        result: Tensor = out if attn.rescale_output_factor == 1 else out / attn.rescale_output_factor
+        return result
+
+
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    batch, tokens, channels = x.shape
+    x = x.reshape(batch, tokens, heads, channels // heads).permute(0, 2, 1, 3)
+    return x.reshape(batch * heads, tokens, channels // heads)
+
+
+def _join_heads(x: Tensor, heads: int) -> Tensor:
+    rows, tokens, channels = x.shape
+    x = x.reshape(rows // heads, heads, tokens, channels).permute(0, 2, 1, 3)
+    return x.reshape(rows // heads, tokens, heads * channels)
+
+
+def _refuse_attention(name: str, attn: Attention) -> None:
+    for field in ("spatial_norm", "norm_q", "norm_k", "add_k_proj"):
+        if getattr(attn, field, None) is not None:
+            raise BackendError(
+                f"{name}: attention with {field} is not supported by target 'executorch'; use a UNet without it"
+            )
+
+
+def _replacement(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, nn.GroupNorm):
+        return DelegatedGroupNorm(module)
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+        return DelegatedLayerNorm(module)
+    if isinstance(module, SplitConv2d):
+        return DelegatedSplitConv(module)
+    if isinstance(module, GEGLU):
+        return DelegatedGEGLU(module)
+    if isinstance(module, Timesteps):
+        return DelegatedTimesteps(module)
+    if (
+        type(module) is Upsample2D
+        and module.norm is None
+        and module.name == "conv"
+        and module.interpolate
+        and not module.use_conv_transpose
+    ):
+        return DelegatedUpsample(module.conv if module.use_conv else None)
+    return None
+
+
+def rewrite(network: nn.Module) -> nn.Module:
+    """Replace, in place, what XNNPACK would not take; the function is the same to 1e-5. Module names of layers stay.
+
+    Raises:
+        BackendError: an attention block has parts that no UNet of diffusers' sampling path uses here.
+    """
+    for name, module in list(network.named_modules()):
+        new = _replacement(module)
+        if new is not None:
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, new)
+        if isinstance(module, Attention):
+            _refuse_attention(name, module)
+            module.register_buffer("score_scale", torch.full((1, 1, 1), module.scale), persistent=False)
+            module.set_processor(DelegatedAttention())
+    return network.eval()

@@ -1,0 +1,286 @@
+"""Proof, from the lowered file alone, that the program holds the artifact's integers and computes with them.
+
+Every convolution and linear of the file is decoded and compared bit for bit; anything that is not as it must be stops
+the export. The table of operations is counted in the same pass.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dq_toolchain.backends.common.outputs import OutputQParams
+from dq_toolchain.backends.executorch.graph.layers import QParams, xnnpack_qparams
+from dq_toolchain.backends.executorch.proof.pte_file import NOTHING, Graph, Method, Node, PteFile, Value
+from dq_toolchain.backends.executorch.proof.trace import site_of
+from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
+from dq_toolchain.toolchain.formats.bundle import Operation
+from dq_toolchain.toolchain.quant.sites import KEPT
+
+PRODUCTS = ("Conv2d", "DepthwiseConv2d", "FullyConnected")
+PORTABLE_PRODUCTS = ("convolution", "linear", "addmm", "aten::mm")
+REMEDY = "nothing was exported; report it with calibration.json"
+
+NORMALISATION = "normalisation: statistics need float"
+_WHY = {
+    'attention products stay in float: attention = "float" in the recipe': ("BatchMatrixMultiply", "Softmax"),
+    NORMALISATION: ("GlobalAvgPooling2d", "ReciprocalSquareRoot", "Subtract"),
+    "activation functions, sums and products between layers": (
+        "Sigmoid",
+        "Gelu",
+        "Tanh",
+        "Add",
+        "Multiply",
+        "Div",
+        "Sin",
+        "Cos",
+    ),
+    "brings a layer's input to its range and to int8": ("Maximum", "Minimum", "Convert", "Clamp"),
+    "moves data, no arithmetic": (
+        "StaticTranspose",
+        "StaticReshape",
+        "StaticSlice",
+        "StaticConstantPad",
+        "Copy",
+        "Concatenate2",
+        "Concatenate3",
+        "Concatenate4",
+        "Concatenate5",
+    ),
+}
+_PORTABLE_WHY = {
+    "embedding": "table look-up, no arithmetic",
+    "dim_order": "moves data, no arithmetic",
+    "full": "writes a constant",
+    "clone": "moves data, no arithmetic",
+    "copy": "moves data, no arithmetic",
+}
+
+
+def _fail(text: str) -> BackendError:
+    return BackendError(f"audit of the lowered file failed: {text}; {REMEDY}")
+
+
+@dataclass(frozen=True)
+class StaticQParams:
+    """Input and output of every layer in one step group, by layer name."""
+
+    entries: dict[str, QParams]
+    results: dict[str, QParams]
+
+    @classmethod
+    def of_group(cls, artifact: Artifact, outputs: OutputQParams, group: int) -> StaticQParams:
+        """Input and output parameters of one step group, by layer name."""
+        layers = [site.layer for site in artifact.sites]
+
+        def numbers(scale: Tensor, zero_point: Tensor) -> dict[str, QParams]:
+            rows = zip(layers, scale[group], zero_point[group], strict=True)
+            return {name: QParams(float(s), int(z)) for name, s, z in rows}
+
+        return cls(numbers(artifact.scale, artifact.zero_point), numbers(outputs.scale, outputs.zero_point))
+
+
+def audit(
+    file: PteFile,
+    artifact: Artifact,
+    ranges: Tensor | None = None,
+    static: dict[str, StaticQParams] | None = None,
+    calls: Mapping[str, int] | None = None,
+) -> tuple[Operation, ...]:
+    """The table of operations of a file that holds exactly the artifact's integers.
+
+    Args:
+        ranges: (G, 2L) as it will be fed to the program; given for the sentinel form.
+        static: by method name; given for the static form.
+        calls: how often the network runs each layer; None is once. What it runs twice on the same input may be there once.
+    Raises:
+        BackendError: an integer, a scale, a zero_point or a bias differs, or a layer does not run in integers.
+    """
+    for method in file.methods:
+        for name in method.portable:
+            if any(word in name for word in PORTABLE_PRODUCTS):
+                raise _fail(f"{name} runs outside the delegate, in float")
+        if static is None:
+            _audit_sentinel(method, artifact, calls or {})
+        else:
+            _audit_static(method, artifact, static[method.name], calls or {})
+    if ranges is not None:
+        audit_ranges(ranges, artifact)
+    return tuple(_operations(file.methods))
+
+
+def audit_ranges(ranges: Tensor, artifact: Artifact) -> None:
+    """Raise BackendError unless XNNPACK derives exactly the artifact's scale and zero_point from every pair of ends."""
+    scale, zero_point = xnnpack_qparams(ranges[:, 0::2], ranges[:, 1::2])
+    wrong = (zero_point != artifact.zero_point) | ((scale - artifact.scale).abs() > artifact.scale * 2.0**-23)
+    if wrong.any():
+        group, site = wrong.nonzero()[0].tolist()
+        raise _fail(f"ranges of step group {group} do not give the scale and zero_point of {artifact.sites[site].name}")
+
+
+def _products(method: Method) -> Iterator[tuple[Graph, Node]]:
+    for graph in method.delegates:
+        for node in graph.nodes:
+            if node.kind in PRODUCTS:
+                yield graph, node
+
+
+def _audit_sentinel(method: Method, artifact: Artifact, calls: Mapping[str, int]) -> None:
+    seen: Counter[str] = Counter()
+    for graph, node in _products(method):
+        if _is_float(graph, node):
+            seen[_kept_layer(graph, node, artifact)] += 1
+            continue
+        site = artifact.sites[site_of(graph, node, len(artifact.sites))]
+        seen[site.layer] += 1
+        _check_types(graph, node, site.layer, "qdint8", "fp32")
+        _check_weights(graph, node, site.layer, artifact.layers[site.layer], sentinels=True)
+        bias, got = artifact.float_parameters.get(f"{site.layer}.bias"), _bias(graph, node)
+        if (b"" if bias is None else bias.numpy().tobytes()) != (b"" if got is None else got.data):
+            raise _fail(f"the bias of {site.layer} differs")
+    _check_counts(seen, artifact, method.name, calls)
+
+
+def _audit_static(method: Method, artifact: Artifact, qparams: StaticQParams, calls: Mapping[str, int]) -> None:
+    seen: Counter[str] = Counter()
+    for graph, node in _products(method):
+        if _is_float(graph, node):
+            seen[_kept_layer(graph, node, artifact)] += 1
+            continue
+        entry = _per_tensor(graph.values[node.fields["input1_id"]])
+        result = _per_tensor(graph.values[node.fields["output_id"]])
+        for layer, weights in artifact.layers.items():
+            if (
+                seen[layer] < calls.get(layer, 1)
+                and _same_weights(graph, node, weights)
+                and entry == qparams.entries[layer]
+                and (result == qparams.results[layer])
+                and _same_static_bias(graph, node, artifact, layer, qparams)
+            ):
+                seen[layer] += 1
+                _check_types(graph, node, layer, "qint8", "qint8")
+                break
+        else:
+            raise _fail(
+                f"method {method.name} has a {node.kind} whose integers, input and output parameters belong to no layer"
+            )
+    _check_counts(seen, artifact, method.name, calls)
+
+
+def _check_counts(seen: Counter[str], artifact: Artifact, method: str, calls: Mapping[str, int]) -> None:
+    for layers, kind in ((artifact.layers, "an integer"), (artifact.kept, "a float")):
+        for layer in layers:
+            most = calls.get(layer, 1)
+            if not 1 <= seen[layer] <= most:
+                raise _fail(
+                    f"{layer} is in method {method} {seen[layer]} times as {kind} operation, "
+                    f"expected {'once' if most == 1 else f'1 to {most} times'}"
+                )
+
+
+def _is_float(graph: Graph, node: Node) -> bool:
+    return graph.values[node.fields["filter_id"]].dtype == "fp32"
+
+
+def _kept_layer(graph: Graph, node: Node, artifact: Artifact) -> str:
+    """The layer kept in float whose weights and bias a product has."""
+    value, bias = graph.values[node.fields["filter_id"]], _bias(graph, node)
+    got, got_bias = decode_weights(value, node.kind, np.float32), b"" if bias is None else bias.data
+    for layer in artifact.kept:
+        weight, wanted = artifact.float_parameters[f"{layer}.weight"], artifact.float_parameters.get(f"{layer}.bias")
+        if np.array_equal(got, weight.numpy()) and got_bias == (b"" if wanted is None else wanted.numpy().tobytes()):
+            return layer
+    raise _fail(f"a {node.kind} runs in float that no layer of keep_float is")
+
+
+def _check_types(graph: Graph, node: Node, layer: str, entry: str, result: str) -> None:
+    filter_type = graph.values[node.fields["filter_id"]].dtype
+    got = (graph.values[node.fields["input1_id"]].dtype, graph.values[node.fields["output_id"]].dtype)
+    if got != (entry, result) or filter_type not in ("qcint8", "qcint4"):
+        raise _fail(f"{layer} runs as {got[0]} x {filter_type} -> {got[1]}, expected {entry} x qcint8 -> {result}")
+
+
+def decode_weights(value: Value, kind: str, dtype: type[np.generic] = np.int8) -> npt.NDArray[Any]:
+    """A filter of the file as the artifact has it: (out, in, height, width) or (out, in), padding channels included."""
+    if value.dtype == "qcint4":
+        packed = np.frombuffer(value.data, np.uint8).reshape(value.dims[0], -1)
+        pairs = np.stack([packed & 15, packed >> 4], axis=-1).reshape(value.dims[0], -1)
+        return (pairs.astype(np.int16) - 8).astype(np.int8)[:, : value.dims[1]]
+    weights = np.frombuffer(value.data, dtype).reshape(value.dims)
+    if kind == "Conv2d":
+        return weights.transpose(0, 3, 1, 2)
+    return weights.transpose(3, 0, 1, 2) if kind == "DepthwiseConv2d" else weights
+
+
+def _check_weights(graph: Graph, node: Node, layer: str, weights: LayerWeights, sentinels: bool) -> None:
+    value = graph.values[node.fields["filter_id"]]
+    got, want = decode_weights(value, node.kind), weights.weight_q.numpy()
+    channels = want.shape[1]
+    if got.shape[0] != want.shape[0] or got.shape[2:] != want.shape[2:] or got.shape[1] < channels + int(sentinels):
+        raise _fail(f"the weights of {layer} have shape {got.shape}, the artifact's {want.shape}")
+    different = int((got[:, :channels] != want).sum()) + int((got[:, channels:] != 0).sum())
+    if different:
+        raise _fail(f"{different} integer weights of {layer} differ from the artifact's")
+    if value.scales != weights.weight_scale.numpy().tobytes():
+        raise _fail(f"a weight scale of {layer} differs from the artifact's")
+
+
+def _same_weights(graph: Graph, node: Node, weights: LayerWeights) -> bool:
+    value = graph.values[node.fields["filter_id"]]
+    got = decode_weights(value, node.kind)
+    return np.array_equal(got, weights.weight_q.numpy()) and value.scales == weights.weight_scale.numpy().tobytes()
+
+
+def _bias(graph: Graph, node: Node) -> Value | None:
+    return None if node.fields["bias_id"] == NOTHING else graph.values[node.fields["bias_id"]]
+
+
+def _same_static_bias(graph: Graph, node: Node, artifact: Artifact, layer: str, qparams: StaticQParams) -> bool:
+    """The bias in int32 steps of input scale x weight scale, within half a step (and float32's own rounding)."""
+    bias, value = artifact.float_parameters.get(f"{layer}.bias"), _bias(graph, node)
+    if bias is None or value is None:
+        return bias is None and value is None
+    step = qparams.entries[layer].scale * artifact.layers[layer].weight_scale.to(torch.float64)
+    got = torch.frombuffer(bytearray(value.data), dtype=torch.int32).to(torch.float64)
+    exact = bias.to(torch.float64) / step
+    return value.dtype.endswith("int32") and bool(((got - exact).abs() <= 0.5 + exact.abs() * 2.0**-22).all())
+
+
+def _per_tensor(value: Value) -> QParams | None:
+    if value.quantization is None or value.quantization[0] != "PerTensorQuant":
+        return None
+    fields = value.quantization[1]
+    return QParams(float(fields["scale"]), int(fields["zero_point"]))
+
+
+def _operations(methods: Iterable[Method]) -> Iterator[Operation]:
+    rows: Counter[tuple[str, str, str, str]] = Counter()
+    for method in methods:
+        for graph in method.delegates:
+            for node in graph.nodes:
+                rows[(node.kind, "delegate", *_arithmetic(graph, node))] += 1
+        for name in method.portable:
+            why = next((text for word, text in _PORTABLE_WHY.items() if word in name), "XNNPACK has no kernel for it")
+            rows[name, "portable", "float32", why] += 1
+    for name, where, arithmetic, why in sorted(rows, key=lambda row: (row[1], row[2], row[0])):
+        yield Operation(name, where, arithmetic, rows[name, where, arithmetic, why], why)
+
+
+def _arithmetic(graph: Graph, node: Node) -> tuple[str, str]:
+    if node.kind in PRODUCTS and _is_float(graph, node):
+        return "float32", KEPT
+    if node.kind in PRODUCTS:
+        bits = 4 if graph.values[node.fields["filter_id"]].dtype == "qcint4" else 8
+        return f"int8 x int{bits} -> int32", ""
+    if node.kind == "BatchMatrixMultiply" and graph.values[node.fields["input2_id"]].external != NOTHING:
+        return "float32", NORMALISATION  # by a constant, which comes in from outside: the average of GroupNorm
+    why = next((text for text, kinds in _WHY.items() if node.kind in kinds), "between layers")
+    return "float32", why

@@ -1,0 +1,70 @@
+"""What target 'executorch' refuses before anything is lowered, by site name."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations
+from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.quant.sites import weighted_layers
+
+
+def check_supported(artifact: Artifact, network: nn.Module) -> None:
+    """Raise BackendError for the first site that XNNPACK's int8 kernels cannot hold.
+
+    Args:
+        network: ``artifact.build_float_unet()``.
+    """
+    check_activation_bits(artifact, "executorch")
+    layers = dict(weighted_layers(network))
+    for site in artifact.sites:
+        if site.operand != "input":
+            raise BackendError(
+                f"{site.name}: target 'executorch' multiplies attention operands in float only; "
+                'calibrate with attention = "float"'
+            )
+        if site.weight_bits is None or not 2 <= site.weight_bits <= 8:
+            raise BackendError(
+                f"weight bits must be 2-8 for target 'executorch', got {site.weight_bits} at site "
+                f"{site.name}; calibrate again"
+            )
+        layer = layers[site.layer]
+        if isinstance(layer, nn.Conv2d):
+            _check_convolution(site.layer, layer)
+    missing = sorted(set(layers) - {site.layer for site in artifact.sites} - set(artifact.kept))
+    if missing:
+        raise BackendError(f"{missing[0]} has no site and is not listed as kept in float; calibrate again")
+    check_float_operations(artifact, "executorch")
+
+
+def check_static_biases(artifact: Artifact) -> None:
+    """Raise BackendError for the first layer whose bias is too large for the static form.
+
+    There a bias is int32, in steps of input scale times weight scale, which are very small where weights are.
+    """
+    for layer, weights in artifact.layers.items():
+        bias = artifact.float_parameters.get(f"{layer}.bias")
+        if bias is None:
+            continue
+        smallest = artifact.scale[:, artifact.site_index(layer)].min().to(torch.float64)
+        steps = (bias.abs() / (smallest * weights.weight_scale)).max()
+        if steps >= 2**31:
+            raise BackendError(
+                f"{layer} has weights so small beside its bias that the bias is {float(steps):.3g} steps, "
+                "in int32 fit 2.15e+09; export with --form sentinel, where biases are float"
+            )
+
+
+def _check_convolution(name: str, layer: nn.Conv2d) -> None:
+    if layer.groups != 1:
+        raise BackendError(
+            f"{name} has {layer.groups} channel groups, target 'executorch' takes 1; use a UNet without "
+            "grouped convolutions"
+        )
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        raise BackendError(
+            f"{name} has padding {layer.padding!r} ({layer.padding_mode}), target 'executorch' takes "
+            "numbers and zeros; use a UNet with such padding"
+        )

@@ -1,0 +1,92 @@
+"""The network as an ONNX graph in float, before any integer is put into it: a plain export of the skeleton.
+
+The weights of integer layers are placeholders that take no memory; ``rewrite.py`` replaces them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.backends.common.call import OUTPUT, Call
+from dq_toolchain.backends.common.quiet import quiet
+from dq_toolchain.backends.tensorrt.vendor import exporter
+from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor
+from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
+
+OPSET = 19
+"""Per-channel Q/DQ in fp16 is there, and JetPack 6's parser takes it."""
+PREFIX = "unet."
+"""Of every name that comes from the network."""
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+class _Program(nn.Module):
+    """A network as a function of positional float32 tensors, whatever it computes in."""
+
+    def __init__(self, network: nn.Module, keywords: Sequence[str], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.keywords, self.dtype = network, tuple(keywords), dtype
+
+    def forward(self, sample: Tensor, timestep: Tensor, *rest: Tensor) -> Tensor:
+        keywords = {name: self._cast(x) for name, x in zip(self.keywords, rest, strict=True)}
+        return call_network(self.network, self._cast(sample), timestep, keywords).to(torch.float32)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype) if x.is_floating_point() else x
+
+
+def skeleton(artifact: Artifact, precision: str) -> nn.Module:
+    """The artifact's UNet with integer layers' weights of one number each, (out, in, ...) with strides 0; no two layers have
+    the same one, or the exporter would merge them.
+
+    Args:
+        precision: of what is between the integer layers, "fp32" or "fp16". The sinusoids of the timestep are float32
+            always. Normalisations are not: NVIDIA's builder fuses an fp16 one with what surrounds it.
+    """
+    dtype = DTYPES[precision]
+    network = nn.Module.to(artifact.build_skeleton(), dtype)  # diffusers' own method warns
+    integer = (layer for name, layer in weighted_layers(network) if name in artifact.layers)
+    for index, layer in enumerate(integer, 1):
+        number = torch.tensor(index, dtype=torch.int16).view(torch.float16).to(dtype)
+        layer.weight = nn.Parameter(number.expand(layer.weight.shape), requires_grad=False)
+    integers = {site.layer for site in artifact.sites if site.kind == "attention"}
+    for name, attention in attention_layers(network):
+        if name in integers:
+            attention.set_processor(ProductAttnProcessor())
+    return network
+
+
+def export(artifact: Artifact, call: Call, precision: str) -> Any:
+    """The onnx_ir model of one call, batch 1: inputs and output named and float32, labels int64.
+
+    Raises:
+        BackendError: torch cannot export the network.
+    """
+    inputs = [port.name for port in call.inputs]
+    program = _Program(skeleton(artifact, precision), tuple(call.conditioning), DTYPES[precision]).eval()
+    try:
+        with quiet(), torch.no_grad():
+            exported = exporter().export(
+                program,
+                call.arguments,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=inputs,
+                output_names=[OUTPUT],
+                optimize=True,
+                verbose=False,
+            )
+    except Exception as error:  # torch.onnx raises its own kinds and those of what it calls
+        text = " ".join(str(error).split())
+        raise BackendError(
+            f"torch.onnx cannot export this network: {type(error).__name__} {text[:300]}; report it with the "
+            "model's config.json"
+        ) from error
+    return exported.model

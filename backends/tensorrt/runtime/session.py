@@ -1,0 +1,61 @@
+"""ONNX Runtime in TensorRT's place: the same graphs, executed on the CPU as they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.backends.tensorrt.vendor import onnxruntime
+from dq_toolchain.toolchain.errors import BackendError
+
+KEEP_BYTES = 2**31
+"""Sessions of all step groups stay open while their float weights together take less than this."""
+
+
+class Sessions:
+    """One session per graph, opened when its step group comes; few large ones are not kept.
+
+    Args:
+        folder: of the graphs. threads: None is the runtime's own choice.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        self.folder, self.threads = folder, threads
+        self.open: dict[str, Any] = {}
+        weights = 4 * sum(path.stat().st_size for path in folder.iterdir())
+        self.keep = max(1, KEEP_BYTES // max(1, weights))
+
+    def __call__(self, method: str, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The network output of one graph. Raises BackendError: it does not load or execute."""
+        try:
+            session = self._session(method)
+            names = {port.name for port in session.get_inputs()}
+            feeds = {name: tensor.numpy() for name, tensor in inputs.items() if name in names}
+            return torch.from_numpy(session.run(None, feeds)[0])
+        except Exception as error:  # the runtime's own kinds have no common base
+            text = " ".join(str(error).split())
+            raise BackendError(
+                f"ONNX Runtime cannot execute {method}: {text[:300]}; run `dq-toolchain export --target tensorrt` again"
+            ) from error
+
+    def _session(self, method: str) -> Any:
+        if method not in self.open:
+            while len(self.open) >= self.keep:
+                del self.open[next(iter(self.open))]
+            self.open[method] = open_session(self.folder / f"{method}.onnx", self.threads)
+        return self.open[method]
+
+
+def open_session(path: Path, threads: int | None = None) -> Any:
+    """A session that executes Q and DQ as they are written: fused kernels would requantize between them."""
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

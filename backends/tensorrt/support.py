@@ -1,0 +1,47 @@
+"""What target 'tensorrt' refuses before anything is exported, by site name, and what it leaves in float."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations
+from dq_toolchain.backends.common.fp16_range import check_known
+from dq_toolchain.backends.tensorrt.proof.lint import why_float
+from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.quant.sites import weighted_layers
+from dq_toolchain.toolchain.recipe.sections import TensorRTSection
+
+
+def check_supported(artifact: Artifact, section: TensorRTSection) -> None:
+    """Raise BackendError for the first site that no engine can hold in INT8, or settings that exclude each other."""
+    check_activation_bits(artifact, "tensorrt")
+    check_float_operations(artifact, "tensorrt")
+    if section.precision == "fp16":
+        check_known(artifact, "tensorrt")
+    for index, site in enumerate(artifact.sites):
+        if artifact.zero_point[:, index].any():
+            raise BackendError(
+                f"zero_point must be 0 for target 'tensorrt', got {int(artifact.zero_point[:, index].max())} at "
+                f"site {site.name}; calibrate with --scheme symmetric"
+            )
+        if site.kind == "attention" and section.mode == "ratio":
+            raise BackendError(
+                f"mode 'ratio' holds no integers at attention products, got site {site.name}; export with --mode "
+                'static, or calibrate with [quantize] attention = "float"'
+            )
+
+
+def in_float(artifact: Artifact) -> dict[str, str]:
+    """Layers for which there is no INT8 kernel, with the reason. They compute in float on the same integers."""
+    with torch.device("meta"):
+        layers = {name: layer for name, layer in weighted_layers(artifact.build_skeleton()) if name in artifact.layers}
+    reasons = {}
+    for name, layer in layers.items():
+        groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+        kind = "Conv" if isinstance(layer, nn.Conv2d) else "Gemm"
+        why = why_float(kind, tuple(layer.weight.shape), groups)
+        if why:
+            reasons[name] = why
+    return reasons

@@ -1,0 +1,1 @@
+"""Bits per layer within a budget, by sensitivity through the whole sampler."""

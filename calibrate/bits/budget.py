@@ -1,0 +1,162 @@
+"""Bits layer by layer within a budget: sensitivities, the choices worth making, and which of them is enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.calibrate.bits.allocation import Layer, allocations, bits_of
+from dq_toolchain.calibrate.bits.sensitivity import final_errors
+from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
+from dq_toolchain.calibrate.data.trajectories import Trajectories
+from dq_toolchain.calibrate.network.activation_checkpointing import recomputed
+from dq_toolchain.calibrate.prepare.setup import Setup
+from dq_toolchain.calibrate.ranges.quantized import quantize_with, weight_scale
+from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.errors import CalibrationError
+from dq_toolchain.toolchain.metrics import psnr
+from dq_toolchain.toolchain.recipe.budget import Budget
+from dq_toolchain.toolchain.recipe.sections import Recipe
+
+WIDTHS = (4, 8)
+"""What targets have room-saving forms for: int4 linears of XNNPACK, Core ML's tables, int8 everywhere."""
+FLOAT_BITS = 32
+PROBES = 32
+JUDGES = 16
+"""Samples that a choice is run on."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What was chosen.
+
+    Attributes:
+        asked: the budget. size: bits of all weights over 32 each.
+        psnr_before_fit: median of the judging samples, nearest rounding, searched ranges; None where only size is bounded.
+        bits: layer -> bits.
+    """
+
+    asked: str
+    size: float
+    psnr_before_fit: float | None
+    bits: dict[str, int]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Without seconds: an artifact holds nothing that differs between two runs."""
+        return {name: value for name, value in asdict(self).items() if name != "seconds"}
+
+
+def with_budget(
+    recipe: Recipe,
+    state: Setup,
+    scale: Tensor,
+    zero_point: Tensor,
+    run: Trajectories,
+    checkpoint: CheckpointFile,
+    reporter: Reporter,
+) -> tuple[Setup, Spent]:
+    """The setup with weight bits that keep to the recipe's budget, from the checkpoint if it is there.
+
+    The first and the last convolution keep ``edge_bits``; layers in float count 32. A bound on PSNR is met before the
+    fit, which then only adds to it: the smallest such choice is taken, or within the size the largest.
+
+    Args:
+        scale, zero_point: (G, L).
+    Raises:
+        CalibrationError: no choice is small enough.
+    """
+    saved = checkpoint.load()
+    if saved is not None:
+        spent = Spent(**saved[1])
+        return _with_bits(state, spent.bits), spent
+    begin = time.perf_counter()
+    assert recipe.quantize.budget is not None
+    budget = Budget.parse(recipe.quantize.budget)
+    weights, fixed = _weights(state), _fixed(state, recipe)
+    choices = [{**fixed, **choice} for choice in _choices(recipe, state, run, weights, fixed, reporter)]
+    sizes = [bits_of(weights, choice) / (FLOAT_BITS * sum(weights.values())) for choice in choices]
+    fitting = [i for i, size in enumerate(sizes) if budget.size is None or size <= budget.size]
+    if not fitting:
+        raise CalibrationError(
+            f"--budget {recipe.quantize.budget}: the smallest choice of {' or '.join(map(str, WIDTHS))} bits takes "
+            f"{sizes[0]:.3f} of FP32's size; raise size, or lower edge_bits or what stays in float"
+        )
+    found: float | None = None
+    index = fitting[-1]
+    if budget.psnr is not None:
+        plain = recipe.model_copy(update={"calibrate": recipe.calibrate.model_copy(update={"rounding": "nearest"})})
+
+        def judge(i: int) -> float:
+            figure = _psnr(plain, _with_bits(state, choices[i]), scale, zero_point, run)
+            return float(state.workers.agreed(torch.tensor(figure, dtype=torch.float64)))
+
+        index, found = _smallest(fitting, budget.psnr, judge)
+    bits = {name: width for name, width in choices[index].items() if width != FLOAT_BITS}
+    spent = Spent(recipe.quantize.budget, sizes[index], found, bits, time.perf_counter() - begin)
+    checkpoint.save({}, asdict(spent))
+    return _with_bits(state, bits), spent
+
+
+def _weights(state: Setup) -> dict[str, int]:
+    layers = (*(site.layer for site in state.prepared.sites if site.weight_bits is not None), *state.prepared.kept)
+    return {name: state.prepared.network.get_parameter(f"{name}.weight").numel() for name in layers}
+
+
+def _fixed(state: Setup, recipe: Recipe) -> dict[str, int]:
+    """Bits of the layers that are not for choosing."""
+    edges = {site.layer: site.weight_bits for site in state.prepared.sites if site.layer in state.prepared.edges}
+    return {name: bits for name, bits in edges.items() if bits is not None} | dict.fromkeys(
+        state.prepared.kept, FLOAT_BITS
+    )
+
+
+def _choices(
+    recipe: Recipe, state: Setup, run: Trajectories, weights: dict[str, int], fixed: dict[str, int], reporter: Reporter
+) -> list[dict[str, int]]:
+    names = [name for name in weights if name not in fixed]
+    scales = {name: {bits: weight_scale(state, name, bits) for bits in WIDTHS} for name in names}
+    saving = recomputed(run.network) if recipe.run.offload else nullcontext()
+    with saving, reporter.task("sensitivity of layers", PROBES) as advance:
+        errors = final_errors(run, scales, PROBES, advance, state.workers)
+    return allocations([Layer(name, weights[name], errors[name]) for name in names])
+
+
+def _smallest(indices: Sequence[int], wanted: float, judge: Callable[[int], float]) -> tuple[int, float]:
+    """The first index whose figure is enough, by bisection (figures rise but for noise); the last if none is."""
+    low, high = 0, len(indices) - 1
+    best = judge(indices[high])
+    while low < high and best >= wanted:
+        middle = (low + high) // 2
+        figure = judge(indices[middle])
+        if figure >= wanted:
+            high, best = middle, figure
+        else:
+            low = middle + 1
+    return indices[high], best
+
+
+@torch.no_grad()
+def _psnr(recipe: Recipe, state: Setup, scale: Tensor, zero_point: Tensor, run: Trajectories) -> float:
+    """Median over the judging samples, dB."""
+    network, few = quantize_with(state, scale, zero_point, recipe), run.first(JUDGES)
+    with network.frozen_weights():
+        made = fp32_rollouts(
+            network, run.table, few.samples, run.guidance, state.rollout_batch, run.device, network.set_step
+        )
+    return float(psnr(made.latents[-1], few.targets.latents[-1]).quantile(0.5))
+
+
+def _with_bits(state: Setup, bits: dict[str, int]) -> Setup:
+    sites = tuple(
+        site if site.weight_bits is None else replace(site, weight_bits=bits[site.layer])
+        for site in state.prepared.sites
+    )
+    return replace(state, prepared=replace(state.prepared, sites=sites))

@@ -1,0 +1,1 @@
+"""What a calibration runs on: prompts, conditioning, samples, FP32 rollouts."""

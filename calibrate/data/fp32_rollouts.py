@@ -1,0 +1,62 @@
+"""FP32 rollouts: the trajectories that calibration aims at. Kept are latents and outputs, of the size of the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.rollout import State, rollout
+from dq_toolchain.toolchain.sampler.table import SamplerTable
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """``latents`` (N+1, M, C, H, W) and ``outputs`` (N, M, C, H, W), float32, of the FP32 network."""
+
+    latents: Tensor
+    outputs: Tensor
+
+    def select(self, index: slice, device: torch.device) -> Rollouts:
+        """Some of the samples, on a device."""
+        return Rollouts(self.latents[:, index].to(device), self.outputs[:, index].to(device))
+
+    def state(self, table: SamplerTable, step: int, index: Tensor) -> State:
+        """Where FP32 stands before ``step``, with the history that the sampler looks back on."""
+        back_latents, back_outputs = len(table.a[0]), len(table.b[0]) - 1
+        return State(
+            tuple(self.latents[k, index] for k in range(step, max(-1, step - back_latents), -1)),
+            tuple(self.outputs[k, index] for k in range(step - 1, max(-1, step - 1 - back_outputs), -1)),
+        )
+
+
+@torch.no_grad()
+def fp32_rollouts(
+    fp32: nn.Module,
+    table: SamplerTable,
+    samples: Samples,
+    guidance: float,
+    batch: int,
+    device: torch.device,
+    set_step: Callable[[int], None] | None = None,
+    advance: Callable[..., None] = lambda n=1: None,
+) -> Rollouts:
+    """Run the sampler for every sample, ``batch`` at a time; results on the CPU."""
+    latents, outputs = [], []
+    for begin in range(0, len(samples), batch):
+        part = samples.select(slice(begin, begin + batch))
+        network = Denoiser(fp32, table, part.conditioning.to(device), guidance, set_step)
+        found: list[Tensor] = []
+        noise = None if part.step_noise is None else part.step_noise.to(device)
+
+        def on_step(_k: int, _x: Tensor, f: Tensor, found: list[Tensor] = found) -> None:
+            found.append(f.cpu())
+            advance(1)
+
+        latents.append(rollout(table, network, part.start.to(device), noise=noise, on_step=on_step).cpu())
+        outputs.append(torch.stack(found))
+    return Rollouts(torch.cat(latents, dim=1), torch.cat(outputs, dim=1))

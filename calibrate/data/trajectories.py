@@ -1,0 +1,62 @@
+"""FP32 trajectories of the calibration samples with all that is needed to run them again, quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.table import SamplerTable
+from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """What choosers and finishers of a method work from.
+
+    Attributes:
+        network: the FP32 network, on ``device``. table: the sampler as FP32 runs it.
+        seed: of the calibration; every random choice derives from it.
+        batch: samples that a network takes at once, at most; None is all of them.
+    """
+
+    network: nn.Module
+    table: SamplerTable
+    scheduler_config: Mapping[str, Any]
+    samples: Samples
+    targets: Rollouts
+    guidance: float
+    device: torch.device
+    seed: int
+    batch: int | None = None
+
+    def first(self, count: int) -> Trajectories:
+        """The same with the first ``count`` samples only."""
+        index = slice(0, count)
+        targets = self.targets.select(index, self.targets.latents.device)
+        return replace(self, samples=self.samples.select(index), targets=targets)
+
+    def quantized(self, artifact: Artifact, table: SamplerTable) -> Denoiser:
+        """The artifact's network on all samples, with ``table`` in the place of its own."""
+        network = SimulatedNetwork(artifact, "fake_quantize").to(self.device)
+        conditioning = self.samples.conditioning.to(self.device)
+        return Denoiser(network, table, conditioning, self.guidance, network.set_step, self.batch)
+
+    def latents(self, k: int) -> Tensor:
+        """(M, C, H, W) FP32 latents before step k, on the device."""
+        return self.targets.latents[k].to(self.device)
+
+    def outputs(self, k: int) -> Tensor:
+        """(M, C, H, W) FP32 network outputs of step k, on the device."""
+        return self.targets.outputs[k].to(self.device)
+
+    def noise(self, k: int) -> Tensor | None:
+        """(M, C, H, W) step noise, on the device."""
+        return None if self.samples.step_noise is None else self.samples.step_noise[k].to(self.device)

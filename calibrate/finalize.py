@@ -1,0 +1,97 @@
+"""From fitted quantizers to the artifact, and the held-out rollouts that go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
+from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.calibrate.network.insert import Prepared, QuantizedNetwork
+from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights, float_parameters
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.models.loading import Model
+from dq_toolchain.toolchain.quant.qparams import fp16_exact
+from dq_toolchain.toolchain.quant.sites import float_operations
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.step_groups import StepGroups
+from dq_toolchain.toolchain.sampler.table import SamplerTable
+from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
+
+
+@torch.no_grad()
+def finalize(
+    network: QuantizedNetwork,
+    prepared: Prepared,
+    model: Model,
+    table: SamplerTable,
+    guidance: float,
+    step_groups: StepGroups,
+    record: Mapping[str, Any],
+) -> Artifact:
+    """The artifact of a fitted network: integers, fp16-exact scales, and the float parameters that stay."""
+    quantizers = [network.activations[site.name] for site in network.sites]
+    return Artifact(
+        model_id=model.id,
+        weight_hash=model.weight_hash,
+        config=model.config,
+        scheduler_config=model.scheduler_config,
+        table=table,
+        guidance=guidance,
+        step_groups=step_groups,
+        splits=prepared.splits,
+        sites=prepared.sites,
+        float_operations=float_operations(
+            prepared.network, any(site.kind == "attention" for site in prepared.sites), prepared.kept
+        ),
+        layers={
+            n: LayerWeights(*(t.cpu() for t in layer.weight_quantizer.export())) for n, layer in network.layers.items()
+        },
+        scale=torch.stack([fp16_exact(q.log_scale.exp()) for q in quantizers], dim=1).cpu(),
+        zero_point=torch.stack([q.zero_point for q in quantizers], dim=1).to("cpu", torch.int32),
+        float_parameters={
+            n: t.cpu() for n, t in (float_parameters(prepared.network, network.layers) | network.biases()).items()
+        },
+        record=record,
+        smoothed=prepared.smoothed,
+    )
+
+
+@torch.no_grad()
+def held_out_reference(
+    artifact: Artifact,
+    fp32: nn.Module,
+    table: SamplerTable,
+    samples: Samples,
+    batch: int,
+    advance: Callable[..., None] = lambda n=1: None,
+) -> Reference:
+    """Rollouts of held-out samples in FP32 and in the simulation, and FP32's answers at the simulation's latents.
+
+    Args:
+        table: the sampler as FP32 runs it; the artifact's own may carry a correction or other timesteps.
+    """
+    cpu = torch.device("cpu")
+    simulated = SimulatedNetwork(artifact)
+    guidance, plain = artifact.guidance, artifact.table.uncorrected
+    reference = fp32_rollouts(fp32, table, samples, guidance, batch, cpu, None, advance)
+    simulation = fp32_rollouts(simulated, artifact.table, samples, guidance, batch, cpu, simulated.set_step, advance)
+    answers = torch.empty_like(simulation.outputs)
+    for begin in range(0, len(samples), batch):
+        rows = slice(begin, begin + batch)
+        network = Denoiser(fp32, plain, samples.conditioning.select(rows), guidance)
+        for k in range(plain.calls):
+            answers[k, rows] = network(simulation.latents[k, rows] * plain.input_scale[k], k)
+            advance(1)
+    return Reference(
+        samples.start,
+        samples.conditioning,
+        samples.step_noise,
+        reference.latents,
+        simulation.latents,
+        simulation.outputs,
+        answers,
+    )

@@ -1,0 +1,1 @@
+"""AccuQuant's multi-step objective: gradients through the sampler, stages, the fit."""

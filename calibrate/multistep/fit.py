@@ -1,0 +1,256 @@
+"""Runs the stages of a fit: segment gradients, Adam, averaged iterates, and the best of all by a held-out rollout.
+
+Everything random derives from (seed, stage, iteration) and everything else is in the checkpoint, so that a run that
+was killed and started again is bit-identical to one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from dq_toolchain.calibrate.multistep.diagnose import first_bad_site
+from dq_toolchain.calibrate.multistep.gradients import segment_gradient
+from dq_toolchain.calibrate.multistep.objective import robust_loss
+from dq_toolchain.calibrate.multistep.problem import Problem, Segment
+from dq_toolchain.calibrate.multistep.stages import Stage
+from dq_toolchain.calibrate.network.insert import QuantizedNetwork
+from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
+from dq_toolchain.toolchain.errors import CalibrationError
+
+AVERAGE = 0.98
+"""Decay of the running mean of the iterates."""
+JUDGED = 5
+LEAST_INTERVAL = 5
+"""Five times per stage, but at most every fifth iteration, the validation samples are run and judged."""
+EARLY = 10
+BETAS = (0.9, 0.99)
+"""Of Adam."""
+BIAS_RATE = 0.25
+"""Learning rate of biases as a share of the scales': these are logarithms, biases add to outputs of size one."""
+DIVERGED = 30.0
+"""A loss this many times the largest of the stage's first ten is divergence, not noise."""
+
+
+@dataclass
+class Progress:
+    """The part of a fit's state that is not tensors. ``seconds`` of work until the last checkpoint."""
+
+    stage: int = 0
+    iteration: int = 0
+    best: float = math.inf
+    first_loss: float = 0.0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Fit:
+    """Fits a QuantizedNetwork to a Problem, stage by stage."""
+
+    def __init__(
+        self, network: QuantizedNetwork, problem: Problem, stages: tuple[Stage, ...], checkpoint: CheckpointFile
+    ) -> None:
+        self.network, self.problem, self.stages, self.checkpoint = network, problem, stages, checkpoint
+        self.progress = Progress()
+        self.parameters: dict[str, nn.Parameter] = {}
+        self.average: dict[str, Tensor] = {}
+        self.best: dict[str, Tensor] = {}
+        self.optimizer: torch.optim.Adam | None = None
+        self._clock = time.perf_counter()
+
+    @property
+    def total_iterations(self) -> int:
+        return sum(stage.iterations for stage in self.stages)
+
+    @property
+    def done_iterations(self) -> int:
+        return sum(stage.iterations for stage in self.stages[: self.progress.stage]) + self.progress.iteration
+
+    def run(self, advance: Callable[..., None] = lambda n=1, note="": None) -> list[dict[str, Any]]:
+        """Run to the end, from the checkpoint if there is one. Returns one record per stage.
+
+        Raises:
+            CalibrationError: a loss or an activation is not finite, or the loss diverges.
+        """
+        saved = self.checkpoint.load()
+        if saved is not None:
+            self._restore(*saved)
+            advance(self.done_iterations)
+        self._clock = time.perf_counter()
+        while self.progress.stage < len(self.stages):
+            self._run_stage(self.stages[self.progress.stage], advance)
+        return self.progress.history
+
+    def _run_stage(self, stage: Stage, advance: Callable[..., None]) -> None:
+        if self.optimizer is None:
+            self._begin(stage)
+        with self._held(stage):
+            if math.isinf(self.progress.best):
+                self._judge()
+            while self.progress.iteration < stage.iterations:
+                loss = self._iterate(stage)
+                self.progress.iteration += 1
+                advance(1, f"{stage.name}, loss {loss:.4g}")
+                interval = max(LEAST_INTERVAL, stage.iterations // JUDGED)
+                if self.progress.iteration % interval == 0 or self.progress.iteration == stage.iterations:
+                    self._judge()
+                if self.checkpoint.due:
+                    self._save()
+        self._load(self.best)
+        self.progress.history.append(
+            {
+                "stage": stage.name,
+                "iterations": stage.iterations,
+                "horizon": stage.horizon,
+                "validation_psnr": -10 * self.progress.best + 20 * math.log10(2.0),
+            }
+        )
+        self.progress.stage += 1
+        self.progress.iteration, self.progress.best, self.progress.first_loss, self.optimizer = 0, math.inf, 0.0, None
+        self._save()
+
+    def _held(self, stage: Stage) -> AbstractContextManager[None]:
+        return self.network.frozen_weights() if stage.learned == "ranges" else nullcontext()
+
+    def _begin(self, stage: Stage) -> None:
+        p = self.problem.settings
+        ranges, weights = self.network.scale_parameters(), self.network.weight_parameters()
+        self.parameters = ranges if stage.learned == "ranges" else ranges | weights
+        if stage.learned == "scales":
+            self.parameters = {n: v for n, v in self.parameters.items() if not n.endswith("offset")}
+        rates = {"log_scale": p.scale_lr, "offset": p.rounding_lr, "bias": BIAS_RATE * p.scale_lr}
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": [v for n, v in self.parameters.items() if n.endswith(f".{kind}")], "base": rate}
+                for kind, rate in rates.items()
+            ],
+            betas=BETAS,
+            fused=True,
+        )
+        self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
+        self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
+
+    def _iterate(self, stage: Stage) -> float:
+        progress, optimizer = self.progress, self.optimizer
+        assert optimizer is not None
+        segment = self.problem.draw(self.network, stage, progress.stage, progress.iteration)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base"] * stage.rate(progress.iteration)
+        optimizer.zero_grad(set_to_none=False)
+        with nullcontext() if stage.learned == "ranges" else self.network.weights_once():
+            loss, _ = segment_gradient(
+                self.problem.table,
+                segment.denoiser,
+                segment.start,
+                segment.first,
+                segment.length,
+                robust_loss(segment.targets, segment.first, segment.length),
+                stage.gradient,
+                segment.noise,
+            )
+        workers = self.problem.workers
+        workers.average_(parameter.grad for parameter in self.parameters.values())
+        value = float(workers.sum(loss)) / workers.count
+        self._check(value, stage, segment)
+        optimizer.step()
+        self.network.clamp_offsets()
+        decay = min(AVERAGE, (1 + progress.iteration) / (10 + progress.iteration))
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                self.average[name].lerp_(parameter, 1 - decay)
+        return value
+
+    def _check(self, value: float, stage: Stage, segment: Segment) -> None:
+        progress, k = self.progress, segment.first
+        gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        bad = []
+        if not get_total_norm(
+            gradients.values()
+        ).isfinite():  # one pass in the usual case; a norm may overflow by itself
+            bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+        if not math.isfinite(value) or bad:
+            x = segment.start.latents[0] * self.problem.table.input_scale[k]
+            where = first_bad_site(self.network, lambda: segment.denoiser(x, k)) or (bad[0] if bad else "the latents")
+            raise CalibrationError(
+                f"stage {stage.name!r}, iteration {progress.iteration}: NaN or infinity at site {where}; lower "
+                "[calibrate] scale_lr or check the model; the last good checkpoint is kept"
+            )
+        if progress.iteration < EARLY:
+            progress.first_loss = max(progress.first_loss, value)
+        elif value > DIVERGED * progress.first_loss:
+            raise CalibrationError(
+                f"stage {stage.name!r} diverges: loss {value:.3g} after {progress.iteration} iterations, "
+                f"{progress.first_loss:.3g} at its start; lower [calibrate] scale_lr and rounding_lr"
+            )
+
+    def _validate(self) -> float:
+        ranges_only = self.stages[self.progress.stage].learned == "ranges"  # then weights are held already
+        with nullcontext() if ranges_only else self.network.frozen_weights():
+            return self.problem.validation_error(self.network)
+
+    def _judge(self) -> None:
+        current = {name: value.detach().clone() for name, value in self.parameters.items()}
+        candidate = self.average if self.progress.iteration else current
+        self._load(candidate)
+        score = self._validate()
+        if score < self.progress.best:
+            self.progress.best = score
+            self.best = {name: value.clone() for name, value in candidate.items()}
+        self._load(current)
+
+    @torch.no_grad()
+    def _load(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(values[name])
+
+    def _save(self) -> None:
+        tensors = {
+            f"value.{n}": v.detach()
+            for n, v in (*self.network.scale_parameters().items(), *self.network.weight_parameters().items())
+        }
+        if self.optimizer is not None:
+            tensors |= {f"average.{n}": v for n, v in self.average.items()} | {
+                f"best.{n}": v for n, v in self.best.items()
+            }
+            for name, parameter in self.parameters.items():
+                for key, value in self.optimizer.state.get(parameter, {}).items():
+                    tensors[f"adam.{key}.{name}"] = value
+        now = time.perf_counter()
+        self.progress.seconds += now - self._clock
+        self._clock = now
+        self.checkpoint.save(tensors, {**vars(self.progress), "best": _finite(self.progress.best)})
+
+    @torch.no_grad()
+    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        state["best"] = math.inf if state["best"] is None else state["best"]
+        self.progress = Progress(**state)
+        for name, parameter in (*self.network.scale_parameters().items(), *self.network.weight_parameters().items()):
+            parameter.copy_(tensors[f"value.{name}"])
+        if not any(name.startswith("best.") for name in tensors):
+            return
+        self._begin(self.stages[self.progress.stage])
+        assert self.optimizer is not None
+        for name, parameter in self.parameters.items():
+            self.average[name].copy_(tensors[f"average.{name}"])
+            self.best[name].copy_(tensors[f"best.{name}"])
+            adam = dict(_adam_state(tensors, name))
+            if adam:
+                self.optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in adam.items()}
+
+
+def _adam_state(tensors: dict[str, Tensor], name: str) -> Iterator[tuple[str, Tensor]]:
+    for key in ("step", "exp_avg", "exp_avg_sq"):
+        if f"adam.{key}.{name}" in tensors:
+            yield key, tensors[f"adam.{key}.{name}"]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

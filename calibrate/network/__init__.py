@@ -1,0 +1,1 @@
+"""The network with fake quantization, and what it costs to run and differentiate it."""

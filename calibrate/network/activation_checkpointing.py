@@ -1,0 +1,44 @@
+"""Gradient checkpointing: inside, blocks keep their inputs only and are run again when their gradient is due.
+
+Chen et al. 2016. A network's activations then take the room of one block's at a time, for one more forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from dq_toolchain.toolchain.models.blocks import ALL_BLOCKS
+
+
+@contextmanager
+def recomputed(network: nn.Module) -> Iterator[None]:
+    """Inside, every outermost block of the network is recomputed; gradients are the same."""
+    blocks = _outermost_blocks(network)
+    for block in blocks:
+        block.forward = partial(_recompute, block.forward)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _outermost_blocks(network: nn.Module) -> list[nn.Module]:
+    found: dict[str, nn.Module] = {}
+    for name, module in network.named_modules():  # parents first
+        if isinstance(module, ALL_BLOCKS) and not any(name.startswith(f"{outer}.") for outer in found):
+            found[name] = module
+    return list(found.values())
+
+
+def _recompute(forward: Any, *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)

@@ -1,0 +1,251 @@
+"""Trainable fake-quantization: what the fit optimises, in the float form that gradients pass through.
+
+Straight-through rounding everywhere; scales are learned as logarithms and rounded to fp16 inside the forward pass,
+so that the network being fitted always computes with numbers that a device can hold.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor
+from dq_toolchain.toolchain.quant.qparams import SMALLEST_SCALE, SMALLEST_WEIGHT_SCALE, IntegerType, fp16_exact
+from dq_toolchain.toolchain.simulation.integer_products import (
+    OFFSET,
+    IntegerProduct,
+    geometry_of,
+    holds,
+    integer_product,
+    unsigned,
+)
+from dq_toolchain.toolchain.simulation.network import StepGroupSwitch, operation_of
+
+
+def straight_through(rounded: Tensor, x: Tensor) -> Tensor:
+    """The value of ``rounded`` with the gradient of ``x``; same shape."""
+    return x + (rounded - x).detach()
+
+
+def fp16_scale(log_scale: Tensor, smallest: float = SMALLEST_SCALE) -> Tensor:
+    """exp(log_scale) rounded to fp16, gradient as if it were not rounded."""
+    scale = log_scale.exp()
+    return straight_through(fp16_exact(scale.detach(), smallest), scale)
+
+
+class FakeQuantize(torch.autograd.Function):
+    """scale * clamp(round(x / scale), lowest, highest), straight-through in x and with LSQ's gradient in scale.
+
+    That gradient (Esser et al. 2020, eq. 3), (y - x) / scale inside the range and y / scale outside, summed against
+    the gradient of y, is two dot products; they and in-place operations take a third of the time of torch's own
+    learnable fake-quantization on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, lowest: float, highest: float) -> Tensor:
+        """x float32, any shape; scale (1,); lowest, highest: the integers' ends less the zero_point."""
+        y = (x / scale).round_().clamp_(lowest, highest).mul_(scale)
+        ctx.ends = lowest - 0.5, highest + 0.5
+        ctx.save_for_backward(x, y, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, y, scale = ctx.saved_tensors
+        low, high = (end * float(scale) for end in ctx.ends)
+        passed = torch.ops.aten.hardtanh_backward(gradient, x, low, high)  # zero where x was clamped
+        of_scale = (_dot(gradient, y) - _dot(passed, x)) / scale
+        return passed, of_scale, None, None
+
+
+END = 2.0**-10
+
+
+class FakeQuantizeWeight(torch.autograd.Function):
+    """scale * round(clamp(ratio + offset, lowest, highest)), straight-through in the offset inside the range.
+
+    ``FakeQuantize``'s counterpart for weights, in as few passes over them as it takes: there are many.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, ratio: Tensor, offset: Tensor | None, scale: Tensor, lowest: float, highest: float) -> Tensor:
+        """ratio float32; offset of its shape or None; scale broadcasts to it."""
+        moved = ratio if offset is None else ratio + offset
+        ctx.ends = lowest, highest
+        ctx.save_for_backward(moved, scale)
+        return moved.clamp(lowest, highest).round_().mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor, None, None]:
+        moved, scale = ctx.saved_tensors
+        low, high = ctx.ends
+        of_offset = None
+        if ctx.needs_input_grad[1]:
+            # a weight at the very end of the range may still learn to leave it
+            of_offset = torch.ops.aten.hardtanh_backward(gradient, moved, low - END, high + END).mul_(scale)
+        of_scale = moved.clamp(low, high).round_().mul_(gradient).flatten(1).sum(1).view_as(scale)
+        return None, of_offset, of_scale, None, None
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.dot(a.flatten(), b.flatten())
+
+
+class ActivationQuantizer(nn.Module):
+    """One site: a learned log-scale and a fixed zero_point per step group, each (G,) float32."""
+
+    zero_point: Tensor
+
+    def __init__(self, scale: Tensor, zero_point: Tensor, kind: IntegerType, switch: StepGroupSwitch) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(scale.log())
+        self.register_buffer("zero_point", zero_point.to(torch.float32))
+        self.kind, self._zero_points = kind, [int(z) for z in zero_point]
+        self.lowest = [kind.qmin - float(z) for z in zero_point]
+        self.highest = [kind.qmax - float(z) for z in zero_point]
+        self.switch = switch
+        self.kept = 0.0
+        """Share of elements left in float, drawn anew in every pass (QDrop, Wei et al. 2022); 1 leaves the site out."""
+        self.generator: torch.Generator | None = None
+        """What draws them, on the device of x; None is torch's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fake-quantized x, same shape. LSQ's 1/sqrt(N) factor is left out: Adam on the logarithm is scale-free."""
+        if self.kept >= 1.0:
+            return x
+        g = self.switch.current
+        y: Tensor = FakeQuantize.apply(x, fp16_scale(self.log_scale[g : g + 1]), self.lowest[g], self.highest[g])  # type: ignore[no-untyped-call]
+        if self.kept > 0.0:
+            y = torch.where(torch.rand(x.shape, generator=self.generator, device=x.device) < self.kept, x, y)
+        return y
+
+    @torch.no_grad()
+    def unsigned(self, x: Tensor) -> tuple[Tensor, int, Tensor]:
+        """The integers of x as integer products take them: uint8, their zero_point, and the scale (1,)."""
+        g = self.switch.current
+        scale, zero_point = fp16_exact(self.log_scale[g : g + 1].exp()), self._zero_points[g]
+        return unsigned(x, scale, zero_point, self.kind), zero_point + OFFSET, scale
+
+
+class WeightQuantizer(nn.Module):
+    """The integer weights of one layer: learned per-channel log-scale and, optionally, a learned rounding offset.
+
+    q = clamp(round(w / s0 + offset)) with |offset| <= 1/2 chooses between floor and ceil of w / s0, which is
+    AdaRound's choice (Nagel et al. 2020, eq. 21). It differs in how the choice is learned: hard rounding in every
+    forward pass with a straight-through gradient, not an annealed sigmoid, because errors that accumulate over
+    several steps are those of the rounded network.
+
+    s0 is the scale that was searched for; the learned scale only multiplies the integers. Were it the divisor too,
+    every step of the scale would flip integers all over the layer, and their noise drowns what a fit gains.
+
+    The float weight is the layer's own tensor, not a copy: of a large network there is room for one.
+    """
+
+    weight: Tensor
+    searched: Tensor
+    """s0, (out,)."""
+
+    def __init__(self, weight: Tensor, scale: Tensor, kind: IntegerType, learned_rounding: bool) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("searched", scale.clone())
+        self.chosen: Tensor | None = None
+        """int8 integers that stand in the place of w / s0 once they were chosen for good, shape of the weight."""
+        self.log_scale = nn.Parameter(scale.log())
+        self.offset = nn.Parameter(torch.zeros_like(weight)) if learned_rounding else None
+        self.kind = kind
+
+    @property
+    def scale(self) -> Tensor:
+        """The learned scale as it is exported, (out,) float32 fp16-exact."""
+        return fp16_exact(self.log_scale.detach().exp(), SMALLEST_WEIGHT_SCALE)
+
+    @property
+    def ratio(self) -> Tensor:
+        """What is rounded, in integer steps, float32: w / s0, or the integers that were chosen."""
+        return self.weight / _per_channel(self.searched, self.weight) if self.chosen is None else self.chosen.float()
+
+    @torch.no_grad()
+    def choose(self, integers: Tensor) -> None:
+        """From now on the weight is these integers of the kind's range, shape of the weight, and any learned offset begins at 0."""
+        self.chosen = integers.to(torch.int8)
+        if self.offset is not None:
+            self.offset.zero_()
+
+    def forward(self) -> Tensor:
+        """The dequantized weight, shape of the layer's."""
+        scale = _per_channel(fp16_scale(self.log_scale, SMALLEST_WEIGHT_SCALE), self.weight)
+        weight: Tensor = FakeQuantizeWeight.apply(self.ratio, self.offset, scale, self.kind.qmin, self.kind.qmax)  # type: ignore[no-untyped-call]
+        return weight
+
+    @torch.no_grad()
+    def clamp_offset(self) -> None:
+        """Keep the choice between floor and ceil. Called after every optimizer step."""
+        if self.offset is not None:
+            self.offset.clamp_(-0.5, 0.5)
+
+    @torch.no_grad()
+    def export(self) -> tuple[Tensor, Tensor]:
+        """int8 integers (shape of the weight) and float32 fp16-exact scale (out,)."""
+        ratio = self.ratio if self.offset is None else self.ratio + self.offset
+        integers = ratio.clamp(self.kind.qmin, self.kind.qmax).round_()
+        return integers.to(torch.int8), self.scale
+
+
+def _per_channel(scale: Tensor, weight: Tensor) -> Tensor:
+    return scale.view(-1, *[1] * (weight.dim() - 1))
+
+
+class QuantizedLayer(nn.Module):
+    """A Conv2d or Linear whose input and weight are fake-quantized; its bias stays float and is learned too.
+
+    Rounded weights shift the mean of every output channel, at every step alike, which is what accumulates.
+
+    Passes that need no gradient and hold a weight of the quantizer's are computed in integers where the processor does
+    that exactly: the same numbers but for the order of float sums, several times sooner.
+    """
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, activation: ActivationQuantizer, weight: WeightQuantizer) -> None:
+        super().__init__()
+        self.activation, self.weight_quantizer = activation, weight
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+        self.operation, self.geometry = operation_of(layer), geometry_of(layer)
+        self.held_weight: Tensor | None = None
+        """A weight to be used in every pass; None computes the fake-quantized one in each."""
+        self._integers: tuple[IntegerProduct | None, Tensor] | None = None
+        self._may_use_integers = False
+
+    def hold(self, weight: Tensor | None, *, rounded: bool) -> None:
+        """Use this weight in every pass from now on; None: what the weight quantizer gives in each.
+
+        Args:
+            rounded: it is what the weight quantizer gives, and the quantizer stays as it is until the next call.
+        """
+        self.held_weight, self._integers, self._may_use_integers = weight, None, rounded
+
+    def forward(self, x: Tensor, *unused: object) -> Tensor:
+        if self._may_use_integers and not torch.is_grad_enabled() and self.activation.kept == 0.0:
+            product, scale = self._product()
+            if product is not None and holds(x):
+                q, zero_point, step = self.activation.unsigned(x)
+                return product(q, zero_point, step * scale, self.bias)
+        weight = self.weight_quantizer() if self.held_weight is None else self.held_weight
+        return self.operation(self.activation(x), weight, self.bias)
+
+    def _product(self) -> tuple[IntegerProduct | None, Tensor]:
+        if self._integers is None:
+            weight_q, scale = self.weight_quantizer.export()
+            self._integers = integer_product(self.geometry, weight_q), scale
+        return self._integers
+
+
+def quantized_product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
+    """q @ k^T or probs @ v with both operands fake-quantized by the modules ``insert`` put on the attention."""
+    first, second = ("q", "k") if which == "scores" else ("probs", "v")
+    return torch.bmm(getattr(attention, f"quantizer_{first}")(left), getattr(attention, f"quantizer_{second}")(right))
+
+
+QUANTIZED_ATTENTION = ProductAttnProcessor(quantized_product)

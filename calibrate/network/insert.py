@@ -1,0 +1,235 @@
+"""Finds the sites of a network and puts trainable quantizers there, by module type and by running the network once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.calibrate.network.call_order import order_of_calls
+from dq_toolchain.calibrate.network.fake_quant import (
+    QUANTIZED_ATTENTION,
+    ActivationQuantizer,
+    QuantizedLayer,
+    WeightQuantizer,
+)
+from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.quant.qparams import activation_type, weight_type
+from dq_toolchain.toolchain.quant.sites import (
+    ATTENTION_OPERANDS,
+    Site,
+    attention_layers,
+    layers_to_keep,
+    weighted_layers,
+)
+from dq_toolchain.toolchain.quant.smoothing import smooth_inputs
+from dq_toolchain.toolchain.quant.split import find_concat_inputs, split_concat_inputs
+from dq_toolchain.toolchain.recipe.sections import QuantizeSection
+from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An FP32 UNet ready to be observed: splits and smoothing applied, sites known, also what stays in float.
+
+    ``edges``: the first and the last convolution, whose weights get bits of their own.
+    """
+
+    network: nn.Module
+    splits: Mapping[str, tuple[int, ...]]
+    sites: tuple[Site, ...]
+    smoothed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    edges: frozenset[str] = frozenset()
+
+
+def prepare(
+    network: nn.Module,
+    settings: QuantizeSection,
+    run: Callable[[nn.Module], object],
+    divisors: Mapping[str, Tensor] | None = None,
+) -> Prepared:
+    """Split concatenation convolutions, smooth others and list the sites. The network passed in keeps its modules, and shares
+    its tensors with the one returned.
+
+    Args:
+        run: calls the network once on a representative input.
+        divisors: of input channels, by convolution (``smoothing``).
+    Raises:
+        RecipeError: ``keep_float`` names a layer that the network does not have, or leaves none to quantize.
+    """
+    network = with_shared_tensors(network).eval().requires_grad_(False)
+    splits = find_concat_inputs(network, lambda: run(network)) if settings.split else {}
+    split_concat_inputs(network, splits)
+    smooth_inputs(network, divisors or {})
+    kept = layers_to_keep(network, settings.keep_float)
+    edges = _first_and_last_convolution(network, run)
+    sites = [
+        Site(
+            name,
+            "input",
+            "conv2d" if isinstance(layer, nn.Conv2d) else "linear",
+            settings.activation_bits,
+            settings.scheme,
+            settings.edge_bits if name in edges else settings.weight_bits,
+        )
+        for name, layer in weighted_layers(network)
+        if name not in kept
+    ]
+    if not sites:
+        raise RecipeError("[quantize] keep_float names every layer of this network; leave some to be quantized")
+    if settings.attention == "int8":
+        sites += [
+            Site(name, operand, "attention", settings.activation_bits, settings.scheme)
+            for name, _ in attention_layers(network)
+            for operand in ATTENTION_OPERANDS
+        ]
+    return Prepared(network, splits, tuple(sites), tuple(divisors or ()), kept, frozenset(edges))
+
+
+def with_shared_tensors(network: nn.Module) -> nn.Module:
+    """A copy of the modules whose parameters and buffers are the network's own tensors."""
+    return with_tensors(network, lambda tensor: tensor)
+
+
+def with_tensors(network: nn.Module, tensor_for: Callable[[Tensor], Tensor]) -> nn.Module:
+    """A copy of the modules with what ``tensor_for`` gives in the place of each parameter and buffer, none of which is copied."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return copy.deepcopy(network, {id(tensor): tensor_for(tensor) for tensor in tensors})
+
+
+def _first_and_last_convolution(network: nn.Module, run: Callable[[nn.Module], object]) -> set[str]:
+    convolutions = [name for name, layer in weighted_layers(network) if isinstance(layer, nn.Conv2d)]
+    order = order_of_calls(network, convolutions, run)
+    return {order[0], order[-1]} if order else set()
+
+
+class QuantizedNetwork(nn.Module):
+    """A network whose sites are fake-quantized and trainable; call it like the diffusers UNet it was made from."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        scale: Tensor,
+        zero_point: Tensor,
+        weight_scales: Mapping[str, Tensor],
+        group_of_step: tuple[int, ...],
+        learned_rounding: bool,
+        lean: bool = False,
+    ) -> None:
+        """
+        Args:
+            scale: (G, L) float32. zero_point: (G, L) int32. Columns as ``prepared.sites``.
+            weight_scales: layer -> (out,) float32.
+            lean: dequantize each layer's weight in every pass, for want of room for all of them at once.
+        """
+        super().__init__()
+        self.lean = lean
+        self.inner = with_shared_tensors(prepared.network)
+        self.sites, self.group_of_step, self.switch = prepared.sites, group_of_step, StepGroupSwitch()
+        self.activations: dict[str, ActivationQuantizer] = {}
+        self.layers: dict[str, QuantizedLayer] = {}
+        layers = dict(weighted_layers(self.inner))
+        for column, site in enumerate(self.sites):
+            quantizer = ActivationQuantizer(
+                scale[:, column], zero_point[:, column], activation_type(site.bits), self.switch
+            )
+            self.activations[site.name] = quantizer
+            parent, _, child = site.layer.rpartition(".")
+            if site.weight_bits is None:
+                self.inner.get_submodule(site.layer).add_module(f"quantizer_{site.operand}", quantizer)
+                continue
+            layer = layers[site.layer]
+            weight = WeightQuantizer(
+                layer.weight, weight_scales[site.layer], weight_type(site.weight_bits), learned_rounding
+            )
+            self.layers[site.layer] = QuantizedLayer(layer, quantizer, weight)
+            setattr(self.inner.get_submodule(parent), child, self.layers[site.layer])
+        if any(site.kind == "attention" for site in self.sites):
+            for _, attention in attention_layers(self.inner):
+                attention.set_processor(QUANTIZED_ATTENTION)
+
+    def set_step(self, k: int) -> None:
+        """Switch to the step group of network call k."""
+        self.switch.current = self.group_of_step[k]
+
+    def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool = False, **keywords: Tensor) -> tuple[Tensor]:
+        """Keywords flat, as ``call_network`` takes them; always a tuple."""
+        return (call_network(self.inner, sample, timestep, keywords),)
+
+    @contextmanager
+    def frozen_weights(self) -> Iterator[None]:
+        """Weights stay as they are in all passes inside; neither they nor biases get a gradient.
+
+        For rollouts and range fitting.
+        """
+        parameters = self.weight_parameters().values()
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        self.keep_weights(self.layers)
+        try:
+            yield
+        finally:
+            self._release()
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+
+    @torch.no_grad()
+    def keep_weights(self, layers: Iterable[str]) -> None:
+        """These layers compute with the weights that their quantizers give now, dequantized once unless the network is lean."""
+        for name in layers:
+            layer = self.layers[name]
+            layer.hold(None if self.lean else layer.weight_quantizer(), rounded=True)
+
+    @contextmanager
+    def weights_once(self) -> Iterator[None]:
+        """Weights are fake-quantized once for all passes inside; their gradients are summed and sent on at the end.
+
+        The same gradient as quantizing in every pass, at the cost of one: a segment of n steps makes 2n passes. A lean
+        network quantizes in every pass.
+        """
+        if self.lean:
+            yield
+            return
+        weights = [layer.weight_quantizer() for layer in self.layers.values()]
+        held = [weight.detach().requires_grad_() for weight in weights]
+        for layer, weight in zip(self.layers.values(), held, strict=True):
+            layer.hold(weight, rounded=True)
+        try:
+            yield
+        finally:
+            self._release()
+        reached = [(weight, leaf.grad) for weight, leaf in zip(weights, held, strict=True) if leaf.grad is not None]
+        torch.autograd.backward([weight for weight, _ in reached], [gradient for _, gradient in reached])
+
+    def _release(self) -> None:
+        for layer in self.layers.values():
+            layer.hold(None, rounded=False)
+
+    def scale_parameters(self) -> dict[str, nn.Parameter]:
+        """Activation log-scales by site."""
+        return {f"{name}.log_scale": q.log_scale for name, q in self.activations.items()}
+
+    def weight_parameters(self) -> dict[str, nn.Parameter]:
+        """Weight log-scales, rounding offsets and biases by layer."""
+        found = {}
+        for name, layer in self.layers.items():
+            found[f"{name}.weight.log_scale"] = layer.weight_quantizer.log_scale
+            if layer.weight_quantizer.offset is not None:
+                found[f"{name}.weight.offset"] = layer.weight_quantizer.offset
+            if layer.bias is not None:
+                found[f"{name}.bias"] = layer.bias
+        return found
+
+    def biases(self) -> dict[str, Tensor]:
+        """Learned biases under their names in the network's state dict."""
+        return {f"{name}.bias": layer.bias.detach() for name, layer in self.layers.items() if layer.bias is not None}
+
+    def clamp_offsets(self) -> None:
+        for layer in self.layers.values():
+            layer.weight_quantizer.clamp_offset()

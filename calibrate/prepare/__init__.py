@@ -1,0 +1,1 @@
+"""From a recipe to everything a calibration needs, its memory and its identity."""

@@ -1,0 +1,163 @@
+"""What decides each stage of a calibration: the values that it consumes, not the settings that they came from.
+
+A setting that is added later, or read in another way, cannot be forgotten here: what it changes is hashed itself. How many
+processes or threads share the work is left out: a run may go on with another number of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.calibrate.blocks.options import BlockBudget
+from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.calibrate.methods.base import Method
+from dq_toolchain.calibrate.multistep.stages import plan
+from dq_toolchain.calibrate.prepare.setup import Setup
+from dq_toolchain.calibrate.work.checkpoint import fingerprint
+from dq_toolchain.calibrate.work.constants import constants_of
+from dq_toolchain.toolchain.recipe.sections import Recipe
+
+RANGES = ("ranges.observer", "ranges.measure")
+WEIGHTS = ("ranges.observer", "network.fake_quant")
+BUDGET = (*WEIGHTS, "bits.budget", "bits.sensitivity", "bits.allocation")
+MULTI_STEP = (
+    *WEIGHTS,
+    "fitting",
+    *(f"multistep.{name}" for name in ("fit", "problem", "growth", "objective", "stages", "gradients")),
+)
+BLOCKS = (*WEIGHTS, *(f"blocks.{name}" for name in ("adaround", "row_weights", "unit_fit", "options", "unit_problem")))
+"""Modules whose constants decide a stage."""
+
+
+def versions() -> dict[str, Any]:
+    """Library versions that a calibration depends on."""
+    return {name: version(name) for name in ("dq-toolchain", "torch", "diffusers", "numpy")} | {
+        "python": platform.python_version()
+    }
+
+
+def digest_of(tensors: Mapping[str, Tensor | None]) -> str:
+    """sha256 over names, types, shapes and bytes."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        if tensor is not None:
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def of_rollouts(state: Setup) -> str:
+    """Network (weights as they are after adapters, splits and smoothing), sampler, data and machine."""
+    return fingerprint(
+        "rollouts",
+        versions(),
+        state.device.type,
+        state.model.config,
+        digest_of(state.prepared.network.state_dict()),
+        state.table.to_json(),
+        state.guidance,
+        _samples(state.samples),
+        state.rollout_batch,
+    )
+
+
+def of_ranges(rollouts: str, state: Setup, recipe: Recipe, chosen: Tensor | None) -> str:
+    """``chosen``: (N, M) bool, the method's calibration set."""
+    settings = recipe.calibrate
+    percentile = settings.percentile if settings.ranges == "percentile" else None
+    measured = None if chosen is None else digest_of({"chosen": chosen})
+    return fingerprint(
+        "ranges", rollouts, _operands(state), measured, settings.ranges, percentile, constants_of(*RANGES)
+    )
+
+
+def of_budget(rollouts: str, state: Setup, recipe: Recipe, scale: Tensor, zero_point: Tensor) -> str:
+    return fingerprint(
+        "budget",
+        rollouts,
+        _sites(state),
+        sorted(state.prepared.edges),
+        state.prepared.kept,
+        digest_of({"scale": scale, "zero_point": zero_point}),
+        recipe.quantize.budget,
+        recipe.run.offload,
+        recipe.run.seed,
+        constants_of(*BUDGET),
+    )
+
+
+def of_fit(
+    rollouts: str,
+    state: Setup,
+    recipe: Recipe,
+    method: Method,
+    scale: Tensor,
+    zero_point: Tensor,
+    chosen: Tensor | None,
+) -> str:
+    """``state``: with the bits that a budget chose."""
+    return fingerprint(
+        "fit",
+        rollouts,
+        _sites(state),
+        digest_of({"scale": scale, "zero_point": zero_point, "chosen": chosen}),
+        recipe.run.seed,
+        recipe.run.offload,
+        recipe.calibrate.rounding,
+        fitted_by(recipe, method, state.step_groups),
+    )
+
+
+def fitted_by(recipe: Recipe, method: Method, step_groups: Iterable[tuple[int, ...]]) -> dict[str, Any]:
+    """Every hyper-parameter of the fit, those of the recipe and those that the code fixes; empty without a fit."""
+    found: dict[str, Any] = {}
+    settings = recipe.calibrate
+    if "blocks" in method.fit or (method.fit == "accuquant" and recipe.run.offload and settings.rounding == "learned"):
+        budget = BlockBudget(recipe.blocks.iterations, recipe.blocks.activation_iterations, recipe.blocks.batch)
+        found["blocks"] = {
+            **asdict(budget), "rows": recipe.blocks.rows, "options": dict(method.blocks), "constants": constants_of(*BLOCKS),
+        }  # fmt: skip
+    if "accuquant" in method.fit:
+        names = ("batch", "steps", "scale_lr", "rounding_lr")
+        found["multi_step"] = {
+            **{name: getattr(settings, name) for name in names},
+            "stages": [asdict(stage) for stage in plan(settings, tuple(step_groups))],
+            "constants": constants_of(*MULTI_STEP),
+        }
+    return found
+
+
+def hyper_parameters(recipe: Recipe, method: Method, step_groups: Iterable[tuple[int, ...]]) -> dict[str, Any]:
+    """Of the method as it was used: what the recipe says, what the method says, and what the code fixes."""
+    return {
+        "name": method.name,
+        "source": method.source,
+        "own": method.hyper_parameters(),
+        "ranges": {"by": recipe.calibrate.ranges, "percentile": recipe.calibrate.percentile, **constants_of(*RANGES)},
+        "budget": None if recipe.quantize.budget is None else constants_of(*BUDGET),
+        "fit": fitted_by(recipe, method, step_groups),
+    }
+
+
+def _sites(state: Setup) -> list[Any]:
+    """Columns in order, with bits and schemes, and which steps share a row."""
+    return [[site.to_json() for site in state.prepared.sites], state.group_of_step]
+
+
+def _operands(state: Setup) -> list[Any]:
+    """``_sites`` less the weights' bits, which ranges of activations do not depend on."""
+    return [[replace(site, weight_bits=None).to_json() for site in state.prepared.sites], state.group_of_step]
+
+
+def _samples(samples: Samples) -> str:
+    conditioning = {f"cond.{name}": value for name, value in samples.conditioning.cond.items()}
+    conditioning |= {f"uncond.{name}": value for name, value in samples.conditioning.uncond.items()}
+    return digest_of({"start": samples.start, "step_noise": samples.step_noise, **conditioning})

@@ -1,0 +1,176 @@
+"""A model made ready for calibration: loaded, sampler probed, sites found, samples drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.calibrate.data.conditioning import check_conditioning, conditioning_bank, guidance_of
+from dq_toolchain.calibrate.data.notes import Warn
+from dq_toolchain.calibrate.data.samples import Samples, calibration_seeds, draw
+from dq_toolchain.calibrate.methods.base import Method
+from dq_toolchain.calibrate.network.activation_memory import Live, live_bytes
+from dq_toolchain.calibrate.network.insert import Prepared, prepare
+from dq_toolchain.calibrate.work.workers import ALONE, Workers
+from dq_toolchain.toolchain.errors import ModelError, RecipeError
+from dq_toolchain.toolchain.models.architectures import latent_shape
+from dq_toolchain.toolchain.models.loading import REFUSALS, Model, load
+from dq_toolchain.toolchain.models.lora import Lora
+from dq_toolchain.toolchain.models.sizes import NOT_RESIZED, not_a_multiple
+from dq_toolchain.toolchain.models.source import Source, find_model
+from dq_toolchain.toolchain.recipe.sections import Recipe
+from dq_toolchain.toolchain.sampler.denoiser import Conditioning, Denoiser
+from dq_toolchain.toolchain.sampler.scheduler import FILE, as_sampled, sampler_table
+from dq_toolchain.toolchain.sampler.step_groups import StepGroups, even_step_groups
+from dq_toolchain.toolchain.sampler.table import SamplerTable
+
+ROLLOUT_BATCH = 32
+ROOM = 2 * 2**30
+"""Bytes that activations may take in a pass without gradient."""
+SMALL_NETWORK, SMALL_LATENT = 2**25, 2**14
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every stage of a calibration works on.
+
+    Attributes:
+        model: its network is the one in ``prepared``.
+        table: the sampler as FP32 runs it. guidance: w of its guidance, 1 is none.
+        bank: conditioning that samples take in turn.
+        samples: those to calibrate on.
+        workers: the processes that share this calibration.
+        live: bytes of a large network's activations, of one sample; None for a small one.
+    """
+
+    model: Model
+    table: SamplerTable
+    guidance: float
+    step_groups: StepGroups
+    prepared: Prepared
+    bank: Conditioning
+    samples: Samples
+    device: torch.device
+    live: Live | None = None
+    workers: Workers = ALONE
+
+    @property
+    def is_large(self) -> bool:
+        """Whether memory is worth a thought before starting."""
+        return self.live is not None
+
+    @property
+    def rollout_batch(self) -> int:
+        """How many samples run through the network at once, without gradient."""
+        return ROLLOUT_BATCH if self.live is None else max(1, min(ROLLOUT_BATCH, ROOM // self.live.forward))
+
+    @property
+    def group_of_step(self) -> tuple[int, ...]:
+        return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
+
+    def draw(self, seeds: Sequence[int]) -> Samples:
+        """The samples of the given seeds."""
+        return draw(latent_shape(self.model.config), self.table, self.bank, seeds)
+
+
+def setup(
+    recipe: Recipe, method: Method | None = None, warn: Warn = lambda _line: None, workers: Workers = ALONE
+) -> Setup:
+    """Load, probe and look: everything that can refuse a recipe does so here, before any long work.
+
+    Args:
+        method: may refuse the sampler, and smooth the network.
+        warn: is told of what the user should know and nothing refuses.
+    Raises:
+        ModelError, SamplerError, RecipeError: see their texts.
+    """
+    device = choose_device(recipe.run.device)
+    source = _source(recipe, warn)
+    table = sampler_table(source.config, source.scheduler_config, recipe.sampler.steps, eta=recipe.sampler.eta)
+    if method is not None and method.check is not None:
+        method.check(table)
+    step_groups = even_step_groups(table.calls, recipe.quantize.step_groups)
+    guidance = guidance_of(source.config, recipe, warn)
+    check_conditioning(source.config, recipe)
+    sides = latent_shape(source.config)[1:]
+    model = load(source, None if recipe.model.lora is None else Lora(recipe.model.lora, recipe.model.lora_scale))
+    bank = conditioning_bank(model, recipe, warn)
+    samples = draw(
+        latent_shape(model.config), table, bank, calibration_seeds(recipe.run.seed, recipe.calibrate.samples)
+    )
+    probe_sample = samples.select(slice(0, 1))
+
+    def run_once(fp32: nn.Module) -> Tensor:
+        network = Denoiser(fp32, table, probe_sample.conditioning, guidance)
+        try:
+            return network(probe_sample.start * table.input_scale[0], 0)
+        except REFUSALS as error:
+            raise ModelError(
+                f"the UNet cannot be called with a latent of shape {tuple(probe_sample.start.shape)}: "
+                f"{' '.join(str(error).split())}; check {model.config_file}"
+            ) from error
+
+    out = run_once(model.network)
+    if out.shape != probe_sample.start.shape:
+        raise ModelError(
+            f"the network gives {tuple(out.shape)} for a latent of {tuple(probe_sample.start.shape)}; set "
+            f"sample_size in {model.config_file} to a size that it keeps"
+        )
+    fault = not_a_multiple(model.config, sides)
+    if fault is not None:
+        warn(f"{fault}: the network takes this size, the targets {' and '.join(NOT_RESIZED)} do not")
+    smooth = None if method is None else method.smooth
+    divisors = {} if smooth is None else smooth(model.network, table, samples)
+    prepared = prepare(model.network, recipe.quantize, run_once, divisors)
+    prepared.network.to(device)
+    live = live_bytes(prepared.network, run_once) if _is_large(prepared.network, samples) else None
+    model = replace(
+        model, network=prepared.network
+    )  # convolutions that were split are not kept whole beside their parts
+    return Setup(model, table, guidance, step_groups, prepared, bank, samples, device, live, workers)
+
+
+def _source(recipe: Recipe, warn: Warn) -> Source:
+    """Where the model lies, with the configs that it is sampled with; what they decide is refused here, before weights are read."""
+    section = recipe.model
+    source = find_model(section.path, section.variant, section.scheduler)
+    source, notes = as_sampled(source, own=section.scheduler is None, clip=recipe.sampler.clip)
+    for line in notes:
+        warn(line)
+    _check_json(source.config, str(source.network / "config.json"))
+    _check_json(source.scheduler_config, FILE)
+    return source
+
+
+def _check_json(config: Mapping[str, Any], file: str) -> None:
+    """Refuse what the artifact's JSON could not hold at the end."""
+    for key, value in config.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError as error:
+            raise ModelError(f"{file}: {key} is {value!r}, allowed are finite numbers; correct it") from error
+
+
+def _is_large(network: nn.Module, samples: Samples) -> bool:
+    return sum(p.numel() for p in network.parameters()) > SMALL_NETWORK or samples.start[0].numel() > SMALL_LATENT
+
+
+def choose_device(name: str) -> torch.device:
+    """auto takes a GPU if there is one. Raises RecipeError for "cuda" without one.
+
+    A GPU is told to compute alike every time, and with full float32 products: in shortened ones (TF32) FP32 would not be
+    FP32, and sums of integers would not be exact.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RecipeError("--device: got cuda, but torch sees no CUDA device; allowed here: auto, cpu")
+    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    if use_cuda:
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda" if use_cuda else "cpu")

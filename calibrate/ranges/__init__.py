@@ -1,0 +1,1 @@
+"""Activation ranges: observed, measured, turned into qparams."""

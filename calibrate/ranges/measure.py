@@ -1,0 +1,171 @@
+"""Histograms of every site per step group, along FP32 trajectories: while they are run, or on chosen parts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
+
+from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts, fp32_rollouts
+from dq_toolchain.calibrate.network.insert import Prepared
+from dq_toolchain.calibrate.prepare.setup import Setup
+from dq_toolchain.calibrate.ranges.observer import Histogram, choose_qparams
+from dq_toolchain.calibrate.work.workers import Workers
+from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor, float_product
+from dq_toolchain.toolchain.quant.qparams import activation_type
+from dq_toolchain.toolchain.quant.sites import attention_layers
+from dq_toolchain.toolchain.recipe.sections import CalibrateSection
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+
+Histograms = list[list[Histogram]]
+"""[step group][site]"""
+
+
+def observe_rollouts(state: Setup, guidance: float, advance: Callable[..., None]) -> tuple[Rollouts, Histograms]:
+    """FP32 rollouts of the calibration samples with every site observed.
+
+    Raises:
+        CalibrationError: an activation is NaN or infinite; the text names the site.
+    """
+    with _observed(state) as (histograms, set_step):
+        targets = shared_rollouts(state, guidance, set_step, advance)
+    merge(histograms, state.workers)
+    return targets, histograms
+
+
+def shared_rollouts(
+    state: Setup, guidance: float, set_step: Callable[[int], None] | None, advance: Callable[..., None]
+) -> Rollouts:
+    """FP32 rollouts of the calibration samples, of which each process runs its share."""
+    workers, count = state.workers, len(state.samples)
+    part = fp32_rollouts(
+        state.prepared.network,
+        state.table,
+        state.samples.select(workers.share(count)),
+        guidance,
+        state.rollout_batch,
+        state.device,
+        set_step,
+        advance,
+    )
+    return Rollouts(workers.gather(part.latents, count, dim=1), workers.gather(part.outputs, count, dim=1))
+
+
+@torch.no_grad()
+def observe_chosen(
+    state: Setup, targets: Rollouts, chosen: Tensor | None, guidance: float, advance: Callable[..., None]
+) -> Histograms:
+    """Every site observed at FP32 latents that are known already, in the batches of ``observe_rollouts``.
+
+    Args:
+        chosen: (N, M) bool, the (step, sample) pairs; None takes all, with the histograms of ``observe_rollouts``.
+    Raises:
+        CalibrationError: an activation is NaN or infinite; the text names the site.
+    """
+    table, samples = state.table, state.samples
+    with _observed(state) as (histograms, set_step):
+        share = torch.arange(len(samples))[state.workers.share(len(samples))]
+        for rows in share.split(state.rollout_batch):
+            for k in range(table.calls):
+                wanted = rows if chosen is None else rows[chosen[k, rows]]
+                advance(1)
+                if not len(wanted):
+                    continue
+                conditioning = samples.conditioning.select(wanted).to(state.device)
+                network = Denoiser(state.prepared.network, table, conditioning, guidance, set_step)
+                network(targets.latents[k, wanted].to(state.device) * table.input_scale[k], k)
+    merge(histograms, state.workers)
+    return histograms
+
+
+def merge(histograms: Histograms, workers: Workers) -> None:
+    """What all processes have counted, in each of them."""
+    if workers.count == 1:
+        return
+    every = [histogram for row in histograms for histogram in row]
+    ends = torch.tensor([[h.span, -h.low, h.high, h.output] for h in every], dtype=torch.float64)
+    for histogram, (span, low, high, output) in zip(every, workers.largest(ends).tolist(), strict=True):
+        histogram.widen(span)
+        histogram.low, histogram.high, histogram.output = -low, high, output
+    for histogram, counts in zip(every, workers.sum(torch.stack([h.counts for h in every])), strict=True):
+        histogram.counts = counts
+
+
+def choose_all(state: Setup, histograms: Histograms, settings: CalibrateSection) -> tuple[Tensor, Tensor]:
+    """scale (G, L) float32 and zero_point (G, L) int32. A step group of which nothing was chosen takes the nearest's."""
+    rows = [_nearest_seen(histograms, g) for g in range(len(histograms))]
+    chosen = [
+        [
+            choose_qparams(histogram, activation_type(site.bits), site.scheme, settings.ranges, settings.percentile)
+            for site, histogram in zip(state.prepared.sites, row, strict=True)
+        ]
+        for row in rows
+    ]
+    scale = torch.stack([torch.stack([s for s, _ in row]) for row in chosen])
+    return scale, torch.stack([torch.stack([z for _, z in row]) for row in chosen])
+
+
+def _nearest_seen(histograms: Histograms, group: int) -> list[Histogram]:
+    seen = [g for g, row in enumerate(histograms) if float(row[0].counts.sum()) > 0]
+    return histograms[min(seen, key=lambda g: abs(g - group))]
+
+
+@contextmanager
+def _observed(state: Setup) -> Iterator[tuple[Histograms, Callable[[int], None]]]:
+    """Hooks on every site while inside; what they fill, and what has to be told the step."""
+    prepared, current = state.prepared, [0]
+    histograms = [[Histogram() for _ in prepared.sites] for _ in state.step_groups]
+    column = {site.name: index for index, site in enumerate(prepared.sites)}
+
+    def collect(name: str, x: Tensor) -> None:
+        histograms[current[0]][column[name]].collect(x, name)
+
+    def set_step(k: int) -> None:
+        current[0] = state.group_of_step[k]
+
+    def collect_output(name: str, out: Tensor) -> None:
+        histogram = histograms[current[0]][column[name]]
+        histogram.output = max(histogram.output, *(abs(float(end)) for end in torch.aminmax(out)))
+
+    with _hooked(prepared, collect, collect_output):
+        yield histograms, set_step
+
+
+@contextmanager
+def _hooked(
+    prepared: Prepared, collect: Callable[[str, Tensor], None], collect_output: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    names = {module: name for name, module in attention_layers(prepared.network)}
+
+    def product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
+        first, second = ("q", "k") if which == "scores" else ("probs", "v")
+        collect(f"{names[attention]}:{first}", left)
+        collect(f"{names[attention]}:{second}", right)
+        return float_product(attention, which, left, right)
+
+    processors: dict[Attention, Any] = {}
+    handles = []
+    for site in prepared.sites:
+        module = prepared.network.get_submodule(site.layer)
+        if site.weight_bits is not None:
+            handles.append(
+                module.register_forward_pre_hook(lambda _module, inputs, name=site.name: collect(name, inputs[0]))
+            )
+            handles.append(
+                module.register_forward_hook(lambda _module, _inputs, out, name=site.name: collect_output(name, out))
+            )
+        elif site.operand == "q":
+            assert isinstance(module, Attention)
+            processors[module] = module.processor
+            module.set_processor(ProductAttnProcessor(product))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, processor in processors.items():
+            module.set_processor(processor)

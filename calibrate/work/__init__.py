@@ -1,0 +1,1 @@
+"""Checkpoints, and several processes that share the samples."""

@@ -1,0 +1,1 @@
+"""The device programs on an emulated arm64."""

@@ -1,0 +1,1 @@
+"""The golden vectors and damaged bundles of runtime_samples."""

@@ -1,0 +1,231 @@
+"""Golden vectors for the programs on devices: small bundles, what a made-up network answers, and the reports that follow.
+
+    python -m scripts.golden.vectors [--out runtime_samples/golden]
+
+The reports are written by the host's own sampler, so every language is compared with what `dq-toolchain run` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from torch import Tensor
+
+from dq_toolchain.backends.common.sampling import Runtime, sample
+from dq_toolchain.toolchain.disk.files import sha256, write_bytes, write_tensors
+from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle, Port
+from dq_toolchain.toolchain.formats.reference import FILE, Reference
+from dq_toolchain.toolchain.formats.report import JSON
+from dq_toolchain.toolchain.sampler.correction import Correction
+from dq_toolchain.toolchain.sampler.denoiser import Conditioning
+from dq_toolchain.toolchain.sampler.probe import probe
+from dq_toolchain.toolchain.sampler.rollout import rollout
+from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
+from dq_toolchain.toolchain.sampler.table import SamplerTable
+from dq_toolchain.toolchain.verdict.limits import limits_for
+from scripts.golden.damaged_bundles import write_damaged_bundles
+
+OUT = Path("runtime_samples/golden")
+SIDE, CALLS = 6, 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One bundle. ``overflow``: the network answers infinity from this execution on. ``corrected``: with a correction."""
+
+    scheduler: Any
+    channels: int
+    seeds: int
+    guidance: float = 1.0
+    groups: int = 2
+    eta: float | None = None
+    ranges: bool = False
+    overflow: int | None = None
+    corrected: bool = False
+
+
+CORRECTED = "ddim-corrected"
+CASES = {
+    "ddim-guided": Case(DDIMScheduler(clip_sample=False), 1, 3, guidance=2.5, ranges=True),
+    "dpm-history": Case(DPMSolverMultistepScheduler(), 3, 2),
+    "euler-latents": Case(EulerDiscreteScheduler(), 4, 4, groups=1),
+    "ddim-noise": Case(DDIMScheduler(clip_sample=False), 3, 2, eta=0.7, groups=5),
+    "overflow": Case(DDIMScheduler(clip_sample=False), 1, 2, overflow=7),
+    CORRECTED: Case(DDIMScheduler(clip_sample=False), 3, 2, guidance=1.75, corrected=True),
+}
+
+
+class MadeUpNetwork:
+    """Answers from a formula, and keeps what it was asked and what it answered.
+
+    It reckons in float64 and rounds: processors differ in the last bits of tanh, and the sampler's first steps make 30 times of it.
+    """
+
+    def __init__(self, overflow: int | None) -> None:
+        self.overflow = overflow
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        self.timesteps: list[float] = []
+        self.keep = False
+
+    def __call__(self, k: int, x: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+        label, time = (each.to(torch.float64).reshape(-1, 1, 1, 1) for each in (conditioning["class_labels"], timestep))
+        out = (torch.tanh(0.7 * x.roll(1, -1).double() + 0.1 * label) * (0.5 + time / 2000) + 0.01 * k).float()
+        if self.keep:
+            if self.overflow is not None and len(self.outputs) >= self.overflow:
+                out = out / 0
+            self.inputs.append(x)
+            self.outputs.append(out)
+            self.timesteps.append(float(timestep))
+        return out
+
+
+def write_case(case: Case, folder: Path) -> None:
+    """The bundle in ``folder``/bundle, replay.safetensors, and the report in ``folder``/expected."""
+    shutil.rmtree(folder, ignore_errors=True)
+    bundle_folder, expected = folder / "bundle", folder / "expected"
+    table = probe(case.scheduler, CALLS) if case.eta is None else probe(case.scheduler, CALLS, eta=case.eta)
+    if case.corrected:
+        table = replace(table, correction=_correction(case.channels))
+    reference = _reference(case, table)
+    reference.save(bundle_folder / FILE)
+    write_bytes(bundle_folder / "model.bin", b"made up\n")
+    shape = (1, case.channels, SIDE, SIDE)
+    ports = [Port("sample", "float32", shape), Port("timestep", "float32", (1,)), Port("class_labels", "int64", (1,))]
+    if case.ranges:
+        ports.append(Port("ranges", "float32", (1, 4)))
+        write_tensors(bundle_folder / RANGES, {"ranges": torch.arange(4.0 * case.groups).reshape(case.groups, 4)})
+    names = sorted(path.name for path in bundle_folder.iterdir())
+    groups = even_step_groups(table.calls, case.groups)
+    Bundle(
+        target="golden", form="made-up", model_id="made-up", weight_hash="0" * 64, versions={}, program="model.bin",
+        inputs=tuple(ports), outputs=(Port("output", "float32", shape),), step_groups=groups,
+        methods=("forward",) if case.ranges else tuple(f"steps_g{g}" for g in range(len(groups))), table=table,
+        guidance=case.guidance, limits=limits_for(reference), operations=(), sites=(),
+        sizes={name: (bundle_folder / name).stat().st_size for name in names},
+        files={name: sha256(bundle_folder / name) for name in names}).save(bundle_folder)  # fmt: skip
+    network, bundle = MadeUpNetwork(case.overflow), Bundle.load(bundle_folder)
+    warm = len(dict.fromkeys(bundle.methods)) * (2 if case.guidance != 1.0 else 1)
+    calls = 0
+
+    def execute(k: int, x: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+        nonlocal calls
+        calls += 1
+        network.keep = calls > warm  # one execution per method warms up and is no part of the run
+        return network(k, x, timestep, conditioning)
+
+    runtime = Runtime("made up", "1", "none", 0.0)
+    sample(bundle, bundle_folder, expected, reference, execute, runtime, lambda done, total: None)
+    _drop_what_differs_between_machines(expected / JSON)
+    write_tensors(
+        folder / "replay.safetensors",
+        {
+            "inputs": torch.cat(network.inputs),
+            "outputs": torch.cat(network.outputs),
+            "timesteps": torch.tensor(network.timesteps),
+        },
+    )
+
+
+def _correction(channels: int) -> Correction:
+    """Another number for every step and channel, none exact in float32, and all far from changing nothing."""
+
+    def rows(first: float, by_step: float, by_channel: float) -> tuple[tuple[float, ...], ...]:
+        return tuple(
+            tuple(round(first + by_step * k + by_channel * c, 6) for c in range(channels)) for k in range(CALLS)
+        )
+
+    return Correction(rows(0.21, 0.05, -0.12), rows(0.81, 0.03, 0.01), rows(-0.11, -0.04, 0.07))
+
+
+def _reference(case: Case, table: SamplerTable) -> Reference:
+    """Rollouts of the formula, and of the formula with a small error and the correction, as "FP32" and "simulation"."""
+    generator = torch.Generator().manual_seed(len(str(case.scheduler)))
+    shape = (case.seeds, case.channels, SIDE, SIDE)
+    start = _normal(shape, generator) * table.init_noise_sigma
+    noise = _normal((table.calls, *shape), generator) if table.stochastic else None
+    labels = torch.arange(case.seeds)
+    cond = {"class_labels": labels}
+    uncond = {"class_labels": torch.full((case.seeds,), 10)} if case.guidance != 1.0 else {}
+    errors = 0.02 * _normal((table.calls, *shape), generator)
+    formula = MadeUpNetwork(None)
+
+    def answer(x: Tensor, k: int, error: Tensor | float) -> Tensor:
+        time = torch.full((case.seeds,), table.timesteps[k])
+        out = formula(k, x, time, cond)
+        if uncond:
+            other = formula(k, x, time, uncond)
+            out = other + case.guidance * (out - other)
+        return out + error
+
+    def simulated(x: Tensor, k: int) -> Tensor:
+        correction = table.correction or Correction.identity(table.calls, case.channels)
+        return correction.after(answer(correction.before(x, k), k, errors[k]), k)
+
+    outputs: list[Tensor] = []
+    fp32 = rollout(table, lambda x, k: answer(x, k, 0.0), start, noise=noise)
+    simulation = rollout(table, simulated, start, noise=noise, on_step=lambda k, x, f: outputs.append(f))
+    at = torch.stack([answer(simulation[k] * table.input_scale[k], k, 0.0) for k in range(table.calls)])
+    return Reference(start, Conditioning(cond, uncond), noise, fp32, simulation, torch.stack(outputs), at)
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """float32, the same on every processor: drawn in float64."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64).float()
+
+
+def _drop_what_differs_between_machines(path: Path) -> None:
+    data = json.loads(path.read_text())
+    data |= {"device": "any", "versions": {}, "load_ms": 0, "step_ms": [0] * CALLS, "peak_memory_bytes": None}
+    write_bytes(path, (json.dumps(data, indent=1) + "\n").encode())
+
+
+def write_damaged(folder: Path) -> None:
+    """Files that every reader must refuse, safetensors and JSON, each with the reason as its name."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+    def tensors(header: str, body: bytes = b"\0" * 8, length: int | None = None) -> bytes:
+        text = header.encode()
+        return (len(text) if length is None else length).to_bytes(8, "little") + text + body
+
+    good = '{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+    damaged = {
+        "shorter-than-its-length.safetensors": b"\x01\x02",
+        "header-beyond-the-file.safetensors": tensors(good, length=2**40),
+        "header-length-overflows.safetensors": tensors(good, length=2**64 - 1),
+        "header-is-no-json.safetensors": tensors("{x"),
+        "header-is-a-list.safetensors": tensors("[]"),
+        "tensor-beyond-the-file.safetensors": tensors(good, b"\0" * 7),
+        "offsets-backwards.safetensors": tensors(good.replace("[0,8]", "[8,0]")),
+        "offsets-negative.safetensors": tensors(good.replace("[0,8]", "[-8,0]")),
+        "shape-does-not-fit.safetensors": tensors(good.replace("[2]", "[3]")),
+        "shape-overflows.safetensors": tensors(good.replace("[2]", "[4294967296,4294967296]")),
+        "shape-negative.safetensors": tensors(good.replace("[2]", "[-2,-1]")),
+        "unknown-dtype.safetensors": tensors(good.replace("F32", "F99")),
+        "unclosed.json": b'{"a": [1, 2',
+        "trailing.json": b'{"a": 1} x',
+        "bad-escape.json": b'{"a": "\\q"}',
+        "bad-number.json": b'{"a": 01e}',
+        "too-deep.json": b"[" * 100_000,
+        "empty.json": b"",
+    }
+    for name, data in damaged.items():
+        write_bytes(folder / name, data)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=OUT)
+    out = parser.parse_args().out
+    for name, case in CASES.items():
+        write_case(case, out / name)
+    write_damaged(out / "damaged")
+    write_damaged_bundles(out)

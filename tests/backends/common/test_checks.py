@@ -1,0 +1,55 @@
+"""What targets demand of an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dq_toolchain import backends
+from dq_toolchain.backends.common.checks import check_size
+from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.recipe.loading import load_recipe
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Reference, Path]:
+    """An artifact of a network that takes any size, with a reference of 7 x 10."""
+    folder = tmp_path_factory.mktemp("odd")
+    artifact, unet = tiny.tiny_artifact(unet=tiny.tiny_condition_unet(), steps=2, step_groups=1)
+    reference = tiny.tiny_reference(artifact, unet, seeds=1)
+    cut = {
+        name: getattr(reference, name)[..., :7, :].repeat_interleave(2, -1)[..., :10].contiguous()
+        for name in ("start", "fp32_latents", "simulation_latents", "simulation_outputs", "fp32_outputs_at_simulation")
+    }
+    reference = Reference(
+        cut["start"],
+        reference.conditioning,
+        None,
+        cut["fp32_latents"],
+        cut["simulation_latents"],
+        cut["simulation_outputs"],
+        cut["fp32_outputs_at_simulation"],
+    )
+    artifact.save(folder, reference)
+    return artifact, reference, folder
+
+
+@pytest.mark.parametrize("target", ["executorch", "coreml"])
+def test_sides_that_cannot_be_doubled_back_are_refused_at_once(
+    target: str, odd: tuple[Artifact, Reference, Path], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    with pytest.raises(BackendError, match=r"7x10 are no multiple of 2.*such as 6x10 or 8x10.*--target tensorrt"):
+        backends.load(target).lower(odd[0], odd[2], tmp_path / "bundle", load_recipe(None, {}), said.append)
+    assert said == []
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_sides_that_differ_are_fine(odd: tuple[Artifact, Reference, Path]) -> None:
+    reference = Reference(torch.zeros(1, 4, 6, 10), *list(vars(odd[1]).values())[1:])
+    check_size(odd[0], reference, "coreml")

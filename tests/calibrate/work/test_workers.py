@@ -1,0 +1,166 @@
+"""Two processes, started by torchrun, calibrate what one does: samples are shared, decisions are the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dq_toolchain.calibrate.fitting import check_workers
+from dq_toolchain.calibrate.methods import resolve
+from dq_toolchain.calibrate.ranges.observer import Histogram
+from dq_toolchain.calibrate.run import calibrate
+from dq_toolchain.calibrate.work.workers import ALONE, Workers
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.metrics import psnr
+from dq_toolchain.toolchain.recipe.loading import load_recipe
+from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
+
+RECIPE = """
+[model]
+path = "{model}"
+[sampler]
+steps = 4
+[quantize]
+step_groups = 2
+{quantize}
+[calibrate]
+method = "{method}"
+samples = 12
+batch = 4
+warmup = 4
+settling = 4
+horizon = 2
+group_iterations = 2
+steps = "growth"
+[blocks]
+iterations = 1
+[reference]
+seeds = 4
+[run]
+device = "cpu"
+"""
+
+
+def _launched(recipe: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    arguments = ["--recipe", str(recipe), "--out", str(out)]
+    script = "import sys; from dq_toolchain.toolchain.cli.entry import main; main()"
+    launcher = out.parent / f"{out.name}.py"
+    launcher.write_text(script)
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(launcher), "calibrate",
+         *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
+def _recipe(folder: Path, model: Path, method: str, quantize: str = "") -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(RECIPE.format(model=model, method=method, quantize=quantize))
+    return path
+
+
+@pytest.mark.slow
+def test_two_processes_measure_the_same_ranges_and_choose_the_same_bits(tiny_model: Path, tmp_path: Path) -> None:
+    """Ranges come from counts, which add up whoever counted."""
+    recipe = _recipe(tmp_path, tiny_model, "mse", 'budget = "size=0.18"')
+    done = _launched(recipe, tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    two = Artifact.load(tmp_path / "two/calibration")
+    _, one, _ = calibrate(load_recipe(recipe, {"run": {"out": tmp_path / "one"}}), Reporter(quiet=True))
+    torch.testing.assert_close(two.scale, one.scale, rtol=2e-2, atol=0)
+    assert torch.equal(two.zero_point, one.zero_point)
+    assert [site.weight_bits for site in two.sites] == [site.weight_bits for site in one.sites]
+    assert all(torch.equal(layer.weight_q, one.layers[name].weight_q) for name, layer in two.layers.items())
+
+
+Made = tuple[Artifact, Reference]
+
+LIMITS = {"scales": 1e-2, "integers": 0.02, "stages, dB": 2.0, "pictures, dB": 2.0}
+"""Batches of another size sum in another order, and a rounding that falls otherwise changes the fit. Measured: scales 6.4e-3,
+integers 1.2e-2, stages 1.1 dB, pictures 0.23 dB. Too wide to see a share missing from the gradients alone: that gives 8.2e-3,
+1.2e-2, 0.93 dB and 0.83 dB after these few iterations."""
+
+
+@pytest.fixture(scope="module")
+def one(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """What one process calibrates."""
+    return _alone(tiny_model, tmp_path_factory.mktemp("one"))
+
+
+def _alone(model: Path, folder: Path) -> Made:
+    return calibrate(load_recipe(_recipe(folder, model, "accuquant"), {"run": {"out": folder}}), Reporter(quiet=True))[
+        1:
+    ]
+
+
+def _beyond(two: Made, one: Made) -> dict[str, float]:
+    """By what two calibrations differ more than ``LIMITS`` allows, and how much."""
+    stages = [[each["validation_psnr"] for each in made[0].record["stages"]] for made in (two, one)]
+    pictures = [float(psnr(each.simulation_latents[-1], each.fp32_latents[-1]).median()) for _, each in (two, one)]
+    scales = (two[0].scale / one[0].scale - 1).abs()
+    found = {
+        "scales": float(scales.max()),
+        "integers": max(float((two[0].layers[name].weight_q != layer.weight_q).float().mean())
+                        for name, layer in one[0].layers.items()),
+        "stages, dB": max(abs(a - b) for a, b in zip(*stages, strict=True)), "pictures, dB": abs(pictures[0] - pictures[1]),
+    }  # fmt: skip
+    return {name: distance for name, distance in found.items() if not distance <= LIMITS[name]}
+
+
+def test_two_processes_fit_as_one_does(tiny_model: Path, tmp_path: Path, one: Made) -> None:
+    recipe = _recipe(tmp_path, tiny_model, "accuquant")
+    done = _launched(recipe, tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("next: dq-toolchain export") == 1
+    two = Artifact.load(tmp_path / "two/calibration"), load_reference(tmp_path / "two/calibration")
+    stages = [[(each["stage"], each["iterations"]) for each in made[0].record["stages"]] for made in (two, one)]
+    assert stages[0] == stages[1]
+    assert _beyond(two, one) == {}
+
+
+COUNTED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "one share left out": lambda x: x[: (len(x) + 1) // 2],  # largest scale 0.44 off
+    "one share twice": lambda x: torch.cat([x, x[: len(x) // 2]]),  # largest scale 0.075 off
+}
+
+
+@pytest.mark.parametrize("counted", COUNTED)
+def test_a_share_of_the_counts_left_out_or_doubled_is_found(
+    counted: str, tiny_model: Path, tmp_path: Path, one: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect = Histogram.collect
+    monkeypatch.setattr(Histogram, "collect", lambda self, x, site: collect(self, COUNTED[counted](x), site))
+    assert "scales" in _beyond(_alone(tiny_model, tmp_path), one)
+
+
+def test_what_cannot_be_shared_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    done = _launched(_recipe(tmp_path, tiny_model, "qdiffusion"), tmp_path / "two")
+    assert done.returncode != 0
+    assert "2 processes share the samples of multi-step fits, but qdiffusion reconstructs blocks" in done.stderr
+    assert not (tmp_path / "two/calibration").exists()
+
+
+def test_shares_are_all_items_once_and_in_order() -> None:
+    for items in (0, 1, 5, 12):
+        shares = [list(range(items))[Workers(rank, 3).share(items)] for rank in range(3)]
+        assert [item for share in shares for item in share] == list(range(items))
+    assert ALONE.share(7) == slice(0, 7)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_before_anything_runs() -> None:
+    method, groups = resolve("accuquant"), even_step_groups(4, 2)
+    recipe = load_recipe(None, {"calibrate": {"samples": 16, "batch": 6, "horizon": 2}})
+    check_workers(recipe, method, Workers(0, 3), groups)
+    with pytest.raises(
+        RecipeError, match="stage 'settling' takes 3 samples an iteration: 2 processes can share multiples of 2"
+    ):
+        check_workers(recipe, method, Workers(0, 2), groups)

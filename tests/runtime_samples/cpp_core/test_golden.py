@@ -1,0 +1,89 @@
+"""Golden recordings through the whole program, under the sanitizers: every figure as the host has it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.runtime_samples.cpp_core.conftest import CASES, GOLDEN, assert_refused, replay, run, seal_files
+
+SCHEMA = GOLDEN.parents[1] / "toolchain" / "formats" / "schemas" / "report.schema.json"
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return data
+
+
+def _close(got: float | None, wanted: float | None) -> bool:
+    return got == wanted if got is None or wanted is None else math.isclose(got, wanted, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_report_is_the_expected_one(case: str, sanitized: Path, tmp_path: Path) -> None:
+    done = replay(sanitized, case, tmp_path / "report")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not done.stderr
+    report, expected = _read(tmp_path / "report"), _read(GOLDEN / case / "expected")
+    jsonschema.validate(report, json.loads(SCHEMA.read_text()))
+    assert [row["step"] for row in report["per_step"]] == [row["step"] for row in expected["per_step"]]
+    for row, wanted in zip(report["per_step"], expected["per_step"], strict=True):
+        assert _close(row["error_fp32"], wanted["error_fp32"]), (row, wanted)
+        assert _close(row["error_simulation"], wanted["error_simulation"]), (row, wanted)
+    assert all(map(_close, report["final"]["psnr"], expected["final"]["psnr"]))
+    assert len(report["final"]["psnr"]) == len(expected["final"]["psnr"])
+    for key in ("schema", "schema_version", "target", "bundle_sha256"):
+        assert report[key] == expected[key]
+    assert (tmp_path / "report" / report["bundle"]).resolve() == (GOLDEN / case / "bundle").resolve()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tensors_are_the_expected_ones(case: str, sanitized: Path, tmp_path: Path) -> None:
+    assert replay(sanitized, case, tmp_path).returncode == 0
+    got, expected = (
+        load_file(tmp_path / "report.safetensors"),
+        load_file(GOLDEN / case / "expected" / "report.safetensors"),
+    )
+    assert got.keys() == expected.keys()
+    for name in expected:
+        assert got[name].dtype == np.float32
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-6, atol=0, equal_nan=True)
+
+
+def test_first_seed_without_the_teacher_forced_half(sanitized: Path, tmp_path: Path) -> None:
+    case = "dpm-history"
+    assert replay(sanitized, case, tmp_path, "--seeds", "1", "--teacher-forced", "off").returncode == 0
+    got, expected = (
+        load_file(tmp_path / "report.safetensors"),
+        load_file(GOLDEN / case / "expected" / "report.safetensors"),
+    )
+    assert set(got) == {"latents"}
+    np.testing.assert_allclose(got["latents"], expected["latents"][:, :1], rtol=1e-6)
+    assert len(_read(tmp_path)["final"]["psnr"]) == 1
+
+
+def test_other_inputs_are_noticed(sanitized: Path, tmp_path: Path) -> None:
+    """The recording is a check only if it refuses a sampler that gives the network something else."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(GOLDEN / "euler-latents" / "bundle", bundle)
+    data = json.loads((bundle / "bundle.json").read_text())
+    data["table"]["b"][2][0] *= 1 + 1e-4
+    (bundle / "bundle.json").write_text(json.dumps(data))
+    assert_refused(replay(sanitized, "euler-latents", tmp_path / "report", bundle=bundle), "sample of execution 3")
+    data["table"]["timesteps"][0] += 1
+    (bundle / "bundle.json").write_text(json.dumps(data))
+    seal_files(bundle)
+    assert_refused(replay(sanitized, "euler-latents", tmp_path / "report", bundle=bundle), "timestep of execution 0")
+
+
+def test_unit_tests_pass(sanitized: Path) -> None:
+    done = run(sanitized / "dq-unit-tests")
+    assert done.returncode == 0, done.stderr

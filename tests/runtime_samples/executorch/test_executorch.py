@@ -1,0 +1,90 @@
+"""dq-run with the real runtime: bit for bit what the Python runtime gives, and a report that `validate` passes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from dq_toolchain import backends
+from dq_toolchain.toolchain.formats.report import load_report
+from dq_toolchain.toolchain.verdict.judge import validate
+from tests.backends.executorch.conftest import Lowered, lowered, small_artifact
+from tests.runtime_samples.cpp_core.conftest import GOLDEN, assert_refused, run, seal_files
+
+
+@pytest.fixture(scope="session", params=["sentinel", pytest.param("static", marks=pytest.mark.slow)])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lowered:
+    """Two step groups: one method with a row of ranges each and guidance, or a method each."""
+    made = small_artifact(guidance=2.0, scheme="affine") if request.param == "sentinel" else small_artifact()
+    return lowered(tmp_path_factory.mktemp(request.param), made, request.param)
+
+
+def test_answers_are_those_of_the_python_runtime(bundle: Lowered, dq_run: Path, tmp_path: Path) -> None:
+    python = backends.load("executorch").run(
+        bundle[3], bundle[4], tmp_path / "python", None, None, lambda done, total: None
+    )
+    done = run(dq_run, "--bundle", bundle[4], "--report", tmp_path / "cpp")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    got, wanted = load_report(tmp_path / "cpp"), load_report(python)
+    got.check_against(bundle[2])
+    assert torch.equal(got.latents, wanted.latents)
+    assert got.outputs_at_simulation is not None
+    assert wanted.outputs_at_simulation is not None
+    assert torch.equal(got.outputs_at_simulation, wanted.outputs_at_simulation)
+    assert not validate(tmp_path / "cpp").failed
+    assert got.data["runtime"]["name"] == "ExecuTorch (C++)"
+    assert got.data["runtime"]["version"] == wanted.data["runtime"]["version"]
+    assert all(milliseconds > 0 for milliseconds in got.data["step_ms"])
+    assert 0 < got.data["peak_memory_bytes"] < 2**30
+
+
+def test_a_method_for_each_step_group(bundle: Lowered, dq_run: Path, tmp_path: Path) -> None:
+    """The same method under two numbers, each loaded for itself, leaves every answer as it was."""
+    folder = Path(shutil.copytree(bundle[4], tmp_path / "bundle"))
+    data = json.loads((folder / "bundle.json").read_text())
+    if len(data["methods"]) != 1:
+        pytest.skip("has a method for each already")
+    (folder / "bundle.json").write_text(json.dumps(data | {"methods": ["forward", "forward"]}))
+    for name, source in (("one", bundle[4]), ("two", folder)):
+        assert run(dq_run, "--bundle", source, "--report", tmp_path / name).returncode == 0
+    one, two = (load_report(tmp_path / name) for name in ("one", "two"))
+    assert torch.equal(one.latents, two.latents)
+
+
+def test_the_own_half_alone_is_judged_by_fidelity(bundle: Lowered, dq_run: Path, tmp_path: Path) -> None:
+    arguments = ("--seeds", "1", "--teacher-forced", "off")
+    assert run(dq_run, "--bundle", bundle[4], "--report", tmp_path, *arguments).returncode == 0
+    report = load_report(tmp_path)
+    assert report.latents.shape[1] == 1
+    assert report.outputs_at_simulation is None
+    verdict = validate(tmp_path)
+    assert not [check for check in verdict.fidelity if check.outcome == "fail"]
+    assert verdict.outcome == "fail"  # conformance was not measured
+
+
+def test_bundles_of_another_target_are_one_line(dq_run: Path, tmp_path: Path) -> None:
+    done = run(dq_run, "--bundle", GOLDEN / "ddim-noise" / "bundle", "--report", tmp_path / "report")
+    assert_refused(done, "the bundle is for target golden, this program runs only --target executorch")
+    assert not (tmp_path / "report").exists()
+
+
+def test_programs_that_do_not_load_are_one_line(bundle: Lowered, dq_run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle[4], tmp_path / "bundle"))
+    data = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps(data | {"methods": ["other"]}))
+    assert_refused(run(dq_run, "--bundle", folder, "--report", tmp_path / "report"), "cannot find method other")
+    (folder / "bundle.json").write_text(json.dumps(data))
+    program = folder / "model.pte"
+    program.write_bytes(program.read_bytes()[:5000])
+    seal_files(folder)
+    assert_refused(
+        run(dq_run, "--bundle", folder, "--report", tmp_path / "report"), "ExecuTorch cannot load the program"
+    )
+    program.write_bytes(b"")
+    seal_files(folder)
+    assert_refused(run(dq_run, "--bundle", folder, "--report", tmp_path / "report"), "cannot read")

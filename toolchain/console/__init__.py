@@ -1,0 +1,1 @@
+"""What the user sees: progress, warnings, foreign text made printable, the terminal's width."""

@@ -1,0 +1,1 @@
+"""Artifact, bundle, report and reference on disk, with their schemas."""

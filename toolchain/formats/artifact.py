@@ -1,0 +1,304 @@
+"""The calibration artifact: the one thing that calibrate writes and every backend reads (docs/FORMATS.md).
+
+Self-contained: architecture, sampler, integers and float leftovers; neither the FP32 model nor a hub is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.toolchain.disk.files import (
+    check_hashes,
+    check_seal,
+    read_json,
+    read_tensors,
+    seal,
+    sha256,
+    write_json,
+    write_tensors,
+)
+from dq_toolchain.toolchain.disk.staging import staged
+from dq_toolchain.toolchain.errors import ArtifactError, ModelError, SamplerError
+from dq_toolchain.toolchain.formats.bundle_checks import file_fault
+from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.formats.schemas import first_fault
+from dq_toolchain.toolchain.models.loading import REFUSALS, build_network
+from dq_toolchain.toolchain.quant.qparams import (
+    SMALLEST_SCALE,
+    SMALLEST_WEIGHT_SCALE,
+    activation_type,
+    fp16_exact,
+    weight_type,
+)
+from dq_toolchain.toolchain.quant.sites import KEPT, FloatOp, Site, weighted_layers
+from dq_toolchain.toolchain.quant.smoothing import smooth_by_one
+from dq_toolchain.toolchain.quant.split import split_concat_inputs
+from dq_toolchain.toolchain.sampler.step_groups import check_step_groups
+from dq_toolchain.toolchain.sampler.table import SamplerTable
+
+SCHEMA, VERSION = "dq-toolchain/calibration", 1
+JSON = "calibration.json"
+REMEDY = "run `dq-toolchain calibrate` again"
+TENSOR_FILES = ("weights.safetensors", "activations.safetensors", "float.safetensors")
+FILES = (*TENSOR_FILES, REFERENCE, JSON)
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """``weight_q``: int8, shape of the float weight; ``weight_scale``: float32 (out,), fp16-exact."""
+
+    weight_q: Tensor
+    weight_scale: Tensor
+
+    def dequantized(self) -> Tensor:
+        """Float32 weight, shape of ``weight_q``."""
+        return self.weight_q.to(torch.float32) * self.weight_scale.view(-1, *[1] * (self.weight_q.dim() - 1))
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Everything a backend needs. G step groups, L sites (columns of ``scale`` and ``zero_point``).
+
+    Attributes:
+        model_id, weight_hash: name and sha256 of the FP32 weights this came from.
+        config, scheduler_config: diffusers configs.
+        table: the sampler. guidance: w of classifier-free guidance, 1 = none.
+        step_groups: contiguous steps, the noisiest first.
+        splits: convolutions cut at a concatenation, with channel sizes (applied by ``build_float_unet``).
+        layers: integer weights by module name. float_parameters: the rest of the state dict.
+        scale: (G, L) float32, fp16-exact; zero_point: (G, L) int32.
+        smoothed: convolutions whose input channels are multiplied by a ``factor`` among the float parameters.
+        record: method, hyper-parameters, seeds, versions, losses (plain JSON values).
+    """
+
+    model_id: str
+    weight_hash: str
+    config: Mapping[str, Any]
+    scheduler_config: Mapping[str, Any]
+    table: SamplerTable
+    guidance: float
+    step_groups: tuple[tuple[int, ...], ...]
+    splits: Mapping[str, tuple[int, ...]]
+    sites: tuple[Site, ...]
+    float_operations: tuple[FloatOp, ...]
+    layers: Mapping[str, LayerWeights]
+    scale: Tensor
+    zero_point: Tensor
+    float_parameters: Mapping[str, Tensor]
+    record: Mapping[str, Any]
+    smoothed: tuple[str, ...] = ()
+
+    def site_index(self, layer: str, operand: str = "input") -> int:
+        """Column of a site. Raises KeyError."""
+        for index, site in enumerate(self.sites):
+            if site.layer == layer and site.operand == operand:
+                return index
+        raise KeyError(f"{layer}:{operand}")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Layers that the recipe keeps in float; their weights are among the float parameters."""
+        return tuple(op.layer for op in self.float_operations if op.reason == KEPT)
+
+    @property
+    def group_of_step(self) -> tuple[int, ...]:
+        """step -> step group index."""
+        return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
+
+    def build_float_unet(self) -> nn.Module:
+        """The network with dequantized weights and splits applied: float32, eval, gradients off."""
+        network = self._architecture()
+        state = dict(self.float_parameters)
+        state |= {f"{name}.weight": layer.dequantized() for name, layer in self.layers.items()}
+        network.load_state_dict(state, assign=True)
+        return network.eval().requires_grad_(False)
+
+    def build_skeleton(self) -> nn.Module:
+        """The network with its float parameters, for those who put integer layers in the place of the others.
+
+        The weights of integer layers are on torch's meta device: they have shapes and take no memory.
+        """
+        network = self._architecture()
+        network.load_state_dict(dict(self.float_parameters), strict=False, assign=True)
+        return network.eval().requires_grad_(False)
+
+    def _architecture(self) -> nn.Module:
+        network = build_network(self.config)
+        split_concat_inputs(network, self.splits)
+        smooth_by_one(network, self.smoothed)
+        return network
+
+    def save(self, folder: Path, reference: Reference) -> None:
+        """Write the whole folder: made beside its place and moved there at the end, so that an older artifact stays whole
+        until this one is, and nothing half old and half new ever loads.
+
+        Raises:
+            ToolchainError: the folder cannot be written.
+        """
+        with staged(folder, JSON) as inside:
+            self._write(inside, reference)
+
+    def _write(self, folder: Path, reference: Reference) -> None:
+        weights = {f"{n}.weight_q": layer.weight_q for n, layer in self.layers.items()}
+        weights |= {f"{n}.weight_scale": layer.weight_scale for n, layer in self.layers.items()}
+        write_tensors(folder / TENSOR_FILES[0], weights)
+        write_tensors(folder / TENSOR_FILES[1], {"scale": self.scale, "zero_point": self.zero_point})
+        write_tensors(folder / TENSOR_FILES[2], self.float_parameters)
+        reference.save(folder / REFERENCE)
+        write_json(
+            folder / JSON,
+            seal(
+                {
+                    "schema": SCHEMA,
+                    "schema_version": VERSION,
+                    "model_id": self.model_id,
+                    "weight_hash": self.weight_hash,
+                    "config": dict(self.config),
+                    "scheduler_config": dict(self.scheduler_config),
+                    "table": self.table.to_json(),
+                    "guidance": self.guidance,
+                    "step_groups": [list(steps) for steps in self.step_groups],
+                    "splits": {name: list(channels) for name, channels in self.splits.items()},
+                    "smoothed": list(self.smoothed),
+                    "sites": [site.to_json() for site in self.sites],
+                    "float_operations": [[op.layer, op.kind, op.reason] for op in self.float_operations],
+                    "record": dict(self.record),
+                    "files": {name: sha256(folder / name) for name in (*TENSOR_FILES, REFERENCE)},
+                }
+            ),
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Artifact:
+        """Read an artifact and check hashes, shapes and integer ranges.
+
+        Raises:
+            ArtifactError: missing, damaged, edited or of another schema version; the text names the file.
+        """
+        data = read_json(folder / JSON, SCHEMA, VERSION, REMEDY)
+        check_seal(folder / JSON, data, REMEDY)
+        fault = first_fault("calibration", data) or file_fault(folder, data["files"], {})
+        if fault is not None:
+            raise ArtifactError(f"{folder / JSON} is damaged: {fault}; {REMEDY}")
+        try:
+            check_hashes(folder, data["files"], REMEDY)
+            weights, activations, floats = (read_tensors(folder / name, REMEDY) for name in TENSOR_FILES)
+            names = [n.removesuffix(".weight_q") for n in weights if n.endswith(".weight_q")]
+            artifact = cls(
+                data["model_id"],
+                data["weight_hash"],
+                data["config"],
+                data["scheduler_config"],
+                SamplerTable.from_json(data["table"]),
+                float(data["guidance"]),
+                tuple(tuple(steps) for steps in data["step_groups"]),
+                {name: tuple(channels) for name, channels in data["splits"].items()},
+                tuple(Site.from_json(site) for site in data["sites"]),
+                tuple(FloatOp(*op) for op in data["float_operations"]),
+                {n: LayerWeights(weights[f"{n}.weight_q"], weights[f"{n}.weight_scale"]) for n in names},
+                activations["scale"],
+                activations["zero_point"],
+                floats,
+                data["record"],
+                tuple(data.get("smoothed", ())),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, SamplerError) as error:
+            raise ArtifactError(
+                f"{folder / JSON} is damaged: {type(error).__name__} {str(error)[:300]}; {REMEDY}"
+            ) from error
+        artifact.check(folder)
+        return artifact
+
+    def check(self, folder: Path) -> None:
+        """Raise ArtifactError unless shapes, ranges and fp16-exactness hold for every site."""
+
+        def refuse(text: str) -> ArtifactError:
+            return ArtifactError(f"{folder}: {text}; {REMEDY}")
+
+        check_step_groups(self.step_groups, self.table.calls, f"{folder / JSON}: step groups")
+        self._check_dtypes(refuse)
+        self._check_parameters(refuse)
+        channels, correction = self.config.get("in_channels"), self.table.correction
+        if correction is not None and correction.channels != channels:
+            raise refuse(f"the correction has {correction.channels} channels, the latents have {channels}")
+        shape = (len(self.step_groups), len(self.sites))
+        if tuple(self.scale.shape) != shape or tuple(self.zero_point.shape) != shape:
+            raise refuse(f"activation parameters have shape {tuple(self.scale.shape)}, expected {shape}")
+        if {site.layer for site in self.sites if site.weight_bits is not None} != set(self.layers):
+            raise refuse("sites and integer weights are not those of the same layers")
+        for index, site in enumerate(self.sites):
+            fault = site.fault()
+            if fault is not None:
+                raise refuse(f"site {site.name}: {fault}")
+            kind = activation_type(site.bits)
+            zero_point = self.zero_point[:, index]
+            if not _is_scale(self.scale[:, index]):
+                raise refuse(f"scale at site {site.name} is not fp16-exact, infinite or below 6.1e-5")
+            if zero_point.min() < kind.qmin or zero_point.max() > kind.qmax:
+                raise refuse(f"zero_point at site {site.name} is outside {kind.qmin}..{kind.qmax}")
+            if site.weight_bits is not None:
+                weight, allowed = self.layers[site.layer].weight_q, weight_type(site.weight_bits)
+                if weight.amin() < allowed.qmin or weight.amax() > allowed.qmax:
+                    raise refuse(f"weights of {site.layer} are outside {allowed.qmin}..{allowed.qmax}")
+                if not _is_scale(self.layers[site.layer].weight_scale, SMALLEST_WEIGHT_SCALE):
+                    raise refuse(f"a weight scale of {site.layer} is not fp16-exact, infinite or below 2.3e-13")
+
+    def _check_dtypes(self, refuse: Callable[[str], ArtifactError]) -> None:
+        wanted = [("scale", self.scale, torch.float32), ("zero_point", self.zero_point, torch.int32)]
+        for name, layer in self.layers.items():
+            wanted += [
+                (f"{name}.weight_q", layer.weight_q, torch.int8),
+                (f"{name}.weight_scale", layer.weight_scale, torch.float32),
+            ]
+        for name, tensor, dtype in wanted:
+            if tensor.dtype != dtype:
+                raise refuse(f"{name} is {tensor.dtype}, expected {dtype}")
+        names = [site.name for site in self.sites]
+        if len(set(names)) != len(names):
+            raise refuse("a site is listed twice")
+
+    def _check_parameters(self, refuse: Callable[[str], ArtifactError]) -> None:
+        """Every parameter of the architecture is there once, in its shape, and finite."""
+        try:
+            with torch.device("meta"):  # shapes only
+                network = self._architecture()
+                expected = {name: (tensor.shape, tensor.dtype) for name, tensor in network.state_dict().items()}
+        except (ModelError, *REFUSALS) as error:
+            raise refuse(f"the architecture cannot be built: {' '.join(str(error).split())[:400]}") from error
+        found = {name: (tensor.shape, tensor.dtype) for name, tensor in self.float_parameters.items()}
+        found |= {f"{name}.weight": (layer.weight_q.shape, torch.float32) for name, layer in self.layers.items()}
+        wrong = [name for name in sorted(set(expected) | set(found)) if expected.get(name) != found.get(name)]
+        wrong += [name for name, layer in self.layers.items() if layer.weight_scale.shape != layer.weight_q.shape[:1]]
+        if wrong:
+            raise refuse(f"{wrong[0]!r} is missing, unknown or of another shape or dtype than in the architecture")
+        listed = [*self.layers, *self.kept]
+        unclear = {name for name, _ in weighted_layers(network)} ^ set(listed) | {
+            name for name in listed if listed.count(name) > 1
+        }
+        if unclear:
+            raise refuse(f"{min(unclear)} must be either an integer layer or listed as kept in float")
+        bad = [name for name, tensor in self.float_parameters.items() if not torch.isfinite(tensor).all()]
+        if bad:
+            raise refuse(f"{bad[0]!r} holds NaN or infinity")
+
+
+def _is_scale(scale: Tensor, smallest: float = SMALLEST_SCALE) -> bool:
+    return bool(torch.isfinite(scale).all()) and torch.equal(scale, fp16_exact(scale, smallest))
+
+
+def load_reference(folder: Path) -> Reference:
+    """The held-out rollouts of an artifact or bundle folder. Raises ArtifactError."""
+    return Reference.load(folder / REFERENCE, REMEDY)
+
+
+def float_parameters(network: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
+    """Everything in the state dict except the weights of these quantized layers."""
+    quantized = {f"{name}.weight" for name in layers}
+    return {name: tensor for name, tensor in network.state_dict().items() if name not in quantized}

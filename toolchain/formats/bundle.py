@@ -1,0 +1,221 @@
+"""The exported bundle: what is copied to the device, described by bundle.json (docs/FORMATS.md).
+
+Backends write it, ``run`` and ``validate`` read it; the file is written last, so a partial folder never loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.toolchain.disk.files import (
+    check_hashes,
+    check_seal,
+    read_json,
+    read_tensors,
+    seal,
+    sha256,
+    write_json,
+)
+from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
+from dq_toolchain.toolchain.formats.bundle_checks import (
+    file_fault,
+    plain_name,
+    ports_fault,
+    reference_checks,
+    sites_fault,
+)
+from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.formats.schemas import first_fault
+from dq_toolchain.toolchain.sampler.step_groups import StepGroups, check_step_groups
+from dq_toolchain.toolchain.sampler.table import SamplerTable
+
+SCHEMA, VERSION = "dq-toolchain/bundle", 1
+JSON = "bundle.json"
+RANGES = "ranges.safetensors"
+REMEDY = "run `dq-toolchain export` again"
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the lowered program: ``dtype`` is "float32" or "int64"."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A row of the table of operations of one lowered program.
+
+    Attributes:
+        name: the runtime's word for the operation. count: over all methods.
+        where: what executes it, e.g. "delegate", "portable" or "engine". arithmetic: e.g. "int8 x int8 -> int32" or "float32".
+        why: what keeps it from running in integers or in the delegate; empty if nothing does.
+    """
+
+    name: str
+    where: str
+    arithmetic: str
+    count: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The content of bundle.json.
+
+    Attributes:
+        target, form: backend name and the form it was lowered in.
+        model_id, weight_hash: copied from the artifact, for reports.
+        versions: libraries that lowered it.
+        program: file or folder name of the lowered model.
+        inputs, outputs: of every method, in order.
+        methods: one per step group, or one for all; ``method_of_step`` resolves it.
+        limits: of ``validate``.
+        operations: what runs in integers, what in float, and why.
+        sites: every quantized tensor with bits, scheme and range per step group (``site_rows``).
+        sizes: bytes by file name. files: sha256 by file name; of a folder, every file in it.
+    """
+
+    target: str
+    form: str
+    model_id: str
+    weight_hash: str
+    versions: Mapping[str, str]
+    program: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    step_groups: StepGroups
+    methods: tuple[str, ...]
+    table: SamplerTable
+    guidance: float
+    limits: Mapping[str, Any]
+    operations: tuple[Operation, ...]
+    sites: tuple[Mapping[str, Any], ...]
+    sizes: Mapping[str, int]
+    files: Mapping[str, str]
+
+    @property
+    def group_of_step(self) -> tuple[int, ...]:
+        """step -> step group index."""
+        return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
+
+    def method_of_step(self, k: int) -> str:
+        """Name of the method that network call k executes."""
+        return self.methods[self.group_of_step[k] if len(self.methods) > 1 else 0]
+
+    def save(self, folder: Path) -> None:
+        """Write bundle.json. Raises ToolchainError."""
+        write_json(
+            folder / JSON,
+            seal({"schema": SCHEMA, "schema_version": VERSION, **asdict(self), "table": self.table.to_json()}),
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Bundle:
+        """Read bundle.json, check that its parts belong together, and compare every file it names with its hash.
+
+        Raises:
+            ArtifactError: missing, damaged, edited or of another schema version, or a file leads out of the folder or is no
+                regular file; the text names the file.
+        """
+        path = folder / JSON
+        data = read_json(path, SCHEMA, VERSION, REMEDY)
+        check_seal(path, data, REMEDY)
+        fault = first_fault("bundle", data)
+        if fault is not None:
+            raise ArtifactError(f"{path} is damaged: {fault}; {REMEDY}")
+        try:
+            bundle = cls(
+                target=str(data["target"]),
+                form=str(data["form"]),
+                model_id=str(data["model_id"]),
+                weight_hash=str(data["weight_hash"]),
+                versions=dict(data["versions"]),
+                program=str(data["program"]),
+                inputs=_ports(data["inputs"]),
+                outputs=_ports(data["outputs"]),
+                step_groups=tuple(tuple(map(int, steps)) for steps in data["step_groups"]),
+                methods=tuple(map(str, data["methods"])),
+                table=SamplerTable.from_json(data["table"]),
+                guidance=float(data["guidance"]),
+                limits=dict(data["limits"]),
+                operations=tuple(Operation(**row) for row in data["operations"]),
+                sites=tuple(dict(row) for row in data["sites"]),
+                sizes=dict(data["sizes"]),
+                files=dict(data["files"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, SamplerError) as error:
+            text = " ".join(str(error).split())[:300]
+            raise ArtifactError(f"{path} is damaged: {type(error).__name__} {text}; {REMEDY}") from error
+        bundle._check(path)
+        fault = file_fault(folder, bundle.files, bundle.sizes)
+        if fault is not None:
+            raise ArtifactError(f"{fault}; {REMEDY}")
+        check_hashes(folder, bundle.files, REMEDY)
+        return bundle
+
+    def _check(self, path: Path) -> None:
+        check_step_groups(self.step_groups, self.table.calls, f"{path}: step groups")
+        if not plain_name(self.program):
+            raise ArtifactError(f"{path}: program is {self.program[:200]!r}, it must be a name in the folder; {REMEDY}")
+        fault = ports_fault(self.inputs, self.outputs) or sites_fault(self.sites, len(self.step_groups))
+        if fault is not None:
+            raise ArtifactError(f"{path} is damaged: {fault}; {REMEDY}")
+        if len(self.methods) not in (1, len(self.step_groups)):
+            raise ArtifactError(
+                f"{path} has {len(self.methods)} methods for {len(self.step_groups)} step groups, "
+                f"allowed are 1 or {len(self.step_groups)}; {REMEDY}"
+            )
+        correction, shapes = self.table.correction, [port.shape for port in self.outputs]
+        if correction is not None and [shape[1:2] for shape in shapes] != [(correction.channels,)]:
+            raise ArtifactError(
+                f"{path}: the correction has {correction.channels} channels, the output must have as many, got "
+                f"{', '.join(map(str, shapes)) or 'no output'}; {REMEDY}"
+            )
+        takes_ranges = any(port.name == "ranges" for port in self.inputs)
+        for name in (self.program, REFERENCE, *((RANGES,) if takes_ranges else ())):
+            if not any(file == name or file.startswith(f"{name}/") for file in self.files):
+                raise ArtifactError(f"{path} lists no file {name!r}; {REMEDY}")
+
+    def ranges(self, folder: Path) -> Tensor | None:
+        """What the program takes as its input ``ranges``, one row per step group; None if it has no such input.
+
+        Raises:
+            ArtifactError: the file is missing, its shape or dtype is another, or a number is not finite.
+        """
+        width = next((port.shape[-1] for port in self.inputs if port.name == "ranges"), None)
+        if width is None:
+            return None
+        ranges, want = read_tensors(folder / RANGES, REMEDY).get("ranges"), (len(self.step_groups), width)
+        if ranges is None or tuple(ranges.shape) != want or ranges.dtype != torch.float32:
+            got = None if ranges is None else f"{ranges.dtype} {tuple(ranges.shape)}"
+            raise ArtifactError(f"{folder / RANGES} must hold 'ranges' of shape {want}, float32, got {got}; {REMEDY}")
+        if not bool(torch.isfinite(ranges).all()):
+            raise ArtifactError(f"{folder / RANGES}: ranges hold NaN or infinity; {REMEDY}")
+        return ranges
+
+    def reference(self, folder: Path) -> Reference:
+        """The held-out rollouts in the bundle. Raises ArtifactError: damaged, or not of this program."""
+        reference = Reference.load(folder / REFERENCE, REMEDY)
+        for check in reference_checks(self, reference):
+            if not check.passed:
+                raise ArtifactError(f"{folder / REFERENCE} does not fit the bundle: {check.detail}; {REMEDY}")
+        return reference
+
+
+def _ports(rows: Any) -> tuple[Port, ...]:
+    return tuple(Port(str(row["name"]), str(row["dtype"]), tuple(map(int, row["shape"]))) for row in rows)
+
+
+def bundle_hash(folder: Path) -> str:
+    """sha256 of bundle.json, by which a report names the bundle it ran."""
+    return sha256(folder / JSON)

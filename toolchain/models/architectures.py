@@ -1,0 +1,187 @@
+"""The diffusers networks that are supported: how each is called, what it must be given, and how its latents look.
+
+Every network here is a function of a latent, a timestep and keyword tensors with one row per sample; where diffusers
+nests keywords, or predicts a variance beside the output, it is undone here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.toolchain.errors import ModelError
+from dq_toolchain.toolchain.models.network_config import complete, whole
+from dq_toolchain.toolchain.models.sizes import check_sides
+
+
+@dataclass(frozen=True)
+class Input:
+    """One keyword tensor: finite floats, or whole numbers below ``classes``. ``row``: shape of a sample's row, None where free."""
+
+    row: tuple[int | None, ...]
+    classes: int | None = None
+    required: bool = True
+
+    def fault(self, tensor: Tensor) -> str | None:
+        """What the tensor (P, *row) should be, None if it is that."""
+        shape = ", ".join(["P", *("T" if size is None else str(size) for size in self.row)])
+        fits = tensor.dim() == len(self.row) + 1 and tensor.numel() > 0
+        fits = fits and all(want in (None, got) for want, got in zip(self.row, tensor.shape[1:], strict=True))
+        if self.classes is not None:
+            whole = tensor.dtype in (torch.int32, torch.int64)
+            good = fits and whole and bool(((tensor >= 0) & (tensor < self.classes)).all())
+            return None if good else f"integer labels 0-{self.classes - 1} of shape ({shape}), P at least 1"
+        good = fits and tensor.is_floating_point() and bool(tensor.isfinite().all())
+        return None if good else f"finite floating-point numbers of shape ({shape}), P at least 1"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One class of diffusers.
+
+    Attributes:
+        part: folder of the network in a pipeline.
+        inputs: complete config and its file -> keyword tensors by name. Raises ModelError for an option that is not supported.
+        added: keywords that diffusers takes inside ``added_cond_kwargs``.
+    """
+
+    part: str
+    inputs: Callable[[Mapping[str, Any], str], dict[str, Input]]
+    added: tuple[str, ...] = ()
+
+
+Options = Mapping[str, Any]
+
+
+def _unet(config: Options, where: str) -> dict[str, Input]:
+    _refuse(config, where, "class_embed_type")
+    return _labels(config, where)
+
+
+def _labels(config: Options, where: str, key: str = "num_class_embeds", more: int = 0) -> dict[str, Input]:
+    return {} if config[key] is None else {"class_labels": Input((), whole(config, key, where) + more)}
+
+
+def _conditional_unet(config: Options, where: str) -> dict[str, Input]:
+    _refuse(config, where, "class_embed_type", "encoder_hid_dim_type", "encoder_hid_dim")
+    addition = config["addition_embed_type"]
+    if addition != "text_time":
+        _refuse(config, where, "addition_embed_type")
+    width = config["cross_attention_dim"]
+    varied = isinstance(width, list | tuple)
+    inputs = {} if width is None else {
+        "encoder_hidden_states": Input((None, None if varied else whole(config, "cross_attention_dim", where)))
+    }  # fmt: skip
+    if addition == "text_time":
+        numbers = 6
+        joined = whole(config, "projection_class_embeddings_input_dim", where)
+        each = whole(config, "addition_time_embed_dim", where)
+        if joined <= numbers * each:
+            raise ModelError(
+                f"{where}: projection_class_embeddings_input_dim is {joined}, allowed is more than {numbers} times "
+                f"addition_time_embed_dim ({each}), as in SDXL; correct it"
+            )
+        inputs |= {"text_embeds": Input((joined - numbers * each,)), "time_ids": Input((numbers,))}
+    if config["time_cond_proj_dim"] is not None:
+        inputs["timestep_cond"] = Input((whole(config, "time_cond_proj_dim", where),))
+    return inputs | _labels(config, where)
+
+
+def _dit(config: Options, where: str) -> dict[str, Input]:
+    whole(config, "num_embeds_ada_norm", where)
+    return _labels(config, where, "num_embeds_ada_norm", 1)  # the last one means "no class"
+
+
+def _pixart(config: Options, where: str) -> dict[str, Input]:
+    extra = config["use_additional_conditions"]
+    sized = config["sample_size"] == 128 if extra is None else bool(extra)
+    sizes = {"resolution": Input((2,)), "aspect_ratio": Input((1,))} if sized else {}
+    key = "cross_attention_dim" if config["caption_channels"] is None else "caption_channels"
+    states = {"encoder_hidden_states": Input((None, whole(config, key, where)))}
+    return states | {"encoder_attention_mask": Input((None,), required=False)} | sizes
+
+
+def _sd3(config: Options, where: str) -> dict[str, Input]:
+    return {"encoder_hidden_states": Input((None, whole(config, "joint_attention_dim", where))),
+            "pooled_projections": Input((whole(config, "pooled_projection_dim", where),))}  # fmt: skip
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "UNet2DModel": Architecture("unet", _unet),
+    "UNet2DConditionModel": Architecture("unet", _conditional_unet, ("text_embeds", "time_ids")),
+    "DiTTransformer2DModel": Architecture("transformer", _dit),
+    "PixArtTransformer2DModel": Architecture("transformer", _pixart, ("resolution", "aspect_ratio")),
+    "SD3Transformer2DModel": Architecture("transformer", _sd3),
+}
+
+
+def inputs_of(config: Mapping[str, Any], where: str = "config.json") -> dict[str, Input]:
+    """Keyword tensors of a network. Options that the config lacks have diffusers' defaults.
+
+    Args:
+        where: the config's file, for the error.
+    Raises:
+        ModelError: an option of its config is not supported.
+    """
+    return ARCHITECTURES[config["_class_name"]].inputs(complete(config), where)
+
+
+def latent_shape(config: Mapping[str, Any], where: str = "config.json") -> tuple[int, int, int]:
+    """(C, H, W) of the latent.
+
+    Raises:
+        ModelError: the config has no usable size, one that the network cannot halve and double back, or more inputs than
+            outputs (inpainting).
+    """
+    config = complete(config)
+    size = config["sample_size"]
+    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise ModelError(
+            f"{where}: sample_size is {str(size)[:60]}, allowed are the latent's side or [height, width]; set it there"
+        )
+    check_sides(config, (sides[0], sides[1]), where)
+    channels = whole(config, "in_channels", where)
+    out = channels if config["out_channels"] is None else whole(config, "out_channels", where)
+    is_transformer = ARCHITECTURES[config["_class_name"]].part == "transformer"
+    # transformers may predict a variance too, which samplers with a table of their own leave aside
+    if out not in ((channels, 2 * channels) if is_transformer else (channels,)):
+        hint = (
+            " (an inpainting or image-to-image network, whose extra inputs are not supported)" if channels > out else ""
+        )
+        raise ModelError(
+            f"{where}: in_channels {channels} and out_channels {out} differ{hint}; use a text-to-image, class-to-image or "
+            "unconditional model"
+        )
+    return channels, sides[0], sides[1]
+
+
+def call_network(network: nn.Module, sample: Tensor, timestep: Tensor, keywords: Mapping[str, Tensor]) -> Tensor:
+    """The network's output, (B, C, H, W) as ``sample``; a variance predicted beside it is dropped.
+
+    Args:
+        network: a diffusers network of ARCHITECTURES, or a module of ours around one, which takes keywords as they are.
+        sample: (B, C, H, W). timestep: (B,).
+    """
+    architecture = ARCHITECTURES.get(type(network).__name__)
+    if architecture is None:
+        plain: Tensor = network(sample, timestep, **keywords, return_dict=False)[0]
+        return plain
+    named: dict[str, Any] = {name: value for name, value in keywords.items() if name not in architecture.added}
+    if architecture.added:
+        named["added_cond_kwargs"] = {name: keywords.get(name) for name in architecture.added}
+    out: Tensor = network(sample, timestep=timestep, **named, return_dict=False)[0]
+    return out if out.shape[1] == sample.shape[1] else out[:, : sample.shape[1]]
+
+
+def _refuse(config: Options, where: str, *options: str) -> None:
+    for option in options:
+        if config[option] is not None:
+            raise ModelError(
+                f"{where}: {option} is {str(config[option])[:60]!r}, which is not supported; allowed are models conditioned "
+                "on class labels, text (encoder_hidden_states), and SDXL's text_time"
+            )

@@ -1,0 +1,124 @@
+"""Loads an FP32 network with its scheduler, and rebuilds a network from its config."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from accelerate import init_empty_weights
+from torch import nn
+
+from dq_toolchain.toolchain.disk.files import sha256
+from dq_toolchain.toolchain.errors import ModelError
+from dq_toolchain.toolchain.models.architectures import ARCHITECTURES
+from dq_toolchain.toolchain.models.lora import Lora, fuse_into_network
+from dq_toolchain.toolchain.models.network_config import check_bounds
+from dq_toolchain.toolchain.models.source import Source, find_model, with_weights
+from dq_toolchain.toolchain.models.weight_files import read_state
+
+REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What diffusers and torch raise on building or calling a network whose config or input does not make sense."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """An FP32 network in eval mode with everything needed to name it again."""
+
+    id: str
+    weight_hash: str
+    config: dict[str, Any]
+    scheduler_config: dict[str, Any]
+    network: nn.Module
+    folder: Path
+    lora: Lora | None = None
+
+    @property
+    def config_file(self) -> Path:
+        """Where the network's config came from."""
+        inside = self.folder / ARCHITECTURES[self.config["_class_name"]].part / "config.json"
+        return inside if inside.is_file() else self.folder / "config.json"
+
+
+def build_network(config: Mapping[str, Any], where: str = "unet/config.json") -> nn.Module:
+    """A network from a diffusers config, eval mode, gradients off, its parameters on torch's meta device: shapes, no memory.
+
+    Args:
+        where: file that the config came from, for the error.
+
+    Raises:
+        ModelError: ``_class_name`` is not one of ARCHITECTURES, or diffusers rejects the config.
+    """
+    name = config.get("_class_name")
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise ModelError(
+            f"{where}: _class_name is {str(name)[:60]!r}, allowed are {', '.join(ARCHITECTURES)}; other networks are not supported"
+        )
+    check_bounds(config, where)
+    try:
+        with init_empty_weights(include_buffers=False):
+            network: nn.Module = getattr(diffusers, name).from_config(dict(config))
+    except REFUSALS as error:
+        raise ModelError(
+            f"{where} is not a valid {name} config: {' '.join(str(error).split())[:300]}; correct it"
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def load_model(
+    name: str | Path | None = None, variant: str | None = None, scheduler: Path | None = None, lora: Lora | None = None
+) -> Model:
+    """Find an FP32 model and load it; None is the embedded digits model. Arguments as ``find_model``'s and ``load``'s.
+
+    Raises:
+        ModelError: something is missing, damaged, or of an unsupported kind; the text names the file.
+    """
+    return load(find_model(name, variant, scheduler), lora)
+
+
+def load(source: Source, lora: Lora | None = None) -> Model:
+    """The model that a source describes, with the adapters of ``lora`` added. Weights are read and hashed here, not before.
+
+    Weights in bf16 or fp16 are widened to float32; those in float32 stay in the file's pages until they are used.
+
+    Raises:
+        ModelError: weights are missing, damaged or do not fit the config; the text names the file.
+    """
+    model = _load_weights(source)
+    if lora is None:
+        return model
+    lora = fuse_into_network(model.network, lora)
+    weight_hash = hashlib.sha256(f"{model.weight_hash} {lora.digest}".encode()).hexdigest()
+    return replace(model, id=f"{model.id} + {lora.file.stem}", weight_hash=weight_hash, lora=lora)
+
+
+def _load_weights(source: Source) -> Model:
+    source = with_weights(source)
+    network = build_network(source.config, str(source.network / "config.json"))
+    network.load_state_dict(read_state(source.weights, network), assign=True)
+    return Model(
+        source.id,
+        _weight_hash(source.weights),
+        source.config,
+        source.scheduler_config,
+        network.requires_grad_(False),
+        source.folder,
+    )
+
+
+def _weight_hash(files: tuple[Path, ...]) -> str:
+    """sha256 of the file, or of the digests of several."""
+    digests = [sha256(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

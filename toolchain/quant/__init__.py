@@ -1,0 +1,1 @@
+"""Quantization itself: qparams, sites, and the exact rewrites of a network that precede it."""

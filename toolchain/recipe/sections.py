@@ -1,0 +1,228 @@
+"""The recipe: every setting of calibrate and export, with its default, its bounds and what it means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from dq_toolchain.toolchain.recipe.budget import Budget
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def model_path(given: Any) -> Any:
+    """What names a model, as a path: ./owner/name stays one, where ``Path`` would make a hub's owner/name of it."""
+    if isinstance(given, str) and given.startswith(("./", ".\\")):
+        return Path(given) if Path(given).exists() else Path(given).absolute()
+    return given
+
+
+class ModelSection(Section):
+    """[model]"""
+
+    path: Annotated[Path | None, BeforeValidator(model_path)] = Field(
+        default=None,
+        strict=False,
+        description="diffusers folder (a pipeline, or a bare network), or a hub id owner/name; default: the embedded digits model",
+    )
+    variant: str | None = Field(default=None, pattern=r"^[\w-]+$", description="of the weight files, such as fp16")
+    lora: Path | None = Field(
+        default=None, strict=False, description="safetensors file of adapters, added to the weights"
+    )
+    lora_scale: float = Field(default=1.0, ge=-10, le=10, description="multiplies what the adapters add")
+    scheduler: Path | None = Field(
+        default=None, strict=False, description="folder with scheduler_config.json, in the place of the model's own"
+    )
+
+
+class SamplerSection(Section):
+    """[sampler]"""
+
+    steps: int = Field(default=20, ge=1, le=1000, description="denoising steps")
+    eta: float = Field(default=0.0, ge=0, le=1, description="DDIM's noise share; 0 is deterministic")
+    guidance: float = Field(
+        default=1.0, ge=0, le=50, description="classifier-free guidance scale; 1 and less is none, as in diffusers"
+    )
+    clip: bool = Field(
+        default=True,
+        description="false: without the limits that a scheduler puts on predicted images "
+        "(clip_sample, thresholding), which no sampler table holds",
+    )
+
+
+class ConditioningSection(Section):
+    """[conditioning]"""
+
+    file: Path | None = Field(
+        default=None, strict=False, description="safetensors with cond.NAME and uncond.NAME, one row per prompt"
+    )
+    prompts: Path | None = Field(
+        default=None, strict=False, description="text file, one prompt per line; default: a built-in list"
+    )
+    negative_prompt: str = Field(default="", description="what guidance leads away from")
+    null_label: int | None = Field(default=None, ge=0, description='class label that means "no class", for guidance')
+
+
+class QuantizeSection(Section):
+    """[quantize]"""
+
+    weight_bits: int = Field(default=8, ge=2, le=8, description="bits of all weights but the edges")
+    budget: str | None = Field(
+        default=None,
+        description="bits of the weights layer by layer, instead of weight_bits: "
+        "size=SHARE of FP32's, psnr>=DB, or both",
+    )
+    edge_bits: int = Field(default=8, ge=2, le=8, description="bits of the first and last convolution's weights")
+    activation_bits: int = Field(default=8, ge=2, le=8, description="bits of activations")
+    scheme: Literal["symmetric", "affine"] = Field(
+        default="symmetric", description="symmetric: zero_point 0 (every target)"
+    )
+    attention: Literal["float", "int8"] = Field(default="float", description="operands of the attention products")
+    split: bool = Field(default=True, description="separate ranges for the halves of a skip concatenation")
+    step_groups: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="step groups, each with its own activation parameters; default: 5, or one per network call if there are fewer",
+    )
+    keep_float: tuple[str, ...] = Field(
+        default=(), strict=False, description="layers, or modules of layers, that stay in float; * stands for anything"
+    )
+
+    @field_validator("budget")
+    @classmethod
+    def _is_budget(cls, text: str | None) -> str | None:
+        if text is not None:
+            Budget.parse(text)
+        return text
+
+
+class CalibrateSection(Section):
+    """[calibrate]"""
+
+    method: str = Field(default="accuquant", description="calibration method, or several joined by '+'")
+    samples: int = Field(default=128, ge=2, le=100_000, description="FP32 trajectories to fit on")
+    batch: int = Field(
+        default=16, ge=1, le=1024, description="samples per single-step iteration; multi-step: half of them"
+    )
+    ranges: Literal["mse", "minmax", "percentile"] = Field(default="mse", description="how ranges start")
+    percentile: float = Field(default=99.99, gt=50, le=100, description="share of values kept, for ranges = percentile")
+    rounding: Literal["learned", "nearest"] = Field(default="learned", description="weight rounding")
+    warmup: int = Field(default=200, ge=0, description="single-step iterations before the multi-step ones")
+    iterations: int = Field(
+        default=0, ge=0, description="multi-step iterations on weights and ranges, over all step groups"
+    )
+    settling: int = Field(
+        default=60, ge=0, description="multi-step iterations on weight scales, biases and ranges, integers fixed"
+    )
+    steps: Literal["uniform", "growth"] = Field(
+        default="uniform",
+        description="which steps to fit more often: none, or those whose errors grow most until the end",
+    )
+    horizon: int = Field(default=4, ge=1, le=1000, description="denoising steps simulated per multi-step iteration")
+    gradient: Literal["adjoint", "surrogate", "full"] = Field(
+        default="adjoint", description="how the multi-step error is differentiated"
+    )
+    start: Literal["fp32", "inherited"] = Field(default="fp32", description="start latents of a multi-step iteration")
+    group_iterations: int = Field(
+        default=5, ge=0, description="final iterations on the ranges of each step group in turn"
+    )
+    scale_lr: float = Field(default=1e-3, gt=0, le=1, description="learning rate of the logarithm of scales")
+    rounding_lr: float = Field(default=2e-3, gt=0, le=1, description="learning rate of rounding offsets")
+
+
+class BlocksSection(Section):
+    """[blocks], for methods that reconstruct block after block"""
+
+    rows: int = Field(default=256, ge=2, le=100_000, description="network evaluations that blocks are reconstructed on")
+    batch: int = Field(default=32, ge=1, le=1024, description="of them per iteration")
+    iterations: int = Field(default=200, ge=1, description="iterations on the rounding of each block")
+    activation_iterations: int = Field(
+        default=50, ge=0, description="iterations on the activation scales of each block"
+    )
+
+
+class ReferenceSection(Section):
+    """[reference]"""
+
+    seeds: int = Field(default=16, ge=2, le=4096, description="held-out seeds kept for validation")
+
+
+class ExportSection(Section):
+    """[export]"""
+
+    target: str = Field(default="executorch", description="what `dq-toolchain targets` lists")
+
+
+class ExecuTorchSection(Section):
+    """[executorch]"""
+
+    form: Literal["sentinel", "static"] = Field(
+        default="sentinel", description="one method and ranges as input, or one method per step group"
+    )
+
+
+class CoreMLSection(Section):
+    """[coreml]"""
+
+    ios: Literal[17, 18, 26] = Field(
+        default=18, description="oldest iOS that runs the package; 17 needs runtime_scales"
+    )
+    precision: Literal["fp16", "fp32"] = Field(default="fp16", description="arithmetic between the integer layers")
+    runtime_scales: bool = Field(
+        default=False, description="one function with ranges as input, instead of one function per step group"
+    )
+    lut: bool = Field(default=False, description="weights of 4 bits and fewer as int8 tables, for the Neural Engine")
+    layout: Literal["plain", "neural-engine"] = Field(
+        default="plain",
+        description="neural-engine: transformers as (B, C, 1, S) with 1x1 convolutions and one product per head",
+    )
+    quantize_outputs: bool = Field(default=False, description="integers behind every layer too, Apple's own form")
+    chunks: Literal[1, 2] = Field(default=1, description="packages that the network is cut into")
+
+
+class TensorRTSection(Section):
+    """[tensorrt]"""
+
+    mode: Literal["static", "ratio"] = Field(
+        default="static", description="one graph and engine per step group, or one with ranges as input"
+    )
+    precision: Literal["fp32", "fp16"] = Field(
+        default="fp32",
+        description="fp32: JetPack 6 (TensorRT 10.3), whose builder picks fp16 itself; fp16: TensorRT 10.12 and later",
+    )
+    check_build: bool = Field(default=False, description="compile with NVIDIA's own compiler here, on the CPU")
+
+
+class RunSection(Section):
+    """[run]"""
+
+    out: Path = Field(default=Path("dq-out"), strict=False, description="output folder")
+    seed: int = Field(default=0, ge=0, le=2**20 - 1, description="seed of the calibration samples")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to calibrate")
+    offload: bool = Field(
+        default=False,
+        description="for networks that do not fit: rounding block after block with caches on disk, then scales, "
+        "ranges and biases over steps",
+    )
+
+
+class Recipe(Section):
+    """All settings. Frozen; equal recipes give equal artifacts on the same machine."""
+
+    model: ModelSection = ModelSection()
+    sampler: SamplerSection = SamplerSection()
+    conditioning: ConditioningSection = ConditioningSection()
+    quantize: QuantizeSection = QuantizeSection()
+    calibrate: CalibrateSection = CalibrateSection()
+    blocks: BlocksSection = BlocksSection()
+    reference: ReferenceSection = ReferenceSection()
+    export: ExportSection = ExportSection()
+    executorch: ExecuTorchSection = ExecuTorchSection()
+    coreml: CoreMLSection = CoreMLSection()
+    tensorrt: TensorRTSection = TensorRTSection()
+    run: RunSection = RunSection()

@@ -1,0 +1,1 @@
+"""The sampler as a table of coefficients, and the rollout that follows it."""

@@ -1,0 +1,301 @@
+"""Reads the sampler table out of a diffusers scheduler by running it on unit vectors; no formula is repeated here.
+
+The first thing a calibration does: config -> load_scheduler -> probe -> SamplerTable, confirmed on random values.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.toolchain.errors import SamplerError
+from dq_toolchain.toolchain.sampler.table import Row, SamplerTable
+
+NOT_FINITE = {text: float(text) for text in ("Infinity", "-Infinity", "NaN")}  # as a config in JSON spells them
+LARGEST = 100_000  # of every whole number in a config; published ones go to 4096, and memory grows with some of them
+MAX_HISTORY = 8  # the most latents, and the most outputs, that a device is asked to keep
+TOLERANCE = 1e-5  # relative error of one step; schedulers compute partly in float32
+NEGLIGIBLE = 1e-9  # relative to a row's largest coefficient; probing is done in float64
+DRAWS = "randn_tensor"  # by this name diffusers' schedulers know the function that draws their noise
+USUAL = (
+    "DDIMScheduler",
+    "EulerDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+)
+
+Suspects = Mapping[str, tuple[Any, ...]]
+CLIPPING: Suspects = {"clip_sample": (True,), "thresholding": (True,), "clip_denoised": (True,)}
+NOISE: Suspects = {"stochastic_sampling": (True,), "algorithm_type": ("sde-dpmsolver", "sde-dpmsolver++")}
+INFINITE: Suspects = {"rescale_betas_zero_snr": (True,), "lower_order_final": (False,), "solver_type": ("bh1",)}
+MEMORY: Suspects = {"skip_prk_steps": (False,)}
+CHANNELS: Suspects = {"variance_type": ("learned", "learned_range")}
+
+
+def load_scheduler(config: Mapping[str, Any]) -> Any:
+    """The diffusers scheduler of a config dict (scheduler_config.json), chosen by its ``_class_name``.
+
+    Options that the class does not know are ignored, as in diffusers: configs carry those of other schedulers too.
+    Infinity and NaN may be spelled as text, as JSON that has no such numbers holds them.
+
+    Raises:
+        SamplerError: ``_class_name`` is missing or not a scheduler of diffusers, a number is out of bounds, or the class
+            refuses an option.
+    """
+    import diffusers.schedulers as library  # takes seconds; only whoever needs a scheduler pays
+
+    name: Any = config.get("_class_name")
+    if name not in (entry for entry in dir(library) if entry.endswith("Scheduler")):
+        raise SamplerError(
+            "scheduler_config.json: _class_name must be a scheduler of diffusers such as "
+            f"{', '.join(USUAL)}; got {name!r}, correct it"
+        )
+    for option, value in config.items():
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise SamplerError(
+                f"scheduler_config.json: {option} is {value:.4g}, allowed are whole numbers up to {LARGEST}; correct it"
+            )
+    numbers = {
+        option: NOT_FINITE.get(value, value) if isinstance(value, str) else value for option, value in config.items()
+    }
+    with _errors_of(name, config):
+        return getattr(library, name).from_config(numbers)
+
+
+def probe(scheduler: Any, steps: int, *, eta: float = 0.0, mu: float | None = None) -> SamplerTable:
+    """The table of a diffusers scheduler for a number of steps; the scheduler itself is left untouched.
+
+    Args:
+        scheduler: with ``set_timesteps``, ``step`` and ``config``.
+        steps: 1..num_train_timesteps; network calls can be one more (PNDM) or about twice as many (Heun).
+        eta: 0..1, share of the DDPM noise, for schedulers whose ``step`` has it; the noise is an input of the table.
+        mu: for schedulers that shift their timesteps by the size of the picture (``use_dynamic_shifting``), by how much.
+    Raises:
+        SamplerError: not a scheduler, bad steps or eta, not linear (clip_sample, thresholding), noise that cannot
+            be given from outside (ancestral samplers, DDPM), or a memory of more than MAX_HISTORY calls.
+    """
+    _check_request(scheduler, steps, eta)
+    name, config = type(scheduler).__name__, scheduler.config
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        run = _Run(scheduler, steps, eta, mu)
+        rows, input_scale = _impulse_response(run)
+        if not rows.isfinite().all():
+            raise SamplerError(
+                f"{name} divides by zero at {steps} steps{_suspects(config, INFINITE)}; "
+                "change --steps, or the option in a copy of scheduler_config.json, and name its folder with "
+                "--scheduler"
+            )
+        torch.manual_seed(1)
+        if not torch.equal(rows, _impulse_response(_Run(scheduler, steps, eta, mu))[0]):
+            raise SamplerError(
+                f"{name} draws noise that cannot be given from outside{_suspects(config, NOISE)}; "
+                "name the folder of a scheduler without noise, or of a DDIMScheduler, with --scheduler"
+            )
+        recurrence = _shortest_recurrence(rows)
+        if recurrence is None:
+            raise SamplerError(
+                f"{name} looks back over more than {MAX_HISTORY} calls{_suspects(config, MEMORY)}; "
+                "change the option in a copy of scheduler_config.json, or take another scheduler, and name "
+                "its folder with --scheduler"
+            )
+        latent, output, noise = recurrence.unbind(1)
+        table = SamplerTable(
+            scheduler=name,
+            prediction_type=config.get("prediction_type", _usual_prediction(name)),
+            timesteps=tuple(float(t) for t in run.timesteps),
+            input_scale=tuple(input_scale.tolist()),
+            a=_by_age(latent),
+            b=_by_age(output),
+            c=tuple(noise.diagonal().tolist()),
+            init_noise_sigma=run.init_noise_sigma,
+        )
+        call = _first_disagreement(table, _Run(scheduler, steps, eta, mu))
+        if call is not None:
+            raise SamplerError(
+                f"{name} is not linear in latent and network output, first seen at call {call}"
+                f"{_suspects(config, CLIPPING)}; {_without_clipping(config)}"
+            )
+    return table
+
+
+def _usual_prediction(name: str) -> str | None:
+    """What networks of this scheduler predict, where its config does not say."""
+    if name.startswith("FlowMatch"):
+        return "flow_prediction"
+    return "consistency" if name == "CMStochasticIterativeScheduler" else None
+
+
+def _without_clipping(config: Mapping[str, Any]) -> str:
+    clips = [option for option, values in CLIPPING.items() if config.get(option) in values]
+    other = "name the folder of another scheduler with --scheduler"
+    if not clips:
+        return other
+    return (
+        f"scheduler/scheduler_config.json sets it; --no-clip sets {' and '.join(clips)} to false, so that predicted images are "
+        f"not limited while sampling; or {other}"
+    )
+
+
+def _check_request(scheduler: Any, steps: int, eta: float) -> None:
+    config = getattr(scheduler, "config", None)
+    methods = (getattr(scheduler, method, None) for method in ("set_timesteps", "step"))
+    if not isinstance(config, Mapping) or not all(map(callable, methods)):
+        name = type(scheduler).__name__
+        raise SamplerError(
+            f"a sampler table holds schedulers that go from latent to latent by one step, got {name}; networks made "
+            "for it are not supported, for others name the folder of another scheduler with --scheduler"
+        )
+    most = config.get("num_train_timesteps", 1000)
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
+        raise SamplerError(f"steps must be an integer in 1-{most} (num_train_timesteps), got {steps!r}; set --steps")
+    if not 0 <= eta <= 1:
+        raise SamplerError(f"eta must be in 0-1 (0 is deterministic, 1 is DDPM noise), got {eta}; correct it")
+    if eta and "eta" not in inspect.signature(scheduler.step).parameters:
+        raise SamplerError(
+            f"{type(scheduler).__name__} has no eta, got {eta}; set it to 0, or name the folder of a "
+            "DDIMScheduler with --scheduler"
+        )
+
+
+def _suspects(config: Mapping[str, Any], suspects: Suspects) -> str:
+    active = [f"{option}={config[option]!r}" for option, values in suspects.items() if config.get(option) in values]
+    return f" (likely because of {', '.join(active)})" if active else ""
+
+
+@contextmanager
+def _errors_of(name: str, config: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever a scheduler raises, as one line of ours."""
+    try:
+        yield
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if suspects := _suspects(config, CHANNELS):
+            raise SamplerError(
+                f"{name} takes a variance that the network predicts{suspects}, which is left aside here as by the pipelines of DiT "
+                f"and PixArt; set variance_type to {'fixed_small' if 'DDPM' in name else 'null'} in a copy of "
+                "scheduler/scheduler_config.json, and name its folder with --scheduler"
+            ) from error
+        remedy = "install it, or" if isinstance(error, ImportError) else "change --steps, or"
+        raise SamplerError(
+            f"{name} failed ({reason[:300]}){_suspects(config, MEMORY)}; {remedy} name the folder of another "
+            "scheduler_config.json with --scheduler"
+        ) from error
+
+
+class _Run:
+    """A private copy of a scheduler during one run; ``scaled`` and ``step`` are called once per k, in this order."""
+
+    def __init__(self, scheduler: Any, steps: int, eta: float, mu: float | None) -> None:
+        self._name, self._config = type(scheduler).__name__, scheduler.config
+        parameters = inspect.signature(scheduler.step).parameters
+        self._options = {"eta": eta} if "eta" in parameters else {}
+        self._takes_noise = "variance_noise" in parameters
+        self._module = sys.modules[type(scheduler).__module__]
+        with _errors_of(self._name, self._config):
+            self._scheduler = copy.deepcopy(scheduler)
+            self._scheduler.set_timesteps(steps, **({} if mu is None else {"mu": mu}))
+            self.timesteps: Tensor = self._scheduler.timesteps
+            self.init_noise_sigma = float(getattr(self._scheduler, "init_noise_sigma", 1.0))  # flow matching has none
+
+    def scaled(self, k: int, x: Tensor) -> Tensor:
+        scale = getattr(self._scheduler, "scale_model_input", None)  # flow matching has none
+        with _errors_of(self._name, self._config):
+            return x if scale is None else scale(x, self.timesteps[k])
+
+    def step(self, k: int, x: Tensor, f: Tensor, noise: Tensor) -> Tensor:
+        given = {"variance_noise": noise} if self._takes_noise else {}
+        with _errors_of(self._name, self._config), self._drawing(noise):
+            result = self._scheduler.step(f, self.timesteps[k], x, return_dict=False, **self._options, **given)
+            following: Tensor = result[0].view_as(x)  # one that returns anything but the next latent fails here
+        return following
+
+    def _drawing(self, noise: Tensor) -> AbstractContextManager[object]:
+        """Inside, a scheduler that draws its own noise (LCM, ancestral samplers, DDPM) draws this."""
+        if not hasattr(self._module, DRAWS):
+            return nullcontext()
+        return mock.patch.object(self._module, DRAWS, return_value=noise)
+
+
+def _impulse_response(run: _Run) -> tuple[Tensor, Tensor]:
+    """(N, 3, N): coefficients of x[k+1] on the x, f and noise of every call; (N,): input scales. float64.
+
+    Every call is handed unit vectors that no other call has, the latent included, in place of what the call before
+    returned. What comes back is then the row itself, and what the scheduler remembers of earlier calls stands at their
+    coordinates; nothing has to be solved for.
+    """
+    calls = len(run.timesteps)
+    unit = torch.eye(3 * calls, dtype=torch.float64).view(3, calls, 1, 3 * calls, 1, 1)  # coordinates are channels
+    rows, scales = [], []
+    for k in range(calls):
+        scales.append(run.scaled(k, unit[0, k]).sum())
+        rows.append(run.step(k, *unit[:, k]).view(3, calls))
+    return torch.stack(rows), torch.stack(scales)
+
+
+def _shortest_recurrence(rows: Tensor) -> Tensor | None:
+    """The rows (N, 3, N) rewritten to look back over the fewest latents; None if that is too many."""
+    for latent_history in range(MAX_HISTORY):
+        short = [row for k in range(len(rows)) if (row := _rewrite(rows, k, latent_history)) is not None]
+        if len(short) == len(rows):
+            return torch.stack(short)
+    return None
+
+
+def _rewrite(rows: Tensor, k: int, latent_history: int) -> Tensor | None:
+    """Row k without the coordinates older than allowed, or None where that cannot be.
+
+    A scheduler that keeps a running sum (the corrected latent of UniPC) shows its whole past in every row. The row
+    before says what that sum was: row k-1 minus x[k] is zero on any run, so a multiple of it takes the old part away.
+    """
+    row = rows[k]
+    age = k - torch.arange(len(rows))
+    old = torch.stack([age > latent_history, age >= MAX_HISTORY, age > 0])
+    if k and row[old].any():
+        zero = rows[k - 1].clone()
+        zero[0, k] -= 1
+        row = row - (row[old] @ zero[old]) / (zero[old] @ zero[old]).clamp_min(torch.finfo(row.dtype).tiny) * zero
+    row = row.where(row.abs() > NEGLIGIBLE * rows[k].abs().max(), 0.0)
+    return None if row[old].any() else row
+
+
+def _by_age(coefficients: Tensor) -> tuple[Row, ...]:
+    """(N, N) by call -> N rows by age, newest first, as long as the longest needs."""
+    rows = [coefficients[k, : k + 1].flip(0).tolist() for k in range(len(coefficients))]
+    history = max((age + 1 for row in rows for age, value in enumerate(row) if value), default=1)
+    return tuple(tuple((row + [0.0] * history)[:history]) for row in rows)
+
+
+def _first_disagreement(table: SamplerTable, run: _Run) -> int | None:
+    """The first call at which table and scheduler differ on a run of a random network, None if there is none.
+
+    Three samples of very different size, because an option that clips shows only above its limit.
+    """
+    size = torch.tensor([1.0, 1e2, 1e4], dtype=torch.float64).view(3, 1, 1, 1)
+    latents = [size * table.init_noise_sigma * torch.randn(3, 4, 4, 4, dtype=torch.float64)]
+    outputs: list[Tensor] = []
+    mix = torch.randn(4, 4, dtype=torch.float64)
+    for k in range(table.calls):
+        x, noise = latents[0], size * torch.randn_like(latents[0])
+        given = run.scaled(k, x)
+        outputs.insert(0, size * torch.einsum("dc,bchw->bdhw", mix, given / size).tanh())
+        following = run.step(k, x, outputs[0], noise)
+        if _differ(table.input_scale[k] * x, given) or _differ(table.advance(k, latents, outputs, noise), following):
+            return k
+        latents.insert(0, following)
+    return None
+
+
+def _differ(ours: Tensor, theirs: Tensor) -> bool:
+    error = (ours - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)
+    return not bool((error <= TOLERANCE).all())  # NaN differs

@@ -1,0 +1,1 @@
+"""The integer simulation of an artifact."""

@@ -1,0 +1,106 @@
+"""Products of 8-bit integers by oneDNN on a CPU: the sums that float products give, bit for bit, several times sooner.
+
+Used only where a probe, once per process, finds them exact: processors without VNNI or AMX add pairs of products in
+16 bits and saturate, other platforms have no such operations. Elsewhere the simulation multiplies in float.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.toolchain.quant.qparams import IntegerType
+
+OFFSET = 128
+"""oneDNN's activations are uint8, ours int8."""
+
+Geometry = tuple[Any, ...]
+"""(stride, padding, dilation, groups) of a Conv2d, () of a Linear."""
+
+
+def geometry_of(layer: nn.Conv2d | nn.Linear) -> Geometry:
+    """What of a layer, its weight aside, decides its product."""
+    return () if isinstance(layer, nn.Linear) else (layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def holds(x: Tensor) -> bool:
+    """Whether integers can stand for x: on this kind of memory, and nothing in it NaN, which they would turn into a number."""
+    return x.device.type == "cpu" and bool(x.sum().isfinite())
+
+
+def unsigned(x: Tensor, scale: Tensor, zero_point: int, kind: IntegerType) -> Tensor:
+    """quantize(x) + OFFSET as uint8, shape of x; scale: one number."""
+    q = (x / scale).round_().add_(zero_point + OFFSET).clamp_(kind.qmin + OFFSET, kind.qmax + OFFSET)
+    return q.to(torch.uint8)
+
+
+class IntegerProduct:
+    """A Conv2d or Linear of uint8 activations and int8 weights with sums in int32.
+
+    Args:
+        weight_q: integers of at most 8 bits, shape of the layer's weight.
+    Raises:
+        RuntimeError: oneDNN has no such product for this layer.
+    """
+
+    def __init__(self, geometry: Geometry, weight_q: Tensor) -> None:
+        weight_q = weight_q.to(torch.int8).contiguous()
+        self.geometry, self.zeros = geometry, torch.zeros(len(weight_q), dtype=torch.int64)
+        if geometry:
+            ones = torch.ones(len(weight_q))
+            self.packed = torch.ops.onednn.qconv_prepack(weight_q, ones, 1.0, 0, *geometry, None)
+        else:
+            self.packed = torch.ops.onednn.qlinear_prepack(weight_q, None)
+
+    def __call__(self, q: Tensor, zero_point: int, scale: Tensor, bias: Tensor | None) -> Tensor:
+        """scale * sum((q - zero_point) * weight_q) + bias, float32.
+
+        Args:
+            q: uint8, shape of the layer's input. zero_point: 0-255. scale, bias: (out,) float32.
+        """
+        operands = (q, 1.0, zero_point, self.packed, scale, self.zeros, bias)
+        result: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
+        y: Tensor
+        if self.geometry:
+            y = torch.ops.onednn.qconv2d_pointwise(*operands, *self.geometry, *result)
+            if q.is_contiguous():  # what follows then sums in the order it would after a float product: the same bits
+                y = y.contiguous()
+        else:
+            y = torch.ops.onednn.qlinear_pointwise(*operands, *result)
+        return y
+
+
+@functools.cache
+def available() -> bool:
+    """Whether this process has integer products and they are exact where 16-bit sums would saturate."""
+    try:
+        for layer, shape in ((nn.Linear(64, 16), (4, 64)), (nn.Conv2d(64, 16, 3, padding=1), (1, 64, 6, 6))):
+            q, weight = torch.full(shape, 255, dtype=torch.uint8), torch.full_like(layer.weight, 127)
+            weight[::2] = -128
+            integers, bias = q.to(torch.float64) - 3, torch.zeros(16, dtype=torch.float64)
+            expected = (
+                nn.functional.conv2d(integers, weight.double(), bias, padding=1)
+                if isinstance(layer, nn.Conv2d)
+                else nn.functional.linear(integers, weight.double(), bias)
+            )
+            if not torch.equal(
+                IntegerProduct(geometry_of(layer), weight)(q, 3, torch.ones(16), None).double(), expected
+            ):
+                return False
+    except (AttributeError, RuntimeError):
+        return False
+    return True
+
+
+def integer_product(geometry: Geometry, weight_q: Tensor) -> IntegerProduct | None:
+    """The integer product of a layer of that geometry; None where there is no exact one."""
+    padding_by_name = any(isinstance(part, str) for part in geometry)
+    if padding_by_name or weight_q.device.type != "cpu" or not available():
+        return None
+    try:
+        return IntegerProduct(geometry, weight_q)
+    except RuntimeError:
+        return None

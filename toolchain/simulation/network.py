@@ -1,0 +1,211 @@
+"""The integer simulation: the quantized UNet executed as a device does it, int8 x int8 products summed in int32.
+
+Products and sums of integers are exact in floating point as long as they stay below 2^24 (float32) or 2^53
+(float64), in any order of summation; each layer takes the narrowest type that is exact for its weights. The float
+reading of the same numbers (`fake_quantize`) is the other mode, so that the two can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+
+from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor
+from dq_toolchain.toolchain.quant.qparams import IntegerType, activation_type, dequantize, quantize
+from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
+from dq_toolchain.toolchain.simulation.integer_products import OFFSET, geometry_of, holds, integer_product, unsigned
+
+Mode = Literal["integer", "fake_quantize"]
+
+
+class StepGroupSwitch:
+    """The step group in force, shared by all layers of one simulated network.
+
+    Attributes:
+        record: site name -> integers of the last call (float32, zero_point included), while a recording is on.
+    """
+
+    def __init__(self) -> None:
+        self.current = 0
+        self.record: dict[str, Tensor] | None = None
+
+
+class ActivationTable(nn.Module):
+    """The (scale, zero_point) of one site for every step group."""
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(
+        self, site: str, scale: Tensor, zero_point: Tensor, kind: IntegerType, switch: StepGroupSwitch
+    ) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale.clone())
+        self.register_buffer("zero_point", zero_point.to(torch.float32))
+        self.site, self.kind, self.switch = site, kind, switch
+        self._zero_points = [int(z) for z in zero_point]
+
+    def integers(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """q - zero_point as float32 integers, and the scale, for the step group in force."""
+        scale, zero_point = self.scale[self.switch.current], self.zero_point[self.switch.current]
+        q = quantize(x, scale, zero_point, self.kind)
+        if self.switch.record is not None:
+            self.switch.record[self.site] = q
+        return q - zero_point, scale
+
+    def unsigned(self, x: Tensor) -> tuple[Tensor, int, Tensor]:
+        """q + OFFSET as uint8, its zero_point, and the scale: ``integers`` in the form of integer products."""
+        scale, zero_point = self.scale[self.switch.current], self._zero_points[self.switch.current]
+        q = unsigned(x, scale, zero_point, self.kind)
+        if self.switch.record is not None:
+            self.switch.record[self.site] = q.to(torch.float32) - OFFSET
+        return q, zero_point + OFFSET, scale
+
+    def fake(self, x: Tensor) -> Tensor:
+        """dequantize(quantize(x)) for the step group in force."""
+        scale, zero_point = self.scale[self.switch.current], self.zero_point[self.switch.current]
+        return dequantize(quantize(x, scale, zero_point, self.kind), scale, zero_point)
+
+    @property
+    def largest(self) -> float:
+        """Upper bound of |q - zero_point| over all step groups."""
+        low, high = self.zero_point - self.kind.qmin, self.kind.qmax - self.zero_point
+        return float(torch.maximum(low, high).max())
+
+
+def accumulator_dtype(bound: float, layer: str) -> torch.dtype:
+    """The float type in which integer sums of magnitude <= bound are exact; int32 itself must hold them.
+
+    Raises:
+        ArtifactError: it cannot; the text names the layer.
+    """
+    if bound >= 2**31:
+        raise ArtifactError(
+            f"sums of {layer} may reach {bound:.3g}, int32 holds less than 2.15e+09; use fewer weight or "
+            "activation bits"
+        )
+    return torch.float32 if bound <= 2**24 else torch.float64
+
+
+class SimulatedLayer(nn.Module):
+    """A Conv2d or Linear in integers (or, in the other mode, in fake-quantized float)."""
+
+    weight_q: Tensor
+    weight_scale: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        layer: nn.Conv2d | nn.Linear,
+        weight_q: Tensor,
+        weight_scale: Tensor,
+        table: ActivationTable,
+        mode: Mode,
+        name: str = "the layer",
+    ) -> None:
+        super().__init__()
+        self.table, self.mode = table, mode
+        bound = float(weight_q.to(torch.float64).abs().flatten(1).sum(1).max()) * table.largest
+        self.accumulator = accumulator_dtype(bound, name)
+        self.register_buffer("weight_q", weight_q)
+        self.register_buffer("weight_scale", weight_scale.view(-1, *[1] * (weight_q.dim() - 1)))
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+        self.operation = operation_of(layer)
+        self.product = integer_product(geometry_of(layer), weight_q) if mode == "integer" else None
+        self.channel_shape = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
+
+    def forward(self, x: Tensor, *unused: object) -> Tensor:
+        if self.mode == "fake_quantize":
+            return self.operation(self.table.fake(x), self.weight_q * self.weight_scale, self.bias)
+        if self.product is not None and holds(x):
+            q, zero_point, scale = self.table.unsigned(x)
+            return self.product(q, zero_point, scale * self.weight_scale.flatten(), self.bias)
+        integers, scale = self.table.integers(x)
+        sums = self.operation(integers.to(self.accumulator), self.weight_q.to(self.accumulator), None)
+        y = sums.to(torch.float32) * (scale * self.weight_scale).view(self.channel_shape)
+        return y if self.bias is None else y + self.bias.view(self.channel_shape)
+
+
+def operation_of(layer: nn.Conv2d | nn.Linear) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """(x, weight, bias) -> the layer's product, with its stride, padding, dilation and channel groups."""
+    if isinstance(layer, nn.Linear):
+        return F.linear
+    if layer.padding_mode != "zeros":
+        raise ValueError(f"padding_mode {layer.padding_mode!r} has no integer form")
+    stride, padding, dilation, groups = layer.stride, layer.padding, layer.dilation, layer.groups
+    return lambda x, w, b: F.conv2d(x, w, b, stride, padding, dilation, groups)
+
+
+def _attention_product(mode: Mode) -> Callable[[Attention, str, Tensor, Tensor], Tensor]:
+    operands = {"scores": ("table_q", "table_k"), "values": ("table_probs", "table_v")}
+
+    def product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
+        tables = [attention.get_submodule(name) for name in operands[which]]
+        first, second = tables
+        assert isinstance(first, ActivationTable)
+        assert isinstance(second, ActivationTable)
+        if mode == "fake_quantize":
+            return torch.bmm(first.fake(left), second.fake(right))
+        (a, scale_a), (b, scale_b) = first.integers(left), second.integers(right)
+        dtype = accumulator_dtype(first.largest * second.largest * left.shape[-1], f"an attention product ({which})")
+        return torch.bmm(a.to(dtype), b.to(dtype)).to(torch.float32) * (scale_a * scale_b)
+
+    return product
+
+
+class SimulatedNetwork(nn.Module):
+    """The network of an artifact with every site simulated; call it like the diffusers UNet it replaces."""
+
+    def __init__(self, artifact: Artifact, mode: Mode = "integer") -> None:
+        super().__init__()
+        self.switch = StepGroupSwitch()
+        network = artifact.build_skeleton()
+        tables = {
+            site.name: ActivationTable(
+                site.name, artifact.scale[:, i], artifact.zero_point[:, i], activation_type(site.bits), self.switch
+            )
+            for i, site in enumerate(artifact.sites)
+        }
+        for name, layer in list(weighted_layers(network)):
+            if name not in artifact.layers:  # kept in float
+                continue
+            weights = artifact.layers[name]
+            simulated = SimulatedLayer(
+                layer, weights.weight_q, weights.weight_scale, tables[f"{name}:input"], mode, name
+            )
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, simulated)
+        processor = ProductAttnProcessor(_attention_product(mode))
+        for name, attention in attention_layers(network):
+            if f"{name}:q" in tables:
+                for operand in ("q", "k", "v", "probs"):
+                    attention.add_module(f"table_{operand}", tables[f"{name}:{operand}"])
+                attention.set_processor(processor)
+        self.inner = network
+        self.group_of_step = artifact.group_of_step
+
+    def set_step(self, k: int) -> None:
+        """Switch to the step group of network call k."""
+        self.switch.current = self.group_of_step[k]
+
+    @contextmanager
+    def recording(self) -> Iterator[dict[str, Tensor]]:
+        """The integers of every site of the last call made inside, by site name: what a device must quantize to."""
+        self.switch.record = {}
+        try:
+            yield self.switch.record
+        finally:
+            self.switch.record = None
+
+    def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool = False, **keywords: Tensor) -> tuple[Tensor]:
+        """Keywords flat, as ``call_network`` takes them; always a tuple."""
+        return (call_network(self.inner, sample, timestep, keywords),)

@@ -1,0 +1,161 @@
+"""The limits of a bundle: how far a correct device may be from the FP32 model and from the simulation.
+
+Export stores them in bundle.json, from the simulation's held-out figures; whoever judges derives them anew from the
+reference (``limits_of_judge``) and applies them in ``fidelity`` and ``conformance``.
+
+Why they are statistical: a difference in the last bit of a float sum moves one activation across a rounding edge, and
+that flip cascades. Two correct executions of the same integers then differ at the end of a deep UNet by about the
+quantization noise itself, while the *size* of their errors is the same. Measured on correct other devices (the
+simulation read as fake-quantized float32, in float64, with its input changed by 1e-6, and with fp16 between the
+layers; 3 networks of 55-102 sites, 8 and 4 weight bits, 6-20 steps, 16 seeds):
+
+    size of the error, device / simulation    per step 0.91-1.05, step group 0.94-1.03, all steps 0.986-1.002
+    the same, latents of the own rollout      per step 0.91-1.08 (geometric mean over the seeds)
+    bias / size of the error                  at most 0.066
+    size of the difference / of the error     at most 1.10 (medians), over all steps 0.0-0.8; sqrt(2) for independent errors
+                                              of equal size, 1.35 for a program of another calibration of the same network
+    seeds and steps without any flip          0.04-0.95 in float32 and float64, 0 with fp16 between the layers
+
+XNNPACK on x86 (8 and 20 steps, 20 with guidance) lies within the same figures: all steps 1.000 and 1.001, seeds and
+steps without any flip 0.94, 0.47 and 0.29, where fake-quantized float32 has 0.91, 0.33 and 0.09. One scale off by 2 in
+one of 55 or 70 sites changes the size of the error by less than 2 %, but leaves no seed at any step without a flip.
+
+The departure that the seeds have in common at one step (all share the timestep embedding and its flips) shrinks with
+more steps, not with more seeds; hence a tolerance that narrows from step to step group to run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.metrics import median, psnr, rollout_error
+
+if TYPE_CHECKING:
+    from dq_toolchain.toolchain.formats.artifact import Artifact
+
+PSNR_FLOOR = 20.0
+"""dB; below it a picture is visibly another one, whatever the simulation says."""
+
+CONFORMANCE: dict[str, float] = {
+    "ratio_step": 1.10,
+    "ratio_step_group": 1.05,
+    "ratio_run": 1.02,
+    "ratio_gross": 1.5,
+    "rollout_ratio": 1.25,
+    "rollout_gross": 2.0,
+    "bias": 0.05,
+    "bias_gross": 0.5,
+    "difference": 1.5,
+    "difference_run": 1.2,
+}
+EXACT = 0.02
+"""A step of a seed counts as free of flips when ||device - simulation|| is below this share of the error: flips start
+near 0.1, float32 summation alone stays near 1e-4."""
+
+
+def limits_for(reference: Reference, twin: Tensor | None = None) -> dict[str, Any]:
+    """Limits as plain JSON values, for bundle.json.
+
+    Fidelity: the median error after every step may be 1 + 2/sqrt(S) times the simulation's (1.5 at 16 seeds: the
+    logarithm of the error has a spread near 0.5 over the seeds, its paired difference between correct runs 0.1-0.4);
+    the final PSNR may be 1 dB below the simulation's, seed by seed, and its median not below PSNR_FLOOR.
+
+    Args:
+        twin: (N, S, C, H, W) network outputs of another correct execution at the simulation's latents
+            (``twin_outputs``). Only for a target that keeps float32 between its integer operations: there a correct
+            device agrees with the simulation exactly wherever nothing flips, which a damaged one never does.
+    """
+    errors = rollout_error(reference.simulation_latents, reference.fp32_latents)
+    final = psnr(reference.simulation_latents[-1], reference.fp32_latents[-1])
+    margin = 1 + 2 / math.sqrt(reference.seeds)
+    return {
+        "fidelity": {
+            "error": [margin * float(v) for v in median(errors)],
+            "simulation_psnr": [float(v) for v in final],
+            "psnr_loss": 1.0,
+            "psnr_loss_gross": 6.0,
+            "psnr_floor": PSNR_FLOOR,
+        },
+        "conformance": {
+            **CONFORMANCE,
+            "exact": None
+            if twin is None
+            else {"difference": EXACT, "share": [float(v) for v in exact_share(twin, reference, EXACT)]},
+        },
+    }
+
+
+def limits_of_judge(
+    stored: Mapping[str, Any], reference: Reference, whole: Reference
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The limits to judge by, all but one figure derived from the reference, and what in ``stored`` differs from them.
+
+    The share of seeds free of flips is the one that needs the artifact; it is taken from ``stored``, within [0, 1].
+
+    Args:
+        stored: what bundle.json holds. reference: of the seeds that the device ran. whole: of all.
+    Raises:
+        ValueError: ``stored`` lacks a limit, or the share is no list of one number in [0, 1] per step.
+    """
+    limits, expected = limits_for(reference), limits_for(whole)
+    given = {part: dict(stored[part]) for part in ("fidelity", "conformance")}
+    exact = given["conformance"].pop("exact")
+    del expected["conformance"]["exact"]
+    if exact is not None:
+        share = list(exact["share"])
+        if len(share) != whole.calls or not all(_is_share(value) for value in share):
+            raise ValueError(f"conformance.exact.share must be {whole.calls} numbers from 0 to 1")
+        limits["conformance"]["exact"] = {"difference": EXACT, "share": [float(value) for value in share]}
+    found = dict(_leaves(given))
+    differing = [name for name, value in _leaves(expected) if name in found and not _alike(found[name], value)]
+    return limits, tuple(differing)
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _alike(given: Any, derived: float) -> bool:
+    """As far as another machine's sums in float32 may differ (relative, or hundredths of a dB)."""
+    return isinstance(given, int | float) and abs(given - derived) <= 2e-2 + 1e-2 * abs(derived)
+
+
+def _leaves(part: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(part, Mapping):
+        for key, value in part.items():
+            yield from _leaves(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(part, list):
+        for index, value in enumerate(part):
+            yield from _leaves(value, f"{name}[{index}]")
+    else:
+        yield name, part
+
+
+def exact_share(outputs: Tensor, reference: Reference, threshold: float) -> Tensor:
+    """Share of the seeds without any flip, per step: (N, S, C, H, W) -> (N,) float64."""
+    difference = (outputs.to(torch.float64) - reference.simulation_outputs.to(torch.float64)).flatten(2).norm(dim=2)
+    error = reference.simulation_outputs.to(torch.float64) - reference.fp32_outputs_at_simulation.to(torch.float64)
+    share: Tensor = (difference < threshold * error.flatten(2).norm(dim=2)).to(torch.float64).mean(1)
+    return share
+
+
+@torch.no_grad()
+def twin_outputs(artifact: Artifact, reference: Reference) -> Tensor:
+    """The artifact executed in fake-quantized float32 at the simulation's latents: (N, S, C, H, W) float32.
+
+    As far from the integer simulation as a correct float32 device is: other summation order, other rounding of sums.
+    """
+    from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+    from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
+
+    network = SimulatedNetwork(artifact, "fake_quantize")
+    table = artifact.table
+    denoiser = Denoiser(network, table, reference.conditioning, artifact.guidance, network.set_step)
+    latents = reference.simulation_latents
+    return torch.stack([denoiser(latents[k] * table.input_scale[k], k) for k in range(table.calls)])
