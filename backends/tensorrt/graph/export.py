@@ -32,11 +32,11 @@ class _Program(nn.Module):
 
     def __init__(self, network: nn.Module, keywords: Sequence[str], dtype: torch.dtype) -> None:
         super().__init__()
-        self.network, self.keywords, self.dtype = network, tuple(keywords), dtype
+        self.unet, self.keywords, self.dtype = network, tuple(keywords), dtype  # PREFIX: the attribute names the graph's nodes
 
     def forward(self, sample: Tensor, timestep: Tensor, *rest: Tensor) -> Tensor:
         keywords = {name: self._cast(x) for name, x in zip(self.keywords, rest, strict=True)}
-        return call_network(self.network, self._cast(sample), timestep, keywords).to(torch.float32)
+        return call_network(self.unet, self._cast(sample), timestep, keywords).to(torch.float32)
 
     def _cast(self, x: Tensor) -> Tensor:
         return x.to(self.dtype) if x.is_floating_point() else x
