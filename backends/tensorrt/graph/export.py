@@ -32,7 +32,11 @@ class _Program(nn.Module):
 
     def __init__(self, network: nn.Module, keywords: Sequence[str], dtype: torch.dtype) -> None:
         super().__init__()
-        self.unet, self.keywords, self.dtype = network, tuple(keywords), dtype  # PREFIX: the attribute names the graph's nodes
+        self.unet, self.keywords, self.dtype = (
+            network,
+            tuple(keywords),
+            dtype,
+        )  # PREFIX: the attribute names the graph's nodes
 
     def forward(self, sample: Tensor, timestep: Tensor, *rest: Tensor) -> Tensor:
         keywords = {name: self._cast(x) for name, x in zip(self.keywords, rest, strict=True)}
