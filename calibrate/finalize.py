@@ -16,7 +16,7 @@ from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.quant.qparams import fp16_exact
 from dq_toolchain.toolchain.quant.sites import float_operations
-from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser, each_output_at
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
@@ -83,8 +83,8 @@ def held_out_reference(
     for begin in range(0, len(samples), batch):
         rows = slice(begin, begin + batch)
         network = Denoiser(fp32, plain, samples.conditioning.select(rows), guidance)
-        for k in range(plain.calls):
-            answers[k, rows] = network(simulation.latents[k, rows] * plain.input_scale[k], k)
+        for k, answer in enumerate(each_output_at(network, simulation.latents[:, rows])):
+            answers[k, rows] = answer
             advance(1)
     return Reference(
         samples.start,

@@ -26,7 +26,7 @@ from dq_toolchain.toolchain.quant.sites import Site, attention_layers, float_ope
 from dq_toolchain.toolchain.quant.smoothing import smooth_inputs
 from dq_toolchain.toolchain.quant.split import find_concat_inputs, split_concat_inputs
 from dq_toolchain.toolchain.sampler.correction import Correction
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning, Denoiser
+from dq_toolchain.toolchain.sampler.denoiser import Conditioning, Denoiser, outputs_at
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
@@ -271,9 +271,8 @@ def tiny_reference(artifact: Artifact, unet: nn.Module, seeds: int = 3) -> Refer
     simulation = Denoiser(simulated, table, conditioning, artifact.guidance, simulated.set_step)
     outputs: list[Tensor] = []
     latents = rollout(table, simulation, start, on_step=lambda k, x, f: outputs.append(f))
-    at = [fp32(latents[k] * table.input_scale[k], k) for k in range(table.calls)]
     return Reference(
-        start, conditioning, None, rollout(table, fp32, start), latents, torch.stack(outputs), torch.stack(at)
+        start, conditioning, None, rollout(table, fp32, start), latents, torch.stack(outputs), outputs_at(fp32, latents)
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +43,11 @@ class Trajectories:
         targets = self.targets.select(index, self.targets.latents.device)
         return replace(self, samples=self.samples.select(index), targets=targets)
 
+    def exact(self, set_step: Callable[[int], None] | None = None) -> Denoiser:
+        """The FP32 network on all samples."""
+        conditioning = self.samples.conditioning.to(self.device)
+        return Denoiser(self.network, self.table, conditioning, self.guidance, set_step)
+
     def quantized(self, artifact: Artifact, table: SamplerTable) -> Denoiser:
         """The artifact's network on all samples, with ``table`` in the place of its own."""
         network = SimulatedNetwork(artifact, "fake_quantize").to(self.device)
@@ -53,10 +58,15 @@ class Trajectories:
         """(M, C, H, W) FP32 latents before step k, on the device."""
         return self.targets.latents[k].to(self.device)
 
+    def each_latent(self) -> Iterator[Tensor]:
+        """``latents`` before every step, first step first."""
+        return (self.latents(k) for k in range(self.table.calls))
+
     def outputs(self, k: int) -> Tensor:
         """(M, C, H, W) FP32 network outputs of step k, on the device."""
         return self.targets.outputs[k].to(self.device)
 
-    def noise(self, k: int) -> Tensor | None:
-        """(M, C, H, W) step noise, on the device."""
-        return None if self.samples.step_noise is None else self.samples.step_noise[k].to(self.device)
+    @property
+    def noise(self) -> Tensor | None:
+        """(N, M, C, H, W) step noise, on the device; None where the sampler adds none."""
+        return None if self.samples.step_noise is None else self.samples.step_noise.to(self.device)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.methods.ranges import MSE
-from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.denoiser import outputs_at
 
 PAIRS = 1024
 VARIETY = 1.2
@@ -59,11 +59,9 @@ def _features(trajectories: Trajectories) -> Tensor:
     def keep(_module: nn.Module, _inputs: Any, out: Tensor) -> None:
         found.append(out[:1].flatten().cpu())
 
-    network = Denoiser(one.network, one.table, one.samples.conditioning.to(one.device), one.guidance)
     handle = middle.register_forward_hook(keep)
     try:
-        for k in range(one.table.calls):
-            network(one.latents(k) * one.table.input_scale[k], k)
+        outputs_at(one.exact(), one.each_latent())
     finally:
         handle.remove()
     return torch.stack(found)

@@ -54,7 +54,7 @@ def correct(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact, R
         table = _from(table, k, now, tau, mean, alphas)
         taken.append(tau)
         variances.append(variance)
-        output = replace(network, table=table)(x * table.input_scale[k], k)
+        output = replace(network, table=table)(x, k)
         x = table.advance(k, [x], [output])
     return replace(artifact, table=table), {"stepbaq": {"timesteps": taken, "variance": variances}}
 

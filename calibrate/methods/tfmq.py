@@ -21,7 +21,7 @@ from dq_toolchain.calibrate.methods.base import Method, Record
 from dq_toolchain.calibrate.methods.ranges import MSE
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.quant.qparams import activation_type, range_to_qparams
-from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.denoiser import outputs_at
 
 SAMPLES = 32
 
@@ -55,12 +55,12 @@ def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, 
         return trajectories.network.get_submodule(name).register_forward_pre_hook(keep)
 
     handles = [watch(name) for name in names]
-    conditioning = trajectories.samples.conditioning.to(trajectories.device)
-    network = Denoiser(trajectories.network, trajectories.table, conditioning, trajectories.guidance)
+
+    def set_step(k: int) -> None:
+        current[0] = k
+
     try:
-        for k in range(calls):
-            current[0] = k
-            network(trajectories.latents(k) * trajectories.table.input_scale[k], k)
+        outputs_at(trajectories.exact(set_step), trajectories.each_latent())
     finally:
         for handle in handles:
             handle.remove()

@@ -108,7 +108,7 @@ def setup(
     def run_once(fp32: nn.Module) -> Tensor:
         network = Denoiser(fp32, table, probe_sample.conditioning, guidance)
         try:
-            return network(probe_sample.start * table.input_scale[0], 0)
+            return network(probe_sample.start, 0)
         except REFUSALS as error:
             raise ModelError(
                 f"the UNet cannot be called with a latent of shape {tuple(probe_sample.start.shape)}: "

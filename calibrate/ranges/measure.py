@@ -77,7 +77,7 @@ def observe_chosen(
                     continue
                 conditioning = samples.conditioning.select(wanted).to(state.device)
                 network = Denoiser(state.prepared.network, table, conditioning, guidance, set_step)
-                network(targets.latents[k, wanted].to(state.device) * table.input_scale[k], k)
+                network(targets.latents[k, wanted].to(state.device), k)
     merge(histograms, state.workers)
     return histograms
 

@@ -50,7 +50,7 @@ def test_growth_of_a_linear_network_is_the_product_of_its_steps() -> None:
     for k in range(8):
         wanted = 1.0
         for later in range(k + 1, 8):
-            wanted *= abs(table.a[later][0] + table.b[later][0] * SLOPE * table.input_scale[later])
+            wanted *= abs(table.a[later][0] + table.b[later][0] * SLOPE)
         assert float(found[k]) == pytest.approx(wanted, rel=1e-3)
 
 
