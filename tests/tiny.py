@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights, float_parameters
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor, float_product
+from dq_toolchain.toolchain.quant.attention import (
+    ATTENTION_OPERANDS,
+    PRODUCT_OPERANDS,
+    ProductAttnProcessor,
+    float_product,
+)
 from dq_toolchain.toolchain.quant.qparams import (
     SMALLEST_WEIGHT_SCALE,
     Scheme,
@@ -148,7 +153,7 @@ def tiny_artifact(
     smooth_inputs(unet, {name: torch.linspace(0.5, 2.0, unet.get_submodule(name).in_channels) for name in divided})
     layers = dict(weighted_layers(unet))
     blocks = [name for name, _ in attention_layers(unet)] if attention else []
-    operands = [f"{name}:{operand}" for name in blocks for operand in ("q", "k", "v", "probs")]
+    operands = [f"{name}:{operand}" for name in blocks for operand in ATTENTION_OPERANDS]
     low, high = (torch.zeros(len(groups), len(layers) + len(operands)) for _ in range(2))
     current = [0]
     handles = []
@@ -159,7 +164,7 @@ def tiny_artifact(
 
     def product(block: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
         name = next(name for name, module in attention_layers(unet) if module is block)
-        for operand, x in zip(("q", "k") if which == "scores" else ("probs", "v"), (left, right), strict=True):
+        for operand, x in zip(PRODUCT_OPERANDS[which], (left, right), strict=True):
             note(len(layers) + operands.index(f"{name}:{operand}"), x)
         return float_product(block, which, left, right)
 

@@ -19,9 +19,9 @@ from dq_toolchain.calibrate.network.fake_quant import (
 )
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS
 from dq_toolchain.toolchain.quant.qparams import activation_type, weight_type
 from dq_toolchain.toolchain.quant.sites import (
-    ATTENTION_OPERANDS,
     Site,
     attention_layers,
     layers_to_keep,

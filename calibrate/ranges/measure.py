@@ -15,7 +15,7 @@ from dq_toolchain.calibrate.network.insert import Prepared
 from dq_toolchain.calibrate.prepare.setup import Setup
 from dq_toolchain.calibrate.ranges.observer import Histogram, choose_qparams
 from dq_toolchain.calibrate.work.workers import Workers
-from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor, float_product
+from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS, ProductAttnProcessor, float_product
 from dq_toolchain.toolchain.quant.qparams import activation_type
 from dq_toolchain.toolchain.quant.sites import attention_layers
 from dq_toolchain.toolchain.recipe.sections import CalibrateSection
@@ -142,9 +142,8 @@ def _hooked(
     names = {module: name for name, module in attention_layers(prepared.network)}
 
     def product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
-        first, second = ("q", "k") if which == "scores" else ("probs", "v")
-        collect(f"{names[attention]}:{first}", left)
-        collect(f"{names[attention]}:{second}", right)
+        for operand, x in zip(PRODUCT_OPERANDS[which], (left, right), strict=True):
+            collect(f"{names[attention]}:{operand}", x)
         return float_product(attention, which, left, right)
 
     processors: dict[Attention, Any] = {}
