@@ -50,8 +50,8 @@ def correct_in_order(
     """
     table = artifact.table
     channels = trajectories.samples.start.shape[1]
-    state = State((trajectories.samples.start.to(trajectories.device),))
-    network, noise = trajectories.quantized(artifact, table), trajectories.noise
+    state = State((trajectories.start(),))
+    network, noise = trajectories.quantized(artifact, table), trajectories.noise()
     for k in range(table.calls):
         shift = before(k, state.latent).cpu()
         table = with_step(table, k, replace(Step.nothing(channels), input_shift=shift))

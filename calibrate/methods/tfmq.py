@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.temporal import temporal_layers
 from dq_toolchain.calibrate.data.trajectories import Trajectories
+from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.methods.base import Method, Record
 from dq_toolchain.calibrate.methods.ranges import MSE
 from dq_toolchain.toolchain.formats.artifact import Artifact
@@ -42,8 +43,8 @@ def finite_set(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact
 @torch.no_grad()
 def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """layer -> (N,) smallest and largest input at every step."""
-    names = temporal_layers(trajectories.network)
-    calls = trajectories.table.calls
+    fp32, calls = trajectories.context.network, trajectories.calls
+    names = temporal_layers(fp32)
     low = {name: torch.zeros(calls) for name in names}
     high = {name: torch.zeros(calls) for name in names}
     current = [0]
@@ -52,7 +53,7 @@ def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, 
         def keep(_module: nn.Module, inputs: Sequence[Tensor]) -> None:
             low[name][current[0]], high[name][current[0]] = (v.cpu() for v in torch.aminmax(inputs[0]))
 
-        return trajectories.network.get_submodule(name).register_forward_pre_hook(keep)
+        return fp32.get_submodule(name).register_forward_pre_hook(keep)
 
     handles = [watch(name) for name in names]
 
@@ -68,7 +69,7 @@ def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, 
 
 
 TFMQ = Method(
-    "tfmq", "Huang et al. 2024, arXiv 2311.16503", MSE, fit="blocks", blocks={"temporal": True}, finish=(finite_set,)
+    "tfmq", "Huang et al. 2024, arXiv 2311.16503", MSE, fit=(BLOCKS,), blocks={"temporal": True}, finish=(finite_set,)
 )
 
 METHODS = (TFMQ,)

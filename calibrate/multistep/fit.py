@@ -147,7 +147,7 @@ class Fit:
         optimizer.zero_grad(set_to_none=False)
         with nullcontext() if stage.learned == "ranges" else self.network.weights_once():
             loss, _ = segment_gradient(
-                self.problem.table,
+                self.problem.context.table,
                 segment.denoiser,
                 segment.start,
                 segment.first,
@@ -156,7 +156,7 @@ class Fit:
                 stage.gradient,
                 segment.noise,
             )
-        workers = self.problem.workers
+        workers = self.problem.context.workers
         workers.average_(parameter.grad for parameter in self.parameters.values())
         value = float(workers.sum(loss)) / workers.count
         self._check(value, stage, segment)
