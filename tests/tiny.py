@@ -206,22 +206,22 @@ def tiny_artifact(
         for n, m in layers.items()
     ) + tuple(Site(name.split(":")[0], name.split(":")[1], "attention", 8, scheme) for name in operands)
     artifact = Artifact(
-        "tiny",
-        "0" * 64,
-        config,
-        dict(scheduler().config) | {"_class_name": "DDIMScheduler"},
-        table,
-        1.0,
-        groups,
-        splits,
-        sites,
-        float_operations(unet, attention),
-        integers,
-        scale,
-        zero_point,
-        float_parameters(unet, integers),
-        {"method": "min-max"},
-        tuple(divided),
+        model_id="tiny",
+        weight_hash="0" * 64,
+        config=config,
+        scheduler_config=dict(scheduler().config) | {"_class_name": "DDIMScheduler"},
+        table=table,
+        guidance=1.0,
+        step_groups=groups,
+        splits=splits,
+        sites=sites,
+        float_operations=float_operations(unet, attention),
+        layers=integers,
+        scale=scale,
+        zero_point=zero_point,
+        float_parameters=float_parameters(unet, integers),
+        record={"method": "min-max"},
+        smoothed=tuple(divided),
     )
     return artifact, unet
 

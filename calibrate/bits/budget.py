@@ -21,7 +21,7 @@ from dq_toolchain.calibrate.ranges.quantized import quantize_with, weight_scale
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
-from dq_toolchain.toolchain.metrics import psnr
+from dq_toolchain.toolchain.metrics import median, psnr
 from dq_toolchain.toolchain.recipe.budget import Budget
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
@@ -162,7 +162,7 @@ def _psnr(recipe: Recipe, context: Context, scale: Tensor, zero_point: Tensor, r
             device=context.device,
             set_step=network.set_step,
         )
-    return float(psnr(made.latents[-1], few.targets.latents[-1]).quantile(0.5))
+    return float(median(psnr(made.latents[-1], few.targets.latents[-1])))
 
 
 def _with_bits(context: Context, bits: dict[str, int]) -> Context:
