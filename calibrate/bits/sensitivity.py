@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.multistep.gradients import segment_gradient
 from dq_toolchain.calibrate.work.seeds import hash_seed
+from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_WEIGHT_SCALE, fake_quantize, fp16_exact, weight_type
 from dq_toolchain.toolchain.sampler.rollout import State
 
@@ -76,15 +77,16 @@ def _moved_along(network: nn.Module, scales: Scales) -> Iterator[dict[str, dict[
             change = rounded(weight.detach(), scale, bits).sub_(weight.detach())
             moved[name][bits] += float(torch.dot(change.flatten(), gradient.flatten()))
 
-    handles = []
-    for name, weight in weights.items():
+    for weight in weights.values():
         weight.requires_grad_(True)
-        handles.append(weight.register_post_accumulate_grad_hook(lambda weight, name=name: take(name, weight)))
+    handles = (
+        weight.register_post_accumulate_grad_hook(lambda weight, name=name: take(name, weight))
+        for name, weight in weights.items()
+    )
     try:
-        yield moved
+        with hooks(handles):
+            yield moved
     finally:
-        for handle in handles:
-            handle.remove()
         for weight in weights.values():
             weight.requires_grad_(False)
 

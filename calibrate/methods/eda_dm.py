@@ -60,11 +60,8 @@ def _features(trajectories: Trajectories) -> Tensor:
     def keep(_module: nn.Module, _inputs: Any, out: Tensor) -> None:
         found.append(out[:1].flatten().cpu())
 
-    handle = middle.register_forward_hook(keep)
-    try:
+    with middle.register_forward_hook(keep):
         outputs_at(one.exact(), one.each_latent())
-    finally:
-        handle.remove()
     return torch.stack(found)
 
 

@@ -8,12 +8,10 @@ parameters of every activation per step; the paper, and this, those of the tempo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dq_toolchain.calibrate.blocks.temporal import temporal_layers
 from dq_toolchain.calibrate.data.trajectories import Trajectories
@@ -21,6 +19,7 @@ from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.methods.base import Method, Record
 from dq_toolchain.calibrate.methods.ranges import MSE
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.qparams import activation_type, range_to_qparams
 from dq_toolchain.toolchain.sampler.denoiser import outputs_at
 
@@ -49,22 +48,18 @@ def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, 
     high = {name: torch.zeros(calls) for name in names}
     current = [0]
 
-    def watch(name: str) -> Any:
-        def keep(_module: nn.Module, inputs: Sequence[Tensor]) -> None:
-            low[name][current[0]], high[name][current[0]] = (v.cpu() for v in torch.aminmax(inputs[0]))
-
-        return fp32.get_submodule(name).register_forward_pre_hook(keep)
-
-    handles = [watch(name) for name in names]
+    def keep(name: str, x: Tensor) -> None:
+        low[name][current[0]], high[name][current[0]] = (v.cpu() for v in torch.aminmax(x))
 
     def set_step(k: int) -> None:
         current[0] = k
 
-    try:
+    handles = (
+        fp32.get_submodule(name).register_forward_pre_hook(lambda _module, inputs, name=name: keep(name, inputs[0]))
+        for name in names
+    )
+    with hooks(handles):
         outputs_at(trajectories.exact(set_step), trajectories.each_latent())
-    finally:
-        for handle in handles:
-            handle.remove()
     return low, high
 
 

@@ -140,7 +140,6 @@ class QuantizedNetwork(nn.Module):
                 scale[:, column], zero_point[:, column], activation_type(site.bits), self.switch
             )
             self.activations[site.name] = quantizer
-            parent, _, child = site.layer.rpartition(".")
             if site.weight_bits is None:
                 self.inner.get_submodule(site.layer).add_module(f"quantizer_{site.operand}", quantizer)
                 continue
@@ -149,7 +148,7 @@ class QuantizedNetwork(nn.Module):
                 layer.weight, weight_scales[site.layer], weight_type(site.weight_bits), learned_rounding
             )
             self.layers[site.layer] = QuantizedLayer(layer, quantizer, weight)
-            setattr(self.inner.get_submodule(parent), child, self.layers[site.layer])
+            self.inner.set_submodule(site.layer, self.layers[site.layer])
         if any(site.kind == "attention" for site in self.sites):
             for _, attention in attention_layers(self.inner):
                 attention.set_processor(QUANTIZED_ATTENTION)

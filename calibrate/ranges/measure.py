@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts, fp32_rollouts
@@ -16,6 +16,7 @@ from dq_toolchain.calibrate.network.insert import Prepared
 from dq_toolchain.calibrate.ranges.observer import Histogram, choose_qparams
 from dq_toolchain.calibrate.work.workers import Workers
 from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS, ProductAttnProcessor, float_product
+from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.qparams import activation_type
 from dq_toolchain.toolchain.quant.sites import attention_layers
 from dq_toolchain.toolchain.recipe.sections import CalibrateSection
@@ -146,25 +147,21 @@ def _hooked(
             collect(f"{names[attention]}:{operand}", x)
         return float_product(attention, which, left, right)
 
-    processors: dict[Attention, Any] = {}
-    handles = []
-    for site in prepared.sites:
-        module = prepared.network.get_submodule(site.layer)
-        if site.weight_bits is not None:
-            handles.append(
-                module.register_forward_pre_hook(lambda _module, inputs, name=site.name: collect(name, inputs[0]))
-            )
-            handles.append(
-                module.register_forward_hook(lambda _module, _inputs, out, name=site.name: collect_output(name, out))
-            )
-        elif site.operand == "q":
-            assert isinstance(module, Attention)
-            processors[module] = module.processor
-            module.set_processor(ProductAttnProcessor(product))
+    def watched() -> Iterator[RemovableHandle]:
+        for site in prepared.sites:
+            if site.weight_bits is None:
+                continue
+            module, name = prepared.network.get_submodule(site.layer), site.name
+            yield module.register_forward_pre_hook(lambda _module, inputs, name=name: collect(name, inputs[0]))
+            yield module.register_forward_hook(lambda _module, _inputs, out, name=name: collect_output(name, out))
+
+    quantized = {site.layer for site in prepared.sites if site.weight_bits is None}
+    processors = {module: module.processor for module, name in names.items() if name in quantized}
+    for module in processors:
+        module.set_processor(ProductAttnProcessor(product))
     try:
-        yield
+        with hooks(watched()):
+            yield
     finally:
-        for handle in handles:
-            handle.remove()
         for module, processor in processors.items():
             module.set_processor(processor)

@@ -179,8 +179,7 @@ class SimulatedNetwork(nn.Module):
             simulated = SimulatedLayer(
                 layer, weights.weight_q, weights.weight_scale, tables[f"{name}:input"], mode, name
             )
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, simulated)
+            network.set_submodule(name, simulated)
         processor = ProductAttnProcessor(_attention_product(mode))
         for name, attention in attention_layers(network):
             if f"{name}:q" in tables:
