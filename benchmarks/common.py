@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.compare.grid import parse_bits
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts, fp32_rollouts
 from dq_toolchain.calibrate.data.samples import held_out_seeds
+from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.finalize import finalize
-from dq_toolchain.calibrate.fitting import fit_network
+from dq_toolchain.calibrate.fitting.phase import Work, phases_of
+from dq_toolchain.calibrate.fitting.run import fit_network
 from dq_toolchain.calibrate.methods import resolve
-from dq_toolchain.calibrate.pipeline import trajectories_of
-from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.measure import Histograms, choose_all, observe_rollouts
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
@@ -72,7 +74,7 @@ class Prepared:
     """FP32 rollouts and histograms of one calibration seed; every method of that seed starts here."""
 
     recipe: Recipe
-    state: Setup
+    state: Context
     targets: Rollouts
     histograms: Histograms
 
@@ -116,7 +118,7 @@ def study_recipe(arguments: argparse.Namespace, calibrate: Mapping[str, Any]) ->
 
 def prepare(recipe: Recipe) -> Prepared:
     state = setup(recipe)
-    targets, histograms = observe_rollouts(state, state.guidance, lambda n=1: None)
+    targets, histograms = observe_rollouts(state)
     return Prepared(recipe, state, targets, histograms)
 
 
@@ -130,14 +132,18 @@ def fit(
     """
     state = prepared.state
     network = quantize_with(state, *choose_all(state, prepared.histograms, recipe.calibrate), recipe)
-    trajectories = trajectories_of(recipe, state, prepared.targets)
-    method = resolve("accuquant" if iterations else "mse")
-    checkpoint = NoCheckpoint() if warm_up is None else warm_up
-    fitted = fit_network(recipe, method, network, state, trajectories, checkpoint, Reporter(quiet=True))
+    work = Work(
+        recipe=recipe,
+        network=network,
+        trajectories=Trajectories(state, prepared.targets),
+        chosen=None,
+        block_options={},
+        checkpoint=NoCheckpoint() if warm_up is None else warm_up,
+        reporter=Reporter(quiet=True),
+    )
+    fitted = fit_network(phases_of(resolve("accuquant").fit, recipe) if iterations else (), work)
     record = {"stages": fitted.stages}
-    return finalize(
-        network, state.prepared, state.model, state.table, state.guidance, state.step_groups, record
-    ), fitted.seconds
+    return finalize(network, state, record), fitted.seconds
 
 
 class Judge:
@@ -153,7 +159,13 @@ class Judge:
     def _run(self, unet: torch.nn.Module, table: SamplerTable) -> Tensor:
         set_step = unet.set_step if isinstance(unet, SimulatedNetwork) else None
         return fp32_rollouts(
-            unet.to(self.state.device), table, self.samples, self.state.guidance, 64, self.state.device, set_step
+            unet.to(self.state.device),
+            table,
+            self.samples,
+            guidance=self.state.guidance,
+            batch=64,
+            device=self.state.device,
+            set_step=set_step,
         ).latents[-1]
 
     def figures(self, artifact: Artifact) -> dict[str, float]:

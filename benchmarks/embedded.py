@@ -23,7 +23,7 @@ def artifact_of(weight_bits: int, step_groups: int, seeds: int) -> tuple[Artifac
     artifact, _ = fit(prepared, recipe, iterations=False)
     held_out = prepared.state.draw(held_out_seeds(max(2, seeds)))
     unet = prepared.state.prepared.network
-    return artifact, held_out_reference(artifact, unet, artifact.table, held_out, ROLLOUT_BATCH, lambda n=1: None)
+    return artifact, held_out_reference(artifact, unet, artifact.table, held_out, batch=ROLLOUT_BATCH)
 
 
 def inputs_of(artifact: Artifact, reference: Reference, k: int, seed: int, ranges: Tensor | None) -> dict[str, Tensor]:

@@ -46,9 +46,10 @@ def random_artifact(scale: float, step_groups: int, weight_bits: int) -> Artifac
     table = probe(DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False), STEPS)
     ranges = _fp16(0.05 * torch.rand(step_groups, len(sites), generator=generator) + 0.01)
     return Artifact(
-        "random", "0" * 64, dict(unet.config) | {"_class_name": "UNet2DConditionModel"}, {}, table, 1.0,
-        even_step_groups(table.calls, step_groups), {}, tuple(sites), float_operations(unet, False), layers, ranges,
-        torch.zeros(ranges.shape, dtype=torch.int32), floats, {"method": "random"},
+        model_id="random", weight_hash="0" * 64, config=dict(unet.config) | {"_class_name": "UNet2DConditionModel"},
+        scheduler_config={}, table=table, guidance=1.0, step_groups=even_step_groups(table.calls, step_groups), splits={},
+        sites=tuple(sites), float_operations=float_operations(unet, False), layers=layers, scale=ranges,
+        zero_point=torch.zeros(ranges.shape, dtype=torch.int32), float_parameters=floats, record={"method": "random"},
     )  # fmt: skip
 
 

@@ -40,7 +40,9 @@ def export(count: int, folder: Path) -> Bundle:
     prepared = prepare(recipe)
     artifact, _ = fit(prepared, recipe, iterations=False)
     samples = prepared.state.draw(held_out_seeds(4))
-    reference = held_out_reference(artifact, prepared.state.prepared.network, artifact.table, samples, ROLLOUT_BATCH)
+    reference = held_out_reference(
+        artifact, prepared.state.prepared.network, artifact.table, samples, batch=ROLLOUT_BATCH
+    )
     artifact.save(folder / "calibration", reference)
     backend = backends.load("executorch")
     return backend.lower(artifact, folder / "calibration", folder / "bundle", Recipe(), lambda text: None)

@@ -3,45 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
 from dq_toolchain.calibrate.data.samples import Samples
-from dq_toolchain.calibrate.network.insert import Prepared, QuantizedNetwork
+from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights, float_parameters
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.quant.qparams import fp16_exact
 from dq_toolchain.toolchain.quant.sites import float_operations
-from dq_toolchain.toolchain.sampler.denoiser import Denoiser
-from dq_toolchain.toolchain.sampler.step_groups import StepGroups
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser, each_output_at
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
 
 @torch.no_grad()
-def finalize(
-    network: QuantizedNetwork,
-    prepared: Prepared,
-    model: Model,
-    table: SamplerTable,
-    guidance: float,
-    step_groups: StepGroups,
-    record: Mapping[str, Any],
-) -> Artifact:
+def finalize(network: QuantizedNetwork, context: Context, record: Mapping[str, Any]) -> Artifact:
     """The artifact of a fitted network: integers, fp16-exact scales, and the float parameters that stay."""
+    model, prepared = context.model, context.prepared
     quantizers = [network.activations[site.name] for site in network.sites]
     return Artifact(
         model_id=model.id,
         weight_hash=model.weight_hash,
         config=model.config,
         scheduler_config=model.scheduler_config,
-        table=table,
-        guidance=guidance,
-        step_groups=step_groups,
+        table=context.table,
+        guidance=context.guidance,
+        step_groups=context.step_groups,
         splits=prepared.splits,
         sites=prepared.sites,
         float_operations=float_operations(
@@ -66,6 +59,7 @@ def held_out_reference(
     fp32: nn.Module,
     table: SamplerTable,
     samples: Samples,
+    *,
     batch: int,
     advance: Callable[..., None] = lambda n=1: None,
 ) -> Reference:
@@ -74,24 +68,24 @@ def held_out_reference(
     Args:
         table: the sampler as FP32 runs it; the artifact's own may carry a correction or other timesteps.
     """
-    cpu = torch.device("cpu")
     simulated = SimulatedNetwork(artifact)
     guidance, plain = artifact.guidance, artifact.table.uncorrected
-    reference = fp32_rollouts(fp32, table, samples, guidance, batch, cpu, None, advance)
-    simulation = fp32_rollouts(simulated, artifact.table, samples, guidance, batch, cpu, simulated.set_step, advance)
+    run = partial(fp32_rollouts, guidance=guidance, batch=batch, device=torch.device("cpu"), advance=advance)
+    reference = run(fp32, table, samples)
+    simulation = run(simulated, artifact.table, samples, set_step=simulated.set_step)
     answers = torch.empty_like(simulation.outputs)
     for begin in range(0, len(samples), batch):
         rows = slice(begin, begin + batch)
         network = Denoiser(fp32, plain, samples.conditioning.select(rows), guidance)
-        for k in range(plain.calls):
-            answers[k, rows] = network(simulation.latents[k, rows] * plain.input_scale[k], k)
+        for k, answer in enumerate(each_output_at(network, simulation.latents[:, rows])):
+            answers[k, rows] = answer
             advance(1)
     return Reference(
-        samples.start,
-        samples.conditioning,
-        samples.step_noise,
-        reference.latents,
-        simulation.latents,
-        simulation.outputs,
-        answers,
+        start=samples.start,
+        conditioning=samples.conditioning,
+        step_noise=samples.step_noise,
+        fp32_latents=reference.latents,
+        simulation_latents=simulation.latents,
+        simulation_outputs=simulation.outputs,
+        fp32_outputs_at_simulation=answers,
     )

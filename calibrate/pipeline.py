@@ -16,15 +16,17 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.bits.budget import with_budget
 from dq_toolchain.calibrate.data.adapters import lora_record
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.finalize import finalize
-from dq_toolchain.calibrate.fitting import check_workers, fit_network
+from dq_toolchain.calibrate.fitting.phase import Work, phases_of
+from dq_toolchain.calibrate.fitting.run import check_workers, fit_network
 from dq_toolchain.calibrate.methods import resolve, with_settings
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.prepare import identity
 from dq_toolchain.calibrate.prepare.memory import check_memory
-from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.diagnose import (
     at_smallest_scale,
     beyond_fp16,
@@ -60,12 +62,12 @@ class Calibrated:
     """An artifact and what it was made from.
 
     Attributes:
-        artifact: its table is what a device runs; it may carry a correction or other timesteps than ``state.table``.
+        artifact: its table is what a device runs; it may carry a correction or other timesteps than ``context.table``.
         seconds: of calibration, all stages, also those done in an earlier run or shared with another calibration.
     """
 
     artifact: Artifact
-    state: Setup
+    context: Context
     seconds: float
 
 
@@ -94,56 +96,68 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
     method = resolve(recipe.calibrate.method)
     recipe = with_settings(recipe, method)
     with heard(reporter.warn):
-        state = setup(recipe, method, reporter.warn, workers)
-    check_workers(recipe, method, workers, state.step_groups)
-    check_memory(state, recipe, method, reporter)
+        context = setup(recipe, method, reporter.warn, workers)
+    phases = phases_of(method.fit, recipe)
+    check_workers(method.name, phases, recipe, workers, context.step_groups)
+    check_memory(context, recipe, method, reporter)
     kept = {
-        "config": state.model.config,
-        "scheduler_config": state.model.scheduler_config,
-        "table": state.table.to_json(),
+        "config": context.model.config,
+        "scheduler_config": context.model.scheduler_config,
+        "table": context.table.to_json(),
     }
     require_json(kept, f"the model cannot be described in {ARTIFACT_JSON}")
-    rolled = identity.of_rollouts(state)
+    rolled = identity.of_rollouts(context)
     if workers.is_first:
         mark(work)
-    ranges = measure(recipe, method, state, work, rolled, reporter)
+    ranges = measure(recipe, method, context, work, rolled, reporter)
     if "constant_sites" in ranges.seen:
-        reporter.warn(say_constant(ranges.seen["constant_sites"], len(state.step_groups)))
+        reporter.warn(say_constant(ranges.seen["constant_sites"], len(context.step_groups)))
     if "beyond_fp16" in ranges.seen:
         reporter.warn(say_beyond_fp16(ranges.seen["beyond_fp16"]))
-    raised = at_smallest_scale(state.prepared.sites, ranges.scale, ranges.seen.get("constant_sites", ()))
+    raised = at_smallest_scale(context.prepared.sites, ranges.scale, ranges.seen.get("constant_sites", ()))
     if raised:
         reporter.warn(f"activations too small for an fp16 scale, quantized coarser than chosen: {', '.join(raised)}")
-    trajectories = trajectories_of(recipe, state, ranges.targets)
+    trajectories = Trajectories(context, ranges.targets)
     spent = None
     if recipe.quantize.budget is not None:
-        key = identity.of_budget(rolled, state, recipe, ranges.scale, ranges.zero_point)
-        checkpoint = CheckpointFile.of(work, "budget", key, workers.is_first, _names(state))
-        state, spent = with_budget(recipe, state, ranges.scale, ranges.zero_point, trajectories, checkpoint, reporter)
-    network = quantize_with(state, ranges.scale, ranges.zero_point, recipe)
+        key = identity.of_budget(rolled, context, recipe, ranges.scale, ranges.zero_point)
+        checkpoint = CheckpointFile.of(work, "budget", key, workers.is_first, _names(context))
+        context, spent = with_budget(
+            recipe, context, ranges.scale, ranges.zero_point, trajectories, checkpoint, reporter
+        )
+    network = quantize_with(context, ranges.scale, ranges.zero_point, recipe)
     small = weights_at_smallest_scale(network)
     if small:
         reporter.warn(
             f"weights too small for {SMALLEST_WEIGHT_SCALE:.1e}, the smallest scale, quantized coarser than chosen: "
             f"{', '.join(small)}"
         )
-    key = identity.of_fit(rolled, state, recipe, method, ranges.scale, ranges.zero_point, ranges.chosen)
-    checkpoint = CheckpointFile.of(work, "fit", key, workers.is_first, _names(state))
-    fitted = fit_network(recipe, method, network, state, trajectories, checkpoint, reporter)
+    key = identity.of_fit(rolled, context, recipe, method, ranges.scale, ranges.zero_point, ranges.chosen)
+    checkpoint = CheckpointFile.of(work, "fit", key, workers.is_first, _names(context))
+    work = Work(
+        recipe=recipe,
+        network=network,
+        trajectories=Trajectories(context, ranges.targets),
+        chosen=ranges.chosen,
+        block_options=method.blocks,
+        checkpoint=checkpoint,
+        reporter=reporter,
+    )
+    fitted = fit_network(phases, work)
     record = {
         "recipe": _settings(recipe),
         "seeds": {"calibration": recipe.run.seed, "held_out": recipe.reference.seeds},
         "versions": identity.versions(),
-        "method": identity.hyper_parameters(recipe, method, state.step_groups),
+        "method": identity.hyper_parameters(recipe, method, context.step_groups),
         "stages": fitted.stages,
         "growth": fitted.growth,
         "at_smallest_scale": raised,
         "budget": None if spent is None else spent.to_json(),
-        "device": state.device.type,
-        "lora": lora_record(state.model, recipe),
+        "device": context.device.type,
+        "lora": lora_record(context.model, recipe),
         **ranges.seen,
     }
-    artifact = finalize(network, state.prepared, state.model, state.table, state.guidance, state.step_groups, record)
+    artifact = finalize(network, context, record)
     begin = time.perf_counter()
     for finish in method.finish:
         artifact, found = finish(artifact, trajectories)
@@ -153,67 +167,53 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
         reporter.warn(f"record.{place} is no finite number and becomes null in {ARTIFACT_JSON}")
     artifact = replace(artifact, record=record)
     seconds = ranges.seconds + (0.0 if spent is None else spent.seconds) + fitted.seconds + time.perf_counter() - begin
-    return Calibrated(artifact, state, seconds)
+    return Calibrated(artifact, context, seconds)
 
 
-def measure(recipe: Recipe, method: Method, state: Setup, work: Path, rolled: str, reporter: Reporter) -> Ranges:
+def measure(recipe: Recipe, method: Method, context: Context, work: Path, rolled: str, reporter: Reporter) -> Ranges:
     """FP32 trajectories and ranges, from the checkpoints if they are there.
 
     Args:
         rolled: what decides the rollouts.
     """
-    first = state.workers.is_first
+    first = context.workers.is_first
     rollouts = CheckpointFile.of(work, "rollouts", rolled, first)
     run = rollouts.load()
-    guidance = state.guidance
-    mine = len(range(len(state.samples))[state.workers.share(len(state.samples))])
-    total = -(-mine // state.rollout_batch) * state.table.calls
+    share = context.workers.share(len(context.samples))
+    mine = share.stop - share.start
+    total = -(-mine // context.rollout_batch) * context.table.calls
     histograms: Histograms | None = None
     if run is None:
         begin = time.perf_counter()
         with reporter.task("FP32 rollouts", total) as advance:
             if method.choose is None:
-                targets, histograms = observe_rollouts(state, guidance, advance)
+                targets, histograms = observe_rollouts(context, advance)
             else:
-                targets = shared_rollouts(state, guidance, None, advance)
+                targets = shared_rollouts(context, None, advance)
         rolling = time.perf_counter() - begin
         rollouts.save({"latents": targets.latents, "outputs": targets.outputs}, {"seconds": rolling})
     else:
         targets, rolling = Rollouts(run[0]["latents"], run[0]["outputs"]), float(run[1]["seconds"])
     begin = time.perf_counter()
-    chosen = None if method.choose is None else method.choose(trajectories_of(recipe, state, targets))
-    key = identity.of_ranges(rolled, state, recipe, chosen)
-    checkpoint = CheckpointFile.of(work, "ranges", key, first, [site.name for site in state.prepared.sites])
+    chosen = None if method.choose is None else method.choose(Trajectories(context, targets))
+    key = identity.of_ranges(rolled, context, recipe, chosen)
+    checkpoint = CheckpointFile.of(work, "ranges", key, first, [site.name for site in context.prepared.sites])
     saved = checkpoint.load()
     if saved is not None:
         seconds = rolling + float(saved[1]["seconds"])
         return Ranges(targets, saved[0]["scale"], saved[0]["zero_point"], chosen, seconds, saved[1].get("seen", {}))
     if histograms is None:
         with reporter.task("measuring ranges", total) as advance:
-            histograms = observe_chosen(state, targets, chosen, guidance, advance)
+            histograms = observe_chosen(context, targets, chosen, advance)
     noticed = {
-        "constant_sites": constant_sites(state.prepared.sites, histograms),
-        "beyond_fp16": beyond_fp16(state.prepared.sites, histograms),
+        "constant_sites": constant_sites(context.prepared.sites, histograms),
+        "beyond_fp16": beyond_fp16(context.prepared.sites, histograms),
     }
     seen = {name: found for name, found in noticed.items() if found}
-    scale, zero_point = choose_all(state, histograms, recipe.calibrate)
+    scale, zero_point = choose_all(context, histograms, recipe.calibrate)
     measuring = time.perf_counter() - begin
     checkpoint.save({"scale": scale, "zero_point": zero_point}, {"seconds": measuring, "seen": seen})
     return Ranges(targets, scale, zero_point, chosen, rolling + measuring, seen)
-
-
-def trajectories_of(recipe: Recipe, state: Setup, targets: Rollouts) -> Trajectories:
-    return Trajectories(
-        state.prepared.network,
-        state.table,
-        state.model.scheduler_config,
-        state.samples,
-        targets,
-        state.guidance,
-        state.device,
-        recipe.run.seed,
-        state.rollout_batch if state.is_large else None,
-    )
 
 
 def deciding(recipe: Recipe, method: Method) -> dict[str, Any]:
@@ -223,16 +223,17 @@ def deciding(recipe: Recipe, method: Method) -> dict[str, Any]:
         include={"sampler", "conditioning", "quantize", "calibrate", "blocks", "run"},
         exclude={"run": {"out"}},
     )
-    if "accuquant" not in method.fit:
+    read = {section for phase in phases_of(method.fit, recipe) for section in phase.sections}
+    if "calibrate" not in read:
         settings["calibrate"] = {key: value for key, value in settings["calibrate"].items() if key in BEFORE_THE_FIT}
-    if "blocks" not in method.fit:
+    if "blocks" not in read:
         del settings["blocks"]
     return settings
 
 
-def _names(state: Setup) -> list[str]:
+def _names(context: Context) -> list[str]:
     """Of everything that a fit's tensors belong to: sites in order, then the layers that have weights."""
-    sites = state.prepared.sites
+    sites = context.prepared.sites
     return [site.name for site in sites] + [site.layer for site in sites if site.weight_bits is not None]
 
 

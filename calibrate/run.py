@@ -45,13 +45,15 @@ def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Refer
                 "its verdict will be that more are needed"
             )
         made = calibrated(recipe, reporter, work, workers)
-        artifact, state = made.artifact, made.state
-        state.prepared.network.cpu()
-        held_out = state.draw(held_out_seeds(recipe.reference.seeds))
-        batch = state.rollout_batch
+        artifact, context = made.artifact, made.context
+        context.network.cpu()
+        held_out = context.draw(held_out_seeds(recipe.reference.seeds))
+        batch = context.rollout_batch
         batches = -(-len(held_out) // batch)
-        with reporter.task("held-out rollouts", 3 * batches * state.table.calls) as advance:
-            reference = held_out_reference(artifact, state.prepared.network, state.table, held_out, batch, advance)
+        with reporter.task("held-out rollouts", 3 * batches * context.table.calls) as advance:
+            reference = held_out_reference(
+                artifact, context.network, context.table, held_out, batch=batch, advance=advance
+            )
         artifact.save(folder, reference)
         remove(work)
     return folder, artifact, reference

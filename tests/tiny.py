@@ -13,7 +13,12 @@ from torch import Tensor, nn
 
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights, float_parameters
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor, float_product
+from dq_toolchain.toolchain.quant.attention import (
+    ATTENTION_OPERANDS,
+    PRODUCT_OPERANDS,
+    ProductAttnProcessor,
+    float_product,
+)
 from dq_toolchain.toolchain.quant.qparams import (
     SMALLEST_WEIGHT_SCALE,
     Scheme,
@@ -26,7 +31,7 @@ from dq_toolchain.toolchain.quant.sites import Site, attention_layers, float_ope
 from dq_toolchain.toolchain.quant.smoothing import smooth_inputs
 from dq_toolchain.toolchain.quant.split import find_concat_inputs, split_concat_inputs
 from dq_toolchain.toolchain.sampler.correction import Correction
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning, Denoiser
+from dq_toolchain.toolchain.sampler.denoiser import Conditioning, Denoiser, outputs_at
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
@@ -148,7 +153,7 @@ def tiny_artifact(
     smooth_inputs(unet, {name: torch.linspace(0.5, 2.0, unet.get_submodule(name).in_channels) for name in divided})
     layers = dict(weighted_layers(unet))
     blocks = [name for name, _ in attention_layers(unet)] if attention else []
-    operands = [f"{name}:{operand}" for name in blocks for operand in ("q", "k", "v", "probs")]
+    operands = [f"{name}:{operand}" for name in blocks for operand in ATTENTION_OPERANDS]
     low, high = (torch.zeros(len(groups), len(layers) + len(operands)) for _ in range(2))
     current = [0]
     handles = []
@@ -159,7 +164,7 @@ def tiny_artifact(
 
     def product(block: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
         name = next(name for name, module in attention_layers(unet) if module is block)
-        for operand, x in zip(("q", "k") if which == "scores" else ("probs", "v"), (left, right), strict=True):
+        for operand, x in zip(PRODUCT_OPERANDS[which], (left, right), strict=True):
             note(len(layers) + operands.index(f"{name}:{operand}"), x)
         return float_product(block, which, left, right)
 
@@ -201,22 +206,22 @@ def tiny_artifact(
         for n, m in layers.items()
     ) + tuple(Site(name.split(":")[0], name.split(":")[1], "attention", 8, scheme) for name in operands)
     artifact = Artifact(
-        "tiny",
-        "0" * 64,
-        config,
-        dict(scheduler().config) | {"_class_name": "DDIMScheduler"},
-        table,
-        1.0,
-        groups,
-        splits,
-        sites,
-        float_operations(unet, attention),
-        integers,
-        scale,
-        zero_point,
-        float_parameters(unet, integers),
-        {"method": "min-max"},
-        tuple(divided),
+        model_id="tiny",
+        weight_hash="0" * 64,
+        config=config,
+        scheduler_config=dict(scheduler().config) | {"_class_name": "DDIMScheduler"},
+        table=table,
+        guidance=1.0,
+        step_groups=groups,
+        splits=splits,
+        sites=sites,
+        float_operations=float_operations(unet, attention),
+        layers=integers,
+        scale=scale,
+        zero_point=zero_point,
+        float_parameters=float_parameters(unet, integers),
+        record={"method": "min-max"},
+        smoothed=tuple(divided),
     )
     return artifact, unet
 
@@ -271,9 +276,8 @@ def tiny_reference(artifact: Artifact, unet: nn.Module, seeds: int = 3) -> Refer
     simulation = Denoiser(simulated, table, conditioning, artifact.guidance, simulated.set_step)
     outputs: list[Tensor] = []
     latents = rollout(table, simulation, start, on_step=lambda k, x, f: outputs.append(f))
-    at = [fp32(latents[k] * table.input_scale[k], k) for k in range(table.calls)]
     return Reference(
-        start, conditioning, None, rollout(table, fp32, start), latents, torch.stack(outputs), torch.stack(at)
+        start, conditioning, None, rollout(table, fp32, start), latents, torch.stack(outputs), outputs_at(fp32, latents)
     )
 
 

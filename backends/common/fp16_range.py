@@ -76,7 +76,7 @@ def beyond_fp16(artifact: Artifact, reference: Reference) -> dict[str, float]:
     groups = artifact.group_of_step
     with watched(network, growth) as found:
         for k in (groups.index(g) for g in range(max(groups) + 1)):
-            denoiser(reference.simulation_latents[k][:1] * table.input_scale[k], k)
+            denoiser(reference.simulation_latents[k][:1], k)
     return found
 
 

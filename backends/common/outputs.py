@@ -18,7 +18,7 @@ from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.metrics import median, rollout_error
 from dq_toolchain.toolchain.quant.qparams import activation_type, fake_quantize, range_to_qparams
-from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser, outputs_at
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.simulation.network import SimulatedLayer, SimulatedNetwork
 from dq_toolchain.toolchain.verdict.limits import limits_for
@@ -48,11 +48,6 @@ def _simulation(artifact: Artifact, reference: Reference, hook: Hook) -> Denoise
     return Denoiser(network, artifact.table, reference.conditioning, artifact.guidance, network.set_step)
 
 
-def _at_simulation(denoiser: Denoiser, reference: Reference) -> Tensor:
-    table, latents = denoiser.table, reference.simulation_latents
-    return torch.stack([denoiser(latents[k] * table.input_scale[k], k) for k in range(table.calls)])
-
-
 @torch.no_grad()
 def output_qparams(artifact: Artifact, reference: Reference) -> OutputQParams:
     """Smallest and largest output of every layer in every step group, over the simulation's own latents.
@@ -67,7 +62,7 @@ def output_qparams(artifact: Artifact, reference: Reference) -> OutputQParams:
         low[group, index] = torch.minimum(low[group, index], out.min())
         high[group, index] = torch.maximum(high[group, index], out.max())
 
-    _at_simulation(_simulation(artifact, reference, observe), reference)
+    outputs_at(_simulation(artifact, reference, observe), reference.simulation_latents)
     if not (low.isfinite().all() and high.isfinite().all()):
         raise BackendError("the simulation's outputs are not finite, so there are no output ranges; calibrate again")
     scale, zero_point = torch.empty(shape), torch.empty(shape, dtype=torch.int32)
@@ -98,4 +93,4 @@ def output_reference(
     )
     for name in ("rollout_ratio", "rollout_gross"):
         limits["conformance"][name] *= max(1.0, float(growth.max()))
-    return replace(reference, simulation_outputs=_at_simulation(denoiser, reference)), limits
+    return replace(reference, simulation_outputs=outputs_at(denoiser, reference.simulation_latents)), limits

@@ -21,7 +21,7 @@ from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.bundle import Bundle, bundle_hash
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.formats.report import first_seeds, write_report
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning
+from dq_toolchain.toolchain.sampler.denoiser import Conditioning, each_output_at
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
@@ -46,8 +46,9 @@ class DeviceNetwork:
     step_ms: list[tuple[int, float]] = field(default_factory=list)
 
     def __call__(self, x: Tensor, k: int) -> Tensor:
-        """(1, C, H, W) network input, already scaled by the table -> (1, C, H, W), float32."""
+        """x[k] (1, C, H, W), the sampler's latent before call k -> f[k] (1, C, H, W), float32."""
         start = time.perf_counter()
+        x = self.table.input_scale[k] * x
         correction = self.table.correction
         x = x if correction is None else correction.before(x, k)
         out = self._execute(x, k, self.conditioning.cond)
@@ -131,8 +132,8 @@ def sample(
         noise = None if reference.step_noise is None else reference.step_noise[:, only]
         latents.append(rollout(table, network, reference.start[only], noise=noise, on_step=count))
         answers = []
-        for k in range(table.calls):
-            answers.append(network(reference.simulation_latents[k][only] * table.input_scale[k], k))
+        for answer in each_output_at(network, reference.simulation_latents[:, only]):
+            answers.append(answer)
             count()
         outputs.append(torch.stack(answers))
         for k, milliseconds in network.step_ms:
@@ -160,4 +161,4 @@ def _warm_up(bundle: Bundle, execute: Execute, reference: Reference) -> None:
     methods = [bundle.method_of_step(k) for k in range(bundle.table.calls)]
     for method in dict.fromkeys(methods):
         k = methods.index(method)
-        network(reference.start[:1] * bundle.table.input_scale[k], k)
+        network(reference.start[:1], k)

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.bits.allocation import Layer, allocations, bits_of
 from dq_toolchain.calibrate.bits.sensitivity import final_errors
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.network.activation_checkpointing import recomputed
-from dq_toolchain.calibrate.prepare.setup import Setup
 from dq_toolchain.calibrate.ranges.quantized import quantize_with, weight_scale
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
-from dq_toolchain.toolchain.metrics import psnr
+from dq_toolchain.toolchain.metrics import median, psnr
 from dq_toolchain.toolchain.recipe.budget import Budget
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
@@ -56,13 +56,13 @@ class Spent:
 
 def with_budget(
     recipe: Recipe,
-    state: Setup,
+    context: Context,
     scale: Tensor,
     zero_point: Tensor,
     run: Trajectories,
     checkpoint: CheckpointFile,
     reporter: Reporter,
-) -> tuple[Setup, Spent]:
+) -> tuple[Context, Spent]:
     """The setup with weight bits that keep to the recipe's budget, from the checkpoint if it is there.
 
     The first and the last convolution keep ``edge_bits``; layers in float count 32. A bound on PSNR is met before the
@@ -76,12 +76,12 @@ def with_budget(
     saved = checkpoint.load()
     if saved is not None:
         spent = Spent(**saved[1])
-        return _with_bits(state, spent.bits), spent
+        return _with_bits(context, spent.bits), spent
     begin = time.perf_counter()
     assert recipe.quantize.budget is not None
     budget = Budget.parse(recipe.quantize.budget)
-    weights, fixed = _weights(state), _fixed(state, recipe)
-    choices = [{**fixed, **choice} for choice in _choices(recipe, state, run, weights, fixed, reporter)]
+    weights, fixed = _weights(context), _fixed(context, recipe)
+    choices = [{**fixed, **choice} for choice in _choices(recipe, context, run, weights, fixed, reporter)]
     sizes = [bits_of(weights, choice) / (FLOAT_BITS * sum(weights.values())) for choice in choices]
     fitting = [i for i, size in enumerate(sizes) if budget.size is None or size <= budget.size]
     if not fitting:
@@ -95,37 +95,42 @@ def with_budget(
         plain = recipe.model_copy(update={"calibrate": recipe.calibrate.model_copy(update={"rounding": "nearest"})})
 
         def judge(i: int) -> float:
-            figure = _psnr(plain, _with_bits(state, choices[i]), scale, zero_point, run)
-            return float(state.workers.agreed(torch.tensor(figure, dtype=torch.float64)))
+            figure = _psnr(plain, _with_bits(context, choices[i]), scale, zero_point, run)
+            return float(context.workers.agreed(torch.tensor(figure, dtype=torch.float64)))
 
         index, found = _smallest(fitting, budget.psnr, judge)
     bits = {name: width for name, width in choices[index].items() if width != FLOAT_BITS}
     spent = Spent(recipe.quantize.budget, sizes[index], found, bits, time.perf_counter() - begin)
     checkpoint.save({}, asdict(spent))
-    return _with_bits(state, bits), spent
+    return _with_bits(context, bits), spent
 
 
-def _weights(state: Setup) -> dict[str, int]:
-    layers = (*(site.layer for site in state.prepared.sites if site.weight_bits is not None), *state.prepared.kept)
-    return {name: state.prepared.network.get_parameter(f"{name}.weight").numel() for name in layers}
+def _weights(context: Context) -> dict[str, int]:
+    layers = (*(site.layer for site in context.prepared.sites if site.weight_bits is not None), *context.prepared.kept)
+    return {name: context.network.get_parameter(f"{name}.weight").numel() for name in layers}
 
 
-def _fixed(state: Setup, recipe: Recipe) -> dict[str, int]:
+def _fixed(context: Context, recipe: Recipe) -> dict[str, int]:
     """Bits of the layers that are not for choosing."""
-    edges = {site.layer: site.weight_bits for site in state.prepared.sites if site.layer in state.prepared.edges}
+    edges = {site.layer: site.weight_bits for site in context.prepared.sites if site.layer in context.prepared.edges}
     return {name: bits for name, bits in edges.items() if bits is not None} | dict.fromkeys(
-        state.prepared.kept, FLOAT_BITS
+        context.prepared.kept, FLOAT_BITS
     )
 
 
 def _choices(
-    recipe: Recipe, state: Setup, run: Trajectories, weights: dict[str, int], fixed: dict[str, int], reporter: Reporter
+    recipe: Recipe,
+    context: Context,
+    run: Trajectories,
+    weights: dict[str, int],
+    fixed: dict[str, int],
+    reporter: Reporter,
 ) -> list[dict[str, int]]:
     names = [name for name in weights if name not in fixed]
-    scales = {name: {bits: weight_scale(state, name, bits) for bits in WIDTHS} for name in names}
-    saving = recomputed(run.network) if recipe.run.offload else nullcontext()
+    scales = {name: {bits: weight_scale(context, name, bits) for bits in WIDTHS} for name in names}
+    saving = recomputed(context.network) if recipe.run.offload else nullcontext()
     with saving, reporter.task("sensitivity of layers", PROBES) as advance:
-        errors = final_errors(run, scales, PROBES, advance, state.workers)
+        errors = final_errors(run, scales, PROBES, advance)
     return allocations([Layer(name, weights[name], errors[name]) for name in names])
 
 
@@ -144,19 +149,25 @@ def _smallest(indices: Sequence[int], wanted: float, judge: Callable[[int], floa
 
 
 @torch.no_grad()
-def _psnr(recipe: Recipe, state: Setup, scale: Tensor, zero_point: Tensor, run: Trajectories) -> float:
+def _psnr(recipe: Recipe, context: Context, scale: Tensor, zero_point: Tensor, run: Trajectories) -> float:
     """Median over the judging samples, dB."""
-    network, few = quantize_with(state, scale, zero_point, recipe), run.first(JUDGES)
+    network, few = quantize_with(context, scale, zero_point, recipe), run.first(JUDGES)
     with network.frozen_weights():
         made = fp32_rollouts(
-            network, run.table, few.samples, run.guidance, state.rollout_batch, run.device, network.set_step
+            network,
+            context.table,
+            few.samples,
+            guidance=context.guidance,
+            batch=context.rollout_batch,
+            device=context.device,
+            set_step=network.set_step,
         )
-    return float(psnr(made.latents[-1], few.targets.latents[-1]).quantile(0.5))
+    return float(median(psnr(made.latents[-1], few.targets.latents[-1])))
 
 
-def _with_bits(state: Setup, bits: dict[str, int]) -> Setup:
+def _with_bits(context: Context, bits: dict[str, int]) -> Context:
     sites = tuple(
         site if site.weight_bits is None else replace(site, weight_bits=bits[site.layer])
-        for site in state.prepared.sites
+        for site in context.prepared.sites
     )
-    return replace(state, prepared=replace(state.prepared, sites=sites))
+    return replace(context, prepared=replace(context.prepared, sites=sites))

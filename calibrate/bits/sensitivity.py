@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.multistep.gradients import segment_gradient
 from dq_toolchain.calibrate.work.seeds import hash_seed
-from dq_toolchain.calibrate.work.workers import ALONE, Workers
+from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_WEIGHT_SCALE, fake_quantize, fp16_exact, weight_type
-from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import State
 
 Scales = Mapping[str, Mapping[int, Tensor]]
@@ -29,11 +28,7 @@ Scales = Mapping[str, Mapping[int, Tensor]]
 
 
 def final_errors(
-    run: Trajectories,
-    scales: Scales,
-    probes: int,
-    advance: Callable[..., None] = lambda n=1: None,
-    workers: Workers = ALONE,
+    run: Trajectories, scales: Scales, probes: int, advance: Callable[..., None] = lambda n=1: None
 ) -> dict[str, dict[int, float]]:
     """Layer -> bits -> predicted mean squared error of the final latent when this layer's weights alone are rounded.
 
@@ -44,27 +39,26 @@ def final_errors(
         probes: samples, one random direction each; of several processes each takes a share.
     """
     sums = {name: dict.fromkeys(widths, 0.0) for name, widths in scales.items()}
-    calls, elements = run.table.calls, run.samples.start[0].numel()
-    for probe in range(probes)[workers.share(probes)]:
+    context, calls, elements = run.context, run.calls, run.samples.start[0].numel()
+    for probe in range(probes)[context.workers.share(probes)]:
         index = probe % len(run.samples)
         part = run.samples.select(slice(index, index + 1))
-        generator = torch.Generator().manual_seed(hash_seed(run.seed, 1, probe))
-        signs = (torch.randint(0, 2, part.start.shape, generator=generator) * 2 - 1).float().to(run.device)
+        generator = torch.Generator().manual_seed(hash_seed(context.seed, 1, probe))
+        signs = (torch.randint(0, 2, part.start.shape, generator=generator) * 2 - 1).float().to(context.device)
 
         def at_the_end(k: int, x: Tensor, signs: Tensor = signs) -> tuple[Tensor, Tensor]:
             return torch.zeros((), device=x.device), signs if k == calls else torch.zeros_like(x)
 
-        network = Denoiser(run.network, run.table, part.conditioning.to(run.device), run.guidance)
-        noise = None if part.step_noise is None else part.step_noise.to(run.device)
-        with _moved_along(run.network, scales) as moved:
-            start = State((part.start.to(run.device),))
-            segment_gradient(run.table, network, start, 0, calls, at_the_end, "adjoint", noise)
+        network, noise = context.denoiser(context.network, part), context.noise(part)
+        with _moved_along(context.network, scales) as moved:
+            start = State((part.start.to(context.device),))
+            segment_gradient(context.table, network, start, 0, calls, at_the_end, "adjoint", noise)
         for name, widths in moved.items():
             for bits, value in widths.items():
                 sums[name][bits] += value**2 / (probes * elements)
         advance(1)
     names = [(name, bits) for name, widths in sums.items() for bits in widths]
-    total = workers.sum(torch.tensor([sums[name][bits] for name, bits in names], dtype=torch.float64)).tolist()
+    total = context.workers.sum(torch.tensor([sums[name][bits] for name, bits in names], dtype=torch.float64)).tolist()
     for (name, bits), value in zip(names, total, strict=True):
         sums[name][bits] = value
     return sums
@@ -83,15 +77,16 @@ def _moved_along(network: nn.Module, scales: Scales) -> Iterator[dict[str, dict[
             change = rounded(weight.detach(), scale, bits).sub_(weight.detach())
             moved[name][bits] += float(torch.dot(change.flatten(), gradient.flatten()))
 
-    handles = []
-    for name, weight in weights.items():
+    for weight in weights.values():
         weight.requires_grad_(True)
-        handles.append(weight.register_post_accumulate_grad_hook(lambda weight, name=name: take(name, weight)))
+    handles = (
+        weight.register_post_accumulate_grad_hook(lambda weight, name=name: take(name, weight))
+        for name, weight in weights.items()
+    )
     try:
-        yield moved
+        with hooks(handles):
+            yield moved
     finally:
-        for handle in handles:
-            handle.remove()
         for weight in weights.values():
             weight.requires_grad_(False)
 

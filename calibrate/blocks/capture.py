@@ -6,19 +6,21 @@ holds the records of ``Replay``, which are bounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dq_toolchain.calibrate.blocks.evaluations import Rows
 from dq_toolchain.calibrate.blocks.replay import Replay
 from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Room
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.quant.hooks import hooks
 
 
 class _Reached(Exception):
@@ -113,32 +115,28 @@ def capture(
             record.put("output", current, output)
         raise _Reached
 
-    handles = [module.register_forward_pre_hook(before_call, with_kwargs=True)]
-    for name, layer in (inner or {}).items():
-        handles.append(
-            layer.register_forward_hook(
+    def watched() -> Iterator[RemovableHandle]:
+        yield module.register_forward_pre_hook(before_call, with_kwargs=True)
+        for name, layer in (inner or {}).items():
+            yield layer.register_forward_hook(
                 lambda _module, _args, output, name=name: record.put(("inner", name), current, output)
             )
-        )
-    if after:
-        handles.append(module.register_forward_hook(after_call))
+        if after:
+            yield module.register_forward_hook(after_call)
+
     name_of_it = next((name for name, found in network.named_modules() if found is module), "")
-    try:
-        with nullcontext() if replay is None else replay.playing(network, name_of_it):
-            for current in batches:
-                part = rows.select(current).to(device)
-                if set_step is not None:
-                    set_step(int(part.step[0]))
-                if replay is not None:
-                    replay.index = current
-                try:
-                    call_network(network, part.sample, part.timestep, part.keywords)
-                except _Reached:
-                    continue
-                raise CalibrationError(f"the network never calls the {record.name} that is to be reconstructed")
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooks(watched()), nullcontext() if replay is None else replay.playing(network, name_of_it):
+        for current in batches:
+            part = rows.select(current).to(device)
+            if set_step is not None:
+                set_step(int(part.step[0]))
+            if replay is not None:
+                replay.index = current
+            try:
+                call_network(network, part.sample, part.timestep, part.keywords)
+            except _Reached:
+                continue
+            raise CalibrationError(f"the network never calls the {record.name} that is to be reconstructed")
     values = record.values
     positional, names = values.get("calls", (0, ()))
     return Captured(

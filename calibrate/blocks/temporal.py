@@ -18,6 +18,7 @@ from dq_toolchain.calibrate.blocks.units import Unit
 from dq_toolchain.calibrate.network.fake_quant import QuantizedLayer
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.quant.hooks import hooks
 
 TEMPORAL = "temporal block"
 """Its name as a unit; no module can be called so."""
@@ -57,14 +58,11 @@ class TemporalBlock(nn.Module):
         def stop(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             raise _Embedded(kwargs["temb"] if "temb" in kwargs else args[1])
 
-        handles = [block.register_forward_pre_hook(stop, with_kwargs=True) for block in self.blocks]
         try:
-            call_network(self.network, sample, timestep, keywords)
+            with hooks(block.register_forward_pre_hook(stop, with_kwargs=True) for block in self.blocks):
+                call_network(self.network, sample, timestep, keywords)
         except _Embedded as reached:
             return reached.embedding
-        finally:
-            for handle in handles:
-                handle.remove()
         raise CalibrationError("the network never runs a residual block that projects the time embedding")
 
 

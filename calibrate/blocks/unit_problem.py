@@ -18,6 +18,7 @@ from dq_toolchain.calibrate.blocks.temporal import TEMPORAL, TemporalBlock
 from dq_toolchain.calibrate.blocks.units import Unit
 from dq_toolchain.calibrate.network.fake_quant import ActivationQuantizer
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
+from dq_toolchain.toolchain.quant.hooks import hooks
 
 JUDGED = 256
 """About this many rows, or all if there are fewer, give the error before and after."""
@@ -180,15 +181,12 @@ class UnitProblem:
         def keep(name: str, output: Any) -> None:
             found[name] = output
 
-        handles = [
+        handles = (
             self.network.layers[name].register_forward_hook(lambda _m, _a, output, name=name: keep(name, output))
             for name in self.targets.inner
-        ]
-        try:
+        )
+        with hooks(handles):
             yield found
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _root_and_module(network: nn.Module, unit: Unit) -> tuple[nn.Module, nn.Module]:

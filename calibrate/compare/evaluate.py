@@ -18,7 +18,7 @@ from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.metrics import psnr, relative_error, rollout_error, ssim, to_unit
 from dq_toolchain.toolchain.models.decoder import Decode
-from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser, each_output_at
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
@@ -106,9 +106,9 @@ def _teacher_forced(
     first = slice(0, FORCED)
     denoiser = _denoiser(network, artifact, held.samples.select(first), device)
     errors = []
-    for k, (latents, outputs) in enumerate(zip(held.latents, held.outputs, strict=False)):
-        answer = denoiser(latents[first].to(device) * artifact.table.input_scale[k], k).cpu()
-        errors.append(relative_error(answer, outputs[first]))
+    answers = each_output_at(denoiser, (latents[first].to(device) for latents in held.latents))
+    for answer, outputs in zip(answers, held.outputs, strict=True):
+        errors.append(relative_error(answer.cpu(), outputs[first]))
         advance(1)
     return torch.stack(errors)
 

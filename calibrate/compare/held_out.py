@@ -15,10 +15,11 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.compare.locks import claim
 from dq_toolchain.calibrate.data.conditioning import digest
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
 from dq_toolchain.calibrate.data.samples import Samples, held_out_seeds
 from dq_toolchain.calibrate.methods.base import Method
-from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile, fingerprint
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -60,27 +61,27 @@ def held_out(recipe: Recipe, seeds: int, folder: Path, reporter: Reporter) -> He
     Raises:
         ToolchainError: the recipe is refused, or the folder cannot be written.
     """
-    state = setup(recipe, PLAIN)
-    samples = state.draw(held_out_seeds(seeds))
-    identity = identity_of(state, samples, state.guidance)
-    file = CheckpointFile(folder / f"fp32-{state.table.calls}-{identity[:12]}.safetensors", identity)
-    tensors = _shared(file, lambda: _run(state, samples, state.guidance, reporter), reporter)
+    context = setup(recipe, PLAIN)
+    samples = context.draw(held_out_seeds(seeds))
+    identity = identity_of(context, samples, context.guidance)
+    file = CheckpointFile(folder / f"fp32-{context.table.calls}-{identity[:12]}.safetensors", identity)
+    tensors = _shared(file, lambda: _run(context, samples, context.guidance, reporter), reporter)
     return HeldOut(samples, tensors["latents"], tensors["outputs"], file.path)
 
 
 def other_samples(recipe: Recipe, seeds: int, reporter: Reporter) -> Tensor:
     """(S, C, H, W) FP32 samples of as many further held-out seeds, run now and not kept."""
-    state = setup(recipe, PLAIN)
-    samples = state.draw(held_out_seeds(seeds, first=seeds))
-    return _run(state, samples, state.guidance, reporter)["latents"][-1]
+    context = setup(recipe, PLAIN)
+    samples = context.draw(held_out_seeds(seeds, first=seeds))
+    return _run(context, samples, context.guidance, reporter)["latents"][-1]
 
 
-def identity_of(state: Setup, samples: Samples, guidance: float) -> str:
+def identity_of(context: Context, samples: Samples, guidance: float) -> str:
     """Hash of everything that the FP32 rollouts depend on."""
-    splits = {name: list(channels) for name, channels in state.prepared.splits.items()}
-    model = (state.model.weight_hash, state.model.config)
+    splits = {name: list(channels) for name, channels in context.prepared.splits.items()}
+    model = (context.model.weight_hash, context.model.config)
     conditioning = digest(samples.conditioning)
-    return fingerprint(model, state.table.to_json(), guidance, splits, conditioning, len(samples), state.device.type,
+    return fingerprint(model, context.table.to_json(), guidance, splits, conditioning, len(samples), context.device.type,
                        torch.__version__)  # fmt: skip
 
 
@@ -104,9 +105,11 @@ def _shared(file: CheckpointFile, run: Callable[[], dict[str, Tensor]], reporter
         time.sleep(POLL)
 
 
-def _run(state: Setup, samples: Samples, guidance: float, reporter: Reporter) -> dict[str, Tensor]:
-    network, batch = state.prepared.network.to(state.device), min(BATCH, 2 * state.rollout_batch)
-    total = -(-len(samples) // batch) * state.table.calls
+def _run(context: Context, samples: Samples, guidance: float, reporter: Reporter) -> dict[str, Tensor]:
+    network, batch = context.prepared.network.to(context.device), min(BATCH, 2 * context.rollout_batch)
+    total = -(-len(samples) // batch) * context.table.calls
     with reporter.task("held-out FP32 rollouts", total) as advance:
-        targets = fp32_rollouts(network, state.table, samples, guidance, batch, state.device, None, advance)
+        targets = fp32_rollouts(
+            network, context.table, samples, guidance=guidance, batch=batch, device=context.device, advance=advance
+        )
     return {"latents": targets.latents, "outputs": targets.outputs}

@@ -12,10 +12,11 @@ from typing import Any
 
 from dq_toolchain.calibrate.compare.grid import Cell, expand, parse_bits, parse_methods, parse_steps, sampler_name
 from dq_toolchain.calibrate.compare.held_out import PLAIN
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.methods import names, resolve, with_settings
 from dq_toolchain.calibrate.pipeline import deciding
 from dq_toolchain.calibrate.prepare.identity import digest_of, hyper_parameters, versions
-from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.work.checkpoint import fingerprint
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import latent_shape
@@ -94,27 +95,27 @@ def plan(request: Request) -> Grid:
     bits = [(quantize.weight_bits, quantize.activation_bits)] if request.bits is None else parse_bits(request.bits)
     steps = [base.sampler.steps] if request.steps is None else parse_steps(request.steps)
     _check_counts(request, first_seed)
-    state = setup(_recipe(base, Cell("", steps[0], *bits[0], methods[0], first_seed)), PLAIN)
-    network, scheduler = state.model.config, state.model.scheduler_config
+    context = setup(_recipe(base, Cell("", steps[0], *bits[0], methods[0], first_seed)), PLAIN)
+    network, scheduler = context.model.config, context.model.scheduler_config
     tables = {number: sampler_table(network, scheduler, number, eta=base.sampler.eta) for number in steps}
     for table in tables.values():
         even_step_groups(table.calls, quantize.step_groups)
     cells = expand(
-        sampler_name(state.table.scheduler), steps, bits, methods, range(first_seed, first_seed + request.seeds)
+        sampler_name(context.table.scheduler), steps, bits, methods, range(first_seed, first_seed + request.seeds)
     )
     recipes = {cell: _recipe(base, cell) for cell in cells}
-    provenance = {cell: _provenance(recipes[cell], cell, state.model, tables[cell.steps].calls) for cell in cells}
-    decides = _decides(state, request.held_out)
+    provenance = {cell: _provenance(recipes[cell], cell, context.model, tables[cell.steps].calls) for cell in cells}
+    decides = _decides(context, request.held_out)
     return Grid(
         base.run.out / "compare",
-        state.model.folder,
-        state.model.id,
+        context.model.folder,
+        context.model.id,
         request.held_out,
         cells,
         recipes,
         {cell: fingerprint(provenance[cell], tables[cell.steps].to_json(), decides) for cell in cells},
         provenance,
-        _no_pictures(state.model),
+        _no_pictures(context.model),
     )
 
 
@@ -158,11 +159,11 @@ def _provenance(recipe: Recipe, cell: Cell, model: Model, calls: int) -> dict[st
     }
 
 
-def _decides(state: Setup, held_out: int) -> list[Any]:
+def _decides(context: Context, held_out: int) -> list[Any]:
     """What decides the results beside the cell's own settings: what files hold, not where they lie."""
-    bank = {f"cond.{name}": value for name, value in state.bank.cond.items()}
-    bank |= {f"uncond.{name}": value for name, value in state.bank.uncond.items()}
-    return [state.model.config, state.model.scheduler_config, held_out, digest_of(bank), state.device.type]
+    bank = {f"cond.{name}": value for name, value in context.bank.cond.items()}
+    bank |= {f"uncond.{name}": value for name, value in context.bank.uncond.items()}
+    return [context.model.config, context.model.scheduler_config, held_out, digest_of(bank), context.device.type]
 
 
 def _check_counts(request: Request, first_seed: int) -> None:

@@ -149,7 +149,7 @@ def _do(grid: Grid, cell: Cell, judges: _Judges, reporter: Reporter, calibrate: 
         made = calibrate(grid.recipes[cell], reporter, grid.work(cell))
         held_out_samples, judge = judges.of(cell)
         with reporter.task("evaluation", calls_of(held_out_samples)) as advance:
-            evaluation = evaluate(made.artifact, held_out_samples, made.state.device, advance)
+            evaluation = evaluate(made.artifact, held_out_samples, made.context.device, advance)
         result = result.evaluated(evaluation, held_out_samples, judge)
         decode = judges.decoder(evaluation.samples)
         failed = save_samples(folder, evaluation, held_out_samples, decode)

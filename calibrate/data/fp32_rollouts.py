@@ -39,6 +39,7 @@ def fp32_rollouts(
     fp32: nn.Module,
     table: SamplerTable,
     samples: Samples,
+    *,
     guidance: float,
     batch: int,
     device: torch.device,

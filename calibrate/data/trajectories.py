@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.toolchain.formats.artifact import Artifact
@@ -19,44 +18,53 @@ from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
 @dataclass(frozen=True)
 class Trajectories:
-    """What choosers and finishers of a method work from.
+    """What choosers and finishers of a method work from: ``targets``, the FP32 rollouts of the context's samples."""
 
-    Attributes:
-        network: the FP32 network, on ``device``. table: the sampler as FP32 runs it.
-        seed: of the calibration; every random choice derives from it.
-        batch: samples that a network takes at once, at most; None is all of them.
-    """
-
-    network: nn.Module
-    table: SamplerTable
-    scheduler_config: Mapping[str, Any]
-    samples: Samples
+    context: Context
     targets: Rollouts
-    guidance: float
-    device: torch.device
-    seed: int
-    batch: int | None = None
+
+    @property
+    def samples(self) -> Samples:
+        """M samples, on the CPU."""
+        return self.context.samples
+
+    @property
+    def calls(self) -> int:
+        """N, the sampler's network calls."""
+        return self.context.table.calls
 
     def first(self, count: int) -> Trajectories:
         """The same with the first ``count`` samples only."""
         index = slice(0, count)
         targets = self.targets.select(index, self.targets.latents.device)
-        return replace(self, samples=self.samples.select(index), targets=targets)
+        return Trajectories(replace(self.context, samples=self.samples.select(index)), targets)
+
+    def exact(self, set_step: Callable[[int], None] | None = None) -> Denoiser:
+        """The FP32 network on all samples."""
+        return self.context.denoiser(self.context.network, self.samples, set_step)
 
     def quantized(self, artifact: Artifact, table: SamplerTable) -> Denoiser:
         """The artifact's network on all samples, with ``table`` in the place of its own."""
-        network = SimulatedNetwork(artifact, "fake_quantize").to(self.device)
-        conditioning = self.samples.conditioning.to(self.device)
-        return Denoiser(network, table, conditioning, self.guidance, network.set_step, self.batch)
+        network = SimulatedNetwork(artifact, "fake_quantize").to(self.context.device)
+        batch = self.context.rollout_batch if self.context.is_large else None
+        return replace(self.context.denoiser(network, self.samples, network.set_step, batch), table=table)
+
+    def start(self) -> Tensor:
+        """(M, C, H, W) latents before the first step, on the device."""
+        return self.samples.start.to(self.context.device)
 
     def latents(self, k: int) -> Tensor:
         """(M, C, H, W) FP32 latents before step k, on the device."""
-        return self.targets.latents[k].to(self.device)
+        return self.targets.latents[k].to(self.context.device)
+
+    def each_latent(self) -> Iterator[Tensor]:
+        """``latents`` before every step, first step first."""
+        return (self.latents(k) for k in range(self.calls))
 
     def outputs(self, k: int) -> Tensor:
         """(M, C, H, W) FP32 network outputs of step k, on the device."""
-        return self.targets.outputs[k].to(self.device)
+        return self.targets.outputs[k].to(self.context.device)
 
-    def noise(self, k: int) -> Tensor | None:
-        """(M, C, H, W) step noise, on the device."""
-        return None if self.samples.step_noise is None else self.samples.step_noise[k].to(self.device)
+    def noise(self) -> Tensor | None:
+        """(N, M, C, H, W) step noise, on the device; None where the sampler adds none."""
+        return self.context.noise(self.samples)

@@ -7,13 +7,15 @@ its steps, by the paper's approximate gradient, from the latents that the quanti
 
 from __future__ import annotations
 
+from dq_toolchain.calibrate.fitting.blocks import BLOCKS
+from dq_toolchain.calibrate.fitting.multi_step import MULTI_STEP
 from dq_toolchain.calibrate.methods.base import Method
 
 SOURCE = "AccuQuant, NeurIPS 2025; our reconstruction"
 GROUP_ITERATIONS = 60
 
 METHODS = (
-    Method("accuquant", SOURCE, fit="accuquant"),
+    Method("accuquant", SOURCE, fit=(MULTI_STEP,)),
     Method(
         "accuquant-blocks",
         SOURCE,
@@ -28,6 +30,6 @@ METHODS = (
             },
             "blocks": {"activation_iterations": 0},
         },
-        fit="blocks, accuquant",
+        fit=(BLOCKS, MULTI_STEP),
     ),
 )

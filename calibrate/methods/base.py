@@ -8,13 +8,15 @@ them. A method in a file says what is its own; what it stands on is its ``base``
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.data.trajectories import Trajectories
+from dq_toolchain.calibrate.fitting.blocks import BLOCKS
+from dq_toolchain.calibrate.fitting.phase import Phase
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.formats.artifact import Artifact
@@ -40,16 +42,17 @@ class Method:
         source: authors, year, where.
         base: what it stands on; left out when it is added to another method.
         settings: of the recipe, where the recipe itself says nothing.
-        fit: ranges only, blocks one after another, the multi-step fit, or one after the other.
-        blocks: changes to BlockOptions.
+        fit: its phases in order; without any, ranges and weights stay as they were searched.
+        blocks: changes to BlockOptions, for ``BLOCKS`` among the phases.
         constants: numbers of its functions that are no constants of their modules, such as arguments they were made with.
     """
 
     name: str
     source: str = ""
     base: Method | None = None
+    _: KW_ONLY
     settings: Settings = field(default_factory=dict)
-    fit: Literal["ranges", "blocks", "accuquant", "blocks, accuquant"] = "ranges"
+    fit: tuple[Phase, ...] = ()
     blocks: Mapping[str, Any] = field(default_factory=dict)
     choose: Choose | None = None
     smooth: Smooth | None = None
@@ -78,12 +81,12 @@ def add(first: Method, second: Method) -> Method:
     for phase in ("choose", "smooth"):
         if getattr(first, phase) is not None and getattr(second, phase) is not None:
             raise RecipeError(f"method {name!r}: both have their own {_PHASES[phase]}; name one of them")
-    if first.fit != "ranges" and second.fit != "ranges":
+    if first.fit and second.fit:
         raise RecipeError(
             f"method {name!r}: both fit weights; a fit is the first method's, what is added corrects or prepares"
         )
-    fit = first.fit if second.fit == "ranges" else second.fit
-    if second.blocks and "blocks" not in fit:
+    fit = first.fit or second.fit
+    if second.blocks and BLOCKS not in fit:
         raise RecipeError(
             f"method {name!r}: {second.name} changes how blocks are reconstructed, {first.name} reconstructs "
             "none; add it to qdiffusion or tfmq"
@@ -91,18 +94,17 @@ def add(first: Method, second: Method) -> Method:
     return Method(
         name,
         first.source,
-        None,
-        {
+        settings={
             section: {**first.settings.get(section, {}), **second.settings.get(section, {})}
             for section in {**first.settings, **second.settings}
         },
-        fit,
-        {**first.blocks, **second.blocks},
-        first.choose or second.choose,
-        first.smooth or second.smooth,
-        _both(first.check, second.check),
-        first.finish + second.finish,
-        {**first.constants, **second.constants},
+        fit=fit,
+        blocks={**first.blocks, **second.blocks},
+        choose=first.choose or second.choose,
+        smooth=first.smooth or second.smooth,
+        check=_both(first.check, second.check),
+        finish=first.finish + second.finish,
+        constants={**first.constants, **second.constants},
     )
 
 

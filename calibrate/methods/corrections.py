@@ -14,6 +14,7 @@ from torch import Tensor
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.sampler.correction import Correction
+from dq_toolchain.toolchain.sampler.rollout import State
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 SAMPLES = 64
@@ -49,18 +50,16 @@ def correct_in_order(
     """
     table = artifact.table
     channels = trajectories.samples.start.shape[1]
-    x = trajectories.samples.start.to(trajectories.device)
-    latents, outputs = [x], list[Tensor]()
-    network = trajectories.quantized(artifact, table)
+    state = State((trajectories.start(),))
+    network, noise = trajectories.quantized(artifact, table), trajectories.noise()
     for k in range(table.calls):
-        shift = before(k, latents[0]).cpu()
+        shift = before(k, state.latent).cpu()
         table = with_step(table, k, replace(Step.nothing(channels), input_shift=shift))
-        output = replace(network, table=table)(latents[0] * table.input_scale[k], k)
-        step = after(k, output, latents[0])
+        output = replace(network, table=table)(state.latent, k)
+        step = after(k, output, state.latent)
         table = with_step(table, k, replace(step, input_shift=torch.zeros(channels)))
-        outputs.insert(0, output * _view(step.output_scale, output) + _view(step.output_shift, output))
-        latents.insert(0, table.advance(k, latents, outputs, trajectories.noise(k)))
-        del latents[len(table.a[0]) :], outputs[len(table.b[0]) :]
+        corrected = output * _view(step.output_scale, output) + _view(step.output_shift, output)
+        state = state.after(table, k, corrected, noise)
     return table
 
 

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.trajectories import Trajectories
+from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.methods.ranges import MSE
-from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.denoiser import outputs_at
 
 PAIRS = 1024
 VARIETY = 1.2
@@ -29,7 +30,7 @@ def dense_and_various(trajectories: Trajectories) -> Tensor:
     features = _features(trajectories)
     calls, count = trajectories.targets.outputs.shape[:2]
     share = step_weights(features)
-    generator = torch.Generator().manual_seed(trajectories.seed)
+    generator = torch.Generator().manual_seed(trajectories.context.seed)
     chosen = torch.zeros(calls, count, dtype=torch.bool)
     for step, wanted in enumerate((PAIRS * share / share.sum()).round().long().tolist()):
         chosen[step, torch.randperm(count, generator=generator)[: max(1, wanted)]] = True
@@ -54,18 +55,13 @@ def _scaled(x: Tensor) -> Tensor:
 def _features(trajectories: Trajectories) -> Tensor:
     """(N, F) of the middle block along the first sample's trajectory, as the paper takes one."""
     one, found = trajectories.first(1), list[Tensor]()
-    middle = trajectories.network.get_submodule("mid_block")
+    middle = trajectories.context.network.get_submodule("mid_block")
 
     def keep(_module: nn.Module, _inputs: Any, out: Tensor) -> None:
         found.append(out[:1].flatten().cpu())
 
-    network = Denoiser(one.network, one.table, one.samples.conditioning.to(one.device), one.guidance)
-    handle = middle.register_forward_hook(keep)
-    try:
-        for k in range(one.table.calls):
-            network(one.latents(k) * one.table.input_scale[k], k)
-    finally:
-        handle.remove()
+    with middle.register_forward_hook(keep):
+        outputs_at(one.exact(), one.each_latent())
     return torch.stack(found)
 
 
@@ -74,7 +70,7 @@ METHODS = (
         "eda-dm",
         "Liu et al. 2024, arXiv 2401.04585",
         MSE,
-        fit="blocks",
+        fit=(BLOCKS,),
         blocks={"joint": True, "inner": INNER, "drop": DROP},
         choose=dense_and_various,
     ),

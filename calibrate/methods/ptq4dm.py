@@ -28,7 +28,7 @@ def normal_times(mean: float, deviation: float) -> Choose:
 
     def choose(trajectories: Trajectories) -> Tensor:
         calls, count = trajectories.targets.outputs.shape[:2]
-        generator = torch.Generator().manual_seed(trajectories.seed)
+        generator = torch.Generator().manual_seed(trajectories.context.seed)
         time = torch.randn(PAIRS, generator=generator) * deviation + mean  # 0 is the image
         step = (calls - 1 - (time * calls).floor().long()).clamp(0, calls - 1)
         chosen = torch.zeros(calls, count, dtype=torch.bool)

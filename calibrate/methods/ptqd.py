@@ -20,6 +20,7 @@ from dq_toolchain.calibrate.methods.base import Method, Record
 from dq_toolchain.calibrate.methods.corrections import SAMPLES, Step, channel_mean, with_step
 from dq_toolchain.calibrate.methods.qdiffusion import QDIFFUSION
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.sampler.denoiser import each_output_at
 
 LEAST_R2 = 0.05
 
@@ -52,8 +53,8 @@ def correct(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact, R
     """The artifact whose table divides out the correlated error and, where there is noise, takes the rest from it."""
     some, table = trajectories.first(SAMPLES), artifact.table
     network, fits, noise = some.quantized(artifact, artifact.table), [], list(table.c)
-    for k in range(table.calls):
-        found = fit_noise(network(some.latents(k) * table.input_scale[k], k), some.outputs(k))
+    for k, output in enumerate(each_output_at(network, some.each_latent())):
+        found = fit_noise(output, some.outputs(k))
         fits.append(found)
         divisor = torch.full_like(found.mean, 1 / (1 + found.slope))
         table = with_step(table, k, Step(divisor, -found.mean * divisor, torch.zeros_like(found.mean)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,8 @@ from dq_toolchain.calibrate.methods.base import Method, Record
 from dq_toolchain.calibrate.methods.corrections import SAMPLES, Step, correct_in_order
 from dq_toolchain.calibrate.methods.qdiffusion import QDIFFUSION
 from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.quant.hooks import hooks
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser, outputs_at
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 INTERVAL = 10
@@ -42,20 +44,16 @@ def smoothing(fp32: nn.Module, table: SamplerTable, samples: Samples) -> Mapping
         if isinstance(block, ResnetBlock2D) and isinstance(block.time_emb_proj, nn.Linear)
     }
     found: dict[str, list[Tensor]] = {name: [] for name in blocks}
-    handles = [
+    handles = (
         block.time_emb_proj.register_forward_hook(
             lambda _m, _i, out, name=name, norm=block.norm2: found[name].append(_inflation(norm, out))
         )
         for name, block in blocks.items()
-    ]
+    )
     some = samples.select(slice(0, LABELS))
     network = Denoiser(fp32, table, some.conditioning)
-    try:
-        for k in range(table.calls):  # the embedding depends on time and label alone, so any latent will do
-            network(some.start * table.input_scale[k], k)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooks(handles):  # the embedding depends on time and label alone, so any latent will do
+        outputs_at(network, repeat(some.start))
     return {f"{name}.conv2": _divisor(block.norm2, found[name]) for name, block in blocks.items()}
 
 

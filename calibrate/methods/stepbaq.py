@@ -42,8 +42,10 @@ def check(table: SamplerTable) -> None:
 def correct(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact, Record]:
     """The artifact whose table steps from the times that the quantized network's latents look like."""
     some, table = trajectories.first(SAMPLES), artifact.table
-    alphas = torch.as_tensor(load_scheduler(trajectories.scheduler_config).alphas_cumprod, dtype=torch.float64)
-    x, taken, variances = some.samples.start.to(some.device), [], []
+    alphas = torch.as_tensor(
+        load_scheduler(trajectories.context.model.scheduler_config).alphas_cumprod, dtype=torch.float64
+    )
+    x, taken, variances = some.start(), [], []
     network = some.quantized(artifact, table)
     for k in range(table.calls):
         error = x - some.latents(k)
@@ -54,7 +56,7 @@ def correct(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact, R
         table = _from(table, k, now, tau, mean, alphas)
         taken.append(tau)
         variances.append(variance)
-        output = replace(network, table=table)(x * table.input_scale[k], k)
+        output = replace(network, table=table)(x, k)
         x = table.advance(k, [x], [output])
     return replace(artifact, table=table), {"stepbaq": {"timesteps": taken, "variance": variances}}
 

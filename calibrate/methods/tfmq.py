@@ -8,20 +8,20 @@ parameters of every activation per step; the paper, and this, those of the tempo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dq_toolchain.calibrate.blocks.temporal import temporal_layers
 from dq_toolchain.calibrate.data.trajectories import Trajectories
+from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.methods.base import Method, Record
 from dq_toolchain.calibrate.methods.ranges import MSE
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.qparams import activation_type, range_to_qparams
-from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.denoiser import outputs_at
 
 SAMPLES = 32
 
@@ -42,33 +42,29 @@ def finite_set(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact
 @torch.no_grad()
 def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """layer -> (N,) smallest and largest input at every step."""
-    names = temporal_layers(trajectories.network)
-    calls = trajectories.table.calls
+    fp32, calls = trajectories.context.network, trajectories.calls
+    names = temporal_layers(fp32)
     low = {name: torch.zeros(calls) for name in names}
     high = {name: torch.zeros(calls) for name in names}
     current = [0]
 
-    def watch(name: str) -> Any:
-        def keep(_module: nn.Module, inputs: Sequence[Tensor]) -> None:
-            low[name][current[0]], high[name][current[0]] = (v.cpu() for v in torch.aminmax(inputs[0]))
+    def keep(name: str, x: Tensor) -> None:
+        low[name][current[0]], high[name][current[0]] = (v.cpu() for v in torch.aminmax(x))
 
-        return trajectories.network.get_submodule(name).register_forward_pre_hook(keep)
+    def set_step(k: int) -> None:
+        current[0] = k
 
-    handles = [watch(name) for name in names]
-    conditioning = trajectories.samples.conditioning.to(trajectories.device)
-    network = Denoiser(trajectories.network, trajectories.table, conditioning, trajectories.guidance)
-    try:
-        for k in range(calls):
-            current[0] = k
-            network(trajectories.latents(k) * trajectories.table.input_scale[k], k)
-    finally:
-        for handle in handles:
-            handle.remove()
+    handles = (
+        fp32.get_submodule(name).register_forward_pre_hook(lambda _module, inputs, name=name: keep(name, inputs[0]))
+        for name in names
+    )
+    with hooks(handles):
+        outputs_at(trajectories.exact(set_step), trajectories.each_latent())
     return low, high
 
 
 TFMQ = Method(
-    "tfmq", "Huang et al. 2024, arXiv 2311.16503", MSE, fit="blocks", blocks={"temporal": True}, finish=(finite_set,)
+    "tfmq", "Huang et al. 2024, arXiv 2311.16503", MSE, fit=(BLOCKS,), blocks={"temporal": True}, finish=(finite_set,)
 )
 
 METHODS = (TFMQ,)

@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
+from dq_toolchain.toolchain.quant.hooks import hooks
 
 
 def first_bad_site(network: QuantizedNetwork, run: Callable[[], object]) -> str | None:
     """The first site, in order of execution, whose input or scale is NaN or infinite; None if all are finite."""
     bad: list[str] = []
-    handles = []
-    for name, quantizer in network.activations.items():
 
-        def look(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor, name: str = name) -> None:
-            if not bad and not (inputs[0].isfinite().all() and output.isfinite().all()):
-                bad.append(name)
+    def look(name: str, x: torch.Tensor, output: torch.Tensor) -> None:
+        if not bad and not (x.isfinite().all() and output.isfinite().all()):
+            bad.append(name)
 
-        handles.append(quantizer.register_forward_hook(look))
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
+    handles = (
+        quantizer.register_forward_hook(lambda _module, inputs, output, name=name: look(name, inputs[0], output))
+        for name, quantizer in network.activations.items()
+    )
+    with hooks(handles), torch.no_grad():
+        run()
     return bad[0] if bad else None

@@ -147,7 +147,7 @@ class Fit:
         optimizer.zero_grad(set_to_none=False)
         with nullcontext() if stage.learned == "ranges" else self.network.weights_once():
             loss, _ = segment_gradient(
-                self.problem.table,
+                self.problem.context.table,
                 segment.denoiser,
                 segment.start,
                 segment.first,
@@ -156,7 +156,7 @@ class Fit:
                 stage.gradient,
                 segment.noise,
             )
-        workers = self.problem.workers
+        workers = self.problem.context.workers
         workers.average_(parameter.grad for parameter in self.parameters.values())
         value = float(workers.sum(loss)) / workers.count
         self._check(value, stage, segment)
@@ -177,7 +177,7 @@ class Fit:
         ).isfinite():  # one pass in the usual case; a norm may overflow by itself
             bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
         if not math.isfinite(value) or bad:
-            x = segment.start.latents[0] * self.problem.table.input_scale[k]
+            x = segment.start.latent
             where = first_bad_site(self.network, lambda: segment.denoiser(x, k)) or (bad[0] if bad else "the latents")
             raise CalibrationError(
                 f"stage {stage.name!r}, iteration {progress.iteration}: NaN or infinity at site {where}; lower "

@@ -21,11 +21,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dq_toolchain.toolchain.sampler.rollout import State
+from dq_toolchain.toolchain.sampler.rollout import Network, State
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 Gradient = Literal["adjoint", "surrogate", "full"]
-Network = Callable[[Tensor, int], Tensor]
 Loss = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 """(k, x[k]) -> (loss (), its gradient with respect to x[k], shape of x). Called for every k after the first."""
 
@@ -43,7 +42,7 @@ def segment_gradient(
     """Accumulate d(sum of losses)/d(parameters) into ``.grad`` of the network's parameters.
 
     Args:
-        network: f(input_scale[k] * x, k), differentiable in its parameters and in x.
+        network: (x[k], k) -> f[k], which scales x[k] itself; differentiable in its parameters and in x.
         start: state before step ``first``; taken as constant.
         first, length: the segment's steps first .. first + length - 1.
         loss: see ``Loss``; a zero gradient at a step costs nothing.
@@ -56,21 +55,15 @@ def segment_gradient(
     return _adjoint(table, network, start, first, length, loss, noise, through_network=kind == "adjoint")
 
 
-def _noise(noise: Tensor | None, k: int) -> Tensor | None:
-    return None if noise is None else noise[k]
-
-
 def _full(
     table: SamplerTable, network: Network, start: State, first: int, length: int, loss: Loss, noise: Tensor | None
 ) -> tuple[Tensor, list[Tensor]]:
-    latents, outputs = list(start.latents), list(start.outputs)
-    visited, gradients = [latents[0]], []
-    total = torch.zeros((), device=latents[0].device)
+    state, visited, gradients = start, [start.latent], []
+    total = torch.zeros((), device=start.latent.device)
     for k in range(first, first + length):
-        outputs.insert(0, network(latents[0] * table.input_scale[k], k))
-        latents.insert(0, table.advance(k, latents, outputs, _noise(noise, k)))
-        value, gradient = loss(k + 1, latents[0].detach())
-        visited.append(latents[0])
+        state = state.after(table, k, network(state.latent, k), noise)
+        value, gradient = loss(k + 1, state.latent.detach())
+        visited.append(state.latent)
         gradients.append(gradient)
         total = total + value
     torch.autograd.backward(visited[1:], gradients)
@@ -80,13 +73,13 @@ def _full(
 @torch.no_grad()
 def _sweep(
     table: SamplerTable, network: Network, start: State, first: int, length: int, noise: Tensor | None
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Latents and outputs after ``length`` steps without a graph, newest first, the history before them included."""
-    latents, outputs = list(start.latents), list(start.outputs)
+) -> tuple[list[Tensor], State]:
+    """Without a graph: latents [x[first], ..., x[first + length]], and where the sampler stands after them."""
+    state, visited = start, [start.latent]
     for k in range(first, first + length):
-        outputs.insert(0, network(latents[0] * table.input_scale[k], k))
-        latents.insert(0, table.advance(k, latents, outputs, _noise(noise, k)))
-    return latents, outputs
+        state = state.after(table, k, network(state.latent, k), noise)
+        visited.append(state.latent)
+    return visited, state
 
 
 def _adjoint(
@@ -99,8 +92,7 @@ def _adjoint(
     noise: Tensor | None,
     through_network: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    latents, outputs = _sweep(table, network, start, first, length - 1, noise)
-    visited = latents[length - 1 :: -1]  # x[first + i], to be completed by the last step
+    visited, state = _sweep(table, network, start, first, length - 1, noise)  # to be completed by the last step
     total = torch.zeros((), device=visited[0].device)
     # costate of x[first + i] and of f[first + i]; contributions to the history before the segment are dropped
     latent_costate: list[Tensor | None] = [None] * (length + 1)
@@ -109,9 +101,9 @@ def _adjoint(
         k = first + i
         x = visited[i].detach().requires_grad_(through_network and i > 0)
         with torch.enable_grad():
-            output = network(x * table.input_scale[k], k)
+            output = network(x, k)
         if i == length - 1:
-            visited.append(table.advance(k, latents, [output.detach(), *outputs], _noise(noise, k)))
+            visited.append(state.after(table, k, output.detach(), noise).latent)
         value, gradient = loss(k + 1, visited[i + 1])
         total = total + value
         costate = _add(latent_costate[i + 1], gradient)

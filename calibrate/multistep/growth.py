@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
-from dq_toolchain.calibrate.multistep.gradients import Network
-from dq_toolchain.toolchain.sampler.rollout import rollout
+from dq_toolchain.toolchain.sampler.rollout import Network, rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 MEASURED = 10
@@ -45,11 +44,17 @@ def _growth_from(
     table: SamplerTable, exact: Network, quantized: Network, targets: Rollouts, noise: Tensor | None, k: int
 ) -> float:
     before = targets.state(table, k, torch.arange(targets.latents.shape[1]))
-    output = quantized(before.latents[0] * table.input_scale[k], k)
-    outputs = (output, *before.outputs)
-    after = table.advance(k, before.latents, outputs, None if noise is None else noise[k])
-    end = rollout(table, exact, after, noise=noise, first=k + 1, past_latents=before.latents, past_outputs=outputs)[-1]
-    made, grown = _norm(after - targets.latents[k + 1]), _norm(end - targets.latents[-1])
+    after = before.after(table, k, quantized(before.latent, k), noise)
+    end = rollout(
+        table,
+        exact,
+        after.latent,
+        noise=noise,
+        first=k + 1,
+        past_latents=after.latents[1:],
+        past_outputs=after.outputs,
+    )[-1]
+    made, grown = _norm(after.latent - targets.latents[k + 1]), _norm(end - targets.latents[-1])
     return max(float((grown / made.clamp(min=torch.finfo(made.dtype).tiny)).median()), LEAST)
 
 

@@ -9,25 +9,23 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
-from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.multistep.growth import error_growth
 from dq_toolchain.calibrate.multistep.objective import final_error
 from dq_toolchain.calibrate.multistep.stages import Stage
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.work.seeds import hash_seed
-from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.recipe.sections import CalibrateSection
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import State, rollout
-from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 GROWTH_SAMPLES = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Segment:
     """Steps first .. first + length - 1 of some samples: B start states and the FP32 latents (length + 1, B, C, H, W)."""
 
@@ -39,68 +37,54 @@ class Segment:
     noise: Tensor | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What is fitted: samples with their FP32 targets, the last ``validation`` of which only judge.
+    """What is fitted: the context's samples with their FP32 targets, the last ``validation`` of which only validate.
 
     Attributes:
-        workers: the processes that share each iteration's samples.
         growth: (N,) how much an error of each step grows until the end; None draws all steps alike.
     """
 
-    table: SamplerTable
-    guidance: float
-    samples: Samples
+    context: Context
     targets: Rollouts
     validation: int
     settings: CalibrateSection
-    seed: int
-    device: torch.device
-    rollout_batch: int
     growth: Tensor | None = None
-    workers: Workers = ALONE
 
     @property
     def fitted(self) -> int:
-        return len(self.samples) - self.validation
+        return len(self.context.samples) - self.validation
 
     def draw(self, network: QuantizedNetwork, stage: Stage, stage_index: int, iteration: int) -> Segment:
         """The segment of one iteration, on the fit's device."""
-        generator = torch.Generator().manual_seed(hash_seed(self.seed, stage_index, iteration))
+        context = self.context
+        generator = torch.Generator().manual_seed(hash_seed(context.seed, stage_index, iteration))
         index = torch.randperm(self.fitted, generator=generator)[: stage.trajectories(self.settings.batch)]
-        index = index[self.workers.share(len(index))]
+        index = index[context.workers.share(len(index))]
         low, high = stage.window[0], stage.window[1] - stage.horizon
         first = self._draw_first(low, high, stage.horizon, generator)
-        part = self.samples.select(index)
-        denoiser, noise = self._denoiser(network, part), self._to_device(part.step_noise)
+        part = context.samples.select(index)
+        denoiser, noise = context.denoiser(network, part, network.set_step), context.noise(part)
         if stage.inherited and first > 0:
             start = self._rolled_in(denoiser, part.start, first, noise)
         else:
-            fp32 = self.targets.state(self.table, first, index)
+            fp32 = self.targets.state(context.table, first, index)
             start = State(
-                tuple(x.to(self.device) for x in fp32.latents), tuple(f.to(self.device) for f in fp32.outputs)
+                tuple(x.to(context.device) for x in fp32.latents), tuple(f.to(context.device) for f in fp32.outputs)
             )
-        targets = self.targets.latents[first : first + stage.horizon + 1, index].to(self.device)
-        return Segment(first, stage.horizon, start, targets, denoiser, noise)
+        targets = self.targets.latents[first : first + stage.horizon + 1, index].to(context.device)
+        return Segment(first=first, length=stage.horizon, start=start, targets=targets, denoiser=denoiser, noise=noise)
 
-    def with_growth(self, network: QuantizedNetwork, fp32: nn.Module) -> Problem:
-        """The same problem with the growth of errors, measured on a few samples with the network as it is.
-
-        Args:
-            network: the FP32 network, on the fit's device.
-        """
-        part = self.samples.select(slice(0, min(GROWTH_SAMPLES, self.fitted)))
-        exact = Denoiser(fp32, self.table, part.conditioning.to(self.device), self.guidance, batch=self.rollout_batch)
-        targets = self.targets.select(slice(0, len(part)), self.device)
+    def with_growth(self, network: QuantizedNetwork) -> Problem:
+        """The same problem with the growth of errors, measured on a few samples with the network as it is."""
+        context = self.context
+        part = context.samples.select(slice(0, min(GROWTH_SAMPLES, self.fitted)))
+        exact = context.denoiser(context.network, part, batch=context.rollout_batch)
+        quantized = context.denoiser(network, part, network.set_step, context.rollout_batch)
+        targets = self.targets.select(slice(0, len(part)), context.device)
         with network.frozen_weights():
-            growth = error_growth(
-                self.table,
-                exact,
-                replace(self._denoiser(network, part), batch=self.rollout_batch),
-                targets,
-                self._to_device(part.step_noise),
-            )
-        return replace(self, growth=self.workers.agreed(growth))
+            growth = error_growth(context.table, exact, quantized, targets, context.noise(part))
+        return replace(self, growth=context.workers.agreed(growth))
 
     def _draw_first(self, low: int, high: int, horizon: int, generator: torch.Generator) -> int:
         """A first step from low .. high, alike or in proportion to the mean growth over the segment's steps."""
@@ -112,32 +96,26 @@ class Problem:
     @torch.no_grad()
     def validation_error(self, network: QuantizedNetwork) -> float:
         """``final_error`` of the samples that only judge after a whole run of the sampler; inf if it is not finite."""
-        wanted = self.targets.latents[-1, self.fitted :]
-        share = torch.arange(self.fitted, len(self.samples))[self.workers.share(len(wanted))]
+        context, wanted = self.context, self.targets.latents[-1, self.fitted :]
+        share = torch.arange(self.fitted, len(context.samples))[context.workers.share(len(wanted))]
         finals = [wanted[:0]]
-        for rows in share.split(self.rollout_batch) if len(share) else ():
-            part = self.samples.select(rows)
-            noise = self._to_device(part.step_noise)
-            end = rollout(self.table, self._denoiser(network, part), part.start.to(self.device), noise=noise)[-1]
+        for rows in share.split(context.rollout_batch) if len(share) else ():
+            part = context.samples.select(rows)
+            denoiser, start = context.denoiser(network, part, network.set_step), part.start.to(context.device)
+            end = rollout(context.table, denoiser, start, noise=context.noise(part))[-1]
             finals.append(end.cpu())
-        score = final_error(self.workers.gather(torch.cat(finals), len(wanted)), wanted)
+        score = final_error(context.workers.gather(torch.cat(finals), len(wanted)), wanted)
         return score if math.isfinite(score) else math.inf
 
     @torch.no_grad()
     def _rolled_in(self, denoiser: Denoiser, start: Tensor, first: int, noise: Tensor | None) -> State:
         outputs: list[Tensor] = []
         run = rollout(
-            self.table,
+            self.context.table,
             denoiser,
-            start.to(self.device),
+            start.to(self.context.device),
             noise=noise,
             last=first,
             on_step=lambda _k, _x, f: outputs.append(f),
         )
         return State(tuple(run.flip(0)), tuple(reversed(outputs)))
-
-    def _denoiser(self, network: QuantizedNetwork, part: Samples) -> Denoiser:
-        return Denoiser(network, self.table, part.conditioning.to(self.device), self.guidance, network.set_step)
-
-    def _to_device(self, noise: Tensor | None) -> Tensor | None:
-        return None if noise is None else noise.to(self.device)

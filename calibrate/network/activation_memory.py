@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dq_toolchain.calibrate.network.insert import with_tensors
+from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 
 Call = Callable[[nn.Module], Tensor]
@@ -70,15 +71,12 @@ def _drop_gradient(parameter: Tensor) -> None:
 @contextmanager
 def _site_inputs(network: nn.Module) -> Iterator[list[int]]:
     found: list[int] = []
-    handles = [
+    handles = (
         layer.register_forward_pre_hook(lambda _layer, inputs: found.append(inputs[0].nbytes))
         for _, layer in weighted_layers(network)
-    ]
-    try:
+    )
+    with hooks(handles):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Ledger(TorchDispatchMode):

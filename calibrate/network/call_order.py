@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from dq_toolchain.toolchain.quant.hooks import hooks
+
 
 def order_of_calls(network: nn.Module, names: Iterable[str], run: Callable[[nn.Module], object]) -> list[str]:
     """Those of ``names`` that ``run`` reaches, each once, by their first call.
@@ -15,14 +17,10 @@ def order_of_calls(network: nn.Module, names: Iterable[str], run: Callable[[nn.M
         run: calls the network once on a representative input.
     """
     order: dict[str, None] = {}
-    handles = [
+    handles = (
         network.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: order.setdefault(name))
         for name in names
-    ]
-    try:
-        with torch.no_grad():
-            run(network)
-    finally:
-        for handle in handles:
-            handle.remove()
+    )
+    with hooks(handles), torch.no_grad():
+        run(network)
     return list(order)

@@ -12,7 +12,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor
+from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS, ProductAttnProcessor
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_SCALE, SMALLEST_WEIGHT_SCALE, IntegerType, fp16_exact
 from dq_toolchain.toolchain.simulation.integer_products import (
     OFFSET,
@@ -244,7 +244,7 @@ class QuantizedLayer(nn.Module):
 
 def quantized_product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
     """q @ k^T or probs @ v with both operands fake-quantized by the modules ``insert`` put on the attention."""
-    first, second = ("q", "k") if which == "scores" else ("probs", "v")
+    first, second = PRODUCT_OPERANDS[which]
     return torch.bmm(getattr(attention, f"quantizer_{first}")(left), getattr(attention, f"quantizer_{second}")(right))
 
 

@@ -19,9 +19,9 @@ from dq_toolchain.calibrate.network.fake_quant import (
 )
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS
 from dq_toolchain.toolchain.quant.qparams import activation_type, weight_type
 from dq_toolchain.toolchain.quant.sites import (
-    ATTENTION_OPERANDS,
     Site,
     attention_layers,
     layers_to_keep,
@@ -140,7 +140,6 @@ class QuantizedNetwork(nn.Module):
                 scale[:, column], zero_point[:, column], activation_type(site.bits), self.switch
             )
             self.activations[site.name] = quantizer
-            parent, _, child = site.layer.rpartition(".")
             if site.weight_bits is None:
                 self.inner.get_submodule(site.layer).add_module(f"quantizer_{site.operand}", quantizer)
                 continue
@@ -149,7 +148,7 @@ class QuantizedNetwork(nn.Module):
                 layer.weight, weight_scales[site.layer], weight_type(site.weight_bits), learned_rounding
             )
             self.layers[site.layer] = QuantizedLayer(layer, quantizer, weight)
-            setattr(self.inner.get_submodule(parent), child, self.layers[site.layer])
+            self.inner.set_submodule(site.layer, self.layers[site.layer])
         if any(site.kind == "attention" for site in self.sites):
             for _, attention in attention_layers(self.inner):
                 attention.set_processor(QUANTIZED_ATTENTION)

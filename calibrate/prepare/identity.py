@@ -9,31 +9,23 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.blocks.options import BlockBudget
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.calibrate.fitting.phase import WEIGHTS, phases_of
 from dq_toolchain.calibrate.methods.base import Method
-from dq_toolchain.calibrate.multistep.stages import plan
-from dq_toolchain.calibrate.prepare.setup import Setup
 from dq_toolchain.calibrate.work.checkpoint import fingerprint
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
 RANGES = ("ranges.observer", "ranges.measure")
-WEIGHTS = ("ranges.observer", "network.fake_quant")
 BUDGET = (*WEIGHTS, "bits.budget", "bits.sensitivity", "bits.allocation")
-MULTI_STEP = (
-    *WEIGHTS,
-    "fitting",
-    *(f"multistep.{name}" for name in ("fit", "problem", "growth", "objective", "stages", "gradients")),
-)
-BLOCKS = (*WEIGHTS, *(f"blocks.{name}" for name in ("adaround", "row_weights", "unit_fit", "options", "unit_problem")))
 """Modules whose constants decide a stage."""
 
 
@@ -54,38 +46,38 @@ def digest_of(tensors: Mapping[str, Tensor | None]) -> str:
     return found.hexdigest()
 
 
-def of_rollouts(state: Setup) -> str:
+def of_rollouts(context: Context) -> str:
     """Network (weights as they are after adapters, splits and smoothing), sampler, data and machine."""
     return fingerprint(
         "rollouts",
         versions(),
-        state.device.type,
-        state.model.config,
-        digest_of(state.prepared.network.state_dict()),
-        state.table.to_json(),
-        state.guidance,
-        _samples(state.samples),
-        state.rollout_batch,
+        context.device.type,
+        context.model.config,
+        digest_of(context.prepared.network.state_dict()),
+        context.table.to_json(),
+        context.guidance,
+        _samples(context.samples),
+        context.rollout_batch,
     )
 
 
-def of_ranges(rollouts: str, state: Setup, recipe: Recipe, chosen: Tensor | None) -> str:
+def of_ranges(rollouts: str, context: Context, recipe: Recipe, chosen: Tensor | None) -> str:
     """``chosen``: (N, M) bool, the method's calibration set."""
     settings = recipe.calibrate
     percentile = settings.percentile if settings.ranges == "percentile" else None
     measured = None if chosen is None else digest_of({"chosen": chosen})
     return fingerprint(
-        "ranges", rollouts, _operands(state), measured, settings.ranges, percentile, constants_of(*RANGES)
+        "ranges", rollouts, _operands(context), measured, settings.ranges, percentile, constants_of(*RANGES)
     )
 
 
-def of_budget(rollouts: str, state: Setup, recipe: Recipe, scale: Tensor, zero_point: Tensor) -> str:
+def of_budget(rollouts: str, context: Context, recipe: Recipe, scale: Tensor, zero_point: Tensor) -> str:
     return fingerprint(
         "budget",
         rollouts,
-        _sites(state),
-        sorted(state.prepared.edges),
-        state.prepared.kept,
+        _sites(context),
+        sorted(context.prepared.edges),
+        context.prepared.kept,
         digest_of({"scale": scale, "zero_point": zero_point}),
         recipe.quantize.budget,
         recipe.run.offload,
@@ -96,43 +88,32 @@ def of_budget(rollouts: str, state: Setup, recipe: Recipe, scale: Tensor, zero_p
 
 def of_fit(
     rollouts: str,
-    state: Setup,
+    context: Context,
     recipe: Recipe,
     method: Method,
     scale: Tensor,
     zero_point: Tensor,
     chosen: Tensor | None,
 ) -> str:
-    """``state``: with the bits that a budget chose."""
+    """``context``: with the bits that a budget chose."""
     return fingerprint(
         "fit",
         rollouts,
-        _sites(state),
+        _sites(context),
         digest_of({"scale": scale, "zero_point": zero_point, "chosen": chosen}),
         recipe.run.seed,
         recipe.run.offload,
         recipe.calibrate.rounding,
-        fitted_by(recipe, method, state.step_groups),
+        fitted_by(recipe, method, context.step_groups),
     )
 
 
 def fitted_by(recipe: Recipe, method: Method, step_groups: Iterable[tuple[int, ...]]) -> dict[str, Any]:
     """Every hyper-parameter of the fit, those of the recipe and those that the code fixes; empty without a fit."""
-    found: dict[str, Any] = {}
-    settings = recipe.calibrate
-    if "blocks" in method.fit or (method.fit == "accuquant" and recipe.run.offload and settings.rounding == "learned"):
-        budget = BlockBudget(recipe.blocks.iterations, recipe.blocks.activation_iterations, recipe.blocks.batch)
-        found["blocks"] = {
-            **asdict(budget), "rows": recipe.blocks.rows, "options": dict(method.blocks), "constants": constants_of(*BLOCKS),
-        }  # fmt: skip
-    if "accuquant" in method.fit:
-        names = ("batch", "steps", "scale_lr", "rounding_lr")
-        found["multi_step"] = {
-            **{name: getattr(settings, name) for name in names},
-            "stages": [asdict(stage) for stage in plan(settings, tuple(step_groups))],
-            "constants": constants_of(*MULTI_STEP),
-        }
-    return found
+    groups = tuple(step_groups)
+    return {
+        phase.name: phase.hyper_parameters(recipe, method.blocks, groups) for phase in phases_of(method.fit, recipe)
+    }
 
 
 def hyper_parameters(recipe: Recipe, method: Method, step_groups: Iterable[tuple[int, ...]]) -> dict[str, Any]:
@@ -147,14 +128,14 @@ def hyper_parameters(recipe: Recipe, method: Method, step_groups: Iterable[tuple
     }
 
 
-def _sites(state: Setup) -> list[Any]:
+def _sites(context: Context) -> list[Any]:
     """Columns in order, with bits and schemes, and which steps share a row."""
-    return [[site.to_json() for site in state.prepared.sites], state.group_of_step]
+    return [[site.to_json() for site in context.prepared.sites], context.group_of_step]
 
 
-def _operands(state: Setup) -> list[Any]:
+def _operands(context: Context) -> list[Any]:
     """``_sites`` less the weights' bits, which ranges of activations do not depend on."""
-    return [[replace(site, weight_bits=None).to_json() for site in state.prepared.sites], state.group_of_step]
+    return [[replace(site, weight_bits=None).to_json() for site in context.prepared.sites], context.group_of_step]
 
 
 def _samples(samples: Samples) -> str:

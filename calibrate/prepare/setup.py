@@ -3,84 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.conditioning import check_conditioning, conditioning_bank, guidance_of
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.notes import Warn
 from dq_toolchain.calibrate.data.samples import Samples, calibration_seeds, draw
 from dq_toolchain.calibrate.methods.base import Method
-from dq_toolchain.calibrate.network.activation_memory import Live, live_bytes
-from dq_toolchain.calibrate.network.insert import Prepared, prepare
+from dq_toolchain.calibrate.network.activation_memory import live_bytes
+from dq_toolchain.calibrate.network.insert import prepare
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import latent_shape
-from dq_toolchain.toolchain.models.loading import REFUSALS, Model, load
+from dq_toolchain.toolchain.models.loading import REFUSALS, load
 from dq_toolchain.toolchain.models.lora import Lora
 from dq_toolchain.toolchain.models.sizes import NOT_RESIZED, not_a_multiple
 from dq_toolchain.toolchain.models.source import Source, find_model
 from dq_toolchain.toolchain.recipe.sections import Recipe
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning, Denoiser
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.scheduler import FILE, as_sampled, sampler_table
-from dq_toolchain.toolchain.sampler.step_groups import StepGroups, even_step_groups
-from dq_toolchain.toolchain.sampler.table import SamplerTable
+from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 
-ROLLOUT_BATCH = 32
-ROOM = 2 * 2**30
-"""Bytes that activations may take in a pass without gradient."""
 SMALL_NETWORK, SMALL_LATENT = 2**25, 2**14
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What every stage of a calibration works on.
-
-    Attributes:
-        model: its network is the one in ``prepared``.
-        table: the sampler as FP32 runs it. guidance: w of its guidance, 1 is none.
-        bank: conditioning that samples take in turn.
-        samples: those to calibrate on.
-        workers: the processes that share this calibration.
-        live: bytes of a large network's activations, of one sample; None for a small one.
-    """
-
-    model: Model
-    table: SamplerTable
-    guidance: float
-    step_groups: StepGroups
-    prepared: Prepared
-    bank: Conditioning
-    samples: Samples
-    device: torch.device
-    live: Live | None = None
-    workers: Workers = ALONE
-
-    @property
-    def is_large(self) -> bool:
-        """Whether memory is worth a thought before starting."""
-        return self.live is not None
-
-    @property
-    def rollout_batch(self) -> int:
-        """How many samples run through the network at once, without gradient."""
-        return ROLLOUT_BATCH if self.live is None else max(1, min(ROLLOUT_BATCH, ROOM // self.live.forward))
-
-    @property
-    def group_of_step(self) -> tuple[int, ...]:
-        return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
-
-    def draw(self, seeds: Sequence[int]) -> Samples:
-        """The samples of the given seeds."""
-        return draw(latent_shape(self.model.config), self.table, self.bank, seeds)
 
 
 def setup(
     recipe: Recipe, method: Method | None = None, warn: Warn = lambda _line: None, workers: Workers = ALONE
-) -> Setup:
+) -> Context:
     """Load, probe and look: everything that can refuse a recipe does so here, before any long work.
 
     Args:
@@ -108,7 +62,7 @@ def setup(
     def run_once(fp32: nn.Module) -> Tensor:
         network = Denoiser(fp32, table, probe_sample.conditioning, guidance)
         try:
-            return network(probe_sample.start * table.input_scale[0], 0)
+            return network(probe_sample.start, 0)
         except REFUSALS as error:
             raise ModelError(
                 f"the UNet cannot be called with a latent of shape {tuple(probe_sample.start.shape)}: "
@@ -132,7 +86,19 @@ def setup(
     model = replace(
         model, network=prepared.network
     )  # convolutions that were split are not kept whole beside their parts
-    return Setup(model, table, guidance, step_groups, prepared, bank, samples, device, live, workers)
+    return Context(
+        model=model,
+        prepared=prepared,
+        table=table,
+        guidance=guidance,
+        step_groups=step_groups,
+        bank=bank,
+        samples=samples,
+        device=device,
+        seed=recipe.run.seed,
+        live=live,
+        workers=workers,
+    )
 
 
 def _source(recipe: Recipe, warn: Warn) -> Source:

@@ -4,60 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts, fp32_rollouts
 from dq_toolchain.calibrate.network.insert import Prepared
-from dq_toolchain.calibrate.prepare.setup import Setup
 from dq_toolchain.calibrate.ranges.observer import Histogram, choose_qparams
 from dq_toolchain.calibrate.work.workers import Workers
-from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor, float_product
+from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS, ProductAttnProcessor, float_product
+from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.qparams import activation_type
 from dq_toolchain.toolchain.quant.sites import attention_layers
 from dq_toolchain.toolchain.recipe.sections import CalibrateSection
-from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 
 Histograms = list[list[Histogram]]
 """[step group][site]"""
 
 
-def observe_rollouts(state: Setup, guidance: float, advance: Callable[..., None]) -> tuple[Rollouts, Histograms]:
+def observe_rollouts(context: Context, advance: Callable[..., None] = lambda n=1: None) -> tuple[Rollouts, Histograms]:
     """FP32 rollouts of the calibration samples with every site observed.
 
     Raises:
         CalibrationError: an activation is NaN or infinite; the text names the site.
     """
-    with _observed(state) as (histograms, set_step):
-        targets = shared_rollouts(state, guidance, set_step, advance)
-    merge(histograms, state.workers)
+    with _observed(context) as (histograms, set_step):
+        targets = shared_rollouts(context, set_step, advance)
+    merge(histograms, context.workers)
     return targets, histograms
 
 
 def shared_rollouts(
-    state: Setup, guidance: float, set_step: Callable[[int], None] | None, advance: Callable[..., None]
+    context: Context,
+    set_step: Callable[[int], None] | None = None,
+    advance: Callable[..., None] = lambda n=1: None,
 ) -> Rollouts:
     """FP32 rollouts of the calibration samples, of which each process runs its share."""
-    workers, count = state.workers, len(state.samples)
+    workers, count = context.workers, len(context.samples)
     part = fp32_rollouts(
-        state.prepared.network,
-        state.table,
-        state.samples.select(workers.share(count)),
-        guidance,
-        state.rollout_batch,
-        state.device,
-        set_step,
-        advance,
+        context.network,
+        context.table,
+        context.samples.select(workers.share(count)),
+        guidance=context.guidance,
+        batch=context.rollout_batch,
+        device=context.device,
+        set_step=set_step,
+        advance=advance,
     )
     return Rollouts(workers.gather(part.latents, count, dim=1), workers.gather(part.outputs, count, dim=1))
 
 
 @torch.no_grad()
 def observe_chosen(
-    state: Setup, targets: Rollouts, chosen: Tensor | None, guidance: float, advance: Callable[..., None]
+    context: Context, targets: Rollouts, chosen: Tensor | None, advance: Callable[..., None]
 ) -> Histograms:
     """Every site observed at FP32 latents that are known already, in the batches of ``observe_rollouts``.
 
@@ -66,19 +68,18 @@ def observe_chosen(
     Raises:
         CalibrationError: an activation is NaN or infinite; the text names the site.
     """
-    table, samples = state.table, state.samples
-    with _observed(state) as (histograms, set_step):
-        share = torch.arange(len(samples))[state.workers.share(len(samples))]
-        for rows in share.split(state.rollout_batch):
-            for k in range(table.calls):
+    samples = context.samples
+    with _observed(context) as (histograms, set_step):
+        share = torch.arange(len(samples))[context.workers.share(len(samples))]
+        for rows in share.split(context.rollout_batch):
+            for k in range(context.table.calls):
                 wanted = rows if chosen is None else rows[chosen[k, rows]]
                 advance(1)
                 if not len(wanted):
                     continue
-                conditioning = samples.conditioning.select(wanted).to(state.device)
-                network = Denoiser(state.prepared.network, table, conditioning, guidance, set_step)
-                network(targets.latents[k, wanted].to(state.device) * table.input_scale[k], k)
-    merge(histograms, state.workers)
+                network = context.denoiser(context.network, samples.select(wanted), set_step)
+                network(targets.latents[k, wanted].to(context.device), k)
+    merge(histograms, context.workers)
     return histograms
 
 
@@ -95,13 +96,13 @@ def merge(histograms: Histograms, workers: Workers) -> None:
         histogram.counts = counts
 
 
-def choose_all(state: Setup, histograms: Histograms, settings: CalibrateSection) -> tuple[Tensor, Tensor]:
+def choose_all(context: Context, histograms: Histograms, settings: CalibrateSection) -> tuple[Tensor, Tensor]:
     """scale (G, L) float32 and zero_point (G, L) int32. A step group of which nothing was chosen takes the nearest's."""
     rows = [_nearest_seen(histograms, g) for g in range(len(histograms))]
     chosen = [
         [
             choose_qparams(histogram, activation_type(site.bits), site.scheme, settings.ranges, settings.percentile)
-            for site, histogram in zip(state.prepared.sites, row, strict=True)
+            for site, histogram in zip(context.prepared.sites, row, strict=True)
         ]
         for row in rows
     ]
@@ -115,17 +116,17 @@ def _nearest_seen(histograms: Histograms, group: int) -> list[Histogram]:
 
 
 @contextmanager
-def _observed(state: Setup) -> Iterator[tuple[Histograms, Callable[[int], None]]]:
+def _observed(context: Context) -> Iterator[tuple[Histograms, Callable[[int], None]]]:
     """Hooks on every site while inside; what they fill, and what has to be told the step."""
-    prepared, current = state.prepared, [0]
-    histograms = [[Histogram() for _ in prepared.sites] for _ in state.step_groups]
+    prepared, current = context.prepared, [0]
+    histograms = [[Histogram() for _ in prepared.sites] for _ in context.step_groups]
     column = {site.name: index for index, site in enumerate(prepared.sites)}
 
     def collect(name: str, x: Tensor) -> None:
         histograms[current[0]][column[name]].collect(x, name)
 
     def set_step(k: int) -> None:
-        current[0] = state.group_of_step[k]
+        current[0] = context.group_of_step[k]
 
     def collect_output(name: str, out: Tensor) -> None:
         histogram = histograms[current[0]][column[name]]
@@ -142,30 +143,25 @@ def _hooked(
     names = {module: name for name, module in attention_layers(prepared.network)}
 
     def product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
-        first, second = ("q", "k") if which == "scores" else ("probs", "v")
-        collect(f"{names[attention]}:{first}", left)
-        collect(f"{names[attention]}:{second}", right)
+        for operand, x in zip(PRODUCT_OPERANDS[which], (left, right), strict=True):
+            collect(f"{names[attention]}:{operand}", x)
         return float_product(attention, which, left, right)
 
-    processors: dict[Attention, Any] = {}
-    handles = []
-    for site in prepared.sites:
-        module = prepared.network.get_submodule(site.layer)
-        if site.weight_bits is not None:
-            handles.append(
-                module.register_forward_pre_hook(lambda _module, inputs, name=site.name: collect(name, inputs[0]))
-            )
-            handles.append(
-                module.register_forward_hook(lambda _module, _inputs, out, name=site.name: collect_output(name, out))
-            )
-        elif site.operand == "q":
-            assert isinstance(module, Attention)
-            processors[module] = module.processor
-            module.set_processor(ProductAttnProcessor(product))
+    def watched() -> Iterator[RemovableHandle]:
+        for site in prepared.sites:
+            if site.weight_bits is None:
+                continue
+            module, name = prepared.network.get_submodule(site.layer), site.name
+            yield module.register_forward_pre_hook(lambda _module, inputs, name=name: collect(name, inputs[0]))
+            yield module.register_forward_hook(lambda _module, _inputs, out, name=name: collect_output(name, out))
+
+    quantized = {site.layer for site in prepared.sites if site.weight_bits is None}
+    processors = {module: module.processor for module, name in names.items() if name in quantized}
+    for module in processors:
+        module.set_processor(ProductAttnProcessor(product))
     try:
-        yield
+        with hooks(watched()):
+            yield
     finally:
-        for handle in handles:
-            handle.remove()
         for module, processor in processors.items():
             module.set_processor(processor)

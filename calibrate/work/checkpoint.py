@@ -27,7 +27,7 @@ DIGITS = 16
 """Of the identity, in a file's name."""
 README = "README.txt"
 ABOUT = b"Checkpoints of an unfinished calibration; the same command continues from them.\n"
-OURS = re.compile(rf"(blocks-)?[a-z]+-[0-9a-f]{{{DIGITS}}}(-\d+)?\.safetensors")
+OURS = re.compile(rf"([a-z_]+-)?[a-z]+-[0-9a-f]{{{DIGITS}}}(-\d+)?\.safetensors")
 
 
 def fingerprint(*parts: object) -> str:
@@ -80,6 +80,10 @@ class CheckpointFile:
         return CheckpointFile(
             self.path.with_stem(f"{self.path.stem}-{number:04}"), self.identity, self.writes, self.names
         )
+
+    def before(self, phase: str) -> CheckpointFile:
+        """The checkpoint of a phase that comes before this one's, which it names."""
+        return CheckpointFile(self.path.with_stem(f"{phase}-{self.path.stem}"), self.identity, self.writes, self.names)
 
     @property
     def due(self) -> bool:

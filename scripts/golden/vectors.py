@@ -158,22 +158,25 @@ def _reference(case: Case, table: SamplerTable) -> Reference:
     errors = 0.02 * _normal((table.calls, *shape), generator)
     formula = MadeUpNetwork(None)
 
-    def answer(x: Tensor, k: int, error: Tensor | float) -> Tensor:
+    def answer(scaled: Tensor, k: int, error: Tensor | float) -> Tensor:
         time = torch.full((case.seeds,), table.timesteps[k])
-        out = formula(k, x, time, cond)
+        out = formula(k, scaled, time, cond)
         if uncond:
-            other = formula(k, x, time, uncond)
+            other = formula(k, scaled, time, uncond)
             out = other + case.guidance * (out - other)
         return out + error
 
+    def exact(x: Tensor, k: int) -> Tensor:
+        return answer(table.input_scale[k] * x, k, 0.0)
+
     def simulated(x: Tensor, k: int) -> Tensor:
         correction = table.correction or Correction.identity(table.calls, case.channels)
-        return correction.after(answer(correction.before(x, k), k, errors[k]), k)
+        return correction.after(answer(correction.before(table.input_scale[k] * x, k), k, errors[k]), k)
 
     outputs: list[Tensor] = []
-    fp32 = rollout(table, lambda x, k: answer(x, k, 0.0), start, noise=noise)
+    fp32 = rollout(table, exact, start, noise=noise)
     simulation = rollout(table, simulated, start, noise=noise, on_step=lambda k, x, f: outputs.append(f))
-    at = torch.stack([answer(simulation[k] * table.input_scale[k], k, 0.0) for k in range(table.calls)])
+    at = torch.stack([exact(simulation[k], k) for k in range(table.calls)])
     return Reference(start, Conditioning(cond, uncond), noise, fp32, simulation, torch.stack(outputs), at)
 
 

@@ -14,8 +14,9 @@ import diffusers
 import torch
 from torch import Tensor
 
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.samples import Samples, held_out_seeds
-from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import rollout
@@ -33,7 +34,7 @@ def ours(
     text: bool,
     settings: Mapping[str, Mapping[str, Any]],
     notes: list[str] | None = None,
-) -> tuple[Setup, Samples, Tensor]:
+) -> tuple[Context, Samples, Tensor]:
     """Setup as a calibration makes it, held-out samples, and their latents (N+1, S, C, H, W) in FP32."""
     work.mkdir(parents=True, exist_ok=True)
     (work / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")

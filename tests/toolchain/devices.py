@@ -74,8 +74,7 @@ def run(
     def call(x: Tensor, k: int) -> Tensor:
         return denoiser((x * (1 + nudge)).to(dtype), k).to(torch.float32)
 
-    scale = artifact.table.input_scale
-    outputs = torch.stack([call(reference.simulation_latents[k] * scale[k], k) for k in range(reference.calls)])
+    outputs = torch.stack([call(reference.simulation_latents[k], k) for k in range(reference.calls)])
     return rollout(table or artifact.table, call, reference.start), outputs
 
 

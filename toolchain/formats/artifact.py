@@ -62,7 +62,7 @@ class LayerWeights:
         return self.weight_q.to(torch.float32) * self.weight_scale.view(-1, *[1] * (self.weight_q.dim() - 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Artifact:
     """Everything a backend needs. G step groups, L sites (columns of ``scale`` and ``zero_point``).
 
@@ -192,22 +192,22 @@ class Artifact:
             weights, activations, floats = (read_tensors(folder / name, REMEDY) for name in TENSOR_FILES)
             names = [n.removesuffix(".weight_q") for n in weights if n.endswith(".weight_q")]
             artifact = cls(
-                data["model_id"],
-                data["weight_hash"],
-                data["config"],
-                data["scheduler_config"],
-                SamplerTable.from_json(data["table"]),
-                float(data["guidance"]),
-                tuple(tuple(steps) for steps in data["step_groups"]),
-                {name: tuple(channels) for name, channels in data["splits"].items()},
-                tuple(Site.from_json(site) for site in data["sites"]),
-                tuple(FloatOp(*op) for op in data["float_operations"]),
-                {n: LayerWeights(weights[f"{n}.weight_q"], weights[f"{n}.weight_scale"]) for n in names},
-                activations["scale"],
-                activations["zero_point"],
-                floats,
-                data["record"],
-                tuple(data.get("smoothed", ())),
+                model_id=data["model_id"],
+                weight_hash=data["weight_hash"],
+                config=data["config"],
+                scheduler_config=data["scheduler_config"],
+                table=SamplerTable.from_json(data["table"]),
+                guidance=float(data["guidance"]),
+                step_groups=tuple(tuple(steps) for steps in data["step_groups"]),
+                splits={name: tuple(channels) for name, channels in data["splits"].items()},
+                sites=tuple(Site.from_json(site) for site in data["sites"]),
+                float_operations=tuple(FloatOp(*op) for op in data["float_operations"]),
+                layers={n: LayerWeights(weights[f"{n}.weight_q"], weights[f"{n}.weight_scale"]) for n in names},
+                scale=activations["scale"],
+                zero_point=activations["zero_point"],
+                float_parameters=floats,
+                record=data["record"],
+                smoothed=tuple(data.get("smoothed", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError, SamplerError) as error:
             raise ArtifactError(

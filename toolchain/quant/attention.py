@@ -5,7 +5,7 @@ Same result as diffusers' AttnProcessor2_0 for the attention blocks of UNet2DMod
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -13,8 +13,13 @@ from torch import Tensor
 
 from dq_toolchain.toolchain.errors import ModelError
 
+PRODUCT_OPERANDS: Mapping[str, tuple[str, str]] = {"scores": ("q", "k"), "values": ("probs", "v")}
+"""The two products of an attention block in order of execution: name -> (left, right) operand, as sites call them."""
+ATTENTION_OPERANDS = ("q", "k", "v", "probs")
+"""All of them in the order of an artifact's sites."""
+
 Product = Callable[[Attention, str, Tensor, Tensor], Tensor]
-"""(attention, "scores" | "values", left (B*heads, T, a), right (B*heads, a, U)) -> left @ right."""
+"""(attention, a key of ``PRODUCT_OPERANDS``, left (B*heads, T, a), right (B*heads, a, U)) -> left @ right."""
 
 
 def float_product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ from dq_toolchain.toolchain.quant.smoothing import SmoothedConv2d
 
 Kind = Literal["conv2d", "linear", "attention"]
 BITS = range(2, 9)
-ATTENTION_OPERANDS = ("q", "k", "v", "probs")
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d)
 KEPT = "kept in float by name: keep_float in the recipe"
 MULTIPLIES = (nn.ConvTranspose2d, nn.Conv1d, nn.Conv3d, nn.Bilinear, nn.MultiheadAttention)

@@ -33,9 +33,9 @@ class SmoothedConv2d(nn.Module):
 def smooth_inputs(network: nn.Module, divisors: Mapping[str, Tensor]) -> None:
     """Replace the named convolutions by SmoothedConv2d, in place."""
     for name, divisor in divisors.items():
-        parent_name, _, child = name.rpartition(".")
-        parent = network.get_submodule(parent_name)
-        setattr(parent, child, SmoothedConv2d(getattr(parent, child), divisor))
+        conv = network.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d)
+        network.set_submodule(name, SmoothedConv2d(conv, divisor))
 
 
 def smooth_by_one(network: nn.Module, names: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 
 
@@ -72,29 +73,25 @@ def find_concat_inputs(network: nn.Module, run: Callable[[], object]) -> dict[st
     """
     found: dict[str, tuple[int, ...]] = {}
     recorder = _CatRecorder()
-    handles = []
-    for name, module in weighted_layers(network):
-        if isinstance(module, nn.Conv2d) and module.groups == 1:
 
-            def look(_module: nn.Module, inputs: tuple[Any, ...], name: str = name) -> None:
-                sizes = recorder.seen.get(inputs[0].data_ptr())
-                if sizes is not None and sum(sizes) == inputs[0].shape[1]:
-                    found[name] = sizes
+    def look(name: str, inputs: tuple[Any, ...]) -> None:
+        sizes = recorder.seen.get(inputs[0].data_ptr())
+        if sizes is not None and sum(sizes) == inputs[0].shape[1]:
+            found[name] = sizes
 
-            handles.append(module.register_forward_pre_hook(look))
-    try:
-        with torch.no_grad(), recorder:
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
+    handles = (
+        module.register_forward_pre_hook(lambda _module, inputs, name=name: look(name, inputs))
+        for name, module in weighted_layers(network)
+        if isinstance(module, nn.Conv2d) and module.groups == 1
+    )
+    with hooks(handles), torch.no_grad(), recorder:
+        run()
     return found
 
 
 def split_concat_inputs(network: nn.Module, splits: Mapping[str, Sequence[int]]) -> None:
     """Replace the named convolutions by SplitConv2d, in place; the float function is unchanged."""
     for name, channels in splits.items():
-        parent_name, _, child = name.rpartition(".")
-        parent = network.get_submodule(parent_name)
-        conv = getattr(parent, child)
-        setattr(parent, child, SplitConv2d(conv, channels))
+        conv = network.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d)
+        network.set_submodule(name, SplitConv2d(conv, channels))

@@ -5,8 +5,9 @@ Classifier-free guidance belongs to the loop: f = f_u + w * (f_c - f_u), both ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class Conditioning:
 class Denoiser:
     """f(x, k): the network at the table's k-th timestep, after guidance and the table's correction.
 
+    It scales the latent for the network itself (the scheduler's ``scale_model_input``): give it latents as they are.
+
     Attributes:
         guidance: w in f_u + w * (f_c - f_u); 1 means no guidance and one call per step.
         set_step: told k before every call; a quantized UNet switches its step group there.
@@ -55,9 +58,10 @@ class Denoiser:
     batch: int | None = None
 
     def __call__(self, x: Tensor, k: int) -> Tensor:
-        """(B, C, H, W) network input (already scaled by the table), float32 -> (B, C, H, W) float32."""
+        """x[k] (B, C, H, W) float32, the sampler's latent before call k -> f[k] (B, C, H, W) float32."""
         if self.set_step is not None:
             self.set_step(k)
+        x = self.table.input_scale[k] * x
         correction = self.table.correction
         if correction is None:
             return self._network(x, k)
@@ -76,3 +80,27 @@ class Denoiser:
             return out
         unconditional, conditional = out.chunk(2)
         return unconditional + self.guidance * (conditional - unconditional)
+
+
+class WithTable(Protocol):
+    """Anything that answers as ``Denoiser`` does: latents x[k] as they are, scaled inside by its own table."""
+
+    @property
+    def table(self) -> SamplerTable: ...
+
+    def __call__(self, x: Tensor, k: int) -> Tensor: ...
+
+
+def each_output_at(denoiser: WithTable, latents: Iterable[Tensor]) -> Iterator[Tensor]:
+    """``outputs_at`` call by call: f[k] (B, C, H, W) for k = 0, 1, ..., each computed when it is asked for."""
+    for k, x in zip(range(denoiser.table.calls), latents, strict=False):
+        yield denoiser(x, k)
+
+
+def outputs_at(denoiser: WithTable, latents: Iterable[Tensor]) -> Tensor:
+    """The network's output at given latents (teacher forcing), not along its own run: (N, B, C, H, W) float32.
+
+    Args:
+        latents: N or N + 1 of (B, C, H, W), x[0] first; the last of N + 1 is the finished sample, which no call sees.
+    """
+    return torch.stack(list(each_output_at(denoiser, latents)))

@@ -5,7 +5,6 @@ FP32 targets, the calibrator and the integer simulation all run through here, so
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +25,24 @@ class State:
     latents: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...] = ()
 
+    @property
+    def latent(self) -> Tensor:
+        """x[k] (B, C, H, W)."""
+        return self.latents[0]
+
+    def after(self, table: SamplerTable, k: int, output: Tensor, noise: Tensor | None = None) -> State:
+        """Where the sampler stands after call k: of the past only what the table looks back on is kept.
+
+        Args:
+            output: f[k], shape of x[k]. noise: (N, B, C, H, W) standard normal, indexed by call, or None.
+        Raises:
+            SamplerError: history or noise that call k needs is missing.
+        """
+        outputs = (output, *self.outputs)
+        following = table.advance(k, self.latents, outputs, None if noise is None else noise[k])
+        latents = (following, *self.latents)
+        return State(latents[: len(table.a[0])], outputs[: len(table.b[0])])
+
 
 def rollout(
     table: SamplerTable,
@@ -44,7 +61,8 @@ def rollout(
     Gradients are kept if the caller has them on.
 
     Args:
-        network: (input_scale[k] * x[k], k) -> f[k], both (B, C, H, W); after guidance.
+        network: (x[k], k) -> f[k], both (B, C, H, W); it scales x[k] by ``table.input_scale[k]`` itself, as ``Denoiser`` does,
+            and f[k] is after guidance.
         start: x[first], (B, C, H, W); for first = 0 noise times ``table.init_noise_sigma``.
         noise: (N, B, C, H, W) standard normal, indexed by call; only needed if the table is stochastic.
         on_step: called as (k, x[k], f[k]) after the network's call k.
@@ -62,13 +80,11 @@ def rollout(
             f"step noise must have shape {(table.calls, *start.shape)}, got {tuple(noise.shape)}; "
             "draw it for every network call and sample"
         )
-    latent_history, output_history = len(table.a[0]), len(table.b[0])
-    latents = deque([start, *past_latents][:latent_history], maxlen=latent_history)
-    outputs = deque(past_outputs[:output_history], maxlen=output_history)
+    state = State((start, *past_latents), tuple(past_outputs))
     run = [start]
     for k in range(first, last):
-        x = run[-1]
-        f = network(table.input_scale[k] * x, k)
+        x = state.latent
+        f = network(x, k)
         if f.shape != x.shape:
             raise SamplerError(
                 f"network output must have the latent's shape {tuple(x.shape)}, got {tuple(f.shape)} "
@@ -76,7 +92,6 @@ def rollout(
             )
         if on_step is not None:
             on_step(k, x, f)
-        outputs.appendleft(f)
-        run.append(table.advance(k, latents, outputs, None if noise is None else noise[k]))
-        latents.appendleft(run[-1])
+        state = state.after(table, k, f, noise)
+        run.append(state.latent)
     return torch.stack(run)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.models.architectures import call_network
-from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor
+from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS, PRODUCT_OPERANDS, ProductAttnProcessor
 from dq_toolchain.toolchain.quant.qparams import IntegerType, activation_type, dequantize, quantize
 from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
 from dq_toolchain.toolchain.simulation.integer_products import OFFSET, geometry_of, holds, integer_product, unsigned
@@ -146,11 +146,8 @@ def operation_of(layer: nn.Conv2d | nn.Linear) -> Callable[[Tensor, Tensor, Tens
 
 
 def _attention_product(mode: Mode) -> Callable[[Attention, str, Tensor, Tensor], Tensor]:
-    operands = {"scores": ("table_q", "table_k"), "values": ("table_probs", "table_v")}
-
     def product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
-        tables = [attention.get_submodule(name) for name in operands[which]]
-        first, second = tables
+        first, second = (attention.get_submodule(f"table_{operand}") for operand in PRODUCT_OPERANDS[which])
         assert isinstance(first, ActivationTable)
         assert isinstance(second, ActivationTable)
         if mode == "fake_quantize":
@@ -182,12 +179,11 @@ class SimulatedNetwork(nn.Module):
             simulated = SimulatedLayer(
                 layer, weights.weight_q, weights.weight_scale, tables[f"{name}:input"], mode, name
             )
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, simulated)
+            network.set_submodule(name, simulated)
         processor = ProductAttnProcessor(_attention_product(mode))
         for name, attention in attention_layers(network):
             if f"{name}:q" in tables:
-                for operand in ("q", "k", "v", "probs"):
+                for operand in ATTENTION_OPERANDS:
                     attention.add_module(f"table_{operand}", tables[f"{name}:{operand}"])
                 attention.set_processor(processor)
         self.inner = network

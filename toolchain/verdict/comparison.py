@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,7 @@ def row_of(verdict: Verdict) -> Row:
         bundle=str(verdict.match.folder.resolve()), bundle_sha256=verdict.match.sha256,
         psnr=float(median(torch.tensor(psnr, dtype=torch.float64))) if whole and psnr else None,
         worst_psnr=verdict.worst[0].psnr, simulation_psnr=float(median(simulation)), error=verdict.steps[-1].error_fp32,
-        ratio=sorted(ratios)[len(ratios) // 2] if ratios else None, step_ms=median_ms(verdict), load_ms=data["load_ms"],
+        ratio=statistics.median(ratios) if ratios else None, step_ms=median_ms(verdict), load_ms=data["load_ms"],
         peak_memory_bytes=data["peak_memory_bytes"], model_bytes=_model_bytes(verdict))  # fmt: skip
 
 

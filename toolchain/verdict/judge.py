@@ -6,6 +6,7 @@ Last link of the chain: ``show`` and ``page`` render what is decided here.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -331,6 +332,6 @@ def _steps(
 
 
 def median_ms(verdict: Verdict) -> float | None:
-    """Median time per network call in ms, as reported; None if it was not measured."""
-    times = sorted(time for time in verdict.report.data["step_ms"] if time is not None)
-    return float(times[len(times) // 2]) if times else None
+    """Median over the steps of the time per network call in ms, as reported; None if it was not measured."""
+    times = [float(time) for time in verdict.report.data["step_ms"] if time is not None]
+    return statistics.median(times) if times else None

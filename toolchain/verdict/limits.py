@@ -151,11 +151,9 @@ def twin_outputs(artifact: Artifact, reference: Reference) -> Tensor:
 
     As far from the integer simulation as a correct float32 device is: other summation order, other rounding of sums.
     """
-    from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+    from dq_toolchain.toolchain.sampler.denoiser import Denoiser, outputs_at
     from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
     network = SimulatedNetwork(artifact, "fake_quantize")
-    table = artifact.table
-    denoiser = Denoiser(network, table, reference.conditioning, artifact.guidance, network.set_step)
-    latents = reference.simulation_latents
-    return torch.stack([denoiser(latents[k] * table.input_scale[k], k) for k in range(table.calls)])
+    denoiser = Denoiser(network, artifact.table, reference.conditioning, artifact.guidance, network.set_step)
+    return outputs_at(denoiser, reference.simulation_latents)

@@ -21,7 +21,7 @@ from dq_toolchain.backends.common.vendors import decomposed
 from dq_toolchain.backends.coreml.graph.entries import Entry
 from dq_toolchain.backends.coreml.graph.neural_engine import to_channels_first
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
-from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor
+from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS, PRODUCT_OPERANDS, ProductAttnProcessor
 from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
 from dq_toolchain.toolchain.recipe.sections import CoreMLSection
 from dq_toolchain.toolchain.simulation.network import operation_of
@@ -162,14 +162,14 @@ def build(artifact: Artifact, section: CoreMLSection, entry: Entry) -> nn.Module
     columns = {site.name: index for index, site in enumerate(artifact.sites)}
     for name, attention in attention_layers(network):
         if f"{name}:q" in columns:
-            attention.operand_sites = {op: columns[f"{name}:{op}"] for op in ("q", "k", "v", "probs")}
+            attention.operand_sites = {op: columns[f"{name}:{op}"] for op in ATTENTION_OPERANDS}
             attention.set_processor(ProductAttnProcessor(_product(entry)))
     return network.eval().requires_grad_(False)
 
 
 def _product(entry: Entry) -> Callable[[Attention, str, Tensor, Tensor], Tensor]:
     def product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
-        first, second = ("q", "k") if which == "scores" else ("probs", "v")
+        first, second = PRODUCT_OPERANDS[which]
         left, left_ratio = entry(left, attention.operand_sites[first])
         right, right_ratio = entry(right, attention.operand_sites[second])
         y = torch.bmm(left, right)

@@ -24,11 +24,12 @@ from dq_toolchain.backends.tensorrt.proof.reading import as_held, factor_name
 from dq_toolchain.backends.tensorrt.vendor import graph_passes, onnx_ir
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
+from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 ZERO_POINT = "zero_point"
-OPERANDS = (("q", "k"), ("probs", "v"))
+OPERANDS = tuple(PRODUCT_OPERANDS.values())
 """Of the first and the second product of an attention block."""
 
 

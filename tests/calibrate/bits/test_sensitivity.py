@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from dq_toolchain.calibrate.bits.sensitivity import final_errors, rounded
-from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
 from dq_toolchain.calibrate.data.trajectories import Trajectories
-from dq_toolchain.calibrate.pipeline import trajectories_of
 from dq_toolchain.calibrate.prepare.setup import setup
+from dq_toolchain.calibrate.ranges.measure import shared_rollouts
 from dq_toolchain.calibrate.ranges.observer import choose_weight_scale
 from dq_toolchain.toolchain.quant.qparams import weight_type
 from tests.calibrate.conftest import tiny_recipe
@@ -21,11 +20,7 @@ PROBES = 32
 
 def _run(model: Path, out: Path, **sampler: object) -> Trajectories:
     recipe = tiny_recipe(model, out, sampler={"steps": 4, **sampler}, calibrate={"samples": PROBES})
-    state = setup(recipe)
-    cpu = torch.device("cpu")
-    return trajectories_of(
-        recipe, state, fp32_rollouts(state.prepared.network, state.table, state.samples, state.guidance, 32, cpu)
-    )
+    return Trajectories(context := setup(recipe), shared_rollouts(context))
 
 
 def _measured(run: Trajectories, name: str, bits: int) -> float:
@@ -34,7 +29,7 @@ def _measured(run: Trajectories, name: str, bits: int) -> float:
     kept = weight.detach().clone()
     with torch.no_grad():
         weight.copy_(rounded(kept, choose_weight_scale(kept, weight_type(bits)), bits))
-    found = fp32_rollouts(run.network, run.table, run.samples, run.guidance, 32, run.device).latents[-1]
+    found = shared_rollouts(run.context).latents[-1]
     with torch.no_grad():
         weight.copy_(kept)
     return float((found - run.targets.latents[-1]).square().mean())

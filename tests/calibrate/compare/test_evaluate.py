@@ -30,7 +30,9 @@ def held_out_of(unet: nn.Module, artifact: Artifact) -> HeldOut:
     """Rollouts of a network in the place of FP32."""
     samples = Samples(noise(SEEDS), Conditioning(labels(SEEDS).cond), None)
     set_step = unet.set_step if isinstance(unet, SimulatedNetwork) else None
-    found = fp32_rollouts(unet, artifact.table.uncorrected, samples, 1.0, 64, CPU, set_step)
+    found = fp32_rollouts(
+        unet, artifact.table.uncorrected, samples, guidance=1.0, batch=64, device=CPU, set_step=set_step
+    )
     return HeldOut(samples, found.latents, found.outputs, Path("held-out.safetensors"))
 
 

@@ -27,9 +27,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry per run of FP32 rollouts."""
     found: list[int] = []
 
-    def counted(*arguments: Any) -> Rollouts:
+    def counted(*arguments: Any, **named: Any) -> Rollouts:
         found.append(1)
-        return fp32_rollouts(*arguments)
+        return fp32_rollouts(*arguments, **named)
 
     monkeypatch.setattr(module, "fp32_rollouts", counted)
     monkeypatch.setattr(module, "POLL", 0.01)

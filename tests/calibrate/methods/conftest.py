@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.finalize import finalize
-from dq_toolchain.calibrate.pipeline import trajectories_of
-from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.measure import choose_all, observe_rollouts
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
 from dq_toolchain.toolchain.formats.artifact import Artifact
@@ -26,7 +26,7 @@ class Finished:
 
     artifact: Artifact
     trajectories: Trajectories
-    state: Setup
+    state: Context
 
     def damaged(self, gain: float, shift: float) -> Artifact:
         """The artifact whose last layer answers gain * f + shift."""
@@ -49,10 +49,10 @@ class Finished:
 def finish(model: Path, out: Path, **sections: Any) -> Finished:
     recipe = tiny_recipe(model, out, **sections)
     state = setup(recipe)
-    targets, histograms = observe_rollouts(state, state.guidance, lambda n=1: None)
+    targets, histograms = observe_rollouts(state)
     network = quantize_with(state, *choose_all(state, histograms, recipe.calibrate), recipe)
-    artifact = finalize(network, state.prepared, state.model, state.table, state.guidance, state.step_groups, {})
-    return Finished(artifact, trajectories_of(recipe, state, targets), state)
+    artifact = finalize(network, state, {})
+    return Finished(artifact, Trajectories(state, targets), state)
 
 
 @pytest.fixture(scope="package")

@@ -19,6 +19,7 @@ from dq_toolchain.toolchain.sampler.denoiser import Conditioning
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import Network, rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
+from tests.calibrate.conftest import context_of
 
 SLOPE = 0.3
 
@@ -50,7 +51,7 @@ def test_growth_of_a_linear_network_is_the_product_of_its_steps() -> None:
     for k in range(8):
         wanted = 1.0
         for later in range(k + 1, 8):
-            wanted *= abs(table.a[later][0] + table.b[later][0] * SLOPE * table.input_scale[later])
+            wanted *= abs(table.a[later][0] + table.b[later][0] * SLOPE)
         assert float(found[k]) == pytest.approx(wanted, rel=1e-3)
 
 
@@ -78,10 +79,15 @@ def problem_with(growth: list[float] | None) -> Problem:
     table, count = table_of(4), 6
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(5, count, 1, 3, 3, generator=generator)
-    samples = Samples(latents[0], Conditioning({}, {}), None)
-    targets, device = Rollouts(latents, latents[1:]), torch.device("cpu")
+    context = context_of(Still(), table, Samples(latents[0], Conditioning({}, {}), None))
     weights = None if growth is None else torch.tensor(growth)
-    return Problem(table, 1.0, samples, targets, 2, CalibrateSection(batch=2), 0, device, 32, weights)
+    return Problem(
+        context=context,
+        targets=Rollouts(latents, latents[1:]),
+        validation=2,
+        settings=CalibrateSection(batch=2),
+        growth=weights,
+    )
 
 
 def drawn(growth: list[float] | None, horizon: int) -> Counter[int]:

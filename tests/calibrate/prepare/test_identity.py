@@ -15,9 +15,10 @@ from pydantic import BaseModel
 from safetensors.torch import save_file
 
 from dq_toolchain.calibrate import methods
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.methods import names, resolve, with_settings
 from dq_toolchain.calibrate.prepare import identity
-from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from tests.calibrate.conftest import tiny_recipe
@@ -71,7 +72,7 @@ BY_VALUE = {"model.path", "model.variant", "model.lora", "model.lora_scale", "mo
 NO_PART = {"run.out"}
 
 
-def _of(recipe: Recipe, state: Setup | None = None) -> dict[str, str]:
+def _of(recipe: Recipe, state: Context | None = None) -> dict[str, str]:
     """The identities of all stages; activation parameters in the middle are fixed, which are theirs by value."""
     method = resolve(recipe.calibrate.method)
     recipe = with_settings(recipe, method)
@@ -151,7 +152,7 @@ def test_what_stages_hand_on_counts_by_value(tiny_model: Path, tmp_path: Path) -
         torch.ones(4, 8, dtype=torch.bool),
     )
 
-    def fit(scale: torch.Tensor, chosen: torch.Tensor, state: Setup = state) -> str:
+    def fit(scale: torch.Tensor, chosen: torch.Tensor, state: Context = state) -> str:
         return identity.of_fit("", state, recipe, method, scale, zero_point, chosen)
 
     swapped = scale.clone()
@@ -168,7 +169,9 @@ def test_what_stages_hand_on_counts_by_value(tiny_model: Path, tmp_path: Path) -
     assert len(ranges) == 6
 
 
-@pytest.mark.parametrize("name", ["fit.AVERAGE", "observer.CANDIDATES", "blocks.adaround.PENALTY", "budget.PROBES"])
+@pytest.mark.parametrize(
+    "name", ["multistep.fit.AVERAGE", "ranges.observer.CANDIDATES", "blocks.adaround.PENALTY", "bits.budget.PROBES"]
+)
 def test_a_constant_of_the_code_decides_and_is_recorded(
     name: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.methods import resolve
 from dq_toolchain.calibrate.prepare import memory
 from dq_toolchain.calibrate.prepare import setup as module
 from dq_toolchain.calibrate.prepare.memory import MARGIN, check_memory, estimate
-from dq_toolchain.calibrate.prepare.setup import Setup, setup
+from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -20,7 +21,7 @@ QUIET, ACCUQUANT = Reporter(quiet=True), resolve("accuquant")
 
 
 @pytest.fixture
-def case(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Setup, Recipe]:
+def case(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Context, Recipe]:
     """A tiny model that counts as a large one."""
     monkeypatch.setattr(module, "SMALL_NETWORK", 0)
     recipe = tiny_recipe(tiny_model, tmp_path, calibrate={"batch": 64})
@@ -31,7 +32,7 @@ def offloaded(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"run": recipe.run.model_copy(update={"offload": True})})
 
 
-def test_a_fit_needs_more_than_ranges_and_offload_needs_less(case: tuple[Setup, Recipe]) -> None:
+def test_a_fit_needs_more_than_ranges_and_offload_needs_less(case: tuple[Context, Recipe]) -> None:
     state, recipe = case
     weights = sum(p.numel() for p in state.prepared.network.parameters())
     full, ranges = estimate(state, recipe, ACCUQUANT), estimate(state, recipe, resolve("mse"))
@@ -42,7 +43,7 @@ def test_a_fit_needs_more_than_ranges_and_offload_needs_less(case: tuple[Setup, 
     assert lean.activations < full.activations
 
 
-def test_activations_follow_the_batch(case: tuple[Setup, Recipe]) -> None:
+def test_activations_follow_the_batch(case: tuple[Context, Recipe]) -> None:
     state, recipe = case
     double = recipe.model_copy(
         update={"calibrate": recipe.calibrate.model_copy(update={"batch": 16 * recipe.calibrate.batch})}
@@ -61,7 +62,7 @@ def test_large_activations_are_run_few_at_a_time(
 
 
 def test_what_does_not_fit_is_refused_with_what_would(
-    case: tuple[Setup, Recipe], monkeypatch: pytest.MonkeyPatch
+    case: tuple[Context, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, recipe = case
     need, lean = (estimate(state, r, ACCUQUANT).on(state.device) for r in (recipe, offloaded(recipe)))

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dq_toolchain.calibrate.fitting import check_workers
+from dq_toolchain.calibrate.fitting.phase import phases_of
+from dq_toolchain.calibrate.fitting.run import check_workers
 from dq_toolchain.calibrate.methods import resolve
 from dq_toolchain.calibrate.ranges.observer import Histogram
 from dq_toolchain.calibrate.run import calibrate
@@ -157,10 +158,10 @@ def test_shares_are_all_items_once_and_in_order() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_before_anything_runs() -> None:
-    method, groups = resolve("accuquant"), even_step_groups(4, 2)
-    recipe = load_recipe(None, {"calibrate": {"samples": 16, "batch": 6, "horizon": 2}})
-    check_workers(recipe, method, Workers(0, 3), groups)
+    recipe, groups = load_recipe(None, {"calibrate": {"samples": 16, "batch": 6, "horizon": 2}}), even_step_groups(4, 2)
+    phases = phases_of(resolve("accuquant").fit, recipe)
+    check_workers("accuquant", phases, recipe, Workers(0, 3), groups)
     with pytest.raises(
         RecipeError, match="stage 'settling' takes 3 samples an iteration: 2 processes can share multiples of 2"
     ):
-        check_workers(recipe, method, Workers(0, 2), groups)
+        check_workers("accuquant", phases, recipe, Workers(0, 2), groups)

@@ -79,7 +79,7 @@ def own_loop(config: Config, steps: int, start: Tensor, noise: Tensor | None = N
 
 def table_loop(table: SamplerTable, start: Tensor, **options: Any) -> Tensor:
     network = TanhNetwork()
-    return rollout(table, lambda x, k: network(x, table.timesteps[k]), start, **options)
+    return rollout(table, lambda x, k: network(table.input_scale[k] * x, table.timesteps[k]), start, **options)
 
 
 def worst_error(ours: Tensor, theirs: Tensor) -> float:
@@ -152,7 +152,7 @@ def test_gradient_through_a_rollout_is_that_of_finite_differences() -> None:
     network = TanhNetwork(torch.float64)
     start = normal(1, 3, 2, 2).double().requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda x: rollout(table, lambda z, k: network(z, table.timesteps[k]), x)[-1], (start,)
+        lambda x: rollout(table, lambda z, k: network(table.input_scale[k] * z, table.timesteps[k]), x)[-1], (start,)
     )
 
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
+from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS, PRODUCT_OPERANDS
 from dq_toolchain.toolchain.quant.qparams import Scheme, activation_type, fp16_exact
-from dq_toolchain.toolchain.quant.sites import ATTENTION_OPERANDS, Site, attention_layers
+from dq_toolchain.toolchain.quant.sites import Site, attention_layers
 from dq_toolchain.toolchain.simulation.network import (
     ActivationTable,
     SimulatedLayer,
@@ -240,9 +241,9 @@ def test_attention_products_are_those_of_int64() -> None:
     name, attention = next(iter(attention_layers(unet.inner)))
     processor: Any = attention.processor
     torch.manual_seed(1)
-    for which, (first, second), shape in (("scores", ("q", "k"), (4, 16, 8)), ("values", ("probs", "v"), (4, 16, 16))):
+    for which, shape in (("scores", (4, 16, 8)), ("values", (4, 16, 16))):
         left, right = torch.rand(shape) if which == "values" else torch.randn(shape), torch.randn(4, shape[-1], 8)
-        tables: list[Any] = [attention.get_submodule(f"table_{operand}") for operand in (first, second)]
+        tables: list[Any] = [attention.get_submodule(f"table_{operand}") for operand in PRODUCT_OPERANDS[which]]
         a, b = (integers_of(x, t) for x, t in zip((left, right), tables, strict=True))
         scale = tables[0].scale[0] * tables[1].scale[0]
         assert torch.equal(processor.product(attention, which, left, right), (a @ b).to(torch.float32) * scale), name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from dq_toolchain.toolchain.cli.entry import run_command
 from dq_toolchain.toolchain.formats.report import first_seeds, write_report
 from dq_toolchain.toolchain.render.page import render_comparison
 from dq_toolchain.toolchain.verdict.comparison import note_of, row_of, to_json
-from dq_toolchain.toolchain.verdict.judge import validate
+from dq_toolchain.toolchain.verdict.judge import median_ms, validate
 from tests.toolchain.devices import Case, case, header, run, skipping, write_bundle, write_run
 
 
@@ -44,6 +45,16 @@ def test_a_row_says_what_the_verdict_says(reports: list[Path]) -> None:
     assert rows[0].step_ms == 2.0
     assert rows[0].model_bytes == 7
     assert note_of(rows) is None
+
+
+def test_the_median_of_an_even_number_is_the_mean_of_the_middle_two(reports: list[Path]) -> None:
+    """The contract of reports (runtime_samples/README.md): of four steps' times, of four steps' ratios."""
+    verdict = validate(reports[0])
+    steps = [replace(row, ratio=ratio) for row, ratio in zip(verdict.steps[:4], (4.0, 1.0, 8.0, 2.0), strict=True)]
+    report = replace(verdict.report, data={**verdict.report.data, "step_ms": [10.0, 1.0, 40.0, 20.0, None]})
+    row = row_of(replace(verdict, report=report, steps=(*steps, replace(steps[0], ratio=None))))
+    assert row.step_ms == median_ms(replace(verdict, report=report)) == 15.0
+    assert row.ratio == 3.0
 
 
 def test_other_models_are_noted(reports: list[Path], tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""What every stage of a calibration works on, made once; stages hold it instead of copies of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.calibrate.data.samples import Samples, draw
+from dq_toolchain.calibrate.network.activation_memory import Live
+from dq_toolchain.calibrate.network.insert import Prepared
+from dq_toolchain.calibrate.work.workers import ALONE, Workers
+from dq_toolchain.toolchain.models.architectures import latent_shape
+from dq_toolchain.toolchain.models.loading import Model
+from dq_toolchain.toolchain.sampler.denoiser import Conditioning, Denoiser
+from dq_toolchain.toolchain.sampler.step_groups import StepGroups
+from dq_toolchain.toolchain.sampler.table import SamplerTable
+
+ROLLOUT_BATCH = 32
+ROOM = 2 * 2**30
+"""Bytes that activations may take in a pass without gradient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Attributes:
+    model: its network is the one in ``prepared``.
+    prepared: the FP32 network on ``device``, and its sites.
+    table: the sampler as FP32 runs it. guidance: w of its guidance, 1 is none.
+    bank: conditioning that samples take in turn.
+    samples: those to calibrate on, on the CPU.
+    seed: of the calibration; every random choice derives from it.
+    live: bytes of a large network's activations, of one sample; None for a small one.
+    workers: the processes that share this calibration.
+    """
+
+    model: Model
+    prepared: Prepared
+    table: SamplerTable
+    guidance: float
+    step_groups: StepGroups
+    bank: Conditioning
+    samples: Samples
+    device: torch.device
+    seed: int
+    live: Live | None = None
+    workers: Workers = ALONE
+
+    @property
+    def network(self) -> nn.Module:
+        """The FP32 network, splits and smoothing applied."""
+        return self.prepared.network
+
+    @property
+    def is_large(self) -> bool:
+        """Whether memory is worth a thought before starting."""
+        return self.live is not None
+
+    @property
+    def rollout_batch(self) -> int:
+        """How many samples run through the network at once, without gradient."""
+        return ROLLOUT_BATCH if self.live is None else max(1, min(ROLLOUT_BATCH, ROOM // self.live.forward))
+
+    @property
+    def group_of_step(self) -> tuple[int, ...]:
+        return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
+
+    def draw(self, seeds: Sequence[int]) -> Samples:
+        """The samples of the given seeds."""
+        return draw(latent_shape(self.model.config), self.table, self.bank, seeds)
+
+    def denoiser(
+        self,
+        network: nn.Module,
+        samples: Samples,
+        set_step: Callable[[int], None] | None = None,
+        batch: int | None = None,
+    ) -> Denoiser:
+        """A network on some samples, with the table and guidance of FP32; arguments as ``Denoiser`` has them."""
+        conditioning = samples.conditioning.to(self.device)
+        return Denoiser(network, self.table, conditioning, self.guidance, set_step, batch)
+
+    def noise(self, samples: Samples) -> Tensor | None:
+        """(N, B, C, H, W) step noise of some samples on the device; None where the sampler adds none."""
+        return None if samples.step_noise is None else samples.step_noise.to(self.device)

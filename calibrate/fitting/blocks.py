@@ -1,0 +1,80 @@
+"""The phase that reconstructs block after block, on single steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import torch
+
+from dq_toolchain.calibrate.blocks.evaluations import Rows, rows_of
+from dq_toolchain.calibrate.blocks.reconstruct import BlockBudget, BlockOptions, planned_iterations, reconstruct
+from dq_toolchain.calibrate.blocks.storage import Room
+from dq_toolchain.calibrate.data.context import Context
+from dq_toolchain.calibrate.fitting.memory import BLOCKS as PER_WEIGHT
+from dq_toolchain.calibrate.fitting.memory import LARGEST, OFFLOADED, UNIT
+from dq_toolchain.calibrate.fitting.phase import WEIGHTS, Fitted, Needs, Phase, Work
+from dq_toolchain.calibrate.network.activation_memory import Live
+from dq_toolchain.calibrate.work.constants import constants_of
+from dq_toolchain.toolchain.recipe.sections import Recipe
+
+MODULES = (*WEIGHTS, *(f"blocks.{name}" for name in ("adaround", "row_weights", "unit_fit", "options", "unit_problem")))
+"""Whose constants decide the result."""
+
+
+class Blocks(Phase):
+    name: ClassVar[str] = "blocks"
+    sections: ClassVar[frozenset[str]] = frozenset({"blocks"})
+    alone: ClassVar[str] = "reconstructs blocks"
+
+    def run(self, work: Work) -> Fitted:
+        context, network, recipe = work.trajectories.context, work.network, work.recipe
+        rows, options, budget = _rows(work), BlockOptions(**work.block_options), _budget(recipe)
+        room = Room(context.rollout_batch, work.checkpoint.path.parent if network.lean else None)
+        with work.reporter.task("reconstructing", planned_iterations(network, options, budget)) as advance:
+            stages = reconstruct(
+                network, context.network, rows, options, budget, context.seed, work.checkpoint, advance, room
+            )
+        seconds = sum(
+            stage.pop("seconds") for stage in stages
+        )  # an artifact holds nothing that differs between two runs
+        return Fitted(stages, None, seconds)
+
+    def needs(self, context: Context, recipe: Recipe, one: Live) -> Needs:
+        learned, offload = recipe.calibrate.rounding == "learned", recipe.run.offload
+        largest = max(parameter.numel() for parameter in context.network.parameters())
+        return Needs(
+            per_weight=OFFLOADED if offload else PER_WEIGHT + learned,
+            floats=UNIT * LARGEST * largest,
+            host=0 if offload else recipe.blocks.rows * one.forward,
+        )
+
+    def hyper_parameters(
+        self, recipe: Recipe, block_options: Mapping[str, Any], step_groups: Iterable[tuple[int, ...]]
+    ) -> dict[str, Any]:
+        return {
+            **asdict(_budget(recipe)),
+            "rows": recipe.blocks.rows,
+            "options": dict(block_options),
+            "constants": constants_of(*MODULES),
+        }
+
+
+BLOCKS = Blocks()
+
+
+def _budget(recipe: Recipe) -> BlockBudget:
+    return BlockBudget(recipe.blocks.iterations, recipe.blocks.activation_iterations, recipe.blocks.batch)
+
+
+def _rows(work: Work) -> Rows:
+    """A random part of the method's calibration set, or of all pairs."""
+    run = work.trajectories
+    context, targets = run.context, run.targets
+    chosen = torch.ones(targets.outputs.shape[:2], dtype=torch.bool) if work.chosen is None else work.chosen
+    step, sample = chosen.nonzero(as_tuple=True)
+    per_pair = 1 if context.guidance == 1.0 else 2
+    order = torch.randperm(len(step), generator=torch.Generator().manual_seed(context.seed))
+    order = order[: max(1, work.recipe.blocks.rows // per_pair)]
+    return rows_of(context.table, targets, context.samples, context.guidance, step[order], sample[order])

@@ -1,0 +1,15 @@
+"""How many float32 values a phase of a fit holds per weight."""
+
+from __future__ import annotations
+
+LEARNED = 13.0
+"""A fit that learns all rounding at once: the FP32 weight; the offset, its gradient, Adam's two moments, average and best;
+the dequantized weight, what its gradient is made from and that gradient; and copies while the average is validated."""
+NEAREST = 4.0
+"""The same without offsets."""
+BLOCKS = 2.5
+"""Block reconstruction: the FP32 and the dequantized weight, and integers twice, chosen and packed."""
+OFFLOADED = 1.5
+"""With ``offload``: the FP32 weight, and integers twice."""
+UNIT, LARGEST = 10, 3
+"""Per weight of the unit that is being reconstructed, which has about three times the weights of the largest layer."""

@@ -1,0 +1,85 @@
+"""The phase that fits over several denoising steps at once: AccuQuant's stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+from dq_toolchain.calibrate.data.context import Context
+from dq_toolchain.calibrate.fitting import VALIDATION_SHARE
+from dq_toolchain.calibrate.fitting.blocks import BLOCKS
+from dq_toolchain.calibrate.fitting.memory import LEARNED, NEAREST, OFFLOADED
+from dq_toolchain.calibrate.fitting.phase import WEIGHTS, Fitted, Needs, Phase, Work
+from dq_toolchain.calibrate.multistep.fit import Fit
+from dq_toolchain.calibrate.multistep.problem import Problem
+from dq_toolchain.calibrate.multistep.stages import plan
+from dq_toolchain.calibrate.network.activation_checkpointing import recomputed
+from dq_toolchain.calibrate.network.activation_memory import Live
+from dq_toolchain.calibrate.work.constants import constants_of
+from dq_toolchain.toolchain.recipe.sections import Recipe
+from dq_toolchain.toolchain.sampler.step_groups import StepGroups
+
+MODULES = (
+    *WEIGHTS,
+    "fitting",
+    *(f"multistep.{name}" for name in ("fit", "problem", "growth", "objective", "stages", "gradients")),
+)
+"""Whose constants decide the result."""
+SETTINGS = ("batch", "steps", "scale_lr", "rounding_lr")
+"""Of [calibrate], beside those that decide the stages."""
+
+
+class MultiStep(Phase):
+    name: ClassVar[str] = "multi_step"
+    sections: ClassVar[frozenset[str]] = frozenset({"calibrate"})
+
+    def before(self, recipe: Recipe) -> tuple[Phase, ...]:
+        """With ``offload`` there is no memory to learn all rounding at once: it is learned block after block."""
+        return (BLOCKS,) if recipe.run.offload and recipe.calibrate.rounding == "learned" else ()
+
+    def shared_samples(self, recipe: Recipe, step_groups: StepGroups) -> dict[str, int]:
+        fitted = recipe.calibrate.samples - _validation(recipe)
+        stages = plan(recipe.calibrate, step_groups)
+        return {stage.name: min(fitted, stage.trajectories(recipe.calibrate.batch)) for stage in stages}
+
+    def run(self, work: Work) -> Fitted:
+        context, network, recipe = work.trajectories.context, work.network, work.recipe
+        problem = Problem(
+            context=context,
+            targets=work.trajectories.targets,
+            validation=_validation(recipe),
+            settings=recipe.calibrate,
+        )
+        if recipe.calibrate.steps == "growth":
+            problem = problem.with_growth(network)
+        fit = Fit(network, problem, plan(recipe.calibrate, context.step_groups), work.checkpoint)
+        saving = recomputed(network.inner) if network.lean else nullcontext()
+        with saving, work.reporter.task("fitting", fit.total_iterations) as advance:
+            stages = fit.run(advance)
+        growth = None if problem.growth is None else [round(g, 4) for g in problem.growth.tolist()]
+        return Fitted(stages, growth, fit.progress.seconds)
+
+    def needs(self, context: Context, recipe: Recipe, one: Live) -> Needs:
+        learned, offload = recipe.calibrate.rounding == "learned", recipe.run.offload
+        return Needs(
+            per_weight=OFFLOADED if offload else LEARNED if learned else NEAREST,
+            activations=recipe.calibrate.batch * (one.backward + (0 if offload else one.inputs)),
+        )
+
+    def hyper_parameters(
+        self, recipe: Recipe, block_options: Mapping[str, Any], step_groups: Iterable[tuple[int, ...]]
+    ) -> dict[str, Any]:
+        return {
+            **{name: getattr(recipe.calibrate, name) for name in SETTINGS},
+            "stages": [asdict(stage) for stage in plan(recipe.calibrate, tuple(step_groups))],
+            "constants": constants_of(*MODULES),
+        }
+
+
+MULTI_STEP = MultiStep()
+
+
+def _validation(recipe: Recipe) -> int:
+    return max(1, recipe.calibrate.samples // VALIDATION_SHARE)
