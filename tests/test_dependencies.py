@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -59,3 +60,12 @@ def test_releases_with_known_advisories_are_not_allowed(name: str) -> None:
     fixed = Version(FIXED[name])
     lowest = min(Version(each.version.removesuffix(".*")) for each in specifier if each.operator in (">=", "==", "~="))
     assert lowest >= fixed
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    package = re.search(r'^__version__ = "(.+)"$', (ROOT / "src/dq_toolchain/__init__.py").read_text(), re.MULTILINE)
+    citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert package is not None
+    assert citation is not None
+    assert package[1] == citation[1] == pyproject
