@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import fit, prepare, recipe_of
+from dq_toolchain.calibrate.data.context import ROLLOUT_BATCH
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.finalize import held_out_reference
-from dq_toolchain.calibrate.prepare.setup import ROLLOUT_BATCH
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
 

@@ -24,9 +24,9 @@ from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.executorch.runtime.device import Device
 from dq_toolchain.backends.executorch.runtime.sampler import executor
 from dq_toolchain.backends.executorch.vendor import set_threads
+from dq_toolchain.calibrate.data.context import ROLLOUT_BATCH
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.finalize import held_out_reference
-from dq_toolchain.calibrate.prepare.setup import ROLLOUT_BATCH
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
 from dq_toolchain.toolchain.recipe.sections import Recipe
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dq_toolchain.calibrate.data import context
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.methods import resolve
 from dq_toolchain.calibrate.prepare import memory
@@ -57,7 +58,7 @@ def test_large_activations_are_run_few_at_a_time(
     monkeypatch.setattr(module, "SMALL_NETWORK", 0)
     recipe = tiny_recipe(tiny_model, tmp_path)
     assert setup(recipe).rollout_batch == 32
-    monkeypatch.setattr(module, "ROOM", 1)
+    monkeypatch.setattr(context, "ROOM", 1)
     assert setup(recipe).rollout_batch == 1
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from dq_toolchain.calibrate import pipeline
-from dq_toolchain.calibrate.fitting import Fitted
+from dq_toolchain.calibrate.fitting.phase import Fitted
 from dq_toolchain.calibrate.multistep import fit
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.console.progress import Reporter
