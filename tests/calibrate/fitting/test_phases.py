@@ -100,7 +100,7 @@ def test_its_needs_and_hyper_parameters_count(tiny_model: Path, tmp_path: Path) 
 def test_several_processes_are_refused_where_one_does_the_work(tiny_model: Path, tmp_path: Path) -> None:
     recipe = _recipe(tiny_model, tmp_path, "mse")
     check_workers("mse", (), recipe, Workers(0, 2), ((0, 1),))
-    with pytest.raises(RecipeError, match="2 processes .* but halved halves scales, which one process does"):
+    with pytest.raises(RecipeError, match=r"2 processes .* but halved halves scales, which one process does"):
         check_workers("halved", HALVED.fit, recipe, Workers(0, 2), ((0, 1),))
 
 
