@@ -134,7 +134,7 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
         )
     key = identity.of_fit(rolled, context, recipe, method, ranges.scale, ranges.zero_point, ranges.chosen)
     checkpoint = CheckpointFile.of(work, "fit", key, workers.is_first, _names(context))
-    work = Work(
+    fit = Work(
         recipe=recipe,
         network=network,
         trajectories=Trajectories(context, ranges.targets),
@@ -143,7 +143,7 @@ def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers 
         checkpoint=checkpoint,
         reporter=reporter,
     )
-    fitted = fit_network(phases, work)
+    fitted = fit_network(phases, fit)
     record = {
         "recipe": _settings(recipe),
         "seeds": {"calibration": recipe.run.seed, "held_out": recipe.reference.seeds},
