@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.errors import CalibrationError, ToolchainError
 from dq_toolchain.toolchain.formats.artifact import TENSOR_FILES, Artifact
 from tests.calibrate.conftest import QUIET, tiny_recipe
+from tests.processes import Running, start
 
 SCRIPT = """
 import sys, torch
@@ -31,49 +29,31 @@ checkpoint.SECONDS_BETWEEN = 0.05
 from dq_toolchain.toolchain.cli.entry import run_command
 sys.exit(run_command(sys.argv[1:]))
 """
+OPTIONS = (
+    *("--steps", 4, "--step-groups", 2, "--samples", 8, "--warmup", 40, "--iterations", 40, "--horizon", 2),
+    *("--device", "cpu"),
+)
 
 
 def test_a_run_killed_at_random_points_ends_in_the_bit_identical_artifact(tiny_model: Path, tmp_path: Path) -> None:
-    def command(out: str) -> list[str]:
-        return [
-            sys.executable,
-            "-c",
-            SCRIPT,
-            "calibrate",
-            "--model",
-            str(tiny_model),
-            "--steps",
-            "4",
-            "--step-groups",
-            "2",
-            "--samples",
-            "8",
-            "--warmup",
-            "40",
-            "--iterations",
-            "40",
-            "--horizon",
-            "2",
-            "--out",
-            str(tmp_path / out),
-            "--device",
-            "cpu",
-        ]
+    def started(out: str) -> Running:
+        return start(SCRIPT, "calibrate", "--model", tiny_model, "--out", tmp_path / out, *OPTIONS)
 
-    subprocess.run(command("straight"), check=True, capture_output=True)
+    straight = started("straight").end()
+    assert straight.returncode == 0, straight.stderr
     dice, kills = random.Random(11), 0
     for _ in range(5):
-        process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (tmp_path / "killed" / "calibration.work").exists():
+        process = started("killed")
+        while process.is_alive and not (tmp_path / "killed" / "calibration.work").exists():
             time.sleep(0.02)
         time.sleep(dice.uniform(0.0, 1.5))
-        if process.poll() is not None:
+        if not process.is_alive:
             break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
         kills += 1
     assert kills >= 2
-    subprocess.run(command("killed"), check=True, capture_output=True)
+    last = started("killed").end()
+    assert last.returncode == 0, last.stderr
     for name in (*TENSOR_FILES, "reference.safetensors", "calibration.json"):
         assert sha256(tmp_path / "killed" / "calibration" / name) == sha256(
             tmp_path / "straight" / "calibration" / name
