@@ -28,6 +28,7 @@ def group_of(file: str) -> str:
     return next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), file)
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {group: place for place, group in enumerate(TOGETHER)}
     groups = {item: group_of(item.path.relative_to(ROOT).as_posix()) for item in items}
