@@ -29,14 +29,12 @@ def ready(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Measure
 
 @pytest.fixture(scope="module")
 def network(ready: Measured) -> QuantizedNetwork:
-    return quantize_with(ready.state, ready.scale, ready.zero_point, ready.recipe)
+    return quantize_with(ready.context, ready.scale, ready.zero_point, ready.recipe)
 
 
 @pytest.fixture(scope="module")
 def artifact(ready: Measured, network: QuantizedNetwork) -> Artifact:
-    state = ready.state
-    record = {"said": "here"}
-    return finalize(network, state.prepared, state.model, state.table, state.guidance, state.step_groups, record)
+    return finalize(network, ready.context, {"said": "here"})
 
 
 @torch.no_grad()
@@ -65,8 +63,9 @@ def test_what_devices_get_are_integers_and_scales_that_fp16_holds(artifact: Arti
 
 
 def reference_of(ready: Measured, artifact: Artifact, batch: int) -> Reference:
-    state = ready.state
-    return held_out_reference(artifact, state.prepared.network, state.table, state.draw(held_out_seeds(SEEDS)), batch)
+    context = ready.context
+    held_out = context.draw(held_out_seeds(SEEDS))
+    return held_out_reference(artifact, context.network, context.table, held_out, batch=batch)
 
 
 def test_the_reference_holds_both_rollouts_and_fp32s_answers_on_the_simulations(

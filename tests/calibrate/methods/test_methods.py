@@ -46,9 +46,9 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", names())
 def test_a_method_leaves_an_artifact_near_fp32(name: str, work: Path, tiny_model: Path, tmp_path: Path) -> None:
     made = calibrated(small(tiny_model, work.parent, name), QUIET, work)
-    artifact, state = made.artifact, made.state
-    held_out = state.draw(held_out_seeds(2))
-    reference = held_out_reference(artifact, state.prepared.network, state.table, held_out, 2)
+    artifact, context = made.artifact, made.context
+    held_out = context.draw(held_out_seeds(2))
+    reference = held_out_reference(artifact, context.network, context.table, held_out, batch=2)
     artifact.save(tmp_path, reference)
     loaded = Artifact.load(tmp_path)
     assert loaded.record["recipe"]["calibrate"]["method"] == name

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.fitting import fit_network
-from dq_toolchain.calibrate.methods import resolve
+from dq_toolchain.calibrate.data.trajectories import Trajectories
+from dq_toolchain.calibrate.fitting.multi_step import MULTI_STEP
+from dq_toolchain.calibrate.fitting.phase import Work
+from dq_toolchain.calibrate.fitting.run import fit_network
 from dq_toolchain.calibrate.multistep.fit import Fit
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
@@ -32,14 +34,21 @@ def ready(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Measure
 
 
 def network_of(ready: Measured) -> QuantizedNetwork:
-    return quantize_with(ready.state, ready.scale, ready.zero_point, ready.recipe)
+    return quantize_with(ready.context, ready.scale, ready.zero_point, ready.recipe)
 
 
 def fitted(ready: Measured, network: QuantizedNetwork, folder: Path, workers: Workers | None = None) -> list[Any]:
-    state = ready.state if workers is None else replace(ready.state, workers=workers)
-    checkpoint = CheckpointFile.of(folder, "fit", "0" * 64)
-    method = resolve("accuquant")
-    return fit_network(ready.recipe, method, network, state, ready.trajectories, checkpoint, QUIET).stages
+    context = ready.context if workers is None else replace(ready.context, workers=workers)
+    work = Work(
+        recipe=ready.recipe,
+        network=network,
+        trajectories=Trajectories(context, ready.trajectories.targets),
+        chosen=None,
+        block_options={},
+        checkpoint=CheckpointFile.of(folder, "fit", "0" * 64),
+        reporter=QUIET,
+    )
+    return fit_network((MULTI_STEP,), work).stages
 
 
 def values(network: QuantizedNetwork) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,11 @@ class Answering(nn.Module):
         return (self.factor * sample,)
 
 
+def within(problem: Problem, **changes: Any) -> Problem:
+    """The same in another context."""
+    return replace(problem, context=replace(problem.context, **changes))
+
+
 def draw(problem: Problem, iteration: int = 0, stage_index: int = 0, stage: Stage = STAGE) -> Segment:
     return problem.draw(Still(), stage, stage_index, iteration)  # type: ignore[arg-type]
 
@@ -40,7 +46,7 @@ def test_a_draw_follows_from_seed_stage_and_iteration_alone() -> None:
     first, again = draw(problem, 3), draw(problem, 3)
     assert first.first == again.first
     assert torch.equal(first.targets, again.targets)
-    others = [draw(problem, 4), draw(problem, 3, 1), draw(replace(problem, seed=1), 3)]
+    others = [draw(problem, 4), draw(problem, 3, 1), draw(within(problem, seed=1), 3)]
     assert all(not torch.equal(first.targets[-1], other.targets[-1]) for other in others)
 
 
@@ -59,7 +65,7 @@ def test_the_shares_of_two_processes_are_the_draw_of_one() -> None:
     one = replace(problem_with(None), settings=problem_with(None).settings.model_copy(update={"batch": 8}))
     for iteration in range(5):
         whole = draw(one, iteration)
-        parts = [draw(replace(one, workers=Workers(rank, 2)), iteration) for rank in range(2)]
+        parts = [draw(within(one, workers=Workers(rank, 2)), iteration) for rank in range(2)]
         assert {part.first for part in parts} == {whole.first}
         assert torch.equal(torch.cat([part.targets for part in parts], dim=1), whole.targets)
 
@@ -69,11 +75,8 @@ def test_samples_that_judge_tell_an_exact_network_from_a_wrong_and_a_broken_one(
     factor: float, error: float | None
 ) -> None:
     problem = problem_with(None)
-    problem = replace(problem, targets=targets_of(problem.table, exact), samples=_samples(problem))
+    targets = targets_of(problem.context.table, exact)
+    samples = replace(problem.context.samples.select(slice(0, targets.outputs.shape[1])), start=targets.latents[0])
+    problem = within(replace(problem, targets=targets), samples=samples)
     found = problem.validation_error(Answering(factor))  # type: ignore[arg-type]
     assert (found > -4) if error is None else found == pytest.approx(error, abs=0.01)
-
-
-def _samples(problem: Problem):  # type: ignore[no-untyped-def]
-    latents = targets_of(problem.table, exact).latents
-    return replace(problem.samples.select(slice(0, latents.shape[1])), start=latents[0])

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from dq_toolchain.calibrate.fitting import check_workers, fit_network
+from dq_toolchain.calibrate.fitting.phase import Fitted, Work, phases_of
+from dq_toolchain.calibrate.fitting.run import check_workers, fit_network
 from dq_toolchain.calibrate.methods import resolve
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
@@ -23,12 +25,24 @@ def ready(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Measure
     return measured(tiny_model, tmp_path_factory.mktemp("fitting"), blocks=blocks, calibrate={"samples": 4})
 
 
-def fitted(ready: Measured, method: str, folder: Path):  # type: ignore[no-untyped-def]
-    network = quantize_with(ready.state, ready.scale, ready.zero_point, ready.recipe)
+Tensors = dict[str, Tensor]
+
+
+def fitted(ready: Measured, method: str, folder: Path) -> tuple[Fitted, Tensors, Tensors]:
+    """What the fit says, and the scales before and after it."""
+    network = quantize_with(ready.context, ready.scale, ready.zero_point, ready.recipe)
     before = {name: value.detach().clone() for name, value in network.scale_parameters().items()}
-    checkpoint = CheckpointFile.of(folder, "fit", "0" * 64)
-    found = fit_network(ready.recipe, resolve(method), network, ready.state, ready.trajectories, checkpoint, QUIET)
-    return found, before, network.scale_parameters()
+    work = Work(
+        recipe=ready.recipe,
+        network=network,
+        trajectories=ready.trajectories,
+        chosen=None,
+        block_options={},
+        checkpoint=CheckpointFile.of(folder, "fit", "0" * 64),
+        reporter=QUIET,
+    )
+    found = fit_network(phases_of(resolve(method).fit, ready.recipe), work)
+    return found, before, dict(network.scale_parameters())
 
 
 def test_a_method_of_ranges_alone_fits_nothing(ready: Measured, tmp_path: Path) -> None:
@@ -56,11 +70,12 @@ def test_blocks_are_reconstructed_by_one_process_only(
 ) -> None:
     recipe = tiny_recipe(tiny_model, tmp_path, run={"offload": offload}, calibrate={"samples": 16, "batch": 8})
     groups = even_step_groups(4, 2)
-    check_workers(recipe, resolve(method), ALONE, groups)
+    phases = phases_of(resolve(method).fit, recipe)
+    check_workers(method, phases, recipe, ALONE, groups)
     if refused:
         with pytest.raises(
             RecipeError, match=r"2 processes share the samples of multi-step fits, but .* start it alone"
         ):
-            check_workers(recipe, resolve(method), Workers(0, 2), groups)
+            check_workers(method, phases, recipe, Workers(0, 2), groups)
     else:
-        check_workers(recipe, resolve(method), Workers(0, 2), groups)
+        check_workers(method, phases, recipe, Workers(0, 2), groups)
