@@ -27,8 +27,9 @@ from tests import tiny
 from tests.backends.coreml.conftest import lower
 
 
-def test_bundle_runs_here_and_passes(bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
-    path = backends.load("coreml").run(*bundle, tmp_path, None, None, lambda done, total: None)
+@pytest.mark.parametrize("seeds", [1, pytest.param(None, marks=pytest.mark.slow)])
+def test_bundle_runs_here_and_passes(seeds: int | None, bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
+    path = backends.load("coreml").run(*bundle, tmp_path, seeds, None, lambda done, total: None)
     report = load_report(path)
     assert report.data["runtime"]["name"] == "dq-toolchain interpreter of ML Programs"
     assert "not Core ML" in report.data["compute_unit"]
