@@ -10,8 +10,8 @@ from scripts.house import HALLS, hall
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "runtime_samples").rglob("*.md")]
-    + [*(ROOT / "models").rglob("*.md"), *(ROOT / ".github").rglob("*.md")]
+    [*ROOT.glob("*.md")]
+    + [page for name in ("docs", "runtime_samples", "models", ".github") for page in (ROOT / name).rglob("*.md")]
 )
 WRAPPED = [page for page in PAGES if page.parent in (ROOT, ROOT / "docs")]
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
@@ -60,7 +60,9 @@ def test_links_and_files_exist(page: Path) -> None:
 
 def test_a_dead_link_and_a_missing_file_are_seen(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("# One two\n[a](#one-two) [b](#three) [c](other.md)\n`toolchain/nowhere.py` python -m scripts.none\n")
+    page.write_text(
+        "# One two\n[a](#one-two) [b](#three) [c](other.md)\n`toolchain/nowhere.py` python -m scripts.none\n"
+    )
     assert dead_links(page) == ["#three", "other.md"]
     assert missing_files(page) == ["toolchain/nowhere.py", str(ROOT / "scripts" / "none")]
 
@@ -68,7 +70,9 @@ def test_a_dead_link_and_a_missing_file_are_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", WRAPPED, ids=name_of)
 def test_prose_is_wrapped(page: Path) -> None:
     prose = FENCED.sub("", page.read_text()).splitlines()
-    long = [line for line in prose if len(line) > WIDTH and not line.lstrip().startswith(("|", "![")) and line[:4].strip()]
+    long = [
+        line for line in prose if len(line) > WIDTH and not line.lstrip().startswith(("|", "![")) and line[:4].strip()
+    ]
     assert long == []
 
 

@@ -59,6 +59,24 @@ def tiny_unet(seed: int = 0, width: int = 16) -> UNet2DModel:
     return unet.eval().requires_grad_(False)
 
 
+def small_unet(seed: int = 0, width: int = 8) -> UNet2DModel:
+    """One level, no attention: 17 sites, among them split 1x1 convolutions; lowers in a few seconds."""
+    torch.manual_seed(seed)
+    unet = UNet2DModel(
+        sample_size=SIZE,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(width,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        mid_block_type=None,
+        norm_num_groups=4,
+        num_class_embeds=11,
+    )
+    return unet.eval().requires_grad_(False)
+
+
 def tiny_condition_unet(seed: int = 0) -> UNet2DConditionModel:
     """Stable Diffusion's topology scaled down: cross-attention over 8-wide text states."""
     torch.manual_seed(seed)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.network.insert import Prepared
+from dq_toolchain.calibrate.prepare.setup import setup
+from dq_toolchain.calibrate.ranges.measure import choose_all, observe_rollouts
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.recipe.loading import load_recipe
@@ -63,3 +68,22 @@ def tiny_recipe(model: Path, out: Path, **sections: Mapping[str, object]) -> Rec
     for section, values in sections.items():
         base[section] = base.get(section, {}) | dict(values)
     return load_recipe(None, base)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A tiny model before its fit: activation parameters (G, L) chosen on FP32 rollouts."""
+
+    recipe: Recipe
+    context: Context
+    trajectories: Trajectories
+    scale: Tensor
+    zero_point: Tensor
+
+
+def measured(model: Path, out: Path, **sections: Any) -> Measured:
+    recipe = tiny_recipe(model, out, **sections)
+    context = setup(recipe)
+    targets, histograms = observe_rollouts(context)
+    scale, zero_point = choose_all(context, histograms, recipe.calibrate)
+    return Measured(recipe, context, Trajectories(context, targets), scale, zero_point)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests.pretend_gpu import NAME
+from tests.processes import Ended, run
 
 RECIPE = """
 [model]
@@ -53,11 +51,8 @@ OPTIONS = {
 }
 
 
-def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.pretend_gpu", *arguments], env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
+def _command(*arguments: str) -> Ended:
+    return run("from tests.pretend_gpu import main; main()", *arguments)
 
 
 def _recipe(folder: Path, model: Path, method: str = "accuquant", quantize: str = "", calibrate: str = "") -> Path:
@@ -157,7 +152,7 @@ found = measure(Case("tiny", Path({str(tiny_model)!r}), "adjoint", 2, 2, 1))
 print(found.device, found.seconds > 0)
 leave(0)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = run(script)
     assert done.stdout.strip() == f"{NAME} True", done.stderr
 
 
@@ -174,5 +169,6 @@ except RuntimeError as error:
     print(error)
 leave(0)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = run(script)
+    assert done.returncode == 0, done.stderr
     assert f"some of its tensors are on {NAME}, others on cpu" in done.stdout

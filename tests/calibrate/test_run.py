@@ -11,13 +11,22 @@ from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.formats.artifact import Artifact, float_parameters, load_reference
+from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests.calibrate.conftest import QUIET, tiny_recipe
 from tests.tiny import noise, tiny_condition_unet, write_tiny_model
 
+Made = tuple[Path, Artifact, Reference]
 
-def test_artifact_loads_bit_equal_and_holds_every_site(tiny_model: Path, tmp_path: Path) -> None:
-    folder, artifact, reference = calibrate(tiny_recipe(tiny_model, tmp_path), QUIET)
+
+@pytest.fixture(scope="module")
+def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The tiny recipe, calibrated once."""
+    return calibrate(tiny_recipe(tiny_model, tmp_path_factory.mktemp("made")), QUIET)
+
+
+def test_artifact_loads_bit_equal_and_holds_every_site(made: Made) -> None:
+    folder, artifact, reference = made
     loaded, again = Artifact.load(folder), load_reference(folder)
     assert torch.equal(loaded.scale, artifact.scale)
     assert torch.equal(loaded.zero_point, artifact.zero_point)
@@ -27,13 +36,12 @@ def test_artifact_loads_bit_equal_and_holds_every_site(tiny_model: Path, tmp_pat
     assert torch.equal(again.simulation_latents, reference.simulation_latents)
     assert loaded.table == artifact.table
     assert [s.weight_bits for s in loaded.sites if s.kind != "attention"].count(None) == 0
-    assert not (tmp_path / "calibration.work").exists()
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith("calib")] == ["calibration"]
 
 
-def test_learned_biases_and_nothing_else_in_float_change(tiny_model: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(tiny_model, tmp_path)
-    _, artifact, _ = calibrate(recipe, QUIET)
-    before = float_parameters(setup(recipe).prepared.network, artifact.layers)
+def test_learned_biases_and_nothing_else_in_float_change(made: Made, tiny_model: Path, tmp_path: Path) -> None:
+    artifact = made[1]
+    before = float_parameters(setup(tiny_recipe(tiny_model, tmp_path)).prepared.network, artifact.layers)
     assert set(artifact.float_parameters) == set(before)
     changed = {name for name, value in artifact.float_parameters.items() if not torch.equal(value, before[name])}
     assert changed
@@ -84,15 +92,11 @@ def test_conditional_unet_from_a_conditioning_file(tmp_path: Path) -> None:
     assert reference.conditioning.uncond["encoder_hidden_states"].shape == (2, 5, 8)
 
 
-def test_held_out_samples_are_the_same_for_every_calibration_seed(tiny_model: Path, tmp_path: Path) -> None:
-    references = [
-        calibrate(
-            tiny_recipe(tiny_model, tmp_path / str(seed), run={"out": tmp_path / str(seed), "seed": seed}), QUIET
-        )[2]
-        for seed in (0, 1)
-    ]
-    assert torch.equal(references[0].start, references[1].start)
-    assert not torch.equal(references[0].simulation_latents[-1], references[1].simulation_latents[-1])
+def test_held_out_samples_are_the_same_for_every_calibration_seed(made: Made, tiny_model: Path, tmp_path: Path) -> None:
+    _, artifact, other = calibrate(tiny_recipe(tiny_model, tmp_path, run={"out": tmp_path, "seed": 1}), QUIET)
+    assert (made[1].record["seeds"]["calibration"], artifact.record["seeds"]["calibration"]) == (0, 1)
+    assert torch.equal(made[2].start, other.start)
+    assert not torch.equal(made[2].simulation_latents[-1], other.simulation_latents[-1])
 
 
 def test_fitting_lowers_the_error_of_four_bit_weights(tiny_model: Path, tmp_path: Path) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.errors import CalibrationError, ToolchainError
 from dq_toolchain.toolchain.formats.artifact import TENSOR_FILES, Artifact
 from tests.calibrate.conftest import QUIET, tiny_recipe
+from tests.processes import Running, start
 
 SCRIPT = """
 import sys, torch
@@ -31,49 +30,40 @@ checkpoint.SECONDS_BETWEEN = 0.05
 from dq_toolchain.toolchain.cli.entry import run_command
 sys.exit(run_command(sys.argv[1:]))
 """
+OPTIONS = (
+    *("--steps", 4, "--step-groups", 2, "--samples", 8, "--warmup", 40, "--iterations", 20, "--settling", 10),
+    *("--horizon", 2, "--device", "cpu"),
+)
+
+
+def _newest(work: Path) -> float:
+    """When the last checkpoint was written; files come and go meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return max((path.stat().st_mtime for path in work.glob("*")), default=0.0)
+    return 0.0
 
 
 def test_a_run_killed_at_random_points_ends_in_the_bit_identical_artifact(tiny_model: Path, tmp_path: Path) -> None:
-    def command(out: str) -> list[str]:
-        return [
-            sys.executable,
-            "-c",
-            SCRIPT,
-            "calibrate",
-            "--model",
-            str(tiny_model),
-            "--steps",
-            "4",
-            "--step-groups",
-            "2",
-            "--samples",
-            "8",
-            "--warmup",
-            "40",
-            "--iterations",
-            "40",
-            "--horizon",
-            "2",
-            "--out",
-            str(tmp_path / out),
-            "--device",
-            "cpu",
-        ]
+    """Each time after it wrote a checkpoint of its own."""
 
-    subprocess.run(command("straight"), check=True, capture_output=True)
+    def started(out: str) -> Running:
+        return start(SCRIPT, "calibrate", "--model", tiny_model, "--out", tmp_path / out, *OPTIONS)
+
+    straight = started("straight").end()
+    assert straight.returncode == 0, straight.stderr
     dice, kills = random.Random(11), 0
-    for _ in range(5):
-        process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (tmp_path / "killed" / "calibration.work").exists():
+    for _ in range(3):
+        begin, process = time.time(), started("killed")
+        while process.is_alive and _newest(tmp_path / "killed" / "calibration.work") <= begin:
             time.sleep(0.02)
-        time.sleep(dice.uniform(0.0, 1.5))
-        if process.poll() is not None:
+        time.sleep(dice.uniform(0.0, 0.5))
+        if not process.is_alive:
             break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
         kills += 1
     assert kills >= 2
-    subprocess.run(command("killed"), check=True, capture_output=True)
+    last = started("killed").end()
+    assert last.returncode == 0, last.stderr
     for name in (*TENSOR_FILES, "reference.safetensors", "calibration.json"):
         assert sha256(tmp_path / "killed" / "calibration" / name) == sha256(
             tmp_path / "straight" / "calibration" / name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain import backends
 from dq_toolchain.backends.common.call import example_call
 from dq_toolchain.backends.coreml.interpreter.program import Program, load
 from dq_toolchain.backends.coreml.lowering import Plan, plan_of, write_program
 from dq_toolchain.backends.coreml.package import packages_in
-from dq_toolchain.backends.coreml.proof.audit import Audited
+from dq_toolchain.backends.coreml.proof.audit import Audited, audit
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests import tiny
 
@@ -72,7 +74,28 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Converted:
     )
 
 
+def lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) -> tuple[Bundle, Path]:
+    """Save the artifact and lower it, as the command does; the bundle and its folder."""
+    artifact.save(folder / "calibration", tiny.tiny_reference(artifact, unet))
+    out = folder / "coreml"
+    recipe = load_recipe(None, {"coreml": settings})
+    return backends.load("coreml").lower(artifact, folder / "calibration", out, recipe, lambda _: None), out
+
+
 @pytest.fixture(scope="session")
-def half(tmp_path_factory: pytest.TempPathFactory) -> Converted:
-    """W8A8, symmetric, fp16: what the command writes."""
-    return converted(tmp_path_factory.mktemp("half"), {})
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
+    """W8A8, symmetric, fp16, with guidance: what the command writes."""
+    artifact, unet = tiny.lively_artifact()
+    return lower(tmp_path_factory.mktemp("bundle"), replace(artifact, guidance=2.0), unet)
+
+
+@pytest.fixture(scope="session")
+def half(bundle: tuple[Bundle, Path]) -> Converted:
+    """The package of ``bundle``: guidance is no part of it."""
+    artifact, unet = tiny.lively_artifact()
+    section = load_recipe(None, {}).coreml
+    plan = plan_of(artifact, tiny.tiny_reference(artifact, unet), section, lambda _: None)
+    package = bundle[1] / bundle[0].program
+    programs = load(*packages_in(package))
+    functions = {method: programs[method] for method in bundle[0].methods}
+    return Converted(artifact, unet, package, functions, plan, audit(functions, artifact, plan.expected))

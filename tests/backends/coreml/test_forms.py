@@ -23,6 +23,10 @@ FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cross-attention": ({}, {"unet": "condition"}),
     "cross-attention, Neural Engine layout": ({"layout": "neural-engine"}, {"unet": "condition"}),
     "cross-attention, tables, two chunks": ({"lut": True, "chunks": 2}, {"unet": "condition", "weight_bits": 4}),
+    "cross-attention, Neural Engine layout, tables, two chunks": (
+        {"layout": "neural-engine", "lut": True, "chunks": 2},
+        {"unet": "condition", "weight_bits": 4},
+    ),
     "everything at once": (
         {"layout": "neural-engine", "lut": True, "chunks": 2, "runtime_scales": True, "ios": 26},
         {"unet": "condition", "weight_bits": 4},
@@ -32,7 +36,7 @@ FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-ALWAYS = ("int8 attention, run-time scales", "Neural Engine layout", "cross-attention, tables, two chunks")
+ALWAYS = ("int8 attention, run-time scales", "cross-attention, Neural Engine layout, tables, two chunks")
 """These reach every option but the iOS; the others are combinations, and slow."""
 
 

@@ -19,30 +19,17 @@ from dq_toolchain.backends.coreml.graph import convert
 from dq_toolchain.backends.coreml.graph.tags import tag
 from dq_toolchain.backends.coreml.vendor import coremltools
 from dq_toolchain.toolchain.errors import BackendError, ToolchainError
-from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.report import load_report
-from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import CoreMLSection
 from dq_toolchain.toolchain.verdict.judge import validate
 from tests import tiny
+from tests.backends.coreml.conftest import lower
 
 
-def _lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) -> tuple[Bundle, Path]:
-    artifact.save(folder / "calibration", tiny.tiny_reference(artifact, unet))
-    out = folder / "coreml"
-    recipe = load_recipe(None, {"coreml": settings})
-    return backends.load("coreml").lower(artifact, folder / "calibration", out, recipe, lambda _: None), out
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
-    artifact, unet = tiny.lively_artifact()
-    return _lower(tmp_path_factory.mktemp("bundle"), replace(artifact, guidance=2.0), unet)
-
-
-def test_bundle_runs_here_and_passes(bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
-    path = backends.load("coreml").run(*bundle, tmp_path, None, None, lambda done, total: None)
+@pytest.mark.parametrize("seeds", [1, pytest.param(None, marks=pytest.mark.slow)])
+def test_bundle_runs_here_and_passes(seeds: int | None, bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
+    path = backends.load("coreml").run(*bundle, tmp_path, seeds, None, lambda done, total: None)
     report = load_report(path)
     assert report.data["runtime"]["name"] == "dq-toolchain interpreter of ML Programs"
     assert "not Core ML" in report.data["compute_unit"]
@@ -61,7 +48,7 @@ def test_bundle_runs_here_and_passes(bundle: tuple[Bundle, Path], tmp_path: Path
 )
 def test_every_option_runs_here_and_passes(settings: dict[str, Any], form: str, tmp_path: Path) -> None:
     artifact, unet = tiny.lively_artifact()
-    bundle, folder = _lower(tmp_path, replace(artifact, guidance=2.0), unet, **settings)
+    bundle, folder = lower(tmp_path, replace(artifact, guidance=2.0), unet, **settings)
     assert bundle.form == form
     report = backends.load("coreml").run(bundle, folder, folder, None, None, lambda done, total: None)
     verdict = validate(report)
@@ -79,7 +66,7 @@ def test_every_option_runs_here_and_passes(settings: dict[str, Any], form: str, 
 )
 def test_settings_that_exclude_each_other_are_refused(settings: dict[str, Any], text: str, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=text):
-        _lower(tmp_path, *tiny.lively_artifact(), **settings)
+        lower(tmp_path, *tiny.lively_artifact(), **settings)
     assert [path.name for path in tmp_path.iterdir()] == ["calibration"]
 
 
@@ -87,12 +74,12 @@ def test_run_time_scales_need_symmetric_ranges(tmp_path: Path) -> None:
     with pytest.raises(
         BackendError, match=r"run-time scales need scheme 'symmetric', got a zero_point at site \S+:input"
     ):
-        _lower(tmp_path, *tiny.lively_artifact(scheme="affine"), runtime_scales=True)
+        lower(tmp_path, *tiny.lively_artifact(scheme="affine"), runtime_scales=True)
 
 
 def test_neural_engine_layout_refuses_integers_in_attention(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"holds no integers at attention products, got site .*:q"):
-        _lower(tmp_path, *tiny.lively_artifact(attention=True), layout="neural-engine")
+        lower(tmp_path, *tiny.lively_artifact(attention=True), layout="neural-engine")
 
 
 def test_bundle_is_self_contained_and_sealed(bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
@@ -109,12 +96,25 @@ def test_bundle_is_self_contained_and_sealed(bundle: tuple[Bundle, Path], tmp_pa
         Bundle.load(copy)
 
 
-def test_lowering_again_replaces_the_package(bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
+def _converted_before(monkeypatch: pytest.MonkeyPatch, bundle: tuple[Bundle, Path]) -> None:
+    """Conversion takes the package that was converted once; all else is done anew."""
+
+    def copied(unet: nn.Module, call: object, section: object, path: Path, ranges: object) -> None:
+        shutil.copytree(bundle[1] / "model.mlpackage", path)
+
+    monkeypatch.setattr(lowering, "convert", copied)
+    monkeypatch.setattr(lowering, "split_into_functions", lambda *_: bundle[0].methods)
+
+
+def test_lowering_again_replaces_the_package(
+    bundle: tuple[Bundle, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _converted_before(monkeypatch, bundle)
     artifact, unet = tiny.lively_artifact()
     (tmp_path / "coreml" / "model.mlpackage").mkdir(parents=True)
     (tmp_path / "coreml" / "model.mlpackage" / "old").write_text("old")
     (tmp_path / "coreml" / "notes.txt").write_text("mine")
-    made, folder = _lower(tmp_path, replace(artifact, guidance=2.0), unet)
+    made, folder = lower(tmp_path, replace(artifact, guidance=2.0), unet)
     assert not (folder / "model.mlpackage" / "old").exists()
     assert (folder / "notes.txt").read_text() == "mine"
     assert made.methods == bundle[0].methods
@@ -127,15 +127,13 @@ def test_failure_anywhere_leaves_no_bundle(
     def fail(*_: object) -> None:
         raise BackendError("planted")
 
-    def copied(unet: nn.Module, call: object, section: object, path: Path, ranges: object) -> None:
-        shutil.copytree(bundle[1] / "model.mlpackage", path)
-
-    monkeypatch.setattr(lowering, "convert", copied)
-    monkeypatch.setattr(lowering, "split_into_functions", fail if step == "merge" else lambda *_: bundle[0].methods)
+    _converted_before(monkeypatch, bundle)
+    if step == "merge":
+        monkeypatch.setattr(lowering, "split_into_functions", fail)
     monkeypatch.setattr(lowering, step, fail)
     artifact, unet = tiny.lively_artifact()
     with pytest.raises(BackendError, match="planted"):
-        _lower(tmp_path, artifact, unet)
+        lower(tmp_path, artifact, unet)
     assert [path.name for path in tmp_path.iterdir()] == ["calibration"]
 
 
@@ -175,7 +173,7 @@ def test_unsupported_bits_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(
         BackendError, match="activation bits must be 8 for target 'coreml', got 6 at site conv_in:input"
     ):
-        _lower(tmp_path, replace(artifact, sites=sites), unet)
+        lower(tmp_path, replace(artifact, sites=sites), unet)
 
 
 def test_arguments_that_core_ml_does_not_take(bundle: tuple[Bundle, Path], tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-import torch
-from diffusers import UNet2DModel
 from torch import nn
 
 from dq_toolchain import backends
@@ -17,31 +15,14 @@ from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests import tiny
-
-
-def small_unet(seed: int = 0, width: int = 8) -> UNet2DModel:
-    """One level, no attention: 17 sites, among them split 1x1 convolutions; lowers in a few seconds."""
-    torch.manual_seed(seed)
-    unet = UNet2DModel(
-        sample_size=tiny.SIZE,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=1,
-        block_out_channels=(width,),
-        down_block_types=("DownBlock2D",),
-        up_block_types=("UpBlock2D",),
-        mid_block_type=None,
-        norm_num_groups=4,
-        num_class_embeds=11,
-    )
-    return unet.eval().requires_grad_(False)
+from tests.shared import once
 
 
 def small_artifact(
     step_groups: int = 2, guidance: float = 1.0, **options: object
 ) -> tuple[Artifact, nn.Module, Reference]:
-    """A min-max artifact of ``small_unet`` with its FP32 network and held-out rollouts."""
-    with mock.patch.object(tiny, "tiny_unet", small_unet):
+    """A min-max artifact of ``tiny.small_unet`` with its FP32 network and held-out rollouts."""
+    with mock.patch.object(tiny, "tiny_unet", tiny.small_unet):
         artifact, unet = tiny.tiny_artifact(step_groups=step_groups, width=8, **options)  # type: ignore[arg-type]
     artifact = replace(artifact, guidance=guidance)
     return artifact, unet, tiny.tiny_reference(artifact, unet)
@@ -58,10 +39,13 @@ def lower_into(folder: Path, artifact: Artifact, reference: Reference, form: str
 Lowered = tuple[Artifact, nn.Module, Reference, Bundle, Path]
 
 
-def lowered(folder: Path, made: tuple[Artifact, nn.Module, Reference], form: str = "sentinel") -> Lowered:
+def lowered(
+    folders: pytest.TempPathFactory, name: str, made: tuple[Artifact, nn.Module, Reference], form: str = "sentinel"
+) -> Lowered:
+    """A bundle that is lowered once, whichever process of the tests asks first."""
     artifact, unet, reference = made
-    bundle, out = lower_into(folder, artifact, reference, form)
-    return artifact, unet, reference, bundle, out
+    out = once(folders, f"executorch-{name}", lambda folder: lower_into(folder, artifact, reference, form)) / "bundle"
+    return artifact, unet, reference, Bundle.load(out), out
 
 
 @pytest.fixture(scope="session")
@@ -69,10 +53,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
     """Sentinel form, 2 step groups, affine, with guidance, smoothed convolutions and a correction."""
     artifact, unet, _ = small_artifact(guidance=2.0, scheme="affine", smoothed=True)
     artifact = tiny.corrected(artifact)
-    return lowered(tmp_path_factory.mktemp("small"), (artifact, unet, tiny.tiny_reference(artifact, unet)))
+    return lowered(tmp_path_factory, "small", (artifact, unet, tiny.tiny_reference(artifact, unet)))
 
 
 @pytest.fixture(scope="session")
 def static(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
     """Static form, 2 step groups."""
-    return lowered(tmp_path_factory.mktemp("static"), small_artifact(), "static")
+    return lowered(tmp_path_factory, "static", small_artifact(), "static")

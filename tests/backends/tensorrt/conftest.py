@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 
 from dq_toolchain import backends
 from dq_toolchain.backends.tensorrt.proof import nvidia
-from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests import tiny
+from tests.shared import once
 
 needs_nvidia = pytest.mark.skipif(not nvidia.is_installed(), reason=f"needs NVIDIA's compiler: {nvidia.INSTALL}")
 
@@ -103,20 +105,22 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
     return made("static-fp32", tmp_path_factory)
 
 
-_made: dict[str, Lowered] = {}
-
-
 def made(name: str, folders: pytest.TempPathFactory) -> Lowered:
-    """A form, lowered once."""
-    if name not in _made:
-        settings, options = FORMS[name]
-        networks: dict[str, Callable[[], nn.Module]] = {
-            "attention": attention_unet,
-            "condition": tiny.tiny_condition_unet,
-        }
-        options = {key: networks[value]() if key == "unet" else value for key, value in options.items()}
-        _made[name] = lower(folders.mktemp(name), *tiny.lively_artifact(**options), **settings)
-    return _made[name]
+    """A form, lowered once, whichever process of the tests asks first."""
+    artifact, unet = _artifact_of(name)
+    folder = once(folders, f"tensorrt-{name}", lambda folder: lower(folder, artifact, unet, **FORMS[name][0]))
+    reference, out = load_reference(folder / "calibration"), folder / "tensorrt"
+    return Lowered(artifact, unet, reference, Bundle.load(out), out)
+
+
+@cache
+def _artifact_of(name: str) -> tuple[Artifact, nn.Module]:
+    networks: dict[str, Callable[[], nn.Module]] = {
+        "attention": attention_unet,
+        "condition": tiny.tiny_condition_unet,
+    }
+    options = {key: networks[value]() if key == "unet" else value for key, value in FORMS[name][1].items()}
+    return tiny.lively_artifact(**options)
 
 
 def load_graph(path: Path) -> Any:

@@ -9,16 +9,24 @@ from pathlib import Path
 
 import onnx
 import pytest
+from torch import nn
 
 from dq_toolchain import backends
 from dq_toolchain.backends.tensorrt import lowering
 from dq_toolchain.backends.tensorrt.proof import nvidia
 from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.quant.sites import FloatOp, Site
 from dq_toolchain.toolchain.recipe.sections import TensorRTSection
 from dq_toolchain.toolchain.verdict.judge import validate
 from tests import tiny
 from tests.backends.tensorrt.conftest import Lowered, attention_unet, lower, needs_nvidia
+
+
+def small_artifact() -> tuple[Artifact, nn.Module]:
+    """Where the network does not matter: 17 sites, wide enough for INT8 kernels."""
+    return tiny.tiny_artifact(unet=tiny.small_unet(width=16))
+
 
 FILES = {
     "bundle.json",
@@ -56,13 +64,13 @@ def test_graphs_are_valid_onnx_with_named_ports(form: Lowered) -> None:
 
 
 def test_weights_are_there_once(tmp_path: Path) -> None:
-    one, five = (lower(tmp_path / str(groups), *tiny.tiny_artifact(steps=5, step_groups=groups)) for groups in (1, 5))
-    weights = [(made.folder / "model" / "weights.bin").read_bytes() for made in (one, five)]
+    one, three = (lower(tmp_path / str(groups), *tiny.tiny_artifact(steps=3, step_groups=groups)) for groups in (1, 3))
+    weights = [(made.folder / "model" / "weights.bin").read_bytes() for made in (one, three)]
     assert weights[0] == weights[1]
-    large = [layer.weight_q.numel() for layer in five.artifact.layers.values() if layer.weight_q.numel() > 1024]
+    large = [layer.weight_q.numel() for layer in three.artifact.layers.values() if layer.weight_q.numel() > 1024]
     assert len(weights[0]) >= sum(large)
-    sizes = [path.stat().st_size for path in five.graphs]
-    assert len(sizes) == 5
+    sizes = [path.stat().st_size for path in three.graphs]
+    assert len(sizes) == 3
     assert max(sizes) - min(sizes) < 100
 
 
@@ -100,7 +108,7 @@ def test_failure_anywhere_leaves_no_bundle(step: str, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(lowering, step, fail)
     with pytest.raises(BackendError, match="planted"):
-        lower(tmp_path, *tiny.tiny_artifact())
+        lower(tmp_path, *small_artifact())
     assert [path.name for path in tmp_path.iterdir()] == ["calibration"]
 
 
@@ -153,23 +161,23 @@ def test_compiler_that_is_missing_or_refuses(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(
         BackendError, match=r"--check-build needs NVIDIA's TensorRT for RTX .*pip install --no-deps tensorrt-rtx"
     ):
-        lower(tmp_path / "missing", *tiny.tiny_artifact(), check_build=True)
+        lower(tmp_path / "missing", *small_artifact(), check_build=True)
     monkeypatch.setattr(nvidia, "is_installed", lambda: True)
     layers = [
         {
             "Name": "conv",
             "LayerType": "correlation",
             "Inputs": [{"Format/Datatype": "Half"}],
-            "Metadata": "[ONNX Layer: mid_block.resnets.0.conv1]",
+            "Metadata": "[ONNX Layer: down_blocks.0.resnets.0.conv1]",
         }
     ]
     for result, text in (
         ({"version": "1", "errors": ["broken"], "layers": []}, r"refuses steps_g0\.onnx: broken"),
-        ({"version": "1", "errors": [], "layers": layers}, "float that should be INT8, the first is mid_block"),
+        ({"version": "1", "errors": [], "layers": layers}, "float that should be INT8, the first is down_blocks"),
     ):
         monkeypatch.setattr(nvidia, "compile_graph", lambda path, result=result: result)
         with pytest.raises(BackendError, match=text):
-            lower(tmp_path / "refused", *tiny.tiny_artifact(), check_build=True)
+            lower(tmp_path / "refused", *small_artifact(), check_build=True)
         assert not (tmp_path / "refused" / "tensorrt").exists()
 
 
@@ -185,7 +193,7 @@ def test_compiled_bundles_say_so(tmp_path: Path) -> None:
 
 
 def test_more_tokens_than_a_kernel_takes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny, "SIZE", 64)
-    artifact, unet = tiny.tiny_artifact(attention=True, unet=attention_unet(size=64), steps=2)
-    with pytest.raises(BackendError, match="INT8 attention takes 512 tokens, here are 1024"):
+    monkeypatch.setattr(tiny, "SIZE", 48)
+    artifact, unet = tiny.tiny_artifact(attention=True, unet=attention_unet(size=48), steps=2)
+    with pytest.raises(BackendError, match="INT8 attention takes 512 tokens, here are 576"):
         lower(tmp_path, artifact, unet)

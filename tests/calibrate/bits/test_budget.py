@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from dq_toolchain.toolchain.cli import app
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError, RecipeError
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.quant.sites import KEPT
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.render.summary import calibration_summary
@@ -24,9 +26,20 @@ from tests.calibrate.conftest import tiny_recipe
 QUIET = Reporter(quiet=True)
 
 
-@pytest.fixture(autouse=True)
-def _few_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PROBES", 8)
+@pytest.fixture(autouse=True, scope="module")
+def _few_probes() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PROBES", 8)
+        yield
+
+
+Made = tuple[Path, Artifact, Reference]
+
+
+@pytest.fixture(scope="module")
+def made(_few_probes: None, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Between all 4 bits (0.125) and all 8 (0.25)."""
+    return calibrate(_recipe(tiny_model, tmp_path_factory.mktemp("budget"), budget="size=0.18"), QUIET)
 
 
 def _recipe(model: Path, out: Path, **quantize: object) -> Recipe:
@@ -45,38 +58,41 @@ def _size(artifact: Artifact) -> float:
     return bits / (32 * (sum(counts.values()) + floats))
 
 
-def test_size_is_kept_to_and_used(tiny_model: Path, tmp_path: Path) -> None:
-    """Between all 4 bits (0.125) and all 8 (0.25); what is left over is less than the largest layer takes."""
-    _, artifact, reference = calibrate(_recipe(tiny_model, tmp_path, budget="size=0.18"), QUIET)
+def test_size_is_kept_to_and_used(made: Made) -> None:
+    """What is left over is less than the largest layer takes."""
+    folder, artifact, reference = made
     spent = artifact.record["budget"]
     largest = max(layer.weight_q.numel() for layer in artifact.layers.values())
     total = sum(layer.weight_q.numel() for layer in artifact.layers.values())
     assert spent["size"] == pytest.approx(_size(artifact))
     assert 0.18 - 4 * largest / (32 * total) < _size(artifact) <= 0.18
     assert set(_widths(artifact).values()) == {4, 8}
-    summary = calibration_summary(tmp_path, artifact, reference)["budget"]
+    summary = calibration_summary(folder, artifact, reference)["budget"]
     assert summary["met"]
     assert summary["layers"] == {
         str(bits): count for bits, count in sorted(Counter(_widths(artifact).values()).items())
     }
 
 
-def test_sensitive_layers_get_the_bits(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sensitive_layers_get_the_bits(
+    made: Made, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The choice is better than its opposite: the same sensitivities, upside down."""
 
-    def pooled(name: str) -> float:
-        _, artifact, reference = calibrate(_recipe(tiny_model, tmp_path / name, budget="size=0.18"), QUIET)
+    def pooled(calibrated: Made) -> float:
+        _, artifact, reference = calibrated
         assert artifact.record["budget"]["size"] > 0.16
         return float((reference.simulation_latents[-1] - reference.fp32_latents[-1]).square().mean())
 
-    chosen, usual = pooled("chosen"), final_errors
+    usual = final_errors
 
     def upside_down(*given: object) -> dict[str, dict[int, float]]:
         errors = usual(*given)  # type: ignore[arg-type]
         return {name: {bits: (1 / widths[4]) * (8 - bits) for bits in widths} for name, widths in errors.items()}
 
     monkeypatch.setattr(module, "final_errors", upside_down)
-    assert chosen < 0.5 * pooled("opposite")
+    opposite = calibrate(_recipe(tiny_model, tmp_path, budget="size=0.18"), QUIET)
+    assert pooled(made) < 0.5 * pooled(opposite)
 
 
 def test_psnr_takes_the_smallest_choice_that_reaches_it(tiny_model: Path, tmp_path: Path) -> None:
@@ -110,7 +126,7 @@ def test_what_cannot_be_is_said(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_a_choice_is_continued_from_its_checkpoint(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Made, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = _recipe(tiny_model, tmp_path, budget="size=0.18")
     with monkeypatch.context() as patch:
@@ -121,7 +137,7 @@ def test_a_choice_is_continued_from_its_checkpoint(
         patch.undo()
         patch.setattr(module, "final_errors", _killed)
         _, continued, _ = calibrate(recipe, QUIET)
-    _, afresh, _ = calibrate(_recipe(tiny_model, tmp_path / "afresh", budget="size=0.18"), QUIET)
+    afresh = made[1]
     assert _widths(continued) == _widths(afresh)
     assert all(torch.equal(layer.weight_q, afresh.layers[name].weight_q) for name, layer in continued.layers.items())
     assert {**continued.record, "recipe": None} == {**afresh.record, "recipe": None}

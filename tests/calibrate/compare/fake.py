@@ -1,6 +1,6 @@
 """A calibrator of a moment: min-max integers of the tiny model, spoiled by method and seed so that cells differ.
 
-Run as a program it works on a grid and kills itself: ``python -m tests.calibrate.compare.fake FOLDER MODEL CELLS``.
+``main`` works on a grid in a process of its own and kills it: arguments FOLDER MODEL CELLS.
 """
 
 from __future__ import annotations
@@ -66,6 +66,6 @@ def tiny_grid(folder: Path, model: Path, **changes: object) -> Grid:
     return plan(replace(request, **changes))  # type: ignore[arg-type]
 
 
-if __name__ == "__main__":
+def main() -> None:
     folder, model, cells = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     run(tiny_grid(folder, model), GridReporter(), FakeCalibrator(folder / "log", deadly=cells))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from dq_toolchain.toolchain.errors import ModelError, ToolchainError
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.verdict.features import FeatureExtractor, frechet_distance
 from tests.calibrate.compare.fake import FakeCalibrator, tiny_grid
+from tests.processes import Running, start
 
 QUIET = GridReporter(quiet=True)
 
@@ -52,10 +52,8 @@ def none_at_all(*_: object) -> FeatureExtractor:
     raise ToolchainError("no classifier\nhere; add one")
 
 
-def program(grid: Grid, folder: Path, cells: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.calibrate.compare.fake", str(folder), str(grid.model), str(cells)]
-    environment = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+def program(grid: Grid, folder: Path, cells: int) -> Running:
+    return start("from tests.calibrate.compare.fake import main; main()", folder, grid.model, cells)
 
 
 def test_finished_cells_are_not_done_again(grid: Grid, fake: FakeCalibrator) -> None:
@@ -113,7 +111,7 @@ def test_a_damaged_cell_counts_as_absent(grid: Grid, fake: FakeCalibrator) -> No
 
 def test_a_killed_grid_loses_the_running_cell_only(grid: Grid, fake: FakeCalibrator, tmp_path: Path) -> None:
     process = program(grid, tmp_path, 2)
-    assert process.wait(60) == -signal.SIGKILL
+    assert process.end(60).returncode == -signal.SIGKILL
     assert len(fake.calls) == 3
     assert grid.lock(grid.cells[2]).exists()
     states = collect(grid, grid_result(grid)).states.values()
@@ -125,10 +123,10 @@ def test_a_killed_grid_loses_the_running_cell_only(grid: Grid, fake: FakeCalibra
 
 def test_two_processes_share_the_cells(grid: Grid, fake: FakeCalibrator, tmp_path: Path) -> None:
     process = program(grid, tmp_path, 100)
-    while process.poll() is None and not fake.calls:
+    while process.is_alive and not fake.calls:
         time.sleep(0.02)
     run(grid, QUIET, fake)
-    assert process.wait(60) == 0
+    assert process.end(60).returncode == 0
     run(grid, QUIET, fake)
     assert sorted(fake.calls) == ["minmax w8 3 0", "minmax w8 3 1", "mse w8 3 0", "mse w8 3 1"]
     assert len(collect(grid, grid_result(grid)).with_state("complete")) == 4

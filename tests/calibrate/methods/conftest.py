@@ -12,12 +12,10 @@ import torch
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.finalize import finalize
-from dq_toolchain.calibrate.prepare.setup import setup
-from dq_toolchain.calibrate.ranges.measure import choose_all, observe_rollouts
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.sampler.rollout import rollout
-from tests.calibrate.conftest import tiny_recipe
+from tests.calibrate.conftest import measured
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,9 @@ class Finished:
 
 
 def finish(model: Path, out: Path, **sections: Any) -> Finished:
-    recipe = tiny_recipe(model, out, **sections)
-    state = setup(recipe)
-    targets, histograms = observe_rollouts(state)
-    network = quantize_with(state, *choose_all(state, histograms, recipe.calibrate), recipe)
-    artifact = finalize(network, state, {})
-    return Finished(artifact, Trajectories(state, targets), state)
+    made = measured(model, out, **sections)
+    network = quantize_with(made.context, made.scale, made.zero_point, made.recipe)
+    return Finished(finalize(network, made.context, {}), made.trajectories, made.context)
 
 
 @pytest.fixture(scope="package")

@@ -92,7 +92,8 @@ def problem_with(growth: list[float] | None) -> Problem:
 
 def drawn(growth: list[float] | None, horizon: int) -> Counter[int]:
     stage = Stage("test", 400, horizon, (0, 4), "rounding", False, "adjoint")
-    return Counter(problem_with(growth).draw(Still(), stage, 0, i).first for i in range(400))  # type: ignore[arg-type]
+    problem = problem_with(growth)
+    return Counter(problem.draw(Still(), stage, 0, i).first for i in range(400))  # type: ignore[arg-type]
 
 
 def test_steps_are_drawn_in_proportion_to_growth() -> None:

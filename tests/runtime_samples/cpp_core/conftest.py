@@ -1,17 +1,16 @@
-"""The core and its programs, built once per session with sanitizers."""
+"""The core's programs with sanitizers, and what a program must say when it refuses."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.runtime_samples.building import sanitized_programs
 
 SOURCE = Path(__file__).parents[3] / "runtime_samples" / "cpp_core"
 GOLDEN = SOURCE.parent / "golden"
@@ -22,30 +21,10 @@ STRICT = {
 }
 
 
-def build(folders: pytest.TempPathFactory, source: Path, name: str, targets: Sequence[str], *options: str) -> Path:
-    """The build folder; the processes of pytest-xdist share one, whoever comes second finds it done."""
-    if not shutil.which("cmake"):
-        pytest.skip("needs cmake")
-    if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
-        pytest.skip("needs a C++ compiler")
-    base = folders.getbasetemp()
-    root = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    folder = root / f"{source.name}_{name}"
-    with (root / f"{source.name}_{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for command in (
-            ["cmake", "-S", str(source), "-B", str(folder), *options],
-            ["cmake", "--build", str(folder), "-j2", "--target", *targets],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    return folder
-
-
 @pytest.fixture(scope="session")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with dq-replay, dq-fuzz and dq-unit-tests, built with ASan and UBSan."""
-    return build(tmp_path_factory, SOURCE, "sanitized", ["dq-replay", "dq-fuzz", "dq-unit-tests"], "-DDQ_SANITIZE=ON")
+    return sanitized_programs(tmp_path_factory) / "core"
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:

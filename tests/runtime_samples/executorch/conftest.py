@@ -1,4 +1,4 @@
-"""dq-run, built once per session against the wheel."""
+"""dq-run, built once per session against the wheel, and the bundles of the target's own tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime_samples.cpp_core.conftest import GOLDEN, build
+from tests.backends.executorch.conftest import small, static
+from tests.runtime_samples.building import SAMPLES, build
+
+__all__ = ["dq_run", "small", "static"]
 
 
 @pytest.fixture(scope="session")
@@ -15,4 +18,4 @@ def dq_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """dq-run, linked with the installed wheel."""
     pytest.importorskip("executorch")
     options = ("-DDQ_EXECUTORCH=wheel", f"-DDQ_PYTHON={sys.executable}")
-    return build(tmp_path_factory, GOLDEN.parent / "executorch", "wheel", ["dq-run"], *options) / "dq-run"
+    return build(tmp_path_factory, SAMPLES / "executorch", "wheel", ["dq-run"], *options) / "dq-run"

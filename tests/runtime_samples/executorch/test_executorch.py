@@ -12,15 +12,15 @@ import torch
 from dq_toolchain import backends
 from dq_toolchain.toolchain.formats.report import load_report
 from dq_toolchain.toolchain.verdict.judge import validate
-from tests.backends.executorch.conftest import Lowered, lowered, small_artifact
+from tests.backends.executorch.conftest import Lowered
 from tests.runtime_samples.cpp_core.conftest import GOLDEN, assert_refused, run, seal_files
 
 
-@pytest.fixture(scope="session", params=["sentinel", pytest.param("static", marks=pytest.mark.slow)])
-def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lowered:
-    """Two step groups: one method with a row of ranges each and guidance, or a method each."""
-    made = small_artifact(guidance=2.0, scheme="affine") if request.param == "sentinel" else small_artifact()
-    return lowered(tmp_path_factory.mktemp(request.param), made, request.param)
+@pytest.fixture(params=["small", pytest.param("static", marks=pytest.mark.slow)])
+def bundle(request: pytest.FixtureRequest) -> Lowered:
+    """Two step groups: one method with a row of ranges each, guidance and a correction; or a method each."""
+    made: Lowered = request.getfixturevalue(request.param)
+    return made
 
 
 def test_answers_are_those_of_the_python_runtime(bundle: Lowered, dq_run: Path, tmp_path: Path) -> None:

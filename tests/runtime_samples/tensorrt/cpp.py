@@ -1,4 +1,4 @@
-"""Builds the C++ program for Jetson against the fakes, with sanitizers, and makes bundles with plans for them."""
+"""The fakes of TensorRT and CUDA for the C++ program, and bundles with plans for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
-from tests.runtime_samples.tensorrt.programs import GOLDEN, JETSON
+from tests.runtime_samples.tensorrt.programs import GOLDEN
 
 FAKE = Path(__file__).parent / "fake"
 SANITIZE = (
@@ -47,23 +47,6 @@ def build_fakes(root: Path, *flags: str) -> Path:
     must("g++", *flags, "-shared", FAKE / "fake_cuda.cpp", "-o", lib / "libcudart.so")
     must("g++", *flags, "-shared", FAKE / "fake_tensorrt.cpp", "-o", lib / "libnvinfer.so", f"-L{lib}", "-lcudart")
     return root
-
-
-def build_program(fakes: Path, build: Path) -> Path:
-    """dq_run_trt by its own CMakeLists.txt."""
-    must(
-        "cmake",
-        "-S",
-        JETSON / "cpp",
-        "-B",
-        build,
-        f"-DTENSORRT_ROOT={fakes}",
-        f"-DCUDA_ROOT={fakes}",
-        "-DDQ_SANITIZE=ON",
-        "-DCMAKE_CXX_FLAGS=-g0",
-    )
-    must("cmake", "--build", build, "--parallel", "2", "--target", "dq_run_trt")
-    return build / "dq_run_trt"
 
 
 def bundle_of(case: str, folder: Path) -> Path:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.runtime_samples.building import fakes_of_nvidia, sanitized_programs
 from tests.runtime_samples.tensorrt.cpp import (
     FIRST_SCRATCH,
     SANITIZE,
     build_fakes,
-    build_program,
     bundle_of,
     call,
     must,
@@ -52,12 +52,12 @@ MISTAKES = {
 
 @pytest.fixture(scope="session")
 def fakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_fakes(tmp_path_factory.mktemp("fakes") / "root", *SANITIZE)
+    return fakes_of_nvidia(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def program(fakes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_program(fakes, tmp_path_factory.mktemp("build"))
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sanitized_programs(tmp_path_factory) / "dq_run_trt"
 
 
 def run(program: Path, bundle: Path, *options: object, **environment: str) -> Any:

@@ -24,15 +24,15 @@ from scripts.arm64 import process as arm64_process
 from scripts.arm64 import run as arm64
 from scripts.arm64 import setup as arm64_setup
 from scripts.arm64 import worker as arm64_worker
-from tests.backends.executorch.conftest import Lowered, lowered, small_artifact
+from tests.backends.executorch.conftest import Lowered
 
 REPOSITORY = Path(__file__).parents[3]
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
+@pytest.fixture
+def bundle(small: Lowered) -> Lowered:
     """Sentinel form, 2 step groups, with guidance."""
-    return lowered(tmp_path_factory.mktemp("arm64"), small_artifact(guidance=2.0, scheme="affine"))
+    return small
 
 
 def _program(bundle: Lowered) -> Path:
@@ -52,8 +52,8 @@ def _native(program: Path, limit_s: float = 120) -> arm64_process.Worker:
 
 
 @pytest.fixture(scope="module")
-def worker(bundle: Lowered) -> Iterator[arm64_process.Worker]:
-    with _native(_program(bundle)) as started:
+def worker(small: Lowered) -> Iterator[arm64_process.Worker]:
+    with _native(_program(small)) as started:
         yield started
 
 
@@ -113,8 +113,8 @@ def test_a_worker_that_does_not_listen_is_one_line(tmp_path: Path) -> None:
     arm64_worker.write_frame(frame, {"machine": "none", "executorch": "0"})
     code = f"import os, time; os.write(1, {frame.getvalue()!r}); time.sleep(60)"
     with (
-        arm64_process.Worker([sys.executable, "-c", code], os.environ, tmp_path, limit_s=6) as worker,
-        pytest.raises(BackendError, match="no answer for 6 s") as error,
+        arm64_process.Worker([sys.executable, "-c", code], os.environ, tmp_path, limit_s=3) as worker,
+        pytest.raises(BackendError, match="no answer for 3 s") as error,
     ):
         worker("forward", [torch.zeros(1 << 20)])
     _line(error)

@@ -15,7 +15,7 @@ from dq_toolchain.backends.executorch.support import check_static_biases
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.verdict.judge import validate
 from tests import tiny
-from tests.backends.executorch.conftest import lower_into, small_artifact, small_unet
+from tests.backends.executorch.conftest import lower_into, small_artifact
 
 LAYER = "down_blocks.0.resnets.0.conv2"
 
@@ -38,7 +38,7 @@ def test_a_bias_that_is_too_many_steps_is_refused_by_name() -> None:
 
 @pytest.mark.slow
 def test_small_weights_run_and_pass_and_a_scale_that_is_off_by_two_is_found(tmp_path: Path) -> None:
-    unet = small_unet()
+    unet = tiny.small_unet()
     with torch.no_grad():
         unet.get_parameter(f"{LAYER}.weight")[:4] *= torch.logspace(-4, -24, 4, base=2).view(-1, 1, 1, 1)
         unet.get_parameter(f"{LAYER}.weight")[4] = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,11 +114,8 @@ def test_static_parameters_are_audited(static: Lowered) -> None:
         audit(file, _move_bias(artifact), static=qparams)
 
 
-def test_a_file_that_is_no_program_is_one_line(small: Lowered, tmp_path: object) -> None:
-    path = small[4].parent / "broken.pte"
+def test_a_file_that_is_no_program_is_one_line(small: Lowered, tmp_path: Path) -> None:
+    path = tmp_path / "broken.pte"
     path.write_bytes((small[4] / "model.pte").read_bytes()[:5000])
-    try:
-        with pytest.raises(BackendError, match="cannot be read back"):
-            read_pte(path)
-    finally:
-        path.unlink()
+    with pytest.raises(BackendError, match="cannot be read back"):
+        read_pte(path)

@@ -1,0 +1,128 @@
+"""A fit goes on from its checkpoint to the same numbers, keeps its best iterate, and sums the gradients of all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dq_toolchain.calibrate.data.trajectories import Trajectories
+from dq_toolchain.calibrate.fitting.multi_step import MULTI_STEP
+from dq_toolchain.calibrate.fitting.phase import Work
+from dq_toolchain.calibrate.fitting.run import fit_network
+from dq_toolchain.calibrate.multistep.fit import Fit
+from dq_toolchain.calibrate.network.insert import QuantizedNetwork
+from dq_toolchain.calibrate.ranges.quantized import quantize_with
+from dq_toolchain.calibrate.work import checkpoint as checkpoints
+from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
+from dq_toolchain.calibrate.work.workers import Workers
+from tests.calibrate.conftest import QUIET, Measured, measured
+
+SAMPLES = 9
+"""One judges, eight are fitted."""
+
+
+@pytest.fixture(scope="module")
+def ready(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    few = {"samples": SAMPLES, "batch": 8, "warmup": 6, "iterations": 3, "settling": 0, "group_iterations": 1}
+    return measured(tiny_model, tmp_path_factory.mktemp("fit"), quantize={"weight_bits": 4}, calibrate=few)
+
+
+def network_of(ready: Measured) -> QuantizedNetwork:
+    return quantize_with(ready.context, ready.scale, ready.zero_point, ready.recipe)
+
+
+def fitted(ready: Measured, network: QuantizedNetwork, folder: Path, workers: Workers | None = None) -> list[Any]:
+    context = ready.context if workers is None else replace(ready.context, workers=workers)
+    work = Work(
+        recipe=ready.recipe,
+        network=network,
+        trajectories=Trajectories(context, ready.trajectories.targets),
+        chosen=None,
+        block_options={},
+        checkpoint=CheckpointFile.of(folder, "fit", "0" * 64),
+        reporter=QUIET,
+    )
+    return fit_network((MULTI_STEP,), work).stages
+
+
+def values(network: QuantizedNetwork) -> dict[str, Tensor]:
+    parameters = network.scale_parameters() | network.weight_parameters()
+    return {name: value.detach().clone() for name, value in parameters.items()}
+
+
+@dataclass(frozen=True)
+class Share(Workers):
+    """One of ``count`` processes that never hears of the others, and notes the gradients that it would send them."""
+
+    sent: list[list[Tensor]] = field(default_factory=list)
+
+    def gather(self, part: Tensor, items: int, dim: int = 0) -> Tensor:
+        shape = [*part.shape]
+        shape[dim] = items
+        whole = torch.zeros(shape, dtype=part.dtype)
+        rows = self.share(items)
+        whole.narrow(dim, rows.start, rows.stop - rows.start).copy_(part)
+        return whole
+
+    def sum(self, x: Tensor) -> Tensor:
+        return x * self.count
+
+    def average_(self, tensors: Iterable[Tensor | None]) -> None:
+        self.sent.append([tensor.clone() for tensor in tensors if tensor is not None])
+
+
+def test_the_mean_of_the_shares_gradients_is_the_whole_batchs_and_one_alone_is_not(
+    ready: Measured, tmp_path: Path
+) -> None:
+    def first_gradient(rank: int, count: int) -> Tensor:
+        share = Share(rank, count)
+        fitted(ready, network_of(ready), tmp_path / f"{rank} of {count}", share)
+        return torch.cat([gradient.flatten() for gradient in share.sent[0]])
+
+    whole, one, two = first_gradient(0, 1), first_gradient(0, 2), first_gradient(1, 2)
+    assert float(((one + two) / 2 - whole).norm()) < 1e-4 * float(whole.norm())
+    for alone in (one, two):
+        assert float((alone - whole).norm()) > 0.1 * float(whole.norm())
+
+
+def test_a_fit_that_was_stopped_anywhere_ends_in_the_same_numbers(
+    ready: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = network_of(ready)
+    stages = fitted(ready, straight, tmp_path / "straight")
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
+    iterate, stops = Fit._iterate, [2, 7, 8]
+
+    def stopped(self: Fit, stage: Any) -> float:
+        loss = iterate(self, stage)
+        if stops and self.done_iterations == stops[0]:
+            stops.pop(0)
+            raise KeyboardInterrupt
+        return loss
+
+    monkeypatch.setattr(Fit, "_iterate", stopped)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            fitted(ready, network_of(ready), tmp_path / "stopped")
+    last = network_of(ready)
+    assert fitted(ready, last, tmp_path / "stopped") == stages
+    assert not stops
+    for name, value in values(straight).items():
+        assert torch.equal(value, values(last)[name]), name
+
+
+def test_every_stage_is_recorded_and_none_leaves_the_network_worse(ready: Measured, tmp_path: Path) -> None:
+    network = network_of(ready)
+    before = values(network)
+    stages = fitted(ready, network, tmp_path)
+    assert [stage["stage"] for stage in stages] == ["single-step warm-up", "multi-step", "step group 0", "step group 1"]
+    assert [stage["iterations"] for stage in stages] == [6, 3, 1, 1]
+    quality = [stage["validation_psnr"] for stage in stages]
+    assert quality == sorted(quality)  # a stage ends in its best iterate, and begins with the one before it
+    assert any(not torch.equal(before[name], value) for name, value in values(network).items())

@@ -1,0 +1,45 @@
+"""How the tests are shared out between the processes of pytest-xdist.
+
+A group stays in one process, so that what its files share is made once; the groups that take longest go first, so that
+both processes end together. A file is a group of its own unless its folder is named here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOGETHER = (
+    "tests/backends/executorch",
+    "tests/backends/coreml",
+    "tests/backends/tensorrt",
+    "tests/runtime_samples",
+    "tests/calibrate/methods",
+    "tests/calibrate",
+)
+"""Folders whose files share artifacts, bundles or programs, those that take longest first."""
+
+
+def group_of(file: str) -> str:
+    """The group of a file, named by its path from the root of the project."""
+    return next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), file)
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in a hook of the same name
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {group: place for place, group in enumerate(TOGETHER)}
+    groups = {item: group_of(item.path.relative_to(ROOT).as_posix()) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: places.get(groups[item], len(places)))
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    """``--collect-only`` of the slow suite: what it proves, and by how many tests. Names of tests are sentences."""
+    if not config.option.collectonly or config.option.markexpr != "slow":
+        return []
+    proofs = Counter((item.path.relative_to(ROOT).as_posix(), item.name.partition("[")[0]) for item in items)
+    return [f"{file}: {name.removeprefix('test_').replace('_', ' ')} ({n})" for (file, name), n in proofs.items()]

@@ -1,0 +1,134 @@
+"""Every supported network is called by one rule: a latent, timesteps and the keyword tensors that its config asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.toolchain.errors import ModelError
+from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, Input, call_network, inputs_of, latent_shape
+from tests.tiny import tiny_condition_unet, tiny_unet
+from tests.tiny_pipelines import POOLED, WIDTH, dit, pixart, sd3, unet
+
+NETWORKS: dict[str, Callable[[], Any]] = {
+    "labels": tiny_unet,
+    "text": tiny_condition_unet,
+    "text_time": lambda: unet(
+        addition_embed_type="text_time",
+        addition_time_embed_dim=4,
+        projection_class_embeddings_input_dim=POOLED + 6 * 4,
+    ),
+    "told its guidance": lambda: unet(time_cond_proj_dim=10),
+    "dit": dit,
+    "pixart": pixart,
+    "sd3": sd3,
+}
+KEYWORDS = {
+    "labels": {"class_labels"},
+    "text": {"encoder_hidden_states"},
+    "text_time": {"encoder_hidden_states", "text_embeds", "time_ids"},
+    "told its guidance": {"encoder_hidden_states", "timestep_cond"},
+    "dit": {"class_labels"},
+    "pixart": {"encoder_hidden_states", "encoder_attention_mask"},
+    "sd3": {"encoder_hidden_states", "pooled_projections"},
+}
+
+
+def config_of(network: Any) -> dict[str, Any]:
+    return dict(network.config) | {"_class_name": type(network).__name__}
+
+
+def rows_of(inputs: dict[str, Input], count: int) -> dict[str, Tensor]:
+    """Tensors that the inputs ask for; free sizes are 5."""
+    generator = torch.Generator().manual_seed(0)
+    made = {}
+    for name, one in inputs.items():
+        shape = (count, *(5 if size is None else size for size in one.row))
+        labels = None if one.classes is None else torch.arange(count) % one.classes
+        made[name] = torch.randn(shape, generator=generator) if labels is None else labels
+    return made
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_takes_what_its_config_asks_for_and_answers_in_the_latents_shape(name: str) -> None:
+    torch.manual_seed(0)
+    network = NETWORKS[name]().eval()
+    config = config_of(network)
+    inputs = inputs_of(config)
+    assert set(inputs) == KEYWORDS[name]
+    keywords = rows_of(inputs, 2)
+    assert all(inputs[key].fault(value) is None for key, value in keywords.items())
+    if "encoder_attention_mask" in keywords:  # one means "look at this token"
+        keywords["encoder_attention_mask"] = torch.ones_like(keywords["encoder_attention_mask"])
+    sample = torch.randn(2, *latent_shape(config), generator=torch.Generator().manual_seed(1))
+    out = call_network(network, sample, torch.tensor([3.0, 700.0]), keywords)
+    assert out.shape == sample.shape
+    assert out.isfinite().all()
+    alone = call_network(
+        network, sample[1:], torch.tensor([700.0]), {key: value[1:] for key, value in keywords.items()}
+    )
+    torch.testing.assert_close(alone, out[1:], rtol=1e-4, atol=1e-5)  # rows are samples of their own
+
+
+def test_every_architecture_is_called_here() -> None:
+    assert {type(make()).__name__ for make in NETWORKS.values()} == set(ARCHITECTURES)
+
+
+def test_a_module_around_a_network_gets_the_keywords_as_they_are() -> None:
+    class Around(nn.Module):
+        def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool, **keywords: Tensor) -> tuple[Tensor]:
+            assert not return_dict
+            return (sample + keywords["text_embeds"].sum() + timestep.sum(),)
+
+    out = call_network(Around(), torch.zeros(1, 1, 2, 2), torch.tensor([3.0]), {"text_embeds": torch.ones(1, 4)})
+    assert torch.equal(out, torch.full((1, 1, 2, 2), 7.0))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "fits"),
+    [
+        (torch.zeros(3, 7, WIDTH), True),
+        (torch.zeros(3, 7, WIDTH).half(), True),
+        (torch.zeros(3, 7, WIDTH + 1), False),
+        (torch.zeros(3, WIDTH), False),
+        (torch.zeros(0, 7, WIDTH), False),
+        (torch.zeros(3, 7, WIDTH, dtype=torch.int64), False),
+        (torch.full((3, 7, WIDTH), torch.nan), False),
+    ],
+)
+def test_states_are_finite_floats_of_their_width(tensor: Tensor, fits: bool) -> None:
+    fault = Input((None, WIDTH)).fault(tensor)
+    assert fault == (None if fits else f"finite floating-point numbers of shape (P, T, {WIDTH}), P at least 1")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "fits"),
+    [
+        (torch.tensor([0, 10]), True),
+        (torch.tensor([0, 10], dtype=torch.int32), True),
+        (torch.tensor([11]), False),
+        (torch.tensor([-1]), False),
+        (torch.tensor([1.0]), False),
+        (torch.tensor([[1]]), False),
+    ],
+)
+def test_labels_are_whole_numbers_below_the_number_of_classes(tensor: Tensor, fits: bool) -> None:
+    assert Input((), 11).fault(tensor) == (None if fits else "integer labels 0-10 of shape (P), P at least 1")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"class_embed_type": "timestep"}, "class_embed_type is 'timestep', which is not supported"),
+        ({"addition_embed_type": "image"}, "addition_embed_type is 'image', which is not supported"),
+        ({"encoder_hid_dim": 4}, "encoder_hid_dim is '4', which is not supported"),
+    ],
+)
+def test_inputs_of_other_kinds_are_refused_by_name(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(ModelError, match=f"here: {text}; allowed are"):
+        inputs_of(config_of(tiny_condition_unet()) | change, "here")
