@@ -92,7 +92,8 @@ def calibrate(
         "run": {"out": folder},
     }
     reporter = Callbacks(progress, on_note)
-    return replace(calibrated(calibration_recipe(recipe, settings, fixed), reporter, given), notes=tuple(reporter.notes))
+    found = calibrated(calibration_recipe(recipe, settings, fixed, reporter.warn), reporter, given)
+    return replace(found, notes=tuple(reporter.notes))
 
 
 def calibrated(recipe: Recipe, reporter: Reporter, given: Model | None = None) -> Calibration:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,26 @@ from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
 Sections = Mapping[str, Mapping[str, Any]]
+Given = str | Path | Sections | Recipe | None
+"""A TOML file, sections as in it, or a whole recipe."""
 CALIBRATION = ("sampler", "conditioning", "quantize", "calibrate", "run", "model", "reference", "blocks")
 """Sections whose keys are settings of ``calibrate``. Where two have a key (``steps``), the first one means it, as on the command
 line; the other is set through ``recipe``."""
-ARGUMENTS = {"path", "file", "prompts", "out"}
+ARGUMENTS = {"path", "file", "prompts", "out", "scheduler"}
 """Keys that are arguments of their own."""
 
 
 def calibration_recipe(
-    recipe: str | Path | Sections | Recipe | None, settings: Mapping[str, Any], fixed: Sections
+    recipe: Given,
+    settings: Mapping[str, Any],
+    fixed: Sections,
+    warn: Callable[[str], None] = lambda _line: None,
 ) -> Recipe:
     """Defaults, the model's own recommendations, the recipe, settings and arguments, each over the one before.
 
     Args:
         settings: key -> value. fixed: section -> key -> value, None of what was not given.
+        warn: is told what of the model's own recommendations is left out.
     Raises:
         RecipeError: a key is unknown or a value not allowed; one line with every mistake.
     """
@@ -33,10 +39,10 @@ def calibration_recipe(
     flat: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
         flat.setdefault(places[key], {})[key] = value
-    return merged(recipe, flat, fixed)
+    return merged(recipe, warn, flat, fixed)
 
 
-def export_recipe(recipe: str | Path | Sections | Recipe | None, target: str, settings: Mapping[str, Any]) -> Recipe:
+def export_recipe(recipe: Given, target: str, settings: Mapping[str, Any]) -> Recipe:
     """The recipe of an export: the target's own section.
 
     Raises:
@@ -44,10 +50,10 @@ def export_recipe(recipe: str | Path | Sections | Recipe | None, target: str, se
     """
     keys = _keys(target)
     _check(settings, keys, f" of target {target!r}")
-    return merged(recipe, {target: settings}, {"export": {"target": target}})
+    return merged(recipe, lambda _line: None, {target: settings}, {"export": {"target": target}})
 
 
-def merged(recipe: str | Path | Sections | Recipe | None, *layers: Sections) -> Recipe:
+def merged(recipe: Given, warn: Callable[[str], None], *layers: Sections) -> Recipe:
     """The recipe with layers over it, later ones first."""
     path = Path(recipe) if isinstance(recipe, str | Path) else None
     if isinstance(recipe, Recipe):
@@ -60,7 +66,7 @@ def merged(recipe: str | Path | Sections | Recipe | None, *layers: Sections) -> 
             if not isinstance(values, Mapping):
                 raise RecipeError(f"recipe: {section} is {str(values)[:60]!r}, allowed is a table of settings")
             flags.setdefault(section, {}).update({key: value for key, value in values.items() if value is not None})
-    return load_recipe(path, flags, lambda _line: None)
+    return load_recipe(path, flags, warn)
 
 
 def _keys(section: str) -> list[str]:

@@ -78,13 +78,16 @@ def code_digest(module: nn.Module) -> str:
 
 
 def skeleton_of(module: nn.Module) -> nn.Module:
-    """A copy in eval mode whose parameters are on torch's meta device: shapes, no memory. Buffers are the module's own tensors.
+    """A copy in eval mode whose parameters are on torch's meta device: shapes, no memory. Buffers keep their numbers.
 
     Raises:
         ModelError: the module cannot be copied.
     """
-    memo = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False) for p in module.parameters()}
-    return _copied(module, memo | {id(buffer): buffer for buffer in module.buffers()})
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta", dtype=_dtype(p)), requires_grad=False)
+        for p in module.parameters()
+    }
+    return _copied(module, memo | {id(buffer): _plain(buffer) for buffer in module.buffers()})
 
 
 def in_float32(module: nn.Module) -> nn.Module:
@@ -102,9 +105,17 @@ def in_float32(module: nn.Module) -> nn.Module:
             )
     memo: dict[int, Any] = {}
     for tensor in (*module.parameters(), *module.buffers()):
-        plain = tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        plain = _plain(tensor)
         memo[id(tensor)] = nn.Parameter(plain, requires_grad=False) if isinstance(tensor, nn.Parameter) else plain
     return _copied(module, memo)
+
+
+def _dtype(tensor: Tensor) -> torch.dtype:
+    return torch.float32 if tensor.is_floating_point() else tensor.dtype
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", _dtype(tensor))
 
 
 def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.toolchain.quant.layers import Layer, OutputFirst
+from dq_toolchain.toolchain.quant.layers import TRANSPOSED, Layer, OutputFirst
 from dq_toolchain.toolchain.quant.qparams import IntegerType
 
 OFFSET = 128
@@ -25,7 +25,7 @@ Geometry = tuple[Any, ...]
 def geometry_of(layer: Layer) -> Geometry | None:
     """What of a layer, its weight aside, decides its product; None of a transposed convolution, which oneDNN has no such
     product for."""
-    if isinstance(layer, OutputFirst):
+    if isinstance(layer, (*TRANSPOSED, OutputFirst)):
         return None
     return () if isinstance(layer, nn.Linear) else (layer.stride, layer.padding, layer.dilation, layer.groups)
 
