@@ -77,6 +77,7 @@ def lowered(artifact: Artifact | None, source: Path, folder: Path, recipe: Recip
     with locked(folder.parent, "export", reporter.warn):
         check_places(folder, ())
         loaded = Artifact.load(source) if artifact is None else artifact
+        loaded.require_module()
         return Bundle(folder, backend.lower(loaded, source, folder, recipe, reporter.say))
 
 

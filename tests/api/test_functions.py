@@ -133,7 +133,7 @@ def test_another_process_of_a_launch_returns_and_does_not_exit(tmp_path: Path, m
         ({"conditioning": {"wrods": torch.ones(2, 3)}}, dq.errors.ModelError, "wrods"),
         ({"conditioning": {"words": [1, 2]}}, dq.errors.RecipeError, "got list, allowed are floats or integers"),
         ({"guidance": 3.0}, dq.errors.RecipeError, "uncond"),
-        ({"prompts": ["a cat"]}, dq.errors.RecipeError, "takes no text"),
+        ({"prompts": ["a cat"], "conditioning": None}, dq.errors.RecipeError, "takes no text"),
         ({"lora_scale": 0.5}, dq.errors.RecipeError, "lora_scale: for models that are read from files, got a Wave"),
     ],
 )

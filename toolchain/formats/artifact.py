@@ -133,16 +133,17 @@ class Artifact:
         network.load_state_dict(dict(self.float_parameters), strict=False, assign=True)
         return network.eval().requires_grad_(False)
 
-    def _architecture(self) -> nn.Module:
-        if self.config["_class_name"] != OWN:
-            network = build_network(self.config)
-        elif self.module is not None:
-            network = skeleton_of(self.module)
-        else:
+    def require_module(self) -> None:
+        """Raise ArtifactError if the network can only be built from a module, and none was given."""
+        if self.config.get("_class_name") == OWN and self.module is None:
             raise ArtifactError(
                 f"this artifact is of a module of your own ({self.config.get('class')}), whose architecture no file holds; give "
                 "the module again, in Python: dq_toolchain.export(artifact, target, module=...)"
             )
+
+    def _architecture(self) -> nn.Module:
+        self.require_module()
+        network = build_network(self.config) if self.module is None else skeleton_of(self.module)
         split_concat_inputs(network, self.splits)
         smooth_by_one(network, self.smoothed)
         output_first(network, self.layers)
