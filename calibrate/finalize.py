@@ -50,6 +50,7 @@ def finalize(network: QuantizedNetwork, context: Context, record: Mapping[str, A
         },
         record=record,
         smoothed=prepared.smoothed,
+        module=model.module,
     )
 
 

@@ -50,6 +50,7 @@ from dq_toolchain.toolchain.console.quiet import heard
 from dq_toolchain.toolchain.disk.files import plain, require_json
 from dq_toolchain.toolchain.formats.artifact import JSON as ARTIFACT_JSON
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_WEIGHT_SCALE
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
@@ -84,19 +85,22 @@ class Ranges:
     """What was noticed: ``constant_sites`` and ``beyond_fp16``, each only where there is any."""
 
 
-def calibrated(recipe: Recipe, reporter: Reporter, work: Path, workers: Workers = ALONE) -> Calibrated:
+def calibrated(
+    recipe: Recipe, reporter: Reporter, work: Path, workers: Workers = ALONE, given: Model | None = None
+) -> Calibrated:
     """Calibrate with the recipe's method.
 
     Args:
         work: folder of checkpoints.
         workers: the processes that do this together; all get the same.
+        given: a model in memory, in the place of the one that [model] names.
     Raises:
         ToolchainError: bad input, a site that cannot be calibrated, or a folder that cannot be written.
     """
     method = resolve(recipe.calibrate.method)
     recipe = with_settings(recipe, method)
     with heard(reporter.warn):
-        context = setup(recipe, method, reporter.warn, workers)
+        context = setup(recipe, method, reporter.warn, workers, given)
     phases = phases_of(method.fit, recipe)
     check_workers(method.name, phases, recipe, workers, context.step_groups)
     check_memory(context, recipe, method, reporter)

@@ -9,7 +9,7 @@ from dq_toolchain.calibrate.finalize import held_out_reference
 from dq_toolchain.calibrate.pipeline import calibrated
 from dq_toolchain.calibrate.prepare.setup import choose_device
 from dq_toolchain.calibrate.work.checkpoint import remove
-from dq_toolchain.calibrate.work.workers import Workers
+from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.disk.lock import locked
@@ -17,26 +17,42 @@ from dq_toolchain.toolchain.disk.staging import check_places
 from dq_toolchain.toolchain.formats.artifact import FILES as ARTIFACT_FILES
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
+FOLDER, WORK = "calibration", "calibration.work"
+"""Of the artifact and of the checkpoints, in the output folder."""
 
-def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Reference]:
+
+def workers_of(recipe: Recipe) -> Workers:
+    """The processes of this launch (torchrun, `accelerate launch`), which share the samples: the first calls ``calibrate``, the
+    others ``assist``. Raises RecipeError: no such device."""
+    return Workers.started(choose_device(recipe.run.device).type == "cuda")
+
+
+def assist(recipe: Recipe, reporter: Reporter, workers: Workers, model: Model | None = None) -> Artifact:
+    """What every process but the first does: its share of the calibration. The artifact is the first one's; nothing is written.
+
+    Raises:
+        ToolchainError: as ``calibrate``.
+    """
+    return calibrated(recipe, reporter, recipe.run.out / WORK, workers, model).artifact
+
+
+def calibrate(
+    recipe: Recipe, reporter: Reporter, model: Model | None = None, workers: Workers = ALONE
+) -> tuple[Path, Artifact, Reference]:
     """Calibrate and write ``<out>/calibration``. A run that was killed continues from ``<out>/calibration.work``.
 
-    Started several times by torchrun or `accelerate launch`, the processes share the samples; the first goes on to the
-    held-out rollouts and writes, the others end here.
-
+    Args:
+        model: one in memory, in the place of the one that [model] names.
+        workers: the processes that do this together, of which this is the first.
     Returns:
         The artifact's folder, the artifact and its held-out rollouts.
     Raises:
         ToolchainError: bad input, a site that cannot be calibrated, or a folder that cannot be written or is in use.
     """
-    folder = recipe.run.out / "calibration"
-    work = recipe.run.out / "calibration.work"
-    workers = Workers.started(choose_device(recipe.run.device).type == "cuda")
-    if not workers.is_first:
-        calibrated(recipe, reporter, work, workers)
-        raise SystemExit(0)
+    folder, work = recipe.run.out / FOLDER, recipe.run.out / WORK
     with locked(recipe.run.out, "calibrate", reporter.warn):  # one lock for all processes of a launch
         check_places(folder, ARTIFACT_FILES)
         if recipe.reference.seeds < MINIMUM_SEEDS:
@@ -44,7 +60,7 @@ def calibrate(recipe: Recipe, reporter: Reporter) -> tuple[Path, Artifact, Refer
                 f"[reference] seeds is {recipe.reference.seeds}: `validate` passes no device on fewer than {MINIMUM_SEEDS}, "
                 "its verdict will be that more are needed"
             )
-        made = calibrated(recipe, reporter, work, workers)
+        made = calibrated(recipe, reporter, work, workers, model)
         artifact, context = made.artifact, made.context
         context.network.cpu()
         held_out = context.draw(held_out_seeds(recipe.reference.seeds))

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "dq_toolchain"
-HALLS = ("backends", "calibrate", "toolchain")
+HALLS = ("api", "backends", "calibrate", "toolchain")
 OTHER = ("pyproject.toml", "README.md", "LICENSE", *HALLS, "src")
 """What a build reads."""
 
@@ -56,7 +56,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_file_that_is_committed_is_in_the_wheel(wheel: Path) -> None:
-    """Modules, schemas, templates, the embedded model: all that git holds in the three folders."""
+    """Modules, schemas, templates, the embedded model: all that git holds in these folders."""
     tracked = subprocess.run(["git", "ls-files", *HALLS], cwd=ROOT, capture_output=True, text=True, check=False)
     if tracked.returncode:
         pytest.skip("no git repository")

@@ -12,6 +12,7 @@ SMALLEST_MSE = 1e-10
 """PSNR is capped at 100 dB: identical pictures would otherwise give infinity, which JSON cannot hold."""
 
 PICTURE_CHANNELS = (1, 3)
+PICTURE_AXES = 4
 SMALL_SIDE = 16
 
 
@@ -29,20 +30,21 @@ def rollout_error(latents: Tensor, reference: Tensor) -> Tensor:
 
 
 def to_unit(x: Tensor, reference: Tensor) -> Tensor:
-    """Samples as pictures in [0, 1], (S, C, H, W) float32.
+    """Samples as pictures in [0, 1], (S, C, H, W) float32; samples of other axes keep them.
 
-    One or three channels are pixels in [-1, 1]: (x + 1) / 2, clamped. Other channel counts are an autoencoder's
+    One or three channels are pixels in [-1, 1]: (x + 1) / 2, clamped. Other channel counts and axes are an autoencoder's
     latents, which have no fixed range: there the range is that of ``reference`` (S, C, H, W), sample by sample.
     """
-    if x.shape[1] in PICTURE_CHANNELS:
+    if x.dim() == PICTURE_AXES and x.shape[1] in PICTURE_CHANNELS:
         return ((x.to(torch.float32) + 1) / 2).clamp(0, 1)
-    low = reference.to(torch.float32).amin((1, 2, 3), keepdim=True)
-    width = reference.to(torch.float32).amax((1, 2, 3), keepdim=True) - low
+    axes = tuple(range(1, reference.dim()))
+    low = reference.to(torch.float32).amin(axes, keepdim=True)
+    width = reference.to(torch.float32).amax(axes, keepdim=True) - low
     return ((x.to(torch.float32) - low) / width.clamp_min(torch.finfo(torch.float32).tiny)).clamp(0, 1)
 
 
 def psnr(x: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB per sample, data range 1: (S, C, H, W) latents twice -> (S,) float64.
+    """Peak signal-to-noise ratio in dB per sample, data range 1: (S, C, ...) latents twice -> (S,) float64.
 
     At most 100 dB (SMALLEST_MSE). NaN in ``x`` gives NaN.
     """
@@ -56,7 +58,10 @@ def ssim(x: Tensor, reference: Tensor) -> Tensor:
 
     Source: Wang et al. 2004, as torchmetrics computes it (Gaussian window, sigma 1.5, 11 pixels); differs: below
     16 pixels a side the window is sigma 0.5, 5 pixels, because the border of the usual one leaves nothing to average.
+    NaN of samples that are no pictures, such as (S, C, T): they have no such windows.
     """
+    if x.dim() != PICTURE_AXES:
+        return torch.full((len(x),), torch.nan, dtype=torch.float64)
     from torchmetrics.functional.image import structural_similarity_index_measure  # takes seconds
 
     sigma = 1.5 if min(x.shape[-2:]) >= SMALL_SIDE else 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from dq_toolchain.toolchain.errors import BackendError
@@ -26,7 +27,21 @@ def check_float_operations(artifact: Artifact, target: str) -> None:
         if "not supported" in operation.reason:
             raise BackendError(
                 f"{operation.layer} is a {operation.kind}, which target {target!r} does not hold in integers; "
-                "use a UNet without it"
+                "use a network without it"
+            )
+
+
+def check_kinds(artifact: Artifact, target: str, held: Collection[str]) -> None:
+    """Raise BackendError for the first layer of a kind that the target's program has no integers for.
+
+    Args:
+        held: kinds of sites that it has.
+    """
+    for site in artifact.sites:
+        if site.kind not in held:
+            raise BackendError(
+                f"{site.layer} is a {site.kind}, which target {target!r} does not hold in integers; calibrate with keep_float for "
+                f"it (--keep-float {site.layer}), or export for target 'tensorrt'"
             )
 
 

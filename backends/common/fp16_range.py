@@ -19,6 +19,7 @@ from dq_toolchain.backends.common.powers import SMALLEST_EXPONENT, factored
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.quant.layers import LAYERS, channel_shape
 from dq_toolchain.toolchain.quant.qparams import FP16_LARGEST, activation_type
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 
@@ -135,8 +136,8 @@ def watched(network: nn.Module, growth: Mapping[str, Tensor]) -> Iterator[dict[s
             found[names[-1]] = max(found.get(names[-1], 0.0), largest)
 
     def leave(module: nn.Module, _inputs: object, out: Any) -> None:
-        if isinstance(module, nn.Conv2d | nn.Linear) and names[-1] in growth:
-            shape = (-1, 1, 1) if isinstance(module, nn.Conv2d) else (-1,)
+        if isinstance(module, LAYERS) and names[-1] in growth:
+            shape = channel_shape(module)
             watch.aside = True
             product = out if module.bias is None else out - module.bias.view(shape)
             look(product * growth[names[-1]].view(shape))

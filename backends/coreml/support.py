@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations
+from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations, check_kinds
 from dq_toolchain.backends.common.fp16_range import check_known
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.recipe.sections import CoreMLSection
+
+HELD = ("conv1d", "conv2d", "linear", "attention")
+"""Kinds of sites with integers."""
 
 
 def check_supported(artifact: Artifact, section: CoreMLSection) -> None:
     """Raise BackendError for the first site that an ML Program cannot hold in integers, or settings that exclude each other."""
     check_activation_bits(artifact, "coreml")
     check_float_operations(artifact, "coreml")
+    check_kinds(artifact, "coreml", HELD)
     if section.precision == "fp16":
         check_known(artifact, "coreml")
     for site in artifact.sites:

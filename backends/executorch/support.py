@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations
+from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations, check_kinds
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.quant.sites import weighted_layers
+
+HELD = ("conv2d", "linear", "attention")
+"""Kinds of sites that XNNPACK has integers for; attention is refused with what to do about it."""
 
 
 def check_supported(artifact: Artifact, network: nn.Module) -> None:
@@ -18,6 +21,7 @@ def check_supported(artifact: Artifact, network: nn.Module) -> None:
         network: ``artifact.build_float_unet()``.
     """
     check_activation_bits(artifact, "executorch")
+    check_kinds(artifact, "executorch", HELD)
     layers = dict(weighted_layers(network))
     for site in artifact.sites:
         if site.operand != "input":

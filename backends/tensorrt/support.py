@@ -10,8 +10,18 @@ from dq_toolchain.backends.common.fp16_range import check_known
 from dq_toolchain.backends.tensorrt.proof.lint import why_float
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.quant.layers import LayerKind, kind_of
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 from dq_toolchain.toolchain.recipe.sections import TensorRTSection
+
+OPERATIONS: dict[LayerKind, str] = {
+    "conv1d": "Conv",
+    "conv2d": "Conv",
+    "conv_transpose1d": "ConvTranspose",
+    "conv_transpose2d": "ConvTranspose",
+    "linear": "Gemm",
+}
+"""Of ONNX."""
 
 
 def check_supported(artifact: Artifact, section: TensorRTSection) -> None:
@@ -39,9 +49,8 @@ def in_float(artifact: Artifact) -> dict[str, str]:
         layers = {name: layer for name, layer in weighted_layers(artifact.build_skeleton()) if name in artifact.layers}
     reasons = {}
     for name, layer in layers.items():
-        groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-        kind = "Conv" if isinstance(layer, nn.Conv2d) else "Gemm"
-        why = why_float(kind, tuple(layer.weight.shape), groups)
+        groups = 1 if isinstance(layer, nn.Linear) else layer.groups
+        why = why_float(OPERATIONS[kind_of(layer)], tuple(layer.weight.shape), groups)
         if why:
             reasons[name] = why
     return reasons

@@ -52,11 +52,11 @@ def rows_of(
     Returns:
         P rows without guidance, 2P with it.
     """
-    scale = torch.tensor(table.input_scale)[step].view(-1, 1, 1, 1)
-    latents = targets.latents[step, sample] * scale
+    latents = targets.latents[step, sample]
+    latents = latents * torch.tensor(table.input_scale)[step].view(-1, *[1] * (latents.dim() - 1))
     time = torch.tensor(table.timesteps)[step]
     part = samples.conditioning.select(sample)
     if guidance == 1.0:
         return Rows(latents, time, dict(part.cond), step)
     keywords = {name: torch.cat([value, part.uncond[name]]) for name, value in part.cond.items()}
-    return Rows(latents.repeat(2, 1, 1, 1), time.repeat(2), keywords, step.repeat(2))
+    return Rows(torch.cat([latents, latents]), time.repeat(2), keywords, step.repeat(2))

@@ -19,6 +19,7 @@ from dq_toolchain.calibrate.network.fake_quant import QuantizedLayer
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.hooks import hooks
+from dq_toolchain.toolchain.quant.layers import LAYERS
 
 TEMPORAL = "temporal block"
 """Its name as a unit; no module can be called so."""
@@ -73,7 +74,7 @@ def temporal_layers(network: nn.Module) -> tuple[str, ...]:
     return tuple(
         name
         for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear | QuantizedLayer)
+        if isinstance(module, (*LAYERS, QuantizedLayer))
         and (id(module) in projections or name.startswith(tuple(roots)))
     )
 

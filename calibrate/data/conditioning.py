@@ -150,8 +150,11 @@ def _given(model: Model, recipe: Recipe, inputs: Mapping[str, Input], guided: bo
 
 def _made(model: Model, recipe: Recipe) -> dict[str, Tensor]:
     """Inputs that follow from the picture's size and from guidance, one row each."""
-    config, pixels = model.config, pixels_of(model.folder)
-    _, height, width = (pixels * side for side in latent_shape(config))
+    config, shape = model.config, latent_shape(model.config)
+    if model.module is not None:
+        return {}
+    pixels = pixels_of(model.folder) if model.pipeline is None else int(model.pipeline.vae_scale_factor)
+    height, width = pixels * shape[1], pixels * shape[2]
     found = {
         "time_ids": torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32),
         "resolution": torch.tensor([[height, width]], dtype=torch.float32),

@@ -84,7 +84,7 @@ def encoded_prompts(
         RecipeError: the prompts cannot be read, or there are prompts but no encoders.
         ModelError: the encoders cannot be loaded or called.
     """
-    if not encoders_of(model.folder):
+    if model.pipeline is None and not encoders_of(model.folder):
         if file is not None:
             raise RecipeError(
                 f"[conditioning] prompts: {model.folder} has no model_index.json with a text encoder to read them; give the whole "
@@ -92,6 +92,8 @@ def encoded_prompts(
             )
         return Conditioning()
     prompts = read_prompts(file)
+    if model.pipeline is not None:  # encoders in memory have no files that a cache could be named after
+        return _sides(_encode(model, prompts, negative, guided, warn))
     lora = None if model.lora is None else model.lora.digest
     identity = fingerprint(
         prompts, negative, guided, model.config["_class_name"], _files(model.folder), lora, _libraries()
@@ -106,6 +108,11 @@ def encoded_prompts(
         tensors, lines = found[0], found[1]["notes"]
     for line in dict.fromkeys(lines):
         warn(line)
+    return _sides(tensors)
+
+
+def _sides(tensors: Mapping[str, Tensor]) -> Conditioning:
+    """cond.NAME and uncond.NAME apart."""
     sides: dict[str, dict[str, Tensor]] = {"cond": {}, "uncond": {}}
     for name, tensor in tensors.items():
         side, _, keyword = name.partition(".")
@@ -139,7 +146,7 @@ def _files(folder: Path) -> list[tuple[object, ...]]:
 
 @torch.no_grad()
 def _encode(model: Model, prompts: Sequence[str], negative: str, guided: bool, warn: Warn) -> dict[str, Tensor]:
-    pipeline = text_pipeline(model.folder, warn)
+    pipeline = text_pipeline(model.folder, warn) if model.pipeline is None else model.pipeline
     tokenizers_there = [each for name in TOKENIZERS if (each := getattr(pipeline, name, None)) is not None]
     for line in (*read_literally([*prompts, negative], tokenizers_there), *cut_short(pipeline, [*prompts, negative])):
         warn(line)
@@ -208,7 +215,7 @@ def _call(
     """Rows of the prompts, and of the negative prompt where there is one."""
     accepted = inspect.signature(pipeline.encode_prompt).parameters
     given: dict[str, Any] = {
-        "prompt": list(prompts), "prompt_2": None, "prompt_3": None, "device": torch.device("cpu"), "num_images_per_prompt": 1,
+        "prompt": list(prompts), "prompt_2": None, "prompt_3": None, "device": pipeline.device, "num_images_per_prompt": 1,
         "do_classifier_free_guidance": negative is not None, "negative_prompt": None,
     }  # fmt: skip
     given |= as_called(pipeline)

@@ -80,9 +80,9 @@ def with_step(table: SamplerTable, k: int, step: Step) -> SamplerTable:
 
 
 def channel_mean(x: Tensor) -> Tensor:
-    """(M, C, H, W) -> (C,) on the CPU."""
-    return x.mean((0, 2, 3)).cpu()
+    """(M, C, ...) -> (C,) on the CPU."""
+    return x.mean([axis for axis in range(x.dim()) if axis != 1]).cpu()
 
 
 def _view(row: Tensor, like: Tensor) -> Tensor:
-    return row.to(like.device).view(-1, 1, 1)
+    return row.to(like.device).view(-1, *[1] * (like.dim() - 2))

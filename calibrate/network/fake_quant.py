@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS, ProductAttnProcessor
+from dq_toolchain.toolchain.quant.layers import Layer, operation_of
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_SCALE, SMALLEST_WEIGHT_SCALE, IntegerType, fp16_exact
 from dq_toolchain.toolchain.simulation.integer_products import (
     OFFSET,
@@ -22,7 +23,7 @@ from dq_toolchain.toolchain.simulation.integer_products import (
     integer_product,
     unsigned,
 )
-from dq_toolchain.toolchain.simulation.network import StepGroupSwitch, operation_of
+from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
 
 
 def straight_through(rounded: Tensor, x: Tensor) -> Tensor:
@@ -200,7 +201,7 @@ def _per_channel(scale: Tensor, weight: Tensor) -> Tensor:
 
 
 class QuantizedLayer(nn.Module):
-    """A Conv2d or Linear whose input and weight are fake-quantized; its bias stays float and is learned too.
+    """A convolution or Linear whose input and weight are fake-quantized; its bias stays float and is learned too.
 
     Rounded weights shift the mean of every output channel, at every step alike, which is what accumulates.
 
@@ -208,7 +209,7 @@ class QuantizedLayer(nn.Module):
     that exactly: the same numbers but for the order of float sums, several times sooner.
     """
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear, activation: ActivationQuantizer, weight: WeightQuantizer) -> None:
+    def __init__(self, layer: Layer, activation: ActivationQuantizer, weight: WeightQuantizer) -> None:
         super().__init__()
         self.activation, self.weight_quantizer = activation, weight
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())

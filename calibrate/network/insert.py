@@ -17,9 +17,10 @@ from dq_toolchain.calibrate.network.fake_quant import (
     QuantizedLayer,
     WeightQuantizer,
 )
-from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS
+from dq_toolchain.toolchain.quant.layers import fault_of, kind_of, output_first
 from dq_toolchain.toolchain.quant.qparams import activation_type, weight_type
 from dq_toolchain.toolchain.quant.sites import (
     Site,
@@ -62,18 +63,24 @@ def prepare(
         divisors: of input channels, by convolution (``smoothing``).
     Raises:
         RecipeError: ``keep_float`` names a layer that the network does not have, or leaves none to quantize.
+        ModelError: a layer has no integer form; the text names it.
     """
     network = with_shared_tensors(network).eval().requires_grad_(False)
     splits = find_concat_inputs(network, lambda: run(network)) if settings.split else {}
     split_concat_inputs(network, splits)
     smooth_inputs(network, divisors or {})
     kept = layers_to_keep(network, settings.keep_float)
+    for name, layer in weighted_layers(network):
+        fault = None if name in kept else fault_of(layer)
+        if fault is not None:
+            raise ModelError(f"{name} {fault}")
+    output_first(network, {name for name, _ in weighted_layers(network) if name not in kept})
     edges = _first_and_last_convolution(network, run)
     sites = [
         Site(
             name,
             "input",
-            "conv2d" if isinstance(layer, nn.Conv2d) else "linear",
+            kind_of(layer),
             settings.activation_bits,
             settings.scheme,
             settings.edge_bits if name in edges else settings.weight_bits,
@@ -104,7 +111,7 @@ def with_tensors(network: nn.Module, tensor_for: Callable[[Tensor], Tensor]) -> 
 
 
 def _first_and_last_convolution(network: nn.Module, run: Callable[[nn.Module], object]) -> set[str]:
-    convolutions = [name for name, layer in weighted_layers(network) if isinstance(layer, nn.Conv2d)]
+    convolutions = [name for name, layer in weighted_layers(network) if not isinstance(layer, nn.Linear)]
     order = order_of_calls(network, convolutions, run)
     return {order[0], order[-1]} if order else set()
 

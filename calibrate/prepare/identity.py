@@ -6,14 +6,12 @@ processes or threads share the work is left out: a run may go on with another nu
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.data.context import Context
@@ -22,6 +20,7 @@ from dq_toolchain.calibrate.fitting.phase import WEIGHTS, phases_of
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.work.checkpoint import fingerprint
 from dq_toolchain.calibrate.work.constants import constants_of
+from dq_toolchain.toolchain.disk.digest import digest_of
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
 RANGES = ("ranges.observer", "ranges.measure")
@@ -34,16 +33,6 @@ def versions() -> dict[str, Any]:
     return {name: version(name) for name in ("dq-toolchain", "torch", "diffusers", "numpy")} | {
         "python": platform.python_version()
     }
-
-
-def digest_of(tensors: Mapping[str, Tensor | None]) -> str:
-    """sha256 over names, types, shapes and bytes."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        if tensor is not None:
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-            found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
 
 
 def of_rollouts(context: Context) -> str:

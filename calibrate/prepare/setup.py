@@ -20,7 +20,7 @@ from dq_toolchain.calibrate.network.insert import prepare
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import latent_shape
-from dq_toolchain.toolchain.models.loading import REFUSALS, load
+from dq_toolchain.toolchain.models.loading import REFUSALS, Model, load
 from dq_toolchain.toolchain.models.lora import Lora
 from dq_toolchain.toolchain.models.sizes import NOT_RESIZED, not_a_multiple
 from dq_toolchain.toolchain.models.source import Source, find_model
@@ -33,18 +33,23 @@ SMALL_NETWORK, SMALL_LATENT = 2**25, 2**14
 
 
 def setup(
-    recipe: Recipe, method: Method | None = None, warn: Warn = lambda _line: None, workers: Workers = ALONE
+    recipe: Recipe,
+    method: Method | None = None,
+    warn: Warn = lambda _line: None,
+    workers: Workers = ALONE,
+    given: Model | None = None,
 ) -> Context:
     """Load, probe and look: everything that can refuse a recipe does so here, before any long work.
 
     Args:
+        given: a model in memory, in the place of the one that [model] names.
         method: may refuse the sampler, and smooth the network.
         warn: is told of what the user should know and nothing refuses.
     Raises:
         ModelError, SamplerError, RecipeError: see their texts.
     """
     device = choose_device(recipe.run.device)
-    source = _source(recipe, warn)
+    source = _source(recipe, warn, given)
     table = sampler_table(source.config, source.scheduler_config, recipe.sampler.steps, eta=recipe.sampler.eta)
     if method is not None and method.check is not None:
         method.check(table)
@@ -52,7 +57,10 @@ def setup(
     guidance = guidance_of(source.config, recipe, warn)
     check_conditioning(source.config, recipe)
     sides = latent_shape(source.config)[1:]
-    model = load(source, None if recipe.model.lora is None else Lora(recipe.model.lora, recipe.model.lora_scale))
+    if given is not None:
+        model = replace(given, config=source.config, scheduler_config=source.scheduler_config)
+    else:
+        model = load(source, None if recipe.model.lora is None else Lora(recipe.model.lora, recipe.model.lora_scale))
     bank = conditioning_bank(model, recipe, warn)
     samples = draw(
         latent_shape(model.config), table, bank, calibration_seeds(recipe.run.seed, recipe.calibrate.samples)
@@ -65,15 +73,15 @@ def setup(
             return network(probe_sample.start, 0)
         except REFUSALS as error:
             raise ModelError(
-                f"the UNet cannot be called with a latent of shape {tuple(probe_sample.start.shape)}: "
-                f"{' '.join(str(error).split())}; check {model.config_file}"
+                f"the network cannot be called with a latent of shape {tuple(probe_sample.start.shape)}: "
+                f"{' '.join(str(error).split())}; check {model.place_of_size}"
             ) from error
 
     out = run_once(model.network)
     if out.shape != probe_sample.start.shape:
         raise ModelError(
             f"the network gives {tuple(out.shape)} for a latent of {tuple(probe_sample.start.shape)}; set "
-            f"sample_size in {model.config_file} to a size that it keeps"
+            f"{model.place_of_size} to a size that it keeps"
         )
     fault = not_a_multiple(model.config, sides)
     if fault is not None:
@@ -101,11 +109,15 @@ def setup(
     )
 
 
-def _source(recipe: Recipe, warn: Warn) -> Source:
+def _source(recipe: Recipe, warn: Warn, given: Model | None) -> Source:
     """Where the model lies, with the configs that it is sampled with; what they decide is refused here, before weights are read."""
     section = recipe.model
-    source = find_model(section.path, section.variant, section.scheduler)
-    source, notes = as_sampled(source, own=section.scheduler is None, clip=recipe.sampler.clip)
+    if given is None:
+        source = find_model(section.path, section.variant, section.scheduler)
+    else:
+        source = Source(given.id, given.folder, given.folder, given.config, given.scheduler_config, ())
+    own = given is None and section.scheduler is None
+    source, notes = as_sampled(source, own=own, clip=recipe.sampler.clip)
     for line in notes:
         warn(line)
     _check_json(source.config, str(source.network / "config.json"))

@@ -114,11 +114,13 @@ def calibrate(
             },
         },
     )
-    from dq_toolchain.calibrate.run import calibrate as run_calibrate
+    from dq_toolchain.api.calibration import calibrated
     from dq_toolchain.toolchain.render.summary import calibration_summary, show_calibration
 
-    folder, artifact, reference = run_calibrate(settings, Reporter())
-    summary = calibration_summary(folder, artifact, reference)
+    found = calibrated(settings, Reporter())
+    if found.held_out is None:  # not the first of several processes, which writes and prints
+        return
+    summary = calibration_summary(found.folder, found.artifact, found.reference)
     if json_:
         print_json(summary)
     else:

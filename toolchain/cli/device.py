@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,20 +77,12 @@ def export(
     }
     settings = load_recipe(recipe, {"run": {"out": out}, "export": {"target": target}, **sections})
     _check_flags_of(settings.export.target, sections)
-    from dq_toolchain import backends
-    from dq_toolchain.toolchain.disk.lock import locked
-    from dq_toolchain.toolchain.disk.staging import check_places
-    from dq_toolchain.toolchain.formats.artifact import Artifact
+    from dq_toolchain.api.device import lowered
     from dq_toolchain.toolchain.render.summary import bundle_summary, show_bundle
 
-    backend = backends.load(settings.export.target)
     source = calibration or settings.run.out / "calibration"
-    folder = settings.run.out / settings.export.target
-    reporter = Reporter()
-    with locked(settings.run.out, "export", reporter.warn):
-        check_places(folder, ())
-        bundle = backend.lower(Artifact.load(source), source, folder, settings, reporter.say)
-    summary = bundle_summary(folder, bundle)
+    bundle = lowered(None, source, settings.run.out / settings.export.target, settings, Reporter())
+    summary = bundle_summary(bundle.folder, bundle.description)
     if json_:
         print_json(summary)
     else:
@@ -117,20 +108,15 @@ def run(
     json_: Json = False,
 ) -> None:
     """Execute a bundle on this machine through the whole sampler and write the device report."""
-    from dq_toolchain import backends
-    from dq_toolchain.toolchain.disk.lock import locked
-    from dq_toolchain.toolchain.formats.bundle import Bundle
+    from dq_toolchain.api.device import executed
 
     settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
     folder = bundle or settings.run.out / settings.export.target
-    reporter = Reporter()
-    writes = report or (settings.run.out if bundle is None else bundle)
-    with locked(writes, "run", reporter.warn), reporter.bar("sampling") as progress:
-        loaded = Bundle.load(folder)
-        backend = backends.load(loaded.target)
-        path = backend.run(loaded, folder, report or folder, seeds, threads, progress)
+    place = report or (settings.run.out if bundle is None else bundle)
+    found = executed(folder, report or folder, seeds, threads, Reporter(), place)
+    path = found.path
     if json_:
-        print_json(json.loads(path.read_text(encoding="utf-8")) | {"report": str(path)})
+        print_json({**found.data, "report": str(path)})
     else:
         console.print(
             line("device report: ", plain(path), "\nnext: dq-toolchain validate ", plain(path)), soft_wrap=True

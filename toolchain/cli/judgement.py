@@ -42,13 +42,13 @@ def validate(
     ] = None,
     json_: Json = False,
 ) -> None:
+    from dq_toolchain.api.judgement import validate as judge
     from dq_toolchain.toolchain.checks import EXIT_CODES, outcome_of
     from dq_toolchain.toolchain.console.progress import Reporter
     from dq_toolchain.toolchain.models.decoder import load_decoder
     from dq_toolchain.toolchain.render.page import write_page
     from dq_toolchain.toolchain.render.show import show_comparison, show_verdict
     from dq_toolchain.toolchain.verdict.comparison import to_json
-    from dq_toolchain.toolchain.verdict.judge import validate as judge
 
     settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
     paths = report or [settings.run.out / settings.export.target / "report.json"]
@@ -57,7 +57,7 @@ def validate(
     decode = (
         None if vae is None else load_decoder(vae, Reporter().warn)
     )  # what cannot be read is refused before anything else
-    verdicts = [judge(path, bundle) for path in paths]
+    verdicts = [judge(path, bundle=bundle) for path in paths]
     used = {verdict.match.folder for verdict in verdicts}
     for folder in bundle or []:
         if folder not in used:

@@ -30,6 +30,8 @@ from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.formats.schemas import first_fault
 from dq_toolchain.toolchain.models.loading import REFUSALS, build_network
+from dq_toolchain.toolchain.models.own import OWN, skeleton_of
+from dq_toolchain.toolchain.quant.layers import output_first
 from dq_toolchain.toolchain.quant.qparams import (
     SMALLEST_SCALE,
     SMALLEST_WEIGHT_SCALE,
@@ -76,6 +78,7 @@ class Artifact:
         scale: (G, L) float32, fp16-exact; zero_point: (G, L) int32.
         smoothed: convolutions whose input channels are multiplied by a ``factor`` among the float parameters.
         record: method, hyper-parameters, seeds, versions, losses (plain JSON values).
+        module: of a network that no config describes, the module that gives its architecture; never written to a file.
     """
 
     model_id: str
@@ -94,6 +97,7 @@ class Artifact:
     float_parameters: Mapping[str, Tensor]
     record: Mapping[str, Any]
     smoothed: tuple[str, ...] = ()
+    module: nn.Module | None = None
 
     def site_index(self, layer: str, operand: str = "input") -> int:
         """Column of a site. Raises KeyError."""
@@ -129,10 +133,20 @@ class Artifact:
         network.load_state_dict(dict(self.float_parameters), strict=False, assign=True)
         return network.eval().requires_grad_(False)
 
+    def require_module(self) -> None:
+        """Raise ArtifactError if the network can only be built from a module, and none was given."""
+        if self.config.get("_class_name") == OWN and self.module is None:
+            raise ArtifactError(
+                f"this artifact is of a module of your own ({self.config.get('class')}), whose architecture no file holds; give "
+                "the module again, in Python: dq_toolchain.export(artifact, target, module=...)"
+            )
+
     def _architecture(self) -> nn.Module:
-        network = build_network(self.config)
+        self.require_module()
+        network = build_network(self.config) if self.module is None else skeleton_of(self.module)
         split_concat_inputs(network, self.splits)
         smooth_by_one(network, self.smoothed)
+        output_first(network, self.layers)
         return network
 
     def save(self, folder: Path, reference: Reference) -> None:
@@ -176,9 +190,12 @@ class Artifact:
         )
 
     @classmethod
-    def load(cls, folder: Path) -> Artifact:
+    def load(cls, folder: Path, module: nn.Module | None = None) -> Artifact:
         """Read an artifact and check hashes, shapes and integer ranges.
 
+        Args:
+            module: of a network that no config describes, the module that it was calibrated from; only its architecture is
+                taken. Without it such an artifact can be looked at, and not be built.
         Raises:
             ArtifactError: missing, damaged, edited or of another schema version; the text names the file.
         """
@@ -208,6 +225,7 @@ class Artifact:
                 float_parameters=floats,
                 record=data["record"],
                 smoothed=tuple(data.get("smoothed", ())),
+                module=module,
             )
         except (KeyError, TypeError, ValueError, AttributeError, SamplerError) as error:
             raise ArtifactError(
@@ -266,6 +284,14 @@ class Artifact:
 
     def _check_parameters(self, refuse: Callable[[str], ArtifactError]) -> None:
         """Every parameter of the architecture is there once, in its shape, and finite."""
+        bad = [name for name, tensor in self.float_parameters.items() if not torch.isfinite(tensor).all()]
+        if bad:
+            raise refuse(f"{bad[0]!r} holds NaN or infinity")
+        is_own = self.config.get("_class_name") == OWN
+        if self.module is not None and not is_own:
+            raise refuse("its network is built from its config, and a module was given too; leave the module out")
+        if is_own and self.module is None:
+            return
         try:
             with torch.device("meta"):  # shapes only
                 network = self._architecture()
@@ -284,9 +310,6 @@ class Artifact:
         }
         if unclear:
             raise refuse(f"{min(unclear)} must be either an integer layer or listed as kept in float")
-        bad = [name for name, tensor in self.float_parameters.items() if not torch.isfinite(tensor).all()]
-        if bad:
-            raise refuse(f"{bad[0]!r} holds NaN or infinity")
 
 
 def _is_scale(scale: Tensor, smallest: float = SMALLEST_SCALE) -> bool:

@@ -67,8 +67,8 @@ def ports_fault(inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> str | No
         if any(size < 1 for size in port.shape) or math.prod(port.shape) > MOST_ELEMENTS or port.shape[:1] != (1,):
             return f"{port.name} has shape {port.shape}, allowed are batch 1 and at most {MOST_ELEMENTS:,} numbers"
     sample, timestep, ranges = (by_name.get(name) for name in FIXED_INPUTS)
-    if sample is None or sample.dtype != "float32" or len(sample.shape) != 4:
-        return "inputs must list sample, float32 (1, C, H, W)"
+    if sample is None or sample.dtype != "float32" or len(sample.shape) < 3:
+        return "inputs must list sample, float32 (1, C, ...)"
     if timestep is None or (timestep.dtype, timestep.shape) != ("float32", (1,)):
         return "inputs must list timestep, float32 (1,)"
     if ranges is not None and (ranges.dtype != "float32" or len(ranges.shape) != 2):

@@ -17,7 +17,7 @@ FILE = "reference.safetensors"
 
 @dataclass(frozen=True)
 class Reference:
-    """S seeds, N network calls; latents (N+1, S, C, H, W), outputs (N, S, C, H, W), float32.
+    """S seeds, N network calls; latents (N+1, S, C, H, W), outputs (N, S, C, H, W), float32; samples of other axes likewise.
 
     Attributes:
         start: (S, C, H, W) start latents.
@@ -78,9 +78,9 @@ class Reference:
         return reference
 
     def _check(self, path: Path, remedy: str) -> None:
-        if self.start.dim() != 4 or not len(self.start) or self.simulation_outputs.dim() != 5:
+        if self.start.dim() < 3 or not len(self.start) or self.simulation_outputs.dim() != self.start.dim() + 1:
             raise ArtifactError(
-                f"{path}: start must be (S, C, H, W) and simulation_outputs (N, S, C, H, W), got "
+                f"{path}: start must be (S, C, ...) and simulation_outputs (N, S, C, ...), got "
                 f"{tuple(self.start.shape)} and {tuple(self.simulation_outputs.shape)}; {remedy}"
             )
         shape, calls = tuple(self.start.shape), self.calls

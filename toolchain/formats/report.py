@@ -198,9 +198,9 @@ def _float32_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _check_shape(name: str, shape: tuple[int, ...], within: Reference | None, where: str) -> None:
-    if len(shape) != 5 or 0 in shape:
+    if len(shape) < 4 or 0 in shape:
         raise ArtifactError(
-            f"{where}: {name} has shape {shape}, expected five axes (steps, seeds, channels, height, width), "
+            f"{where}: {name} has shape {shape}, expected steps, seeds, channels and the sample's other axes (height, width), "
             f"none empty; {REMEDY}"
         )
     if within is not None:

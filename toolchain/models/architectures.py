@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.models.network_config import complete, whole
+from dq_toolchain.toolchain.models.own import OWN, inputs_in, sample_shape_in
 from dq_toolchain.toolchain.models.sizes import check_sides
 
 
@@ -127,16 +128,20 @@ def inputs_of(config: Mapping[str, Any], where: str = "config.json") -> dict[str
     Raises:
         ModelError: an option of its config is not supported.
     """
+    if config["_class_name"] == OWN:
+        return {name: Input(row, classes) for name, (row, classes) in inputs_in(config).items()}
     return ARCHITECTURES[config["_class_name"]].inputs(complete(config), where)
 
 
-def latent_shape(config: Mapping[str, Any], where: str = "config.json") -> tuple[int, int, int]:
-    """(C, H, W) of the latent.
+def latent_shape(config: Mapping[str, Any], where: str = "config.json") -> tuple[int, ...]:
+    """(C, H, W) of the latent; of a module of the caller's the sample's shape, which may have other axes.
 
     Raises:
         ModelError: the config has no usable size, one that the network cannot halve and double back, or more inputs than
             outputs (inpainting).
     """
+    if config["_class_name"] == OWN:
+        return sample_shape_in(config)
     config = complete(config)
     size = config["sample_size"]
     sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
@@ -161,21 +166,42 @@ def latent_shape(config: Mapping[str, Any], where: str = "config.json") -> tuple
 
 
 def call_network(network: nn.Module, sample: Tensor, timestep: Tensor, keywords: Mapping[str, Tensor]) -> Tensor:
-    """The network's output, (B, C, H, W) as ``sample``; a variance predicted beside it is dropped.
+    """The network's output, (B, C, H, W) as ``sample``; a variance that a network of ARCHITECTURES predicts beside it is
+    dropped.
 
     Args:
-        network: a diffusers network of ARCHITECTURES, or a module of ours around one, which takes keywords as they are.
+        network: a diffusers network of ARCHITECTURES, or any other module, which takes keywords as they are and gives a
+            tensor, a tuple that begins with it, or an object that has it as ``sample``.
         sample: (B, C, H, W). timestep: (B,).
     """
-    architecture = ARCHITECTURES.get(type(network).__name__)
+    architecture = architecture_of(network)
     if architecture is None:
-        plain: Tensor = network(sample, timestep, **keywords, return_dict=False)[0]
-        return plain
+        return output_in(network(sample, timestep, **keywords))
     named: dict[str, Any] = {name: value for name, value in keywords.items() if name not in architecture.added}
     if architecture.added:
         named["added_cond_kwargs"] = {name: keywords.get(name) for name in architecture.added}
     out: Tensor = network(sample, timestep=timestep, **named, return_dict=False)[0]
     return out if out.shape[1] == sample.shape[1] else out[:, : sample.shape[1]]
+
+
+def architecture_of(network: nn.Module) -> Architecture | None:
+    """The entry of ARCHITECTURES of a diffusers network, None of any other module, whatever it is called."""
+    kind = type(network)
+    return ARCHITECTURES.get(kind.__name__) if kind.__module__.startswith("diffusers.") else None
+
+
+def output_in(out: Any) -> Tensor:
+    """The tensor in what a module's forward gives: the tensor, the first of a tuple or list, or ``sample`` of an object.
+
+    Raises:
+        TypeError: there is none.
+    """
+    found = out[0] if isinstance(out, tuple | list) and out else getattr(out, "sample", out)
+    if not isinstance(found, Tensor):
+        raise TypeError(
+            f"forward must give a tensor, a tuple that begins with one, or an object with .sample, got {type(out).__name__}"
+        )
+    return found
 
 
 def _refuse(config: Options, where: str, *options: str) -> None:

@@ -35,7 +35,13 @@ REFUSALS = (
 
 @dataclass(frozen=True)
 class Model:
-    """An FP32 network in eval mode with everything needed to name it again."""
+    """An FP32 network in eval mode with everything needed to name it again.
+
+    Attributes:
+        folder: that it came from; of a model in memory one that is not there.
+        pipeline: the diffusers pipeline object that it came from, which then encodes prompts.
+        module: of a network that no config describes, the module that the caller gave.
+    """
 
     id: str
     weight_hash: str
@@ -44,12 +50,20 @@ class Model:
     network: nn.Module
     folder: Path
     lora: Lora | None = None
+    pipeline: Any = None
+    module: nn.Module | None = None
 
     @property
     def config_file(self) -> Path:
         """Where the network's config came from."""
-        inside = self.folder / ARCHITECTURES[self.config["_class_name"]].part / "config.json"
+        architecture = ARCHITECTURES.get(self.config["_class_name"])
+        inside = self.folder / ("" if architecture is None else architecture.part) / "config.json"
         return inside if inside.is_file() else self.folder / "config.json"
+
+    @property
+    def place_of_size(self) -> str:
+        """Where the size of a sample is set, for texts of errors."""
+        return "sample_shape" if self.module is not None else f"sample_size in {self.config_file}"
 
 
 def build_network(config: Mapping[str, Any], where: str = "unet/config.json") -> nn.Module:

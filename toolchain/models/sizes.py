@@ -22,7 +22,7 @@ def divisor_of(config: Mapping[str, Any]) -> int:
     return patch if isinstance(patch, int) and patch > 0 else 1
 
 
-def not_a_multiple(config: Mapping[str, Any], sides: tuple[int, int]) -> str | None:
+def not_a_multiple(config: Mapping[str, Any], sides: tuple[int, ...]) -> str | None:
     """What is wrong with a latent's height and width, and which sizes next to it are right; None if nothing is."""
     divisor = divisor_of(config)
     if not any(side % divisor for side in sides):

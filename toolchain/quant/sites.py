@@ -1,7 +1,7 @@
 """Names of the tensors that get integer parameters, and of the operations that stay in float.
 
-A site is the input of one Conv2d or Linear, or one operand of an attention product. Sites are found by module
-type, never by model name; what is not a site is listed with the reason.
+A site is the input of one convolution (of one or two dimensions, also transposed) or Linear, or one operand of an attention
+product. Sites are found by module type, never by model name; what is not a site is listed with the reason.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.quant.layers import LAYERS, Layer, LayerKind
 from dq_toolchain.toolchain.quant.qparams import Scheme
 from dq_toolchain.toolchain.quant.smoothing import SmoothedConv2d
 
-Kind = Literal["conv2d", "linear", "attention"]
+Kind = LayerKind | Literal["attention"]
+KINDS = (*get_args(LayerKind), "attention")
 BITS = range(2, 9)
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d)
 KEPT = "kept in float by name: keep_float in the recipe"
-MULTIPLIES = (nn.ConvTranspose2d, nn.Conv1d, nn.Conv3d, nn.Bilinear, nn.MultiheadAttention)
+MULTIPLIES = (nn.Conv3d, nn.ConvTranspose3d, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Site:
 
     def fault(self) -> str | None:
         """What is wrong with values read from a file, None if nothing is."""
-        if self.kind not in get_args(Kind) or self.scheme not in get_args(Scheme):
-            return f"kind {self.kind!r}, scheme {self.scheme!r}; allowed are {get_args(Kind)} and {get_args(Scheme)}"
+        if self.kind not in KINDS or self.scheme not in get_args(Scheme):
+            return f"kind {self.kind!r}, scheme {self.scheme!r}; allowed are {KINDS} and {get_args(Scheme)}"
         if self.bits not in BITS or (self.weight_bits is not None and self.weight_bits not in BITS):
             return f"bits {self.bits!r}, weight bits {self.weight_bits!r}; allowed are 2-8"
         return None
@@ -66,10 +68,14 @@ class FloatOp:
     reason: str
 
 
-def weighted_layers(network: nn.Module) -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]:
-    """Every Conv2d and Linear with its dotted name, in module order."""
+def weighted_layers(network: nn.Module) -> Iterator[tuple[str, Layer]]:
+    """Every convolution (of one or two dimensions, also transposed) and Linear with its dotted name, in module order; not those
+    of nn.MultiheadAttention, which uses their weights without calling them."""
+    inside: tuple[str, ...] = ()
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.MultiheadAttention):
+            inside += (f"{name}.",)
+        elif isinstance(module, LAYERS) and not name.startswith(inside):
             yield name, module
 
 

@@ -22,7 +22,7 @@ from dq_toolchain.toolchain.checks import MINIMUM_SEEDS, Check, outcome_of, over
 from dq_toolchain.toolchain.console.printable import printable
 from dq_toolchain.toolchain.disk.files import write_bytes
 from dq_toolchain.toolchain.errors import ToolchainError
-from dq_toolchain.toolchain.metrics import PICTURE_CHANNELS, to_unit
+from dq_toolchain.toolchain.metrics import PICTURE_AXES, PICTURE_CHANNELS, to_unit
 from dq_toolchain.toolchain.models.decoder import Decode
 from dq_toolchain.toolchain.render.show import PARTS, worst_text
 from dq_toolchain.toolchain.verdict.comparison import note_of, row_of
@@ -203,8 +203,11 @@ def _worst(verdict: Verdict, decode: Decode | None) -> list[dict[str, str]]:
 def strip(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Images (S, C, H, W) in [0, 1] side by side, eight to a row: (rows, columns) or (rows, columns, 3) uint8.
 
-    Latents of other than one or three channels show their first channel.
+    Latents of other than one or three channels show their first channel; samples of other axes, such as (C, T), are shown as a
+    picture with a row per channel.
     """
+    if images.dim() != PICTURE_AXES:
+        images = images.flatten(2).unsqueeze(1)
     if images.shape[1] not in PICTURE_CHANNELS:
         images = images[:, :1]
     count, channels, height, width = images.shape

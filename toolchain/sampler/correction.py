@@ -82,7 +82,7 @@ class Correction:
 
 
 def _channels(row: Row, like: Tensor) -> Tensor:
-    return torch.tensor(row, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+    return torch.tensor(row, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.dim() - 2))
 
 
 def _rows(data: Any) -> Rows:

@@ -12,17 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.toolchain.quant.layers import TRANSPOSED, Layer, OutputFirst
 from dq_toolchain.toolchain.quant.qparams import IntegerType
 
 OFFSET = 128
 """oneDNN's activations are uint8, ours int8."""
 
 Geometry = tuple[Any, ...]
-"""(stride, padding, dilation, groups) of a Conv2d, () of a Linear."""
+"""(stride, padding, dilation, groups) of a Conv1d or Conv2d, () of a Linear."""
 
 
-def geometry_of(layer: nn.Conv2d | nn.Linear) -> Geometry:
-    """What of a layer, its weight aside, decides its product."""
+def geometry_of(layer: Layer) -> Geometry | None:
+    """What of a layer, its weight aside, decides its product; None of a transposed convolution, which oneDNN has no such
+    product for."""
+    if isinstance(layer, (*TRANSPOSED, OutputFirst)):
+        return None
     return () if isinstance(layer, nn.Linear) else (layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
@@ -38,7 +42,7 @@ def unsigned(x: Tensor, scale: Tensor, zero_point: int, kind: IntegerType) -> Te
 
 
 class IntegerProduct:
-    """A Conv2d or Linear of uint8 activations and int8 weights with sums in int32.
+    """A Conv1d, Conv2d or Linear of uint8 activations and int8 weights with sums in int32.
 
     Args:
         weight_q: integers of at most 8 bits, shape of the layer's weight.
@@ -49,6 +53,12 @@ class IntegerProduct:
     def __init__(self, geometry: Geometry, weight_q: Tensor) -> None:
         weight_q = weight_q.to(torch.int8).contiguous()
         self.geometry, self.zeros = geometry, torch.zeros(len(weight_q), dtype=torch.int64)
+        self.row = bool(geometry) and weight_q.dim() == 3
+        """Of one dimension: a picture one pixel high."""
+        if self.row:
+            stride, padding, dilation, groups = geometry
+            self.geometry = geometry = ((1, *stride), (0, *padding), (1, *dilation), groups)
+            weight_q = weight_q.unsqueeze(2)
         if geometry:
             ones = torch.ones(len(weight_q))
             self.packed = torch.ops.onednn.qconv_prepack(weight_q, ones, 1.0, 0, *geometry, None)
@@ -61,6 +71,7 @@ class IntegerProduct:
         Args:
             q: uint8, shape of the layer's input. zero_point: 0-255. scale, bias: (out,) float32.
         """
+        q = q.unsqueeze(2) if self.row else q
         operands = (q, 1.0, zero_point, self.packed, scale, self.zeros, bias)
         result: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
         y: Tensor
@@ -68,6 +79,7 @@ class IntegerProduct:
             y = torch.ops.onednn.qconv2d_pointwise(*operands, *self.geometry, *result)
             if q.is_contiguous():  # what follows then sums in the order it would after a float product: the same bits
                 y = y.contiguous()
+            y = y.squeeze(2) if self.row else y
         else:
             y = torch.ops.onednn.qlinear_pointwise(*operands, *result)
         return y
@@ -95,8 +107,10 @@ def available() -> bool:
     return True
 
 
-def integer_product(geometry: Geometry, weight_q: Tensor) -> IntegerProduct | None:
+def integer_product(geometry: Geometry | None, weight_q: Tensor) -> IntegerProduct | None:
     """The integer product of a layer of that geometry; None where there is no exact one."""
+    if geometry is None:
+        return None
     padding_by_name = any(isinstance(part, str) for part in geometry)
     if padding_by_name or weight_q.device.type != "cpu" or not available():
         return None

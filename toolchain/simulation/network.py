@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS, PRODUCT_OPERANDS, ProductAttnProcessor
+from dq_toolchain.toolchain.quant.layers import Layer, channel_shape, operation_of
 from dq_toolchain.toolchain.quant.qparams import IntegerType, activation_type, dequantize, quantize
 from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
 from dq_toolchain.toolchain.simulation.integer_products import OFFSET, geometry_of, holds, integer_product, unsigned
@@ -97,7 +97,7 @@ def accumulator_dtype(bound: float, layer: str) -> torch.dtype:
 
 
 class SimulatedLayer(nn.Module):
-    """A Conv2d or Linear in integers (or, in the other mode, in fake-quantized float)."""
+    """A convolution or Linear in integers (or, in the other mode, in fake-quantized float)."""
 
     weight_q: Tensor
     weight_scale: Tensor
@@ -105,7 +105,7 @@ class SimulatedLayer(nn.Module):
 
     def __init__(
         self,
-        layer: nn.Conv2d | nn.Linear,
+        layer: Layer,
         weight_q: Tensor,
         weight_scale: Tensor,
         table: ActivationTable,
@@ -121,7 +121,7 @@ class SimulatedLayer(nn.Module):
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
         self.operation = operation_of(layer)
         self.product = integer_product(geometry_of(layer), weight_q) if mode == "integer" else None
-        self.channel_shape = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
+        self.channel_shape = channel_shape(layer)
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
         if self.mode == "fake_quantize":
@@ -133,16 +133,6 @@ class SimulatedLayer(nn.Module):
         sums = self.operation(integers.to(self.accumulator), self.weight_q.to(self.accumulator), None)
         y = sums.to(torch.float32) * (scale * self.weight_scale).view(self.channel_shape)
         return y if self.bias is None else y + self.bias.view(self.channel_shape)
-
-
-def operation_of(layer: nn.Conv2d | nn.Linear) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """(x, weight, bias) -> the layer's product, with its stride, padding, dilation and channel groups."""
-    if isinstance(layer, nn.Linear):
-        return F.linear
-    if layer.padding_mode != "zeros":
-        raise ValueError(f"padding_mode {layer.padding_mode!r} has no integer form")
-    stride, padding, dilation, groups = layer.stride, layer.padding, layer.dilation, layer.groups
-    return lambda x, w, b: F.conv2d(x, w, b, stride, padding, dilation, groups)
 
 
 def _attention_product(mode: Mode) -> Callable[[Attention, str, Tensor, Tensor], Tensor]:

@@ -227,7 +227,7 @@ def _check_bundle(bundle: Bundle, whole: Reference, folder: Path) -> None:
             f"{folder}: the reference has {whole.calls} steps, the sampler table {bundle.table.calls}; {EXPORT}"
         )
     sample = tuple(whole.start.shape[1:])
-    if whole.start.dim() != 4 or not whole.start.numel() or [port.shape[1:] for port in bundle.outputs] != [sample]:
+    if whole.start.dim() < 3 or not whole.start.numel() or [port.shape[1:] for port in bundle.outputs] != [sample]:
         raise ArtifactError(
             f"{folder}: the program must have one output of the sample's shape {sample}, got "
             f"{[port.shape for port in bundle.outputs]}; {EXPORT}"

@@ -22,16 +22,16 @@ from dq_toolchain.backends.coreml.graph.entries import Entry
 from dq_toolchain.backends.coreml.graph.neural_engine import to_channels_first
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS, PRODUCT_OPERANDS, ProductAttnProcessor
+from dq_toolchain.toolchain.quant.layers import Layer, channel_shape, operation_of
 from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
 from dq_toolchain.toolchain.recipe.sections import CoreMLSection
-from dq_toolchain.toolchain.simulation.network import operation_of
 
 LUT_BITS = 4
 """Weights of at most so many bits become tables where the recipe asks for tables."""
 
 
 class IntegerLayer(nn.Module):
-    """A Conv2d or Linear with the artifact's integers; its input passes Q/DQ, and its output too if it has a site.
+    """A convolution or Linear with the artifact's integers; its input passes Q/DQ, and its output too if it has a site.
 
     Args:
         lut: keep one weight scale, a power of two, for the whole tensor and multiply the result by the rest: weights
@@ -47,7 +47,7 @@ class IntegerLayer(nn.Module):
 
     def __init__(
         self,
-        layer: nn.Conv2d | nn.Linear,
+        layer: Layer,
         weights: LayerWeights,
         bits: int,
         site: int,
@@ -68,7 +68,7 @@ class IntegerLayer(nn.Module):
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
         self.operation, self.site, self.entry, self.result = operation_of(layer), site, entry, result
         self.ends = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-        self.channel_shape = (-1, 1, 1) if isinstance(layer, nn.Conv2d) else (-1,)
+        self.channel_shape = channel_shape(layer)
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
         x, ratio = self.entry(x, self.site)

@@ -69,6 +69,7 @@ def with_integer_layers(network: nn.Module, call: Call, factory: LayerFactory, k
                 f"{name} is never called by the UNet, so nothing is known of its input; "
                 "use a UNet without unused layers"
             )
+        assert isinstance(layer, nn.Conv2d | nn.Linear)  # support.py refused the others
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, factory(name, layer, Geometry.of(layer, shapes[name])))
     return network

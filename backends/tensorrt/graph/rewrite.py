@@ -20,14 +20,13 @@ from torch import Tensor
 
 from dq_toolchain.backends.common.ratios import reference_scales
 from dq_toolchain.backends.tensorrt.graph.export import DTYPES, PREFIX
-from dq_toolchain.backends.tensorrt.proof.reading import as_held, factor_name
+from dq_toolchain.backends.tensorrt.proof.reading import PRODUCTS, as_graph_has, as_held, factor_name
 from dq_toolchain.backends.tensorrt.vendor import graph_passes, onnx_ir
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS
 
 SCOPES = "pkg.torch.onnx.name_scopes"
-PRODUCTS = ("Conv", "Gemm", "MatMul")
 ZERO_POINT = "zero_point"
 OPERANDS = tuple(PRODUCT_OPERANDS.values())
 """Of the first and the second product of an attention block."""
@@ -118,7 +117,7 @@ class Rewriter:
         node.replace_input_with(1, self._weight(node, layer, weights))
         x, ratio = self._quantize(node, node.inputs[0], site)
         node.replace_input_with(0, x)
-        shape = (1, -1, 1, 1) if node.op_type == "Conv" else (-1,)
+        shape = (-1,) if node.op_type in ("Gemm", "MatMul") else (1, -1, *[1] * (weights.weight_q.dim() - 2))
         multipliers = [] if ratio is None else [(f"{layer}.multiply", ratio)]
         multipliers += [
             (name, self._constant(f"{name}.value", factor.to(self.dtype).reshape(shape)))
@@ -137,12 +136,10 @@ class Rewriter:
             node.replace_input_with(place, self._quantize(node, node.inputs[place], site)[0])
 
     def _weight(self, node: Any, layer: str, weights: LayerWeights) -> Any:
-        """int8 (out, in, ...) behind a DQ of axis 0; of a MatMul (in, out) and axis 1."""
-        turned = node.op_type == "MatMul"
+        """int8 (out, in, ...) behind a DQ of axis 0; of a MatMul (in, out) and axis 1. Transposed convolutions are in float."""
         if layer in self.in_float:
-            dequantized = weights.dequantized().to(self.dtype)
-            return self._constant(f"{layer}.weight", dequantized.T.contiguous() if turned else dequantized)
-        integers = weights.weight_q.T.contiguous() if turned else weights.weight_q
+            return self._constant(f"{layer}.weight", as_graph_has(node, weights.dequantized()).to(self.dtype).contiguous())
+        turned, integers = node.op_type == "MatMul", as_graph_has(node, weights.weight_q).contiguous()
         inputs = [
             self._constant(f"{layer}.weight_q", integers),
             self._constant(f"{layer}.weight_scale", weights.weight_scale.to(self.dtype)),

@@ -9,6 +9,7 @@ import torch
 from dq_toolchain.backends.common.powers import product_of
 from dq_toolchain.backends.common.ratios import reference_scales
 from dq_toolchain.backends.tensorrt.proof.reading import (
+    as_graph_has,
     as_held,
     column_of,
     producer,
@@ -105,8 +106,7 @@ def _check_layer(node: Any, layer: str, artifact: Artifact) -> None:
         held, powers = (weights, ()) if got is None else as_held(weights, got.dtype)
         if not torch.equal(factors, product_of(powers)):
             raise _fail(f"the factors of {layer} differ")
-        wanted = held.dequantized()
-        if got is None or not torch.equal(got, (wanted.T if turned else wanted).to(got.dtype)):
+        if got is None or not torch.equal(got, as_graph_has(node, held.dequantized()).to(got.dtype)):
             raise _fail(f"the weights of {layer} differ")
     else:
         integers = found.integers.T if turned else found.integers

@@ -23,6 +23,8 @@ MIN_CHANNELS = 16
 """Of the input and of the output of an INT8 convolution."""
 MAX_TOKENS = 512
 """Longest sequence of an INT8 attention kernel; longer ones become separate products around a float softmax."""
+PICTURE_WEIGHT = 4
+"""Axes of the weight of a convolution that was seen to run in INT8."""
 HEAD_DIMS = (16, 32, 64)
 """Channels of a head for which there is an INT8 attention kernel."""
 WEIGHT_AXIS = {"Conv": 0, "Gemm": 0, "MatMul": 1}
@@ -68,6 +70,8 @@ def why_float(op_type: str, weight_shape: tuple[int, ...], groups: int = 1) -> s
         return ""
     if groups != 1:
         return f"a convolution with {groups} channel groups was not seen to run in INT8"
+    if len(weight_shape) != PICTURE_WEIGHT:
+        return "a convolution of one dimension was not seen to run in INT8"
     channels = min(weight_shape[:2])
     if channels < MIN_CHANNELS:
         return f"an INT8 convolution needs {MIN_CHANNELS} channels, this one has {channels}"
@@ -75,7 +79,7 @@ def why_float(op_type: str, weight_shape: tuple[int, ...], groups: int = 1) -> s
 
 
 def _kind(node: Any) -> list[str]:
-    shape = tuple(node.inputs[1].shape.numpy()) if node.inputs[1].shape is not None else (MIN_CHANNELS,) * 2
+    shape = tuple(node.inputs[1].shape.numpy()) if node.inputs[1].shape is not None else (MIN_CHANNELS, MIN_CHANNELS, 1, 1)
     groups = int(node.attributes["group"].value) if "group" in node.attributes else 1
     why = why_float(node.op_type, shape, groups)
     return [why] if why else []

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dq_toolchain.backends.common.powers import factored, product_of
 from dq_toolchain.toolchain.formats.artifact import LayerWeights
+from dq_toolchain.toolchain.quant.layers import to_input_first
 
 PRODUCTS = ("Conv", "Gemm", "MatMul", "ConvTranspose")
 
@@ -63,6 +64,16 @@ class Weight:
 def products(graph: Any) -> Iterator[Any]:
     """The nodes that multiply, in order, attention included."""
     return (node for node in graph if node.op_type in PRODUCTS)
+
+
+def as_graph_has(node: Any, weight: Tensor) -> Tensor:
+    """A weight, output channel first, as the product has it: (in, out) of a MatMul, (in, out / groups, ...) of a transposed
+    convolution."""
+    if node.op_type == "MatMul":
+        return weight.T
+    if node.op_type == "ConvTranspose":
+        return to_input_first(weight, int(node.attributes["group"].value) if "group" in node.attributes else 1)
+    return weight
 
 
 def producer(value: Any, op_type: str) -> Any:

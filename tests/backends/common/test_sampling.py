@@ -32,7 +32,7 @@ def _formula(x: Tensor, time: Tensor, label: Tensor) -> Tensor:
 
 
 class Formula(nn.Module):
-    def forward(self, x: Tensor, time: Tensor, class_labels: Tensor, return_dict: bool) -> tuple[Tensor]:
+    def forward(self, x: Tensor, time: Tensor, class_labels: Tensor, return_dict: bool = False) -> tuple[Tensor]:
         return (_formula(x, time, class_labels),)
 
 

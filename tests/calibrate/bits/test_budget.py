@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from dq_toolchain.calibrate import pipeline
 from dq_toolchain.calibrate.bits import budget as module
 from dq_toolchain.calibrate.bits.sensitivity import final_errors
 from dq_toolchain.calibrate.run import calibrate
@@ -130,7 +131,7 @@ def test_a_choice_is_continued_from_its_checkpoint(
 ) -> None:
     recipe = _recipe(tiny_model, tmp_path, budget="size=0.18")
     with monkeypatch.context() as patch:
-        patch.setattr("dq_toolchain.calibrate.pipeline.fit_network", _killed)
+        patch.setattr(pipeline, "fit_network", _killed)
         with pytest.raises(KeyboardInterrupt):
             calibrate(recipe, QUIET)
         patch.setattr(module, "final_errors", _killed)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dq_toolchain.calibrate.prepare import setup as module
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.toolchain.errors import ModelError, RecipeError, SamplerError, ToolchainError
 from dq_toolchain.toolchain.recipe.loading import load_recipe
@@ -53,7 +54,7 @@ def test_what_files_of_text_decide_is_refused_before_weights_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = write_tiny_model(tmp_path / "model")
-    monkeypatch.setattr("dq_toolchain.calibrate.prepare.setup.load", None)  # reads weights
+    monkeypatch.setattr(module, "load", None)  # reads weights
     changed(folder / f"{part}.json", **change)
     with pytest.raises(error, match=text):
         setup(tiny_recipe(folder, tmp_path / "out", **sections))

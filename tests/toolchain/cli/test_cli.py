@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dq_toolchain import backends
+from dq_toolchain.calibrate import run
 from dq_toolchain.toolchain.cli import calibration
 from dq_toolchain.toolchain.cli.entry import run_command
 from dq_toolchain.toolchain.formats.report import first_seeds, write_report
@@ -130,7 +131,7 @@ def test_an_interrupt_says_how_to_go_on(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dq_toolchain.calibrate.run.calibrate", interrupted)
+    monkeypatch.setattr(run, "calibrate", interrupted)
     assert run_command(["calibrate", "--model", "model"]) == 130
     assert capsys.readouterr().err == "interrupted; run the same command again to continue\n"
 

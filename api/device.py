@@ -1,0 +1,128 @@
+"""``dq.export`` and ``dq.run``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dq_toolchain.api.results import Bundle, Calibration, OnNote, OnProgress, Report
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dq_toolchain.api.settings import Sections
+    from dq_toolchain.toolchain.console.progress import Reporter
+    from dq_toolchain.toolchain.formats.artifact import Artifact
+    from dq_toolchain.toolchain.recipe.sections import Recipe
+
+
+def export(
+    artifact: Calibration | str | Path,
+    target: str = "executorch",
+    *,
+    out: str | Path | None = None,
+    module: nn.Module | None = None,
+    recipe: str | Path | Sections | Recipe | None = None,
+    on_note: OnNote | None = None,
+    **settings: Any,
+) -> Bundle:
+    """Lower a calibration artifact to a target's program, read it back, prove it against the artifact, and write the bundle.
+
+    Args:
+        artifact: what ``calibrate`` returned, or its folder.
+        target: what `dq-toolchain targets` lists.
+        out: the bundle's folder; default: TARGET beside the artifact's folder.
+        module: of an artifact that is read from a folder and was calibrated from a module of yours: that module, for its
+            architecture (its weights are not looked at). No code is ever loaded from an artifact.
+        recipe: a TOML file or sections, of which that of the target counts.
+        on_note: called with a line about what is noticed or done.
+        settings: of the target, such as ``ios=18`` of coreml; the recipe reference lists them.
+    Raises:
+        DqError: ArtifactError for a damaged artifact or a module that is not its own, BackendError for a target that is not
+            installed or cannot hold the artifact, RecipeError for settings.
+    """
+    from dq_toolchain import backends
+    from dq_toolchain.api.reporting import Callbacks
+    from dq_toolchain.api.settings import export_recipe
+    from dq_toolchain.toolchain.errors import ArtifactError
+    from dq_toolchain.toolchain.formats.artifact import Artifact
+
+    backends.load(target)
+    checked = export_recipe(recipe, target, settings)
+    if isinstance(artifact, Calibration) and module is not None:
+        raise ArtifactError("module: for an artifact that is read from a folder, got a Calibration, which has it; leave it out")
+    source = artifact.folder if isinstance(artifact, Calibration) else Path(artifact)
+    loaded = artifact.artifact if isinstance(artifact, Calibration) else Artifact.load(source, module)
+    folder = source.parent / target if out is None else Path(out)
+    reporter = Callbacks(None, on_note)
+    bundle = lowered(loaded, source, folder, checked, reporter)
+    return Bundle(bundle.folder, bundle.description, tuple(reporter.notes))
+
+
+def lowered(artifact: Artifact | None, source: Path, folder: Path, recipe: Recipe, reporter: Reporter) -> Bundle:
+    """The bundle of a recipe: what ``export`` and the command do with their settings.
+
+    Args:
+        artifact: None reads it from ``source``, its folder. folder: of the bundle.
+    Raises:
+        DqError: as ``export``.
+    """
+    from dq_toolchain import backends
+    from dq_toolchain.toolchain.disk.lock import locked
+    from dq_toolchain.toolchain.disk.staging import check_places
+    from dq_toolchain.toolchain.formats.artifact import Artifact
+
+    backend = backends.load(recipe.export.target)
+    with locked(folder.parent, "export", reporter.warn):
+        check_places(folder, ())
+        loaded = Artifact.load(source) if artifact is None else artifact
+        loaded.require_module()
+        return Bundle(folder, backend.lower(loaded, source, folder, recipe, reporter.say))
+
+
+def run(
+    bundle: Bundle | str | Path,
+    *,
+    out: str | Path | None = None,
+    seeds: int | None = None,
+    threads: int | None = None,
+    progress: OnProgress | None = None,
+    on_note: OnNote | None = None,
+) -> Report:
+    """Execute a bundle on this machine through the whole sampler and write the device report.
+
+    Args:
+        bundle: what ``export`` returned, or its folder.
+        out: folder for the report; default: the bundle's.
+        seeds: held-out seeds to run, default all; with fewer than 10 ``validate`` never says pass.
+        threads: of the runtime, default its own choice.
+        progress: called with (task, done, total).
+        on_note: called with a line about what is noticed.
+    Raises:
+        DqError: ArtifactError for a damaged bundle, BackendError for a program that does not execute or a wrong argument.
+    """
+    from dq_toolchain.api.reporting import Callbacks
+
+    folder = bundle.folder if isinstance(bundle, Bundle) else Path(bundle)
+    return executed(folder, Path(out) if out is not None else folder, seeds, threads, Callbacks(progress, on_note))
+
+
+def executed(
+    folder: Path, out: Path, seeds: int | None, threads: int | None, reporter: Reporter, place: Path | None = None
+) -> Report:
+    """The report of a bundle's folder: what ``run`` and the command do with their settings.
+
+    Args:
+        place: folder that is locked meanwhile; default: ``out``.
+    Raises:
+        DqError: as ``run``.
+    """
+    from dq_toolchain import backends
+    from dq_toolchain.toolchain.disk.lock import locked
+    from dq_toolchain.toolchain.formats.bundle import Bundle as Description
+
+    with locked(place or out, "run", reporter.warn), reporter.bar("sampling") as progress:
+        loaded = Description.load(folder)
+        path = backends.load(loaded.target).run(loaded, folder, out, seeds, threads, progress)
+    return Report(path, json.loads(path.read_text(encoding="utf-8")))

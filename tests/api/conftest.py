@@ -1,0 +1,47 @@
+"""A module of one's own, calibrated and exported once for all tests of the API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dq_toolchain as dq
+from tests import modules, tiny
+
+FAST: dict[str, Any] = {
+    "steps": 4,
+    "step_groups": 2,
+    "samples": 8,
+    "batch": 4,
+    "warmup": 4,
+    "iterations": 2,
+    "settling": 2,
+    "horizon": 2,
+    "group_iterations": 1,
+    "device": "cpu",
+}
+SEEDS = {"reference": {"seeds": 10}}
+
+
+def calibrated_wave(out: Path, **more: Any) -> dq.Calibration:
+    return dq.calibrate(
+        modules.wave(),
+        out=out,
+        scheduler=tiny.scheduler(),
+        sample_shape=(2, 16),
+        conditioning=modules.words(),
+        recipe=SEEDS,
+        **{**FAST, **more},
+    )
+
+
+@pytest.fixture(scope="session")
+def wave(tmp_path_factory: pytest.TempPathFactory) -> dq.Calibration:
+    return calibrated_wave(tmp_path_factory.mktemp("wave"))
+
+
+@pytest.fixture(scope="session")
+def wave_bundle(wave: dq.Calibration) -> dq.Bundle:
+    return dq.export(wave, "tensorrt")

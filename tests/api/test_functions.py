@@ -1,0 +1,190 @@
+"""Settings, callbacks, results and refusals of the API; it ends no process, prints nothing, and runs inside an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDPMPipeline
+
+import dq_toolchain as dq
+from dq_toolchain.api.results import Calibration
+from dq_toolchain.api.settings import calibration_recipe
+from dq_toolchain.calibrate.work.workers import Workers
+from tests import modules, tiny
+from tests.api.conftest import FAST, SEEDS, calibrated_wave
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def test_settings_are_called_as_flags_and_go_where_these_go() -> None:
+    recipe = calibration_recipe(
+        {"quantize": {"weight_bits": 4}, "calibrate": {"steps": "growth"}, "blocks": {"iterations": 9}},
+        {"steps": 7, "iterations": 3, "weight_bits": 5, "seed": 2},
+        {"run": {"out": Path("there")}},
+    )
+    assert (recipe.sampler.steps, recipe.calibrate.steps) == (7, "growth")
+    assert (recipe.calibrate.iterations, recipe.blocks.iterations) == (3, 9)
+    assert (recipe.quantize.weight_bits, recipe.run.seed, recipe.run.out) == (5, 2, Path("there"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"wieght_bits": 4}, "unknown setting: wieght_bits; allowed are .*weight_bits"),
+        ({"weight_bits": 9}, "weight-bits: got 9"),
+        ({"recipe": {"quantise": {"weight_bits": 4}}}, "quantise: unknown, allowed: .*quantize"),
+        ({"recipe": {"quantize": 4}}, "quantize is '4', allowed is a table"),
+    ],
+)
+def test_a_mistake_in_settings_is_an_exception_of_one_line(settings: dict[str, Any], text: str, tmp_path: Path) -> None:
+    with pytest.raises(dq.errors.RecipeError, match=text) as caught:
+        dq.calibrate(out=tmp_path, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_calibrated_as_the_command_does(model: Path, tmp_path: Path) -> None:
+    found = dq.calibrate(model, out=tmp_path, recipe={"reference": {"seeds": 2}}, **FAST)
+    assert found.folder == tmp_path / "calibration"
+    assert any("[reference] seeds is 2" in note for note in found.notes)
+    assert found.reference.seeds == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.folder = tmp_path  # type: ignore[misc]
+
+
+def test_a_pipeline_in_memory_gives_the_artifact_of_its_folder(model: Path, tmp_path: Path) -> None:
+    pipeline = DDPMPipeline(unet=tiny.tiny_unet().to(torch.float64), scheduler=tiny.scheduler())
+    options: dict[str, Any] = {"recipe": {"conditioning": {"null_label": 10}, "reference": {"seeds": 2}}, **FAST}
+    of_folder = dq.calibrate(model, out=tmp_path / "folder", **options).artifact
+    of_pipeline = dq.calibrate(pipeline, out=tmp_path / "pipeline", **options).artifact
+    assert torch.equal(of_folder.scale, of_pipeline.scale)
+    assert all(torch.equal(of_folder.layers[n].weight_q, layer.weight_q) for n, layer in of_pipeline.layers.items())
+    assert of_folder.table == of_pipeline.table
+    assert next(pipeline.unet.parameters()).dtype == torch.float64
+    of_pipeline.check(tmp_path)  # its config builds the network again, without the pipeline
+
+
+def test_progress_is_told_and_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    calls: list[tuple[str, int, int]] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    async def cell() -> Calibration:
+        return calibrated_wave(tmp_path, progress=lambda *told: calls.append(told))
+
+    asyncio.run(cell())
+    titles = list(dict.fromkeys(title for title, _, _ in calls))
+    assert titles == ["FP32 rollouts", "fitting", "held-out rollouts"]
+    assert all(0 <= done <= total for _, done, total in calls)
+    last = {title: (done, total) for title, done, total in calls}
+    assert all(done == total for done, total in last.values())
+    assert capfd.readouterr() == ("", "")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_exception_of_a_callback_ends_the_work_and_the_next_call_continues(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(title: str, _done: int, _total: int) -> None:
+        if title == "held-out rollouts":
+            raise Stop
+
+    with pytest.raises(Stop):
+        calibrated_wave(tmp_path, progress=stop)
+    assert not (tmp_path / "calibration").exists()
+    titles: list[str] = []
+    calibrated_wave(tmp_path, progress=lambda title, _done, _total: titles.append(title))
+    assert "FP32 rollouts" not in titles
+
+
+def test_another_process_of_a_launch_returns_and_does_not_exit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Second(Workers):
+        """As one of two, which has the numbers of both."""
+
+        is_first = False  # type: ignore[assignment]
+
+    from dq_toolchain.calibrate import run
+
+    monkeypatch.setattr(run, "workers_of", lambda _recipe: Second())
+    found = calibrated_wave(tmp_path)
+    assert found.held_out is None
+    assert not found.folder.exists()
+    with pytest.raises(dq.errors.CalibrationError, match="the first process of this launch writes"):
+        _ = found.reference
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"model": 3}, dq.errors.ModelError, "got int, allowed are a path, a hub id, a diffusers pipeline and a torch"),
+        ({"scheduler": None}, dq.errors.SamplerError, "Wave comes without its sampler; give scheduler"),
+        ({"scheduler": 5}, dq.errors.SamplerError, "got int, allowed are schedulers of diffusers"),
+        ({"sample_shape": None}, dq.errors.ModelError, "give sample_shape"),
+        ({"sample_shape": (2,)}, dq.errors.ModelError, r"got \(2,\), allowed are channels and at least one more axis"),
+        ({"sample_shape": (3, 16)}, dq.errors.ModelError, "cannot be called with a latent of shape .*check sample_shape"),
+        ({"conditioning": {"wrods": torch.ones(2, 3)}}, dq.errors.ModelError, "wrods"),
+        ({"conditioning": {"words": [1, 2]}}, dq.errors.RecipeError, "got list, allowed are floats or integers"),
+        ({"guidance": 3.0}, dq.errors.RecipeError, "uncond"),
+        ({"prompts": ["a cat"], "conditioning": None}, dq.errors.RecipeError, "takes no text"),
+        ({"lora_scale": 0.5}, dq.errors.RecipeError, "lora_scale: for models that are read from files, got a Wave"),
+    ],
+)
+def test_what_does_not_fit_a_module_is_refused_before_work(
+    arguments: dict[str, Any], error: type[dq.DqError], text: str, tmp_path: Path
+) -> None:
+    fine = {
+        "model": modules.wave(),
+        "scheduler": tiny.scheduler(),
+        "sample_shape": (2, 16),
+        "conditioning": modules.words(),
+        "progress": lambda *_: pytest.fail("work was begun"),
+    }
+    with pytest.raises(error, match=text) as caught:
+        dq.calibrate(**{**fine, **FAST, **arguments}, out=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_guidance_of_a_module(tmp_path: Path) -> None:
+    rows = modules.words()
+    found = calibrated_wave(tmp_path, guidance=2.0, unconditional={"words": torch.zeros(1, modules.WORDS)})
+    assert found.artifact.guidance == 2.0
+    assert torch.equal(found.reference.conditioning.uncond["words"], torch.zeros(10, modules.WORDS))
+    assert torch.equal(found.reference.conditioning.cond["words"][:5], rows["words"])
+
+
+def test_blocks_are_reconstructed_layer_by_layer_in_a_module(tmp_path: Path) -> None:
+    found = calibrated_wave(tmp_path, method="qdiffusion", recipe={**SEEDS, "blocks": {"rows": 16, "batch": 8, "iterations": 2}})
+    assert found.artifact.record["method"]
+    assert found.reference.seeds == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"target": "toaster"}, "target must be one of"),
+        ({"target": "tensorrt", "ios": 18}, "unknown setting of target 'tensorrt': ios; allowed are .*mode"),
+        ({"target": "tensorrt", "module": modules.wave()}, "which has it; leave it out"),
+    ],
+)
+def test_exports_that_cannot_be_are_refused(wave: dq.Calibration, arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(dq.DqError, match=text):
+        dq.export(wave, **arguments)
+
+
+def test_run_and_validate_take_paths_and_results(wave_bundle: dq.Bundle, tmp_path: Path) -> None:
+    done: list[tuple[str, int, int]] = []
+    report = dq.run(str(wave_bundle.folder), out=tmp_path / "report", seeds=2, progress=lambda *told: done.append(told))
+    assert report.path == tmp_path / "report" / "report.json"
+    assert done[-1][1] == done[-1][2]
+    verdict = dq.validate(report.path, bundle=wave_bundle, html=tmp_path / "page.html")
+    assert verdict.outcome == dq.validate(report).outcome == "not decided"
+    assert not verdict.passed
+    assert "<html" in (tmp_path / "page.html").read_text()
