@@ -71,14 +71,18 @@ def lowered(artifact: Artifact | None, source: Path, folder: Path, recipe: Recip
     from dq_toolchain import backends
     from dq_toolchain.toolchain.disk.lock import locked
     from dq_toolchain.toolchain.disk.staging import check_places
-    from dq_toolchain.toolchain.formats.artifact import Artifact
+    from dq_toolchain.toolchain.formats.listing import read_header
 
     backend = backends.load(recipe.export.target)
     with locked(folder.parent, "export", reporter.warn):
         check_places(folder, ())
-        loaded = Artifact.load(source) if artifact is None else artifact
-        loaded.require_module()
-        return Bundle(folder, backend.lower(loaded, source, folder, recipe, reporter.say))
+        if artifact is None:
+            read_header(source)  # a mistake in the path is told before torch and diffusers are imported
+            from dq_toolchain.toolchain.formats.artifact import Artifact
+
+            artifact = Artifact.load(source)
+        artifact.require_module()
+        return Bundle(folder, backend.lower(artifact, source, folder, recipe, reporter.say))
 
 
 def run(

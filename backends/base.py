@@ -9,11 +9,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.formats.bundle import Bundle
-from dq_toolchain.toolchain.recipe.sections import Recipe
+if TYPE_CHECKING:
+    from dq_toolchain.toolchain.formats.artifact import Artifact
+    from dq_toolchain.toolchain.formats.bundle import Bundle
+    from dq_toolchain.toolchain.recipe.sections import Recipe
 
 Say = Callable[[str], None]
 """One line about what is going on; where it goes is the caller's business."""

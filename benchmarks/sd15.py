@@ -9,7 +9,8 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from dq_toolchain.backends.common.call import Call
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
-from dq_toolchain.toolchain.quant.sites import Site, float_operations, weighted_layers
+from dq_toolchain.toolchain.quant.site import Site
+from dq_toolchain.toolchain.quant.sites import float_operations, weighted_layers
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+from dq_toolchain.toolchain.chances import student_quantiles
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Outcome = Literal["pass", "fail", "not decided"]
 EXIT_CODES: dict[Outcome, int] = {"pass": 0, "fail": 1, "not decided": 3}
@@ -113,7 +115,7 @@ class Interval:
 
     def half(self, level: float) -> float:
         """Half the width of the mean's interval at another level."""
-        return float(_halves(self, level, self.seeds)[0]) if self.seeds > 1 else math.inf
+        return _halves(self, level, self.seeds)[0] if self.seeds > 1 else math.inf
 
     def decide(self, low: float, high: float, gross_low: float, gross_high: float) -> Decision:
         """Fail: ``outside``. Not decided: a gross value cannot be excluded at MISS, or the estimate lies outside [low, high]
@@ -137,18 +139,18 @@ class Interval:
     def _further(self, half: float, level: float) -> int:
         """Seeds to add until the interval at ``level`` is narrower than ``half``, at the spread seen so far; at least one."""
         halves = _halves(self, level, self.seeds + 1, MOST_SEEDS)
-        enough = (halves < half).nonzero()
-        return int(enough[0]) + 1 if len(enough) else max(MOST_SEEDS - self.seeds, 1)
+        enough = first([wide < half for wide in halves])
+        return max(MOST_SEEDS - self.seeds, 1) if enough is None else enough + 1
 
 
-def _halves(interval: Interval, level: float, first: int, last: int | None = None) -> Tensor:
-    """Half widths at ``first``, ..., ``last`` seeds: float64."""
-    from scipy.stats import t as student  # takes a moment; only judging needs it
-
-    counts = torch.arange(first, (first if last is None else max(last, first)) + 1, dtype=torch.float64)
-    quantiles = torch.from_numpy(student.ppf(1 - level / 2, counts.numpy() - 1))
-    halves: Tensor = quantiles * (interval.spread / counts.sqrt()).clamp_min(interval.least_error)
-    return halves
+def _halves(interval: Interval, level: float, first: int, last: int | None = None) -> list[float]:
+    """Half widths at ``first``, ..., ``last`` seeds."""
+    counts = range(first, (first if last is None else max(last, first)) + 1)
+    quantiles = student_quantiles(1 - level / 2, [count - 1 for count in counts])
+    return [
+        quantile * max(interval.spread / math.sqrt(count), interval.least_error)
+        for quantile, count in zip(quantiles, counts, strict=True)
+    ]
 
 
 def decide_all(intervals: Sequence[Interval], limits: tuple[float, float, float, float]) -> tuple[Decision, int]:
@@ -198,7 +200,7 @@ def readable(value: float, form: str) -> str:
 
 def first_not_finite(tensor: Tensor) -> int | None:
     """First index of axis 0 with NaN or infinity; None if all is finite."""
-    bad = (~torch.isfinite(tensor.flatten(1))).any(1).nonzero()
+    bad = (~tensor.flatten(1).isfinite()).any(1).nonzero()
     return int(bad[0]) if len(bad) else None
 
 

@@ -21,7 +21,8 @@ from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.bundle import Bundle, bundle_hash
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.formats.report import first_seeds, write_report
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning, each_output_at
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
+from dq_toolchain.toolchain.sampler.denoiser import each_output_at
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 

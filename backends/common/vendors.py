@@ -6,8 +6,6 @@ import functools
 import importlib
 from typing import Any
 
-import torch
-
 from dq_toolchain.backends.common.quiet import quiet
 from dq_toolchain.toolchain.errors import BackendError
 
@@ -31,5 +29,7 @@ def vendor_module(name: str, target: str, library: str, install: str) -> Any:
 @functools.cache
 def decomposed() -> Any:
     """torch's namespace of quantize and dequantize operators, which lowering and conversion recognise."""
+    import torch  # a target describes itself without it
+
     importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers them
     return torch.ops.quantized_decomposed

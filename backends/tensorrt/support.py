@@ -10,7 +10,8 @@ from dq_toolchain.backends.common.fp16_range import check_known
 from dq_toolchain.backends.tensorrt.proof.lint import why_float
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.quant.layers import LayerKind, kind_of
+from dq_toolchain.toolchain.quant.layers import kind_of
+from dq_toolchain.toolchain.quant.site import LayerKind
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 from dq_toolchain.toolchain.recipe.sections import TensorRTSection
 

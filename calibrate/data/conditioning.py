@@ -23,7 +23,7 @@ from dq_toolchain.toolchain.models.architectures import Input, inputs_of, latent
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.models.source import read_config
 from dq_toolchain.toolchain.recipe.sections import Recipe
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 
 PIXELS = 8
 """Pixels per latent, per side, of the usual autoencoder, where a model comes without."""

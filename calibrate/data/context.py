@@ -14,7 +14,8 @@ from dq_toolchain.calibrate.network.insert import Prepared
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.models.architectures import latent_shape
 from dq_toolchain.toolchain.models.loading import Model
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning, Denoiser
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 

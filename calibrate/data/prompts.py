@@ -29,7 +29,7 @@ from dq_toolchain.toolchain.disk.reading import LARGEST, read_text
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.loading import REFUSALS, Model
 from dq_toolchain.toolchain.models.lora import fuse_into_encoders
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 
 DEFAULT = Path(__file__).with_name("prompts.txt")
 BATCH = 8

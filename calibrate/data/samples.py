@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.data.conditioning import in_turn
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 HELD_OUT = 2**40

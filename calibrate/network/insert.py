@@ -22,12 +22,8 @@ from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS
 from dq_toolchain.toolchain.quant.layers import fault_of, kind_of, output_first
 from dq_toolchain.toolchain.quant.qparams import activation_type, weight_type
-from dq_toolchain.toolchain.quant.sites import (
-    Site,
-    attention_layers,
-    layers_to_keep,
-    weighted_layers,
-)
+from dq_toolchain.toolchain.quant.site import Site
+from dq_toolchain.toolchain.quant.sites import attention_layers, layers_to_keep, weighted_layers
 from dq_toolchain.toolchain.quant.smoothing import smooth_inputs
 from dq_toolchain.toolchain.quant.split import find_concat_inputs, split_concat_inputs
 from dq_toolchain.toolchain.recipe.sections import QuantizeSection

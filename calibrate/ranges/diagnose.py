@@ -9,7 +9,7 @@ import torch
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.ranges.observer import Histogram
 from dq_toolchain.toolchain.quant.qparams import FP16_LARGEST, SMALLEST_SCALE, SMALLEST_WEIGHT_SCALE
-from dq_toolchain.toolchain.quant.sites import Site
+from dq_toolchain.toolchain.quant.site import Site
 
 
 def constant_sites(sites: Sequence[Site], histograms: Sequence[Sequence[Histogram]]) -> dict[str, list[list[float]]]:

@@ -10,7 +10,7 @@ import argparse
 import torch
 from diffusers import UNet2DModel
 
-from dq_toolchain.toolchain.models.source import EMBEDDED
+from dq_toolchain.toolchain.models.embedded import EMBEDDED
 from dq_toolchain.toolchain.verdict.features import ClassifierFeatures
 from scripts.models.train_digits import sample_grid
 

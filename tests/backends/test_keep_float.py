@@ -22,7 +22,7 @@ from dq_toolchain.backends.tensorrt.proof.audit import audit as audit_tensorrt
 from dq_toolchain.toolchain.errors import ArtifactError, BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Bundle
-from dq_toolchain.toolchain.quant.sites import KEPT
+from dq_toolchain.toolchain.quant.site import KEPT
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests import tiny
 from tests.backends.executorch.conftest import small_artifact

@@ -18,7 +18,8 @@ from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.errors import CalibrationError, ToolchainError
-from dq_toolchain.toolchain.formats.artifact import TENSOR_FILES, Artifact
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.listing import TENSOR_FILES
 from tests.calibrate.conftest import QUIET, tiny_recipe
 from tests.processes import Running, start
 
@@ -84,8 +85,6 @@ def test_a_diverging_fit_stops_with_the_reason_and_keeps_its_checkpoint(
 def test_a_full_disk_keeps_the_last_good_checkpoint(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dq_toolchain.toolchain.disk import files
-
     real = safetensors.torch.save_file
 
     def full(tensors: object, path: Path, **keywords: object) -> None:
@@ -94,7 +93,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
             raise OSError(28, "No space left on device")
         real(tensors, path, **keywords)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(ToolchainError, match=r"fit-\w+\.safetensors.*No space left"):
         calibrate(tiny_recipe(tiny_model, tmp_path), QUIET)
     assert _checkpoints(tmp_path) == ["ranges", "rollouts"]

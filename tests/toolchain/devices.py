@@ -17,7 +17,8 @@ from dq_toolchain.toolchain.formats.bundle import Bundle, Operation, Port, bundl
 from dq_toolchain.toolchain.formats.reference import FILE, Reference
 from dq_toolchain.toolchain.formats.report import write_report
 from dq_toolchain.toolchain.formats.site_rows import site_rows
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning, Denoiser
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 from dq_toolchain.toolchain.simulation.network import Mode, SimulatedLayer, SimulatedNetwork

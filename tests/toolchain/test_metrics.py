@@ -64,3 +64,15 @@ def test_relative_error_is_the_ratio_of_norms() -> None:
     torch.testing.assert_close(relative_error(1.25 * x, x), quarter, rtol=1e-6, atol=0)
     rolled = rollout_error(torch.stack([x, 1.5 * x, x]), torch.stack([x, x, x]))
     torch.testing.assert_close(rolled, torch.tensor([[0.5] * 3, [0.0] * 3], dtype=torch.float64), rtol=1e-6, atol=1e-12)
+
+
+def test_ssim_is_torchmetrics_bit_by_bit() -> None:
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    for side, sigma, channels in ((8, 0.5, 1), (28, 1.5, 3)):
+        x = pictures(side=side, channels=channels)
+        noisy = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+        wanted = structural_similarity_index_measure(
+            to_unit(noisy, x), to_unit(x, x), sigma=sigma, data_range=1.0, reduction="none"
+        )
+        assert ssim(noisy, x).tolist() == wanted.to(torch.float64).tolist()

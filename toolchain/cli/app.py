@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from dq_toolchain import __version__
+from dq_toolchain.toolchain.cli.names import complete_targets
 from dq_toolchain.toolchain.console.terminal import Terminal
 
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Diffusion models on phones and embedded accelerators, in integers, with proof that the pictures stay right.",
@@ -20,13 +21,34 @@ app = typer.Typer(
 )
 console = Terminal() if sys.stdout.isatty() else Terminal(width=200)
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"dq-toolchain {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", "-r", help="TOML file; flags override it")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="output folder  [default: dq-out]")]
 ModelName = Annotated[
     str | None, typer.Option(help="diffusers folder or hub id owner/name  [default: embedded digits]")
 ]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
-Target = Annotated[str | None, typer.Option("--target", "-t", help="see `dq-toolchain targets`  [default: executorch]")]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--target", "-t", help="see `dq-toolchain targets`  [default: executorch]", autocompletion=complete_targets
+    ),
+]
 
 
 def print_json(data: Any) -> None:

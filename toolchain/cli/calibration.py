@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from dq_toolchain.toolchain.cli.app import Json, ModelName, Out, RecipeFile, app, console, print_json
+from dq_toolchain.toolchain.cli.before import check_recipe
+from dq_toolchain.toolchain.cli.names import complete_method_list, complete_methods
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 
@@ -31,7 +33,8 @@ def calibrate(
         str | None,
         typer.Option(
             help="accuquant, or a published one for comparison (docs/METHOD.md), or both "
-            "joined by '+'  [default: accuquant]"
+            "joined by '+'  [default: accuquant]",
+            autocompletion=complete_methods,
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="denoising steps  [default: 20]")] = None,
@@ -114,6 +117,7 @@ def calibrate(
             },
         },
     )
+    check_recipe(settings)
     from dq_toolchain.api.calibration import calibrated
     from dq_toolchain.toolchain.render.summary import calibration_summary, show_calibration
 
@@ -138,7 +142,9 @@ def compare(
     model: ModelName = None,
     out: Out = None,
     methods: Annotated[
-        str | None, typer.Option(help="comma-separated; combinations joined by '+'  [default: all]")
+        str | None, typer.Option(
+            help="comma-separated; combinations joined by '+'  [default: all]", autocompletion=complete_method_list
+        )
     ] = None,
     bits: Annotated[
         str | None, typer.Option(help="comma-separated, such as W8A8,W4A8  [default: the recipe's]")
@@ -149,6 +155,7 @@ def compare(
     json_: Json = False,
 ) -> None:
     """Calibrate one model with several methods and compare them: OUT/compare. Continues; exit code 1 if a cell failed."""
+    check_recipe(load_recipe(recipe, {"model": {"path": model}}, warn=lambda line: None))  # what it says comes below
     from dq_toolchain.calibrate.compare.command import compare as run_compare
     from dq_toolchain.calibrate.compare.plan import Request
     from dq_toolchain.calibrate.compare.progress import GridReporter

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dq_toolchain.toolchain.cli.app import Json, Out, Target, app, console, print_json
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.recipe.loading import load_recipe
+
+if TYPE_CHECKING:
+    from dq_toolchain.toolchain.models.decoder import Decode
 
 VALIDATE = """Judge device reports: fidelity to FP32 and conformance to the simulation.
 
@@ -45,8 +48,6 @@ def validate(
     from dq_toolchain.api.judgement import validate as judge
     from dq_toolchain.toolchain.checks import EXIT_CODES, outcome_of
     from dq_toolchain.toolchain.console.progress import Reporter
-    from dq_toolchain.toolchain.models.decoder import load_decoder
-    from dq_toolchain.toolchain.render.page import write_page
     from dq_toolchain.toolchain.render.show import show_comparison, show_verdict
     from dq_toolchain.toolchain.verdict.comparison import to_json
 
@@ -54,15 +55,19 @@ def validate(
     paths = report or [settings.run.out / settings.export.target / "report.json"]
     if vae is not None and html is None:
         raise RecipeError("--vae is for the page, got no --html; add it, or leave --vae out")
-    decode = (
-        None if vae is None else load_decoder(vae, Reporter().warn)
-    )  # what cannot be read is refused before anything else
+    decode: Decode | None = None
+    if vae is not None:  # what cannot be read is refused before anything else
+        from dq_toolchain.toolchain.models.decoder import load_decoder
+
+        decode = load_decoder(vae, Reporter().warn)
     verdicts = [judge(path, bundle=bundle) for path in paths]
     used = {verdict.match.folder for verdict in verdicts}
     for folder in bundle or []:
         if folder not in used:
             Reporter().warn(f"--bundle {folder} judged no report: none was made with it")
     if html is not None:
+        from dq_toolchain.toolchain.render.page import write_page
+
         write_page(html, verdicts, decode)
     if json_:
         print_json(verdicts[0].to_json() if len(verdicts) == 1 else to_json(verdicts))

@@ -15,15 +15,17 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from dq_toolchain.toolchain.disk import reading
 from dq_toolchain.toolchain.disk.temporary import kind_of, temporary_beside
 from dq_toolchain.toolchain.errors import ArtifactError, ToolchainError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 
 def sha256(path: Path) -> str:
@@ -130,6 +132,8 @@ def write_hashed_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _save(temporary: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None) -> None:
+    from safetensors.torch import save_file  # imports torch, which what only reads does without
+
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(ready, temporary, metadata=dict(metadata) if metadata else None)
 
@@ -163,6 +167,12 @@ def read_tensors(path: Path, remedy: str) -> dict[str, Tensor]:
     return read_tensors_and_metadata(path, remedy)[0]
 
 
+def read_arrays(path: Path, remedy: str) -> dict[str, NDArray[Any]]:
+    """The same as numpy's arrays, without torch: for what is shown. Raises ArtifactError."""
+    with _opened(path, remedy, "numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
 def read_tensors_and_metadata(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file and its string metadata. Raises ArtifactError."""
     with _opened(path, remedy) as file:
@@ -171,15 +181,15 @@ def read_tensors_and_metadata(path: Path, remedy: str) -> tuple[dict[str, Tensor
 
 def read_metadata(path: Path, remedy: str) -> dict[str, str]:
     """The string metadata of a safetensors file, without its tensors. Raises ArtifactError."""
-    with _opened(path, remedy) as file:
+    with _opened(path, remedy, "numpy") as file:
         return dict(file.metadata() or {})
 
 
 @contextlib.contextmanager
-def _opened(path: Path, remedy: str) -> Iterator[Any]:
+def _opened(path: Path, remedy: str, framework: str = "pt") -> Iterator[Any]:
     try:
         require_regular(path)
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(path), framework=framework) as file:
             yield file
     except (OSError, SafetensorError, ValueError) as error:
         raise ArtifactError(f"cannot read {path}: {reading.reason(error)}; {remedy}") from error

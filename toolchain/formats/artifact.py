@@ -14,9 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.disk.files import (
-    check_hashes,
-    check_seal,
-    read_json,
     read_tensors,
     seal,
     sha256,
@@ -24,11 +21,19 @@ from dq_toolchain.toolchain.disk.files import (
     write_tensors,
 )
 from dq_toolchain.toolchain.disk.staging import staged
-from dq_toolchain.toolchain.errors import ArtifactError, ModelError, SamplerError
-from dq_toolchain.toolchain.formats.bundle_checks import file_fault
+from dq_toolchain.toolchain.errors import ArtifactError, ModelError
+from dq_toolchain.toolchain.formats.listing import (
+    DAMAGED,
+    JSON,
+    REMEDY,
+    SCHEMA,
+    TENSOR_FILES,
+    VERSION,
+    damaged,
+    read_calibration,
+)
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.formats.schemas import first_fault
 from dq_toolchain.toolchain.models.loading import REFUSALS, build_network
 from dq_toolchain.toolchain.models.own import OWN, skeleton_of
 from dq_toolchain.toolchain.quant.layers import output_first
@@ -39,17 +44,12 @@ from dq_toolchain.toolchain.quant.qparams import (
     fp16_exact,
     weight_type,
 )
-from dq_toolchain.toolchain.quant.sites import KEPT, FloatOp, Site, weighted_layers
+from dq_toolchain.toolchain.quant.site import KEPT, FloatOp, Site
+from dq_toolchain.toolchain.quant.sites import weighted_layers
 from dq_toolchain.toolchain.quant.smoothing import smooth_by_one
 from dq_toolchain.toolchain.quant.split import split_concat_inputs
 from dq_toolchain.toolchain.sampler.step_groups import check_step_groups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
-
-SCHEMA, VERSION = "dq-toolchain/calibration", 1
-JSON = "calibration.json"
-REMEDY = "run `dq-toolchain calibrate` again"
-TENSOR_FILES = ("weights.safetensors", "activations.safetensors", "float.safetensors")
-FILES = (*TENSOR_FILES, REFERENCE, JSON)
 
 
 @dataclass(frozen=True)
@@ -199,13 +199,8 @@ class Artifact:
         Raises:
             ArtifactError: missing, damaged, edited or of another schema version; the text names the file.
         """
-        data = read_json(folder / JSON, SCHEMA, VERSION, REMEDY)
-        check_seal(folder / JSON, data, REMEDY)
-        fault = first_fault("calibration", data) or file_fault(folder, data["files"], {})
-        if fault is not None:
-            raise ArtifactError(f"{folder / JSON} is damaged: {fault}; {REMEDY}")
+        data = read_calibration(folder)
         try:
-            check_hashes(folder, data["files"], REMEDY)
             weights, activations, floats = (read_tensors(folder / name, REMEDY) for name in TENSOR_FILES)
             names = [n.removesuffix(".weight_q") for n in weights if n.endswith(".weight_q")]
             artifact = cls(
@@ -227,10 +222,8 @@ class Artifact:
                 smoothed=tuple(data.get("smoothed", ())),
                 module=module,
             )
-        except (KeyError, TypeError, ValueError, AttributeError, SamplerError) as error:
-            raise ArtifactError(
-                f"{folder / JSON} is damaged: {type(error).__name__} {str(error)[:300]}; {REMEDY}"
-            ) from error
+        except DAMAGED as error:
+            raise damaged(folder, error) from error
         artifact.check(folder)
         return artifact
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.disk.files import (
     check_hashes,
@@ -35,6 +32,9 @@ from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.formats.schemas import first_fault
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups, check_step_groups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA, VERSION = "dq-toolchain/bundle", 1
 JSON = "bundle.json"
@@ -196,10 +196,10 @@ class Bundle:
         if width is None:
             return None
         ranges, want = read_tensors(folder / RANGES, REMEDY).get("ranges"), (len(self.step_groups), width)
-        if ranges is None or tuple(ranges.shape) != want or ranges.dtype != torch.float32:
+        if ranges is None or tuple(ranges.shape) != want or str(ranges.dtype) != "torch.float32":
             got = None if ranges is None else f"{ranges.dtype} {tuple(ranges.shape)}"
             raise ArtifactError(f"{folder / RANGES} must hold 'ranges' of shape {want}, float32, got {got}; {REMEDY}")
-        if not bool(torch.isfinite(ranges).all()):
+        if not bool(ranges.isfinite().all()):
             raise ArtifactError(f"{folder / RANGES}: ranges hold NaN or infinity; {REMEDY}")
         return ranges
 

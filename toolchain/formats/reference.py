@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from dq_toolchain.toolchain.disk.files import read_tensors, write_tensors
 from dq_toolchain.toolchain.errors import ArtifactError
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FILE = "reference.safetensors"
 
@@ -95,7 +96,7 @@ class Reference:
             expected["step_noise"] = (calls, *shape)
         for name, want in expected.items():
             got = tuple(getattr(self, name).shape)
-            if got != want or getattr(self, name).dtype != torch.float32:
+            if got != want or str(getattr(self, name).dtype) != "torch.float32":
                 raise ArtifactError(
                     f"{path}: {name} has shape {got}, {getattr(self, name).dtype}, expected {want}, torch.float32; "
                     f"{remedy}"
@@ -106,7 +107,7 @@ class Reference:
                 f"{path}: cond has {sorted(cond)}, uncond {sorted(uncond)}, they must agree"[:600] + f"; {remedy}"
             )
         for name, value in (*cond.items(), *uncond.items()):
-            if value.shape[:1] != shape[:1] or value.dtype not in (torch.float32, torch.int64):
+            if value.shape[:1] != shape[:1] or str(value.dtype) not in ("torch.float32", "torch.int64"):
                 raise ArtifactError(
                     f"{path}: conditioning {name[:100]!r} is {value.dtype} of shape {tuple(value.shape)}, expected "
                     f"is float32 or int64 of {shape[0]} rows, one per seed; {remedy}"

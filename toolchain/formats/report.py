@@ -9,10 +9,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from dq_toolchain.toolchain.disk.files import (
     check_hashes,
@@ -27,6 +26,9 @@ from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.formats.schemas import first_fault
 from dq_toolchain.toolchain.metrics import median, psnr, rollout_error, ssim
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA, VERSION = "dq-toolchain/report", 1
 JSON, TENSORS = "report.json", "report.safetensors"
@@ -185,7 +187,7 @@ def _check_size(file: Path, reference: Reference) -> None:
 def _float32_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """Shapes by name, from the header alone. Raises ArtifactError: damaged, or a tensor is not float32."""
     try:
-        with safe_open(str(file), framework="pt") as opened:
+        with safe_open(str(file), framework="numpy") as opened:
             parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
             shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
             dtypes = {name: str(part.get_dtype()) for name, part in parts.items()}

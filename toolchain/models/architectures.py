@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.models.network_config import complete, whole
 from dq_toolchain.toolchain.models.own import OWN, inputs_in, sample_shape_in
 from dq_toolchain.toolchain.models.sizes import check_sides
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Input:
         fits = tensor.dim() == len(self.row) + 1 and tensor.numel() > 0
         fits = fits and all(want in (None, got) for want, got in zip(self.row, tensor.shape[1:], strict=True))
         if self.classes is not None:
-            whole = tensor.dtype in (torch.int32, torch.int64)
+            whole = str(tensor.dtype) in ("torch.int32", "torch.int64")
             good = fits and whole and bool(((tensor >= 0) & (tensor < self.classes)).all())
             return None if good else f"integer labels 0-{self.classes - 1} of shape ({shape}), P at least 1"
         good = fits and tensor.is_floating_point() and bool(tensor.isfinite().all())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 
 from dq_toolchain.toolchain.errors import ModelError
@@ -60,7 +59,7 @@ def refusal(path: Path) -> ModelError:
 
 def _of_safetensors(path: Path) -> ModelError:
     check_whole(path)
-    with safe_open(str(path), framework="pt") as file:
+    with safe_open(str(path), framework="numpy") as file:
         names = list(file.keys())
         if any(mark in name for name in names for mark in MARKS):
             return ModelError(
@@ -71,9 +70,11 @@ def _of_safetensors(path: Path) -> ModelError:
                 f"{path} is a network without its config; put it into a folder with the config.json that belongs to it, as "
                 f"{STEM}.safetensors, a scheduler_config.json beside it, and give the folder"
             )
-        shapes = {name: torch.empty(file.get_slice(name).get_shape(), device="meta") for name in names}
+        sizes = {name: file.get_slice(name).get_shape() for name in names}
+    import torch
     from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 
+    shapes = {name: torch.empty(size, device="meta") for name, size in sizes.items()}
     try:
         kind = infer_diffusers_model_type(shapes)
     except (LookupError, ValueError, RuntimeError, UnboundLocalError, NotImplementedError, AttributeError):

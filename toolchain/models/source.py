@@ -10,6 +10,7 @@ from typing import Any
 from dq_toolchain.toolchain.disk.reading import read_json
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, inputs_of, latent_shape
+from dq_toolchain.toolchain.models.embedded import EMBEDDED
 from dq_toolchain.toolchain.models.hub import (
     PARTS,
     WEIGHT_SUFFIXES,
@@ -23,7 +24,6 @@ from dq_toolchain.toolchain.models.network_config import LEGACY, as_built, check
 from dq_toolchain.toolchain.models.single_file import refusal
 from dq_toolchain.toolchain.models.weight_files import check_whole, find_weights
 
-EMBEDDED = Path(__file__).parent / "digits"
 _PARTS = tuple(dict.fromkeys(architecture.part for architecture in ARCHITECTURES.values()))
 WANTED = {"_class_name": "the name of a pipeline's class"}
 

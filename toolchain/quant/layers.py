@@ -7,12 +7,12 @@ convolution input channel first, so ``output_first`` puts a layer in its place t
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LayerKind = Literal["conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "linear"]
+from dq_toolchain.toolchain.quant.site import LayerKind
+
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
 NO_INTEGER_FORM = "name it in keep_float"
 

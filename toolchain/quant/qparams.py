@@ -6,10 +6,10 @@ Everything that rounds in the project rounds here, so that calibration, simulati
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Scheme = Literal["symmetric", "affine"]
 
@@ -53,8 +53,8 @@ def fp16_exact(scale: Tensor, smallest: float = SMALLEST_SCALE) -> Tensor:
     simulation equal to the device. A power of two that takes a scale beyond fp16's exponents is not rounded away: it can be
     applied behind a product, exactly.
     """
-    mantissa, exponent = torch.frexp(scale.to(torch.float32).clamp_min(smallest))
-    return torch.ldexp((mantissa * 2**FP16_BITS).round_(), exponent - FP16_BITS)
+    mantissa, exponent = scale.float().clamp_min(smallest).frexp()
+    return (mantissa * 2**FP16_BITS).round_().ldexp(exponent - FP16_BITS)
 
 
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor | int, kind: IntegerType) -> Tensor:
@@ -81,6 +81,8 @@ def range_to_qparams(
         low, high: any equal shape, float32, low <= high.
         smallest: scale that may be had. Where all is zero any is exact, and SMALLEST_SCALE is taken: every target holds it.
     """
+    import torch  # everything else here is said without it
+
     low, high = low.clamp_max(0), high.clamp_min(0)
     least = torch.where(low == high, SMALLEST_SCALE, 0.0)
     if scheme == "symmetric":

@@ -1,4 +1,4 @@
-"""Names of the tensors that get integer parameters, and of the operations that stay in float.
+"""Finds in a network the tensors that get integer parameters, and the operations that stay in float.
 
 A site is the input of one convolution (of one or two dimensions, also transposed) or Linear, or one operand of an attention
 product. Sites are found by module type, never by model name; what is not a site is listed with the reason.
@@ -6,66 +6,19 @@ product. Sites are found by module type, never by model name; what is not a site
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args
 
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.quant.layers import LAYERS, Layer, LayerKind
-from dq_toolchain.toolchain.quant.qparams import Scheme
+from dq_toolchain.toolchain.quant.layers import LAYERS, Layer
+from dq_toolchain.toolchain.quant.site import KEPT, FloatOp
 from dq_toolchain.toolchain.quant.smoothing import SmoothedConv2d
 
-Kind = LayerKind | Literal["attention"]
-KINDS = (*get_args(LayerKind), "attention")
-BITS = range(2, 9)
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d)
-KEPT = "kept in float by name: keep_float in the recipe"
 MULTIPLIES = (nn.Conv3d, nn.ConvTranspose3d, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
-
-
-@dataclass(frozen=True)
-class Site:
-    """One quantized tensor: ``layer`` is the module's dotted name, ``operand`` is "input", "q", "k", "v" or "probs"."""
-
-    layer: str
-    operand: str
-    kind: Kind
-    bits: int
-    scheme: Scheme
-    weight_bits: int | None = None
-
-    @property
-    def name(self) -> str:
-        """E.g. ``mid_block.attentions.0.to_q:input``."""
-        return f"{self.layer}:{self.operand}"
-
-    def fault(self) -> str | None:
-        """What is wrong with values read from a file, None if nothing is."""
-        if self.kind not in KINDS or self.scheme not in get_args(Scheme):
-            return f"kind {self.kind!r}, scheme {self.scheme!r}; allowed are {KINDS} and {get_args(Scheme)}"
-        if self.bits not in BITS or (self.weight_bits is not None and self.weight_bits not in BITS):
-            return f"bits {self.bits!r}, weight bits {self.weight_bits!r}; allowed are 2-8"
-        return None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Site:
-        return cls(**data)
-
-
-@dataclass(frozen=True)
-class FloatOp:
-    """An operation that stays in floating point, and why."""
-
-    layer: str
-    kind: str
-    reason: str
 
 
 def weighted_layers(network: nn.Module) -> Iterator[tuple[str, Layer]]:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.disk.reading import read_toml
 from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.models.embedded import EMBEDDED
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
 OF_A_MODEL = ("sampler", "conditioning", "quantize", "calibrate")
@@ -36,9 +37,6 @@ def load_recipe(
     Raises:
         RecipeError: one line with every mistake and its place.
     """
-    # diffusers takes seconds to import: --help does not wait for it
-    from dq_toolchain.toolchain.models.source import EMBEDDED
-
     given = {section: {k: v for k, v in values.items() if v is not None} for section, values in flags.items()}
     own = _read(path) if path is not None else {}
     folder = given.get("model", {}).get("path") or _table(own, "model").get("path") or EMBEDDED

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,14 +14,17 @@ from rich.table import Table
 from dq_toolchain.toolchain.console.printable import printable
 from dq_toolchain.toolchain.console.terminal import line, plain
 from dq_toolchain.toolchain.errors import ArtifactError
-from dq_toolchain.toolchain.formats.artifact import JSON as CALIBRATION
-from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import JSON as BUNDLE
 from dq_toolchain.toolchain.formats.bundle import Bundle
-from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.formats.listing import JSON as CALIBRATION
+from dq_toolchain.toolchain.formats.listing import Listing
 from dq_toolchain.toolchain.formats.site_rows import site_rows
 from dq_toolchain.toolchain.metrics import psnr
 from dq_toolchain.toolchain.recipe.budget import Budget
+
+if TYPE_CHECKING:
+    from dq_toolchain.toolchain.formats.artifact import Artifact
+    from dq_toolchain.toolchain.formats.reference import Reference
 
 
 def calibration_summary(folder: Path, artifact: Artifact, reference: Reference) -> dict[str, Any]:
@@ -140,7 +143,7 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
             f"{folder} holds neither {CALIBRATION} nor {BUNDLE}; run `dq-toolchain calibrate` first or give "
             "an artifact or bundle folder"
         )
-    artifact = Artifact.load(folder)
+    artifact = Listing.load(folder)
     return {
         "calibration": str(folder),
         "model": artifact.model_id,

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.errors import SamplerError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Row = tuple[float, ...]
 Rows = tuple[Row, ...]
 REMEDY = "run `dq-toolchain calibrate` again"
-LARGEST = torch.finfo(torch.float32).max
+LARGEST = (2 - 2**-23) * 2.0**127
+"""The largest float32."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Correction:
 
 
 def _channels(row: Row, like: Tensor) -> Tensor:
-    return torch.tensor(row, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.dim() - 2))
+    return like.new_tensor(row).view(-1, *[1] * (like.dim() - 2))
 
 
 def _rows(data: Any) -> Rows:

@@ -5,37 +5,16 @@ Classifier-free guidance belongs to the loop: f = f_u + w * (f_c - f_u), both ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.table import SamplerTable
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """Keyword tensors for the network, first axis = sample. ``uncond`` is empty without guidance."""
-
-    cond: Mapping[str, Tensor] = field(default_factory=dict)
-    uncond: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def select(self, index: Tensor | slice) -> Conditioning:
-        """The conditioning of some samples."""
-        return Conditioning({k: v[index] for k, v in self.cond.items()}, {k: v[index] for k, v in self.uncond.items()})
-
-    def to(self, device: torch.device | str) -> Conditioning:
-        return Conditioning(
-            {k: v.to(device) for k, v in self.cond.items()}, {k: v.to(device) for k, v in self.uncond.items()}
-        )
-
-    @property
-    def doubled(self) -> dict[str, Tensor]:
-        """Keywords of the batched [unconditional, conditional] call."""
-        return {name: torch.cat([self.uncond[name], value]) for name, value in self.cond.items()}
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.errors import SamplerError
 from dq_toolchain.toolchain.sampler.correction import Correction
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow_prediction", "consistency")
 REMEDY = "build the table with probe()"
@@ -130,7 +130,7 @@ class SamplerTable:
                 )
         if self.c[k] and noise is None:
             raise SamplerError(f"call {k} of {self.scheduler} adds noise and got none; pass the stored step noise")
-        total = torch.zeros_like(latents[0])
+        total = latents[0].new_zeros(latents[0].shape)
         for coefficient, tensor in (
             *zip(self.a[k], latents, strict=False),
             *zip(self.b[k], outputs, strict=False),

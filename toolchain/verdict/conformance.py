@@ -7,13 +7,12 @@ at fault; the device's own rollout is compared as well, because only there the s
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from dq_toolchain.toolchain.chances import beta_binomial_at_most
 from dq_toolchain.toolchain.checks import (
     FAMILY_ALPHA,
     MINIMUM_SEEDS,
@@ -30,6 +29,9 @@ from dq_toolchain.toolchain.checks import (
 )
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.metrics import median, relative_error, rollout_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 START_TOLERANCE = 1e-5
 TINY = 1e-12  # of the output's own size: below it an error counts as none
@@ -60,9 +62,9 @@ class TeacherForced:
 
 def teacher_forced(outputs: Tensor, reference: Reference) -> TeacherForced:
     """Compare device outputs (N, S, C, H, W) float32 with the simulation's at the simulation's latents."""
-    fp32 = reference.fp32_outputs_at_simulation.to(torch.float64).flatten(2)
-    device, simulation = (x.to(torch.float64).flatten(2) - fp32 for x in (outputs, reference.simulation_outputs))
-    least = (TINY * fp32.norm(dim=2)).clamp_min(torch.finfo(torch.float64).tiny)
+    fp32 = reference.fp32_outputs_at_simulation.double().flatten(2)
+    device, simulation = (x.double().flatten(2) - fp32 for x in (outputs, reference.simulation_outputs))
+    least = (TINY * fp32.norm(dim=2)).clamp_min(sys.float_info.min)
     size = simulation.norm(dim=2).maximum(least)
     apart = device - simulation
     return TeacherForced(
@@ -230,18 +232,16 @@ def _exact(
     """
     if limits is None:
         return ()
-    from scipy.stats import betabinom
-
     seeds = figures.difference.shape[1]
     hits = (figures.difference < limits["difference"]).sum(1)
-    share = torch.tensor(limits["share"], dtype=torch.float64) ** FLIP_RATE
+    share = figures.difference.new_tensor(limits["share"]) ** FLIP_RATE
 
     def chance(run: Sequence[int], in_all: int = seeds, found: float | None = None) -> float:
         """Of a correct device to have so few hits: those seen, at ``in_all`` seeds as many times more, or ``found``."""
         count, expected = in_all * len(run), float(share[run].mean())
         number = int(hits[run].sum()) * in_all / seeds if found is None else found
         prior = 0.5  # the share was itself measured on so many runs: all of four exact does not promise all of four
-        return float(betabinom.cdf(int(number), count, count * expected + prior, count * (1 - expected) + prior))
+        return beta_binomial_at_most(int(number), count, count * expected + prior, count * (1 - expected) + prior)
 
     runs = [list(range(a[0], b[-1] + 1)) for i, a in enumerate(step_groups) for b in step_groups[i:]]
     level = FAMILY_ALPHA / len(runs)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from dq_toolchain.toolchain.chances import binomial_at_least
 from dq_toolchain.toolchain.checks import (
     FAMILY_ALPHA,
     MINIMUM_SEEDS,
@@ -27,6 +25,9 @@ from dq_toolchain.toolchain.checks import (
 )
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.metrics import median, psnr, rollout_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAMED = 3
 """Seeds below the floor that a line names."""
@@ -53,7 +54,7 @@ def fidelity(latents: Tensor, reference: Reference, limits: Mapping[str, Any]) -
     above = first([got > limit for got, limit in zip(errors, allowed, strict=True)])
     worst = max(range(len(errors)), key=lambda k: errors[k] / max(allowed[k], 1e-300)) if above is None else above
     final = psnr(latents[-1], reference.fp32_latents[-1])
-    wanted = torch.tensor(limits["simulation_psnr"], dtype=torch.float64)
+    wanted = final.new_tensor(limits["simulation_psnr"])
     last = len(errors) - 1
     return (
         Check("fidelity.finite", True, None, "all latents are finite"),
@@ -127,12 +128,10 @@ def _share(final: Tensor, wanted: Tensor, limits: Mapping[str, Any], last: int) 
 
 def _sign_test(lost: int, won: int, seeds: int) -> Decision:
     """``lost``, ``won``: seeds where only the device, only the simulation is below the floor."""
-    from scipy.stats import binom
-
     def chance(count: int) -> float:
         """Of so many lost or more where two correct executions differ, at ``count`` seeds with the shares seen."""
         worse, better = lost * count // seeds, -(-won * count // seeds)
-        return float(binom.sf(worse - 1, worse + better, 0.5))
+        return binomial_at_least(worse, worse + better, 0.5)
 
     if chance(seeds) < FAMILY_ALPHA:
         return Decision("fail")
@@ -143,11 +142,9 @@ def _sign_test(lost: int, won: int, seeds: int) -> Decision:
 
 def _collapse(lost: int, won: int, seeds: int) -> Decision:
     """``lost``, ``won``: seeds that collapsed on the device, and in the simulation beside the device."""
-    from scipy.stats import binom
-
     def chance(count: int) -> float:
         """Of a correct device to lose so many of ``count`` seeds."""
-        return float(binom.sf(lost - 1, count, max(COLLAPSE_RATE, won / seeds)))
+        return binomial_at_least(lost, count, max(COLLAPSE_RATE, won / seeds))
 
     if not lost or chance(seeds) >= MISS:
         return Decision("pass")

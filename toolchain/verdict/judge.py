@@ -10,10 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS, Check, Outcome, more_seeds_of, overall, seeds_text
 from dq_toolchain.toolchain.errors import ArtifactError
@@ -26,6 +23,9 @@ from dq_toolchain.toolchain.verdict.conformance import conformance, step_interva
 from dq_toolchain.toolchain.verdict.fidelity import fidelity
 from dq_toolchain.toolchain.verdict.limits import limits_of_judge
 from dq_toolchain.toolchain.verdict.matching import Match, find_bundle
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WORST = 3
 """Seeds that are shown by name and as pictures, because a median hides them."""
@@ -234,7 +234,7 @@ def _check_bundle(bundle: Bundle, whole: Reference, folder: Path) -> None:
         )
     for name in ("start", "fp32_latents", "simulation_latents", "simulation_outputs", "fp32_outputs_at_simulation"):
         tensor = getattr(whole, name)
-        if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
+        if str(tensor.dtype) != "torch.float32" or not bool(tensor.isfinite().all()):
             raise ArtifactError(
                 f"{folder}: {name} of the reference must be finite float32, got {tensor.dtype} or NaN or infinity; "
                 f"{EXPORT}"
@@ -279,8 +279,8 @@ def judge(report: DeviceReport, bundle: Bundle, match: Match, whole: Reference) 
 def _notes(report: DeviceReport, reference: Reference, differing: Sequence[str]) -> tuple[str, ...]:
     notes = []
     outputs = report.outputs_at_simulation
-    if torch.equal(report.latents, reference.simulation_latents) and (
-        outputs is None or torch.equal(outputs, reference.simulation_outputs)
+    if report.latents.equal(reference.simulation_latents) and (
+        outputs is None or outputs.equal(reference.simulation_outputs)
     ):
         notes.append(
             "bit-identical to the simulation in every number: another execution of the same integers hardly ever is; "
@@ -302,7 +302,7 @@ def _finite(value: float | Tensor) -> float | None:
 def _steps(
     report: DeviceReport, bundle: Bundle, reference: Reference, limits: Mapping[str, Any], computed: Mapping[str, Any]
 ) -> tuple[StepFigures, ...]:
-    nothing = torch.full_like(reference.simulation_outputs, math.nan)
+    nothing = reference.simulation_outputs.new_full(reference.simulation_outputs.shape, math.nan)
     forced = teacher_forced(
         nothing if report.outputs_at_simulation is None else report.outputs_at_simulation, reference
     )

@@ -30,13 +30,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.metrics import median, psnr, rollout_error
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dq_toolchain.toolchain.formats.artifact import Artifact
 
 PSNR_FLOOR = 20.0
@@ -139,21 +138,23 @@ def _leaves(part: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 def exact_share(outputs: Tensor, reference: Reference, threshold: float) -> Tensor:
     """Share of the seeds without any flip, per step: (N, S, C, H, W) -> (N,) float64."""
-    difference = (outputs.to(torch.float64) - reference.simulation_outputs.to(torch.float64)).flatten(2).norm(dim=2)
-    error = reference.simulation_outputs.to(torch.float64) - reference.fp32_outputs_at_simulation.to(torch.float64)
-    share: Tensor = (difference < threshold * error.flatten(2).norm(dim=2)).to(torch.float64).mean(1)
+    difference = (outputs.double() - reference.simulation_outputs.double()).flatten(2).norm(dim=2)
+    error = reference.simulation_outputs.double() - reference.fp32_outputs_at_simulation.double()
+    share: Tensor = (difference < threshold * error.flatten(2).norm(dim=2)).double().mean(1)
     return share
 
 
-@torch.no_grad()
 def twin_outputs(artifact: Artifact, reference: Reference) -> Tensor:
     """The artifact executed in fake-quantized float32 at the simulation's latents: (N, S, C, H, W) float32.
 
     As far from the integer simulation as a correct float32 device is: other summation order, other rounding of sums.
     """
+    import torch
+
     from dq_toolchain.toolchain.sampler.denoiser import Denoiser, outputs_at
     from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
     network = SimulatedNetwork(artifact, "fake_quantize")
     denoiser = Denoiser(network, artifact.table, reference.conditioning, artifact.guidance, network.set_step)
-    return outputs_at(denoiser, reference.simulation_latents)
+    with torch.no_grad():
+        return outputs_at(denoiser, reference.simulation_latents)

@@ -10,7 +10,7 @@ from dq_toolchain.backends.coreml.interpreter.program import Program
 from dq_toolchain.backends.coreml.package import PRODUCTS
 from dq_toolchain.backends.coreml.proof.reading import has_integer_weights, is_dequantized
 from dq_toolchain.toolchain.formats.bundle import Operation
-from dq_toolchain.toolchain.quant.sites import KEPT
+from dq_toolchain.toolchain.quant.site import KEPT
 
 INTEGERS = "int8 x int8, if the compute unit does so"
 _WHY = {

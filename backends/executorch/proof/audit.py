@@ -23,7 +23,7 @@ from dq_toolchain.backends.executorch.proof.trace import site_of
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.formats.bundle import Operation
-from dq_toolchain.toolchain.quant.sites import KEPT
+from dq_toolchain.toolchain.quant.site import KEPT
 
 PRODUCTS = ("Conv2d", "DepthwiseConv2d", "FullyConnected")
 PORTABLE_PRODUCTS = ("convolution", "linear", "addmm", "aten::mm")

@@ -8,7 +8,7 @@ from typing import Any
 
 from dq_toolchain.backends.tensorrt.proof.lint import Placement
 from dq_toolchain.toolchain.formats.bundle import Operation
-from dq_toolchain.toolchain.quant.sites import KEPT
+from dq_toolchain.toolchain.quant.site import KEPT
 
 INTEGERS = "int8 x int8"
 _WHY = {

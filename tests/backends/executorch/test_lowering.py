@@ -19,7 +19,7 @@ from dq_toolchain.backends.executorch.support import check_supported
 from dq_toolchain.toolchain.errors import BackendError, ToolchainError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
-from dq_toolchain.toolchain.quant.sites import FloatOp, Site
+from dq_toolchain.toolchain.quant.site import FloatOp, Site
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.verdict.judge import validate
 from tests import tiny

@@ -16,7 +16,7 @@ from dq_toolchain.backends.tensorrt import lowering
 from dq_toolchain.backends.tensorrt.proof import nvidia
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.quant.sites import FloatOp, Site
+from dq_toolchain.toolchain.quant.site import FloatOp, Site
 from dq_toolchain.toolchain.recipe.sections import TensorRTSection
 from dq_toolchain.toolchain.verdict.judge import validate
 from tests import tiny

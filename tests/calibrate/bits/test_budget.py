@@ -19,7 +19,7 @@ from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError, RecipeError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.quant.sites import KEPT
+from dq_toolchain.toolchain.quant.site import KEPT
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.render.summary import calibration_summary
 from tests.calibrate.conftest import tiny_recipe

@@ -16,7 +16,7 @@ from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 
 UNET = {"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 2, "out_channels": 2, "num_class_embeds": 5}
 TEXT = {

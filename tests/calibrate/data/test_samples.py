@@ -10,7 +10,7 @@ from dq_toolchain.calibrate.data.samples import FIT_STRIDE, HELD_OUT, calibratio
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.probe import probe
 
 TABLE = probe(DDIMScheduler(clip_sample=False), 3)

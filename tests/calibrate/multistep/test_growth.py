@@ -15,7 +15,7 @@ from dq_toolchain.calibrate.multistep.growth import error_growth
 from dq_toolchain.calibrate.multistep.problem import Problem
 from dq_toolchain.calibrate.multistep.stages import Stage
 from dq_toolchain.toolchain.recipe.sections import CalibrateSection
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import Network, rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable

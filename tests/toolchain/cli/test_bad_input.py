@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from dq_toolchain.toolchain.cli.entry import run_command
-from dq_toolchain.toolchain.disk import files
 from tests.toolchain.mistakes import MISTAKES
 from tests.toolchain.spoil import QUICK
 
@@ -50,7 +50,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(name: str, box: Path, capsys: 
 def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(
     file: str, box: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real: Any = files.save_file  # type: ignore[attr-defined]
+    real: Any = safetensors.torch.save_file
 
     def full(tensors: Any, path: Path, **keywords: Any) -> None:
         if file in Path(path).name:
@@ -58,7 +58,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(
             raise OSError(28, "No space left on device")
         real(tensors, path, **keywords)
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
     (box / "small.toml").write_text(SMALL)
     arguments = ["calibrate", "--model", "model", "-r", "small.toml", *QUICK, "--out", "new"]
     assert run_command(arguments) == 2
@@ -68,7 +68,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(
     assert re.search(rf"/{file}\S*: No space left on device; choose a folder with space", err)
     assert not list(box.rglob("*.tmp"))
     assert not (box / "new" / "calibration" / "calibration.json").exists()
-    monkeypatch.setattr(files, "save_file", real)
+    monkeypatch.setattr(safetensors.torch, "save_file", real)
     assert run_command(arguments) == 0
     assert not (box / "new" / "calibration.work").exists()
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from dq_toolchain.toolchain.disk import files
 from dq_toolchain.toolchain.disk.files import read_tensors, seal, sha256, write_json, write_tensors
 from dq_toolchain.toolchain.errors import ArtifactError, ToolchainError
-from dq_toolchain.toolchain.formats.artifact import JSON, TENSOR_FILES, Artifact, LayerWeights, load_reference
+from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights, load_reference
+from dq_toolchain.toolchain.formats.listing import JSON, TENSOR_FILES
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork

@@ -13,7 +13,7 @@ from torch import Tensor
 from dq_toolchain.toolchain.disk.files import read_tensors, write_tensors
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.reference import FILE, Reference
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 
 SEEDS, CALLS, LATENT = 3, 2, (1, 4, 4)
 REMEDY = "make it again"

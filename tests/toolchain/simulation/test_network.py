@@ -15,7 +15,8 @@ from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS, PRODUCT_OPERANDS
 from dq_toolchain.toolchain.quant.qparams import Scheme, activation_type, fp16_exact
-from dq_toolchain.toolchain.quant.sites import Site, attention_layers
+from dq_toolchain.toolchain.quant.site import Site
+from dq_toolchain.toolchain.quant.sites import attention_layers
 from dq_toolchain.toolchain.simulation.network import (
     ActivationTable,
     SimulatedLayer,

@@ -11,7 +11,7 @@ import torch
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS, Check
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.report import first_seeds
-from dq_toolchain.toolchain.sampler.denoiser import Conditioning
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.verdict.conformance import TeacherForced, _run, conformance, teacher_forced
 from dq_toolchain.toolchain.verdict.limits import limits_for
 from tests.toolchain.devices import (

@@ -1,0 +1,60 @@
+"""Names of the tensors that get integer parameters, and of the operations that stay in float.
+
+A site is the input of one convolution (of one or two dimensions, also transposed) or Linear, or one operand of an attention
+product; ``sites`` finds them in a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from dq_toolchain.toolchain.quant.qparams import Scheme
+
+LayerKind = Literal["conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "linear"]
+Kind = LayerKind | Literal["attention"]
+KINDS = (*get_args(LayerKind), "attention")
+BITS = range(2, 9)
+KEPT = "kept in float by name: keep_float in the recipe"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One quantized tensor: ``layer`` is the module's dotted name, ``operand`` is "input", "q", "k", "v" or "probs"."""
+
+    layer: str
+    operand: str
+    kind: Kind
+    bits: int
+    scheme: Scheme
+    weight_bits: int | None = None
+
+    @property
+    def name(self) -> str:
+        """E.g. ``mid_block.attentions.0.to_q:input``."""
+        return f"{self.layer}:{self.operand}"
+
+    def fault(self) -> str | None:
+        """What is wrong with values read from a file, None if nothing is."""
+        if self.kind not in KINDS or self.scheme not in get_args(Scheme):
+            return f"kind {self.kind!r}, scheme {self.scheme!r}; allowed are {KINDS} and {get_args(Scheme)}"
+        if self.bits not in BITS or (self.weight_bits is not None and self.weight_bits not in BITS):
+            return f"bits {self.bits!r}, weight bits {self.weight_bits!r}; allowed are 2-8"
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Site:
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class FloatOp:
+    """An operation that stays in floating point, and why."""
+
+    layer: str
+    kind: str
+    reason: str

@@ -1,0 +1,35 @@
+"""What a network is told beside the latent and the timestep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Keyword tensors for the network, first axis = sample. ``uncond`` is empty without guidance."""
+
+    cond: Mapping[str, Tensor] = field(default_factory=dict)
+    uncond: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def select(self, index: Tensor | slice) -> Conditioning:
+        """The conditioning of some samples."""
+        return Conditioning({k: v[index] for k, v in self.cond.items()}, {k: v[index] for k, v in self.uncond.items()})
+
+    def to(self, device: torch.device | str) -> Conditioning:
+        return Conditioning(
+            {k: v.to(device) for k, v in self.cond.items()}, {k: v.to(device) for k, v in self.uncond.items()}
+        )
+
+    @property
+    def doubled(self) -> dict[str, Tensor]:
+        """Keywords of the batched [unconditional, conditional] call."""
+        import torch
+
+        return {name: torch.cat([self.uncond[name], value]) for name, value in self.cond.items()}
