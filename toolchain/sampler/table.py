@@ -122,6 +122,8 @@ class SamplerTable:
         Raises:
             SamplerError: a latent, an output or the noise that call k needs is missing.
         """
+        import torch
+
         for what, row, history in (("latents", self.a[k], latents), ("outputs", self.b[k], outputs)):
             if any(row[len(history) :]) or not history:
                 raise SamplerError(
@@ -130,7 +132,7 @@ class SamplerTable:
                 )
         if self.c[k] and noise is None:
             raise SamplerError(f"call {k} of {self.scheduler} adds noise and got none; pass the stored step noise")
-        total = latents[0].new_zeros(latents[0].shape)
+        total = torch.zeros_like(latents[0])
         for coefficient, tensor in (
             *zip(self.a[k], latents, strict=False),
             *zip(self.b[k], outputs, strict=False),
