@@ -9,7 +9,7 @@ import typer
 
 from dq_toolchain.toolchain.cli.app import Json, ModelName, Out, RecipeFile, app, console, print_json
 from dq_toolchain.toolchain.cli.before import check_recipe
-from dq_toolchain.toolchain.cli.names import complete_method_list, complete_methods
+from dq_toolchain.toolchain.cli.names import complete_method_list, complete_methods, method_names
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 
@@ -155,6 +155,14 @@ def compare(
     json_: Json = False,
 ) -> None:
     """Calibrate one model with several methods and compare them: OUT/compare. Continues; exit code 1 if a cell failed."""
+    from dq_toolchain.calibrate.compare.grid import parse_bits, parse_methods, parse_steps
+
+    if methods is not None:
+        parse_methods(methods, method_names())
+    if bits is not None:
+        parse_bits(bits)
+    if steps is not None:
+        parse_steps(steps)
     check_recipe(load_recipe(recipe, {"model": {"path": model}}, warn=lambda line: None))  # what it says comes below
     from dq_toolchain.calibrate.compare.command import compare as run_compare
     from dq_toolchain.calibrate.compare.plan import Request

@@ -52,6 +52,8 @@ def _run(folder: Path, *arguments: str) -> tuple[int, str, list[str]]:
         ("calibrate --prompts nowhere.txt", 2, "cannot read nowhere.txt"),
         ("calibrate --recipe nowhere.toml", 2, "cannot read nowhere.toml"),
         ("compare --model ./nowhere", 2, "--model takes"),
+        ("compare --methods mse,abacus", 2, "--methods: got 'abacus'"),
+        ("compare --bits W9A8", 2, "--bits"),
     ],
 )
 def test_an_answer_that_needs_no_tensor_imports_none(arguments: str, code: int, shown: str, tmp_path: Path) -> None:
