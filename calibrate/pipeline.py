@@ -88,7 +88,13 @@ class Ranges:
 
 
 def calibrated(
-    recipe: Recipe, reporter: Reporter, work: Path, workers: Workers = ALONE, given: Model | None = None
+    recipe: Recipe,
+    reporter: Reporter,
+    work: Path,
+    workers: Workers = ALONE,
+    given: Model | None = None,
+    *,
+    announce: bool = False,
 ) -> Calibrated:
     """Calibrate with the recipe's method.
 
@@ -96,6 +102,7 @@ def calibrated(
         work: folder of checkpoints.
         workers: the processes that do this together; all get the same.
         given: a model in memory, in the place of the one that [model] names.
+        announce: say before the work starts how long it takes.
     Raises:
         ToolchainError: bad input, a site that cannot be calibrated, or a folder that cannot be written.
     """
@@ -106,7 +113,8 @@ def calibrated(
     phases = phases_of(method.fit, recipe)
     check_workers(method.name, phases, recipe, workers, context.step_groups)
     check_memory(context, recipe, method, reporter)
-    say_duration(context, recipe, method, reporter)
+    if announce:
+        say_duration(context, recipe, method, reporter)
     kept = {
         "config": context.model.config,
         "scheduler_config": context.model.scheduler_config,

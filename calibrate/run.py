@@ -64,7 +64,7 @@ def calibrate(
         own = effort.overruled(recipe)
         if own:
             reporter.warn(f"--effort {recipe.calibrate.effort} leaves what was set as it is: {', '.join(own)}")
-        made = calibrated(recipe, reporter, work, workers, model)
+        made = calibrated(recipe, reporter, work, workers, model, announce=True)
         artifact, context = made.artifact, made.context
         context.network.cpu()
         held_out = context.draw(held_out_seeds(recipe.reference.seeds))

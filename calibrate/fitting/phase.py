@@ -95,6 +95,10 @@ class Phase(ABC):
         """Memory, with activations of ``one`` sample."""
 
     @abstractmethod
+    def passes(self, context: Context, recipe: Recipe) -> float:
+        """Its work, all processes together: FP32 calls of the network for one sample, without gradient, that take as long."""
+
+    @abstractmethod
     def hyper_parameters(
         self, recipe: Recipe, block_options: Mapping[str, Any], step_groups: Iterable[tuple[int, ...]]
     ) -> dict[str, Any]:
