@@ -94,7 +94,13 @@ def paired(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, 
 def show(rows: Sequence[Row]) -> None:
     """One line a calibration, and for each but `standard` the difference to it at the same bits and seed."""
     table = Table(
-        "bits", "effort", "calibration seed", "processor s", "PSNR, median / 10th percentile (dB)", "classes", "to standard (dB)"
+        "bits",
+        "effort",
+        "calibration seed",
+        "processor s",
+        "PSNR, median / 10th percentile (dB)",
+        "classes",
+        "to standard (dB)",
     )
     standard = {(r["bits"], r["seed"]): r for r in rows if r["effort"] == "standard"}
     for r in rows:

@@ -70,7 +70,9 @@ def calibrate(
     keep_float: Annotated[
         list[str] | None, typer.Option(help="layer or module that stays in float; * stands for anything")
     ] = None,
-    samples: Annotated[int | None, typer.Option(help="FP32 trajectories to fit on  [default: by bits and effort]")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="FP32 trajectories to fit on  [default: by bits and effort]")
+    ] = None,
     ranges: Annotated[str | None, typer.Option(help="mse | minmax | percentile  [default: mse]")] = None,
     rounding: Annotated[str | None, typer.Option(help="learned | nearest  [default: learned]")] = None,
     warmup: Annotated[int | None, typer.Option(help="single-step iterations  [default: by bits and effort]")] = None,
