@@ -149,8 +149,8 @@ def fit(
 class Judge:
     """FP32 samples of held-out seeds, kept, and the figures of an artifact against them."""
 
-    def __init__(self, prepared: Prepared, seeds: int) -> None:
-        self.recipe, self.state = prepared.recipe, prepared.state
+    def __init__(self, context: Context, seeds: int) -> None:
+        self.state = context
         self.samples = self.state.draw(held_out_seeds(seeds))
         self.fp32 = self._run(self.state.prepared.network, self.state.table)
         self.extractor = extractor_for(self.fp32, self.state.model.folder)
@@ -168,10 +168,14 @@ class Judge:
             set_step=set_step,
         ).latents[-1]
 
+    def simulated(self, artifact: Artifact) -> Tensor:
+        """The integer simulation's samples, (S, C, H, W), in the order of ``fp32``."""
+        return self._run(SimulatedNetwork(artifact), artifact.table)
+
     def figures(self, artifact: Artifact) -> dict[str, float]:
         """The integer simulation on held-out seeds: PSNR (median, 10th percentile, of the pooled squared error),
         class agreement, Frechet distance."""
-        samples = self._run(SimulatedNetwork(artifact), artifact.table)
+        samples = self.simulated(artifact)
         values = psnr(samples, self.fp32)
         return {
             "psnr": float(values.quantile(0.5)),

@@ -18,24 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common import Judge, fit, prepare, recipe_of
+from dq_toolchain.toolchain.recipe.effort import TABLE
 
 CALIBRATION_SEEDS = (0, 1, 2)
 GUIDANCES = (1.0, 3.0)
 METHODS = ("ranges only", "single-step", "AccuQuant")
-LONGER: dict[str, Any] = {
-    "samples": 512,
-    "batch": 8,
-    "rounding_lr": 3e-3,
-    "scale_lr": 2e-3,
-    "warmup": 650,
-    "iterations": 0,
-    "settling": 500,
-    "horizon": 4,
-    "group_iterations": 0,
-    "steps": "growth",
-}
-"""Four-bit weights need more samples and iterations than the defaults, which are made for W8A8 in a few minutes."""
-
+LONGER: dict[str, Any] = {**TABLE["narrow"]["standard"].sections()["calibrate"], "iterations": 0, "horizon": 4}
+"""What four-bit weights take by default, written out: the single-step variant changes some of it."""
 
 BETTER_USE = 1.1
 """A whole batch at one step takes about a tenth less time per pass than half a batch at each of four."""
@@ -54,7 +43,7 @@ def w8(held_out: int, guidances: Sequence[float] = GUIDANCES) -> list[dict[str, 
                 {"quantize": {"step_groups": step_groups, "scheme": scheme}, "sampler": {"guidance": guidance}}
             )
             prepared = prepare(recipe)
-            judge = Judge(prepared, held_out)
+            judge = Judge(prepared.state, held_out)
             default = (step_groups, scheme) == (5, "symmetric")
             for name, fitted in (("ranges only", False), ("fitted (default)", True))[: 1 + default]:
                 artifact, seconds = fit(prepared, recipe, iterations=fitted)
@@ -79,7 +68,7 @@ def w4(
     for seed in seeds:
         recipe = recipe_of(base, {"run": {"seed": seed}})
         prepared = prepare(recipe)
-        judge = Judge(prepared, held_out)
+        judge = Judge(prepared.state, held_out)
         c = recipe.calibrate
         settling = c.settling * passes_of(c.horizon, c.batch) / passes_of(1, c.batch)
         single = {"settling": round(settling * BETTER_USE), "horizon": 1, "steps": "uniform"}

@@ -22,9 +22,10 @@ from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.finalize import finalize
 from dq_toolchain.calibrate.fitting.phase import Work, phases_of
 from dq_toolchain.calibrate.fitting.run import check_workers, fit_network
-from dq_toolchain.calibrate.methods import resolve, with_settings
+from dq_toolchain.calibrate.methods import effective, resolve
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.prepare import identity
+from dq_toolchain.calibrate.prepare.duration import say_duration
 from dq_toolchain.calibrate.prepare.memory import check_memory
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.diagnose import (
@@ -52,6 +53,7 @@ from dq_toolchain.toolchain.formats.listing import JSON as ARTIFACT_JSON
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_WEIGHT_SCALE
+from dq_toolchain.toolchain.recipe import effort
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
 BEFORE_THE_FIT = {"method", "samples", "ranges", "percentile", "rounding"}
@@ -86,7 +88,13 @@ class Ranges:
 
 
 def calibrated(
-    recipe: Recipe, reporter: Reporter, work: Path, workers: Workers = ALONE, given: Model | None = None
+    recipe: Recipe,
+    reporter: Reporter,
+    work: Path,
+    workers: Workers = ALONE,
+    given: Model | None = None,
+    *,
+    announce: bool = False,
 ) -> Calibrated:
     """Calibrate with the recipe's method.
 
@@ -94,16 +102,19 @@ def calibrated(
         work: folder of checkpoints.
         workers: the processes that do this together; all get the same.
         given: a model in memory, in the place of the one that [model] names.
+        announce: say before the work starts how long it takes.
     Raises:
         ToolchainError: bad input, a site that cannot be calibrated, or a folder that cannot be written.
     """
     method = resolve(recipe.calibrate.method)
-    recipe = with_settings(recipe, method)
+    recipe = effective(recipe)
     with heard(reporter.warn):
         context = setup(recipe, method, reporter.warn, workers, given)
     phases = phases_of(method.fit, recipe)
     check_workers(method.name, phases, recipe, workers, context.step_groups)
     check_memory(context, recipe, method, reporter)
+    if announce:
+        say_duration(context, recipe, method, reporter)
     kept = {
         "config": context.model.config,
         "scheduler_config": context.model.scheduler_config,
@@ -150,6 +161,7 @@ def calibrated(
     fitted = fit_network(phases, fit)
     record = {
         "recipe": _settings(recipe),
+        "by_effort": effort.chosen(recipe),
         "seeds": {"calibration": recipe.run.seed, "held_out": recipe.reference.seeds},
         "versions": identity.versions(),
         "method": identity.hyper_parameters(recipe, method, context.step_groups),
@@ -225,7 +237,7 @@ def deciding(recipe: Recipe, method: Method) -> dict[str, Any]:
     settings = recipe.model_dump(
         mode="json",
         include={"sampler", "conditioning", "quantize", "calibrate", "blocks", "run"},
-        exclude={"run": {"out"}},
+        exclude={"run": {"out"}, "calibrate": {"effort"}},
     )
     read = {section for phase in phases_of(method.fit, recipe) for section in phase.sections}
     if "calibrate" not in read:

@@ -18,6 +18,7 @@ from dq_toolchain.toolchain.formats.listing import FILES as ARTIFACT_FILES
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.models.loading import Model
+from dq_toolchain.toolchain.recipe import effort
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
 FOLDER, WORK = "calibration", "calibration.work"
@@ -60,7 +61,10 @@ def calibrate(
                 f"[reference] seeds is {recipe.reference.seeds}: `validate` passes no device on fewer than {MINIMUM_SEEDS}, "
                 "its verdict will be that more are needed"
             )
-        made = calibrated(recipe, reporter, work, workers, model)
+        own = effort.overruled(recipe)
+        if own:
+            reporter.warn(f"--effort {recipe.calibrate.effort} leaves what was set as it is: {', '.join(own)}")
+        made = calibrated(recipe, reporter, work, workers, model, announce=True)
         artifact, context = made.artifact, made.context
         context.network.cpu()
         held_out = context.draw(held_out_seeds(recipe.reference.seeds))

@@ -13,7 +13,7 @@ from typing import Any
 from dq_toolchain.calibrate.compare.grid import Cell, expand, parse_bits, parse_methods, parse_steps, sampler_name
 from dq_toolchain.calibrate.compare.held_out import PLAIN
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.methods import names, resolve, with_settings
+from dq_toolchain.calibrate.methods import effective, names, resolve
 from dq_toolchain.calibrate.pipeline import deciding
 from dq_toolchain.calibrate.prepare.identity import digest_of, hyper_parameters, versions
 from dq_toolchain.calibrate.prepare.setup import setup
@@ -143,7 +143,7 @@ def _recipe(base: Recipe, cell: Cell) -> Recipe:
     recipe = base.model_copy(
         update={name: getattr(base, name).model_copy(update=values) for name, values in own.items()}
     )
-    return with_settings(recipe, resolve(cell.method), as_published=True)
+    return effective(recipe, as_published=True)
 
 
 def _provenance(recipe: Recipe, cell: Cell, model: Model, calls: int) -> dict[str, Any]:

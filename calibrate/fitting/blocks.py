@@ -14,6 +14,7 @@ from dq_toolchain.calibrate.blocks.storage import Room
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.fitting.memory import BLOCKS as PER_WEIGHT
 from dq_toolchain.calibrate.fitting.memory import LARGEST, OFFLOADED, UNIT
+from dq_toolchain.calibrate.fitting.passes import FITTED, GRADIENT
 from dq_toolchain.calibrate.fitting.phase import WEIGHTS, Fitted, Needs, Phase, Work
 from dq_toolchain.calibrate.network.activation_memory import Live
 from dq_toolchain.calibrate.work.constants import constants_of
@@ -49,6 +50,12 @@ class Blocks(Phase):
             floats=UNIT * LARGEST * largest,
             host=0 if offload else recipe.blocks.rows * one.forward,
         )
+
+    def passes(self, context: Context, recipe: Recipe) -> float:
+        """Every iteration is one of a unit, and the units together are the network; what feeds them takes as long again."""
+        iterations = recipe.blocks.iterations + recipe.blocks.activation_iterations
+        per_sample = 1 if context.guidance == 1.0 else 2
+        return 2 * GRADIENT * FITTED * iterations * recipe.blocks.batch / per_sample
 
     def hyper_parameters(
         self, recipe: Recipe, block_options: Mapping[str, Any], step_groups: Iterable[tuple[int, ...]]

@@ -11,6 +11,7 @@ from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.fitting import VALIDATION_SHARE
 from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.fitting.memory import LEARNED, NEAREST, OFFLOADED
+from dq_toolchain.calibrate.fitting.passes import growth_passes, paced, stage_passes
 from dq_toolchain.calibrate.fitting.phase import WEIGHTS, Fitted, Needs, Phase, Work
 from dq_toolchain.calibrate.multistep.fit import Fit
 from dq_toolchain.calibrate.multistep.problem import Problem
@@ -56,8 +57,9 @@ class MultiStep(Phase):
             problem = problem.with_growth(network)
         fit = Fit(network, problem, plan(recipe.calibrate, context.step_groups), work.checkpoint)
         saving = recomputed(network.inner) if network.lean else nullcontext()
+        validating = _validation(recipe) * context.table.calls
         with saving, work.reporter.task("fitting", fit.total_iterations) as advance:
-            stages = fit.run(advance)
+            stages = fit.run(paced(fit.stages, recipe.calibrate.batch, validating, advance, work.reporter.say))
         growth = None if problem.growth is None else [round(g, 4) for g in problem.growth.tolist()]
         return Fitted(stages, growth, fit.progress.seconds)
 
@@ -67,6 +69,11 @@ class MultiStep(Phase):
             per_weight=OFFLOADED if offload else LEARNED if learned else NEAREST,
             activations=recipe.calibrate.batch * (one.backward + (0 if offload else one.inputs)),
         )
+
+    def passes(self, context: Context, recipe: Recipe) -> float:
+        stages = plan(recipe.calibrate, context.step_groups)
+        growth = growth_passes(context.table.calls) if recipe.calibrate.steps == "growth" else 0.0
+        return growth + sum(stage_passes(stages, recipe.calibrate.batch, _validation(recipe) * context.table.calls))
 
     def hyper_parameters(
         self, recipe: Recipe, block_options: Mapping[str, Any], step_groups: Iterable[tuple[int, ...]]

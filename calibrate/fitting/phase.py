@@ -100,6 +100,13 @@ class Phase(ABC):
     ) -> dict[str, Any]:
         """Everything that decides its result: settings of the recipe, and the constants of its modules."""
 
+    def passes(self, context: Context, recipe: Recipe) -> float:
+        """Its work, all processes together: FP32 calls of the network for one sample, without gradient, that take as long.
+
+        The minutes said before the work starts follow from it; a phase that says nothing is not counted there.
+        """
+        return 0.0
+
     def before(self, recipe: Recipe) -> tuple[Phase, ...]:
         """Phases that this recipe needs to be done first."""
         return ()

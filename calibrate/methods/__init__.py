@@ -13,6 +13,7 @@ from typing import Any
 
 from dq_toolchain.calibrate.methods.base import Method, add
 from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.recipe import effort
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
 DEFAULT = "accuquant"
@@ -61,3 +62,15 @@ def with_settings(recipe: Recipe, method: Method, *, as_published: bool = False)
         left = {key: value for key, value in values.items() if as_published or key not in own.model_fields_set}
         changed[section] = own.model_copy(update=left)
     return recipe.model_copy(update=changed)
+
+
+def effective(recipe: Recipe, *, as_published: bool = False) -> Recipe:
+    """The recipe as it is calibrated: what the user set, then the method's settings, then those of bits and effort.
+
+    Args:
+        as_published: the method's settings win over the user's.
+    Raises:
+        RecipeError: the method is unknown.
+    """
+    method = resolve(recipe.calibrate.method)
+    return effort.effective(with_settings(recipe, method, as_published=as_published))

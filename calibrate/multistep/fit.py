@@ -42,7 +42,12 @@ DIVERGED = 30.0
 
 @dataclass
 class Progress:
-    """The part of a fit's state that is not tensors. ``seconds`` of work until the last checkpoint."""
+    """The part of a fit's state that is not tensors.
+
+    Attributes:
+        best: error of the best iterate so far. A stage ends with that iterate, so the next one begins with its error.
+        seconds: of work until the last checkpoint.
+    """
 
     stage: int = 0
     iteration: int = 0
@@ -114,7 +119,7 @@ class Fit:
             }
         )
         self.progress.stage += 1
-        self.progress.iteration, self.progress.best, self.progress.first_loss, self.optimizer = 0, math.inf, 0.0, None
+        self.progress.iteration, self.progress.first_loss, self.optimizer = 0, 0.0, None
         self._save()
 
     def _held(self, stage: Stage) -> AbstractContextManager[None]:

@@ -16,6 +16,7 @@ from dq_toolchain.toolchain.recipe.loading import load_recipe
 
 @app.command(
     epilog="Examples:  dq-toolchain calibrate | dq-toolchain calibrate --weight-bits 4 --steps 20 --out w4 | "
+    "dq-toolchain calibrate --effort quick | "
     "dq-toolchain calibrate --model ./my-unet --recipe dq.toml --device cuda | "
     "dq-toolchain calibrate --model owner/name --guidance 7.5 --prompts prompts.txt --offload"
 )
@@ -35,6 +36,13 @@ def calibrate(
             help="accuquant, or a published one for comparison (docs/METHOD.md), or both "
             "joined by '+'  [default: accuquant]",
             autocompletion=complete_methods,
+        ),
+    ] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            help="quick | standard | best: with the bits it decides samples, iterations and learning rates that are not set  "
+            "[default: standard]"
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="denoising steps  [default: 20]")] = None,
@@ -65,14 +73,19 @@ def calibrate(
     keep_float: Annotated[
         list[str] | None, typer.Option(help="layer or module that stays in float; * stands for anything")
     ] = None,
-    samples: Annotated[int | None, typer.Option(help="FP32 trajectories to fit on  [default: 128]")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="FP32 trajectories to fit on  [default: by bits and effort]")
+    ] = None,
     ranges: Annotated[str | None, typer.Option(help="mse | minmax | percentile  [default: mse]")] = None,
     rounding: Annotated[str | None, typer.Option(help="learned | nearest  [default: learned]")] = None,
-    warmup: Annotated[int | None, typer.Option(help="single-step iterations")] = None,
+    warmup: Annotated[int | None, typer.Option(help="single-step iterations  [default: by bits and effort]")] = None,
     iterations: Annotated[
         int | None, typer.Option(help="multi-step iterations that learn rounding too  [default: 0]")
     ] = None,
-    settling: Annotated[int | None, typer.Option(help="multi-step iterations with the integers as they are")] = None,
+    settling: Annotated[
+        int | None,
+        typer.Option(help="multi-step iterations with the integers as they are  [default: by bits and effort]"),
+    ] = None,
     horizon: Annotated[int | None, typer.Option(help="denoising steps simulated per iteration")] = None,
     gradient: Annotated[str | None, typer.Option(help="adjoint | surrogate | full  [default: adjoint]")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of the calibration samples  [default: 0]")] = None,
@@ -106,6 +119,7 @@ def calibrate(
             },
             "calibrate": {
                 "method": method,
+                "effort": effort,
                 "samples": samples,
                 "ranges": ranges,
                 "rounding": rounding,

@@ -39,6 +39,13 @@ def clock(seconds: float | None) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
+def roughly(seconds: float) -> str:
+    """An estimate, no more exact than it is known: "40 s", "6 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds, -1 if seconds >= 10 else 0)):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 class Reporter:
     """Says what is going on. ``quiet`` says nothing, nor does any but the first of several processes; a non-terminal
     gets plain lines, no bars: what is said, and of a long task one a minute. What it says may hold text out of anybody's

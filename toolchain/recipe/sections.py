@@ -9,6 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from dq_toolchain.toolchain.recipe.budget import Budget
 
+Effort = Literal["quick", "standard", "best"]
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -102,8 +104,12 @@ class QuantizeSection(Section):
 
 
 class CalibrateSection(Section):
-    """[calibrate]"""
+    """[calibrate]; what is not set follows from effort, bits and method (``effort.TABLE``)."""
 
+    effort: Effort = Field(
+        default="standard",
+        description="how much work: decides samples, iterations and learning rates here and in [blocks] that are not set",
+    )
     method: str = Field(default="accuquant", description="calibration method, or several joined by '+'")
     samples: int = Field(default=128, ge=2, le=100_000, description="FP32 trajectories to fit on")
     batch: int = Field(

@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 
 from dq_toolchain.calibrate import methods
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.methods import names, resolve, with_settings
+from dq_toolchain.calibrate.methods import effective, names, resolve
 from dq_toolchain.calibrate.prepare import identity
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.work.constants import constants_of
+from dq_toolchain.toolchain.recipe.effort import TABLE
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from tests.calibrate.conftest import tiny_recipe
 from tests.tiny import noise, scheduler, tiny_condition_unet, tiny_unet, write_tiny_model
@@ -35,7 +36,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "sampler.guidance": ({"conditioning": {"null_label": 10}}, {"guidance": 2.0}, ALL),
     "conditioning.null_label": ({}, {"null_label": 3}, ALL),
     "quantize.weight_bits": ({}, {"weight_bits": 4}, BUDGET),
-    "quantize.budget": ({}, {"budget": "size=0.5"}, ("budget",)),
+    "quantize.budget": ({}, {"budget": "size=0.5"}, BUDGET),  # some layers get 4 bits: the fit is another
     "quantize.edge_bits": ({}, {"edge_bits": 4}, BUDGET),
     "quantize.activation_bits": ({}, {"activation_bits": 6}, RANGES),
     "quantize.scheme": ({}, {"scheme": "affine"}, RANGES),
@@ -67,7 +68,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "run.offload": ({}, {"offload": True}, BUDGET),
 }
 BY_VALUE = {"model.path", "model.variant", "model.lora", "model.lora_scale", "model.scheduler", "conditioning.file",
-            "conditioning.prompts", "conditioning.negative_prompt", "sampler.clip", "run.device"}  # fmt: skip
+            "conditioning.prompts", "conditioning.negative_prompt", "sampler.clip", "run.device", "calibrate.effort"}  # fmt: skip
 """What these come to is consumed, not what they say: see the tests on values below."""
 NO_PART = {"run.out"}
 
@@ -75,7 +76,7 @@ NO_PART = {"run.out"}
 def _of(recipe: Recipe, state: Context | None = None) -> dict[str, str]:
     """The identities of all stages; activation parameters in the middle are fixed, which are theirs by value."""
     method = resolve(recipe.calibrate.method)
-    recipe = with_settings(recipe, method)
+    recipe = effective(recipe)
     state = setup(recipe, method) if state is None else state
     rolled = identity.of_rollouts(state)
     shape = (len(state.step_groups), len(state.prepared.sites))
@@ -224,3 +225,17 @@ def test_digests_tell_names_types_shapes_and_numbers_apart() -> None:
     assert found == [identity.digest_of({name: value.clone() for name, value in make().items()}) for make in DIGESTS]
     view = torch.arange(6.0).view(2, 3).t()
     assert identity.digest_of({"a": view}) == identity.digest_of({"a": view.contiguous()})
+
+
+def test_an_effort_counts_by_the_settings_that_it_comes_to(tiny_model: Path, tmp_path: Path) -> None:
+    """Another name for equal settings continues their checkpoints; the settings that differ start afresh."""
+    row = TABLE["wide"]["quick"].sections()
+    same = tiny_recipe(tiny_model, tmp_path, **row)
+    named = same.model_copy(update={"calibrate": same.calibrate.model_copy(update={"effort": "best"})})
+    assert _of(same) == _of(named)
+    small = {"samples": 8, "warmup": 4, "settling": 2, "group_iterations": 2}
+    quick, best = (tiny_recipe(tiny_model, tmp_path, calibrate={"effort": e, **small}) for e in ("quick", "best"))
+    assert _of(quick) == _of(best)  # what is left of the rows is alike
+    narrow = tiny_recipe(tiny_model, tmp_path, quantize={"weight_bits": 4}, calibrate=small)
+    own = tiny_recipe(tiny_model, tmp_path, quantize={"weight_bits": 4}, calibrate={**small, "scale_lr": 0.5})
+    assert _changed(_of(narrow), _of(own)) == set(FIT)

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.ranges.observer import NORM, Histogram, choose_qparams, choose_weight_scale
+from dq_toolchain.calibrate.ranges import observer
+from dq_toolchain.calibrate.ranges.observer import (
+    BINS,
+    NORM,
+    Histogram,
+    bin_counts,
+    choose_qparams,
+    choose_weight_scale,
+)
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.quant.qparams import (
     SMALLEST_SCALE,
@@ -113,3 +121,21 @@ def test_a_constant_is_represented(value: float, scheme: Scheme, method: str) ->
     scale, zero_point = choose_qparams(collected(x, x), KIND, scheme, method, 99.99)  # type: ignore[arg-type]
     assert torch.equal(scale, fp16_exact(scale))
     assert (fake_quantize(x, scale, zero_point, KIND) - x).abs().max() <= abs(value) * 2e-5
+
+
+@pytest.mark.parametrize("count", [1, 1000, 2**17 + 3])
+def test_bins_hold_what_torch_histc_counts(count: int) -> None:
+    """Bit for bit, at the ends of the span, at edges of bins and just below them too."""
+    for seed, span in ((0, 8.0), (1, 2.0**-20), (2, 1024.0)):
+        values = (heavy_tailed(seed, count).clamp(-30, 30) / 30 * span).float()
+        edges = torch.linspace(-span, span, 257)
+        below = torch.nextafter(edges, torch.tensor(-math.inf)).clamp(-span, span)
+        x = torch.cat([values, edges, below])
+        assert torch.equal(bin_counts(x, span).double(), torch.histc(x, BINS, -span, span).double())
+
+
+def test_a_large_tensor_is_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = heavy_tailed()
+    whole = collected(x)
+    monkeypatch.setattr(observer, "COUNTED", 1000)
+    assert torch.equal(collected(x).counts, whole.counts)
