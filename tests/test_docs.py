@@ -14,7 +14,9 @@ PAGES = sorted(
     [*ROOT.glob("*.md")]
     + [page for name in ("docs", "runtime_samples", "models", ".github") for page in (ROOT / name).rglob("*.md")]
 )
-WRAPPED = [page for page in PAGES if page.parent in (ROOT, ROOT / "docs")]
+GENERATED = ("RECIPE.md",)
+"""Written by a script, as it writes them."""
+WRAPPED = [page for page in PAGES if page.parent in (ROOT, ROOT / "docs") and page.name not in GENERATED]
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 OUR_FILE = re.compile(r"`((?:toolchain|calibrate|backends|runtime_samples|tests|scripts|benchmarks|docs)/[\w./-]+)`")
