@@ -18,8 +18,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-VERSIONS = ("10.3.0", "10.13.3.9", "11.1.0.106")
-"""JetPack 6, JetPack 7, and the major version that dropped weak typing."""
+VERSIONS = ("10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106")
+"""As on JetPack 6, 7.1, 7.2, and 7.2.2 and later; the last has strong typing only."""
 OUT = Path(".nvidia/stubs")
 WHEEL, MODULE = "tensorrt-cu12-bindings", "tensorrt_bindings.tensorrt"
 LIBRARIES = ("nvinfer", "nvonnxparser", "nvinfer_plugin")
