@@ -28,7 +28,7 @@ def test_there_is_one_of_every_target_that_the_version_had() -> None:
 def test_it_runs_and_validates(folder: Path, tmp_path: Path) -> None:
     bundle = Bundle.load(folder)
     assert bundle.target == folder.name
-    report = backends.load(bundle.target).run(bundle, folder, tmp_path, None, 1, lambda done, total: None)
+    report = backends.load(bundle.target).run(bundle, folder, tmp_path, None, None, lambda done, total: None)
     verdict = validate(report, folder)
     assert verdict.fidelity
     assert verdict.conformance
