@@ -39,7 +39,9 @@ def export(
     ios: Annotated[int | None, typer.Option(help="coreml: oldest iOS, 17 | 18 | 26  [default: 18]")] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="between integer layers, fp16 | fp32  [default: coreml fp16; tensorrt fp32, with --jetpack 7 fp16]"),
+        typer.Option(
+            help="between integer layers, fp16 | fp32  [default: coreml fp16; tensorrt fp32, with --jetpack 7 fp16]"
+        ),
     ] = None,
     runtime_scales: Annotated[
         bool | None,

@@ -230,7 +230,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--workspace-mib", type=int, default=0, help="scratch memory the builder may use  [default: its own]"
     )
-    parser.add_argument("--trtexec-flags", type=int, metavar="VERSION", help="print what trtexec is told of types; build nothing")
+    parser.add_argument(
+        "--trtexec-flags", type=int, metavar="VERSION", help="print what trtexec is told of types; build nothing"
+    )
     given = parser.parse_args(arguments)
     bundle: Path = given.bundle
     placements = json.loads((bundle / PLACEMENTS).read_text())

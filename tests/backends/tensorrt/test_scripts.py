@@ -106,9 +106,7 @@ def test_without_trtexec_or_engines(static: Lowered, tmp_path: Path) -> None:
         assert done.returncode == 2
         assert "no trtexec at" in done.stderr
     silent = os.environ | {"TRTEXEC": shutil.which("true") or "/bin/true"}
-    done = subprocess.run(
-        [str(folder / "build_engines.sh")], capture_output=True, text=True, check=False, env=silent
-    )
+    done = subprocess.run([str(folder / "build_engines.sh")], capture_output=True, text=True, check=False, env=silent)
     assert done.returncode == 2
     assert "does not say its version; set TRTEXEC" in done.stderr
     done = subprocess.run(

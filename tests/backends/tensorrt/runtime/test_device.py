@@ -87,7 +87,11 @@ BUILT = {
 }
 """Name -> version on the device; precision of the graphs, fp16 kernels allowed; strongly typed, flags of the builder."""
 REFUSED = {
-    "JetPack 6 with a bundle for JetPack 7": ("10.3.0", "fp16", "takes fp32 graphs, .* fp16; export again with --jetpack 6"),
+    "JetPack 6 with a bundle for JetPack 7": (
+        "10.3.0",
+        "fp16",
+        "takes fp32 graphs, .* fp16; export again with --jetpack 6",
+    ),
     "JetPack 5": ("8.5.2", "fp32", r"TensorRT 8\.5 does not take these graphs .*; use JetPack 6\.1 or later"),
 }
 
