@@ -27,8 +27,8 @@ from dq_toolchain.toolchain.recipe.sections import TensorRTSection
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
 FORMS: dict[str, dict[str, Any]] = {
-    "static, fp32 (default)": {}, "static, fp16": {"precision": "fp16"},
-    "ratio, fp32": {"mode": "ratio"}, "ratio, fp16": {"mode": "ratio", "precision": "fp16"},
+    "static, fp32 (default)": {}, "static, fp16": {"jetpack": 7},
+    "ratio, fp32": {"mode": "ratio"}, "ratio, fp16": {"mode": "ratio", "jetpack": 7},
 }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def describe() -> TargetInfo:
         schemes=("symmetric", "affine"),
         weight_bits=(2, 3, 4, 5, 6, 7, 8),
         activation_bits=(8,),
-        verified="ExecuTorch 1.4.1, x86-64 Linux: executed, equal to the integer simulation; Arm64: emulated",
+        verified="ExecuTorch 1.5.1, x86-64 Linux: executed, equal to the integer simulation; Arm64: emulated",
     )
 
 

@@ -52,6 +52,6 @@ def runtime() -> Any:
 
 def set_threads(count: int) -> None:
     """Threads of XNNPACK's pool, process-wide; only safe while no program runs."""
-    library = _module("executorch.extension.pybindings._portable_lib")
+    library = _module("executorch.extension.pybindings.portable_lib")
     with quiet():
         library._unsafe_reset_threadpool(count)

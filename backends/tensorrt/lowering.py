@@ -62,8 +62,8 @@ def write_graphs(artifact: Artifact, call: Call, section: TensorRTSection, folde
     """
     say(f"exporting {len(artifact.sites)} sites; needs {COST.of(artifact)}")
     ratio, planned = section.mode == "ratio", in_float(artifact)
-    model = export(artifact, call.with_ranges(None), section.precision)
-    Rewriter(model, artifact, section.precision, planned, ratio).run()
+    model = export(artifact, call.with_ranges(None), section.graph_precision)
+    Rewriter(model, artifact, section.graph_precision, planned, ratio).run()
     share_weights(model, folder)
     groups: tuple[int | None, ...] = (None,) if ratio else tuple(range(len(artifact.step_groups)))
     methods = tuple(MAIN if group is None else f"{MAIN}_g{group}" for group in groups)
@@ -82,7 +82,7 @@ def write_graphs(artifact: Artifact, call: Call, section: TensorRTSection, folde
         placements = tuple(placement for placement in lint(graph) if placement.name not in artifact.kept)
         _check_placements(placements, planned)
         release(graph)
-    operations = operations_table(graph, placements, section.precision, len(methods), artifact.kept)
+    operations = operations_table(graph, placements, section.graph_precision, len(methods), artifact.kept)
     return Written(methods, placements, tuple(operations))
 
 
@@ -126,7 +126,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: TensorR
     ranges: Tensor | None = ratio_table(artifact, "--mode ratio") if section.mode == "ratio" else None
     call = example_call(artifact, reference, None if ranges is None else ranges[:1])
     beyond = known_beyond_fp16(artifact) or beyond_fp16(artifact, reference)
-    if section.precision == "fp16":
+    if section.graph_precision == "fp16":
         refuse_beyond(beyond, TARGET)
         if coarse := coarse_in_fp16(artifact):
             progress(coarse)
@@ -151,7 +151,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: TensorR
             artifact.guidance,
             groups,
             reference,
-            IN_FP16 if section.precision == "fp16" else REPORT,
+            IN_FP16 if section.graph_precision == "fp16" else REPORT,
         )
         reference.save(folder / REFERENCE)
         if ranges is not None:
@@ -163,7 +163,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: TensorR
             artifact,
             call,
             target=TARGET,
-            form=f"{section.mode}-{section.precision}",
+            form=f"{section.mode}-{section.graph_precision}",
             program=MODEL,
             methods=written.methods,
             operations=operations,
@@ -192,7 +192,7 @@ def _write_deployment(
         folder / PLACEMENTS,
         {
             "graphs": [f"{MODEL}/{method}.onnx" for method in written.methods],
-            "precision": section.precision,
+            "precision": section.graph_precision,
             "int8": [placement.name for placement in written.placements if placement.int8],
             "float": {placement.name: placement.why_float for placement in written.placements if not placement.int8},
             **({} if fp16 else {"fp16": False}),

@@ -27,9 +27,14 @@ OPERATIONS: dict[LayerKind, str] = {
 
 def check_supported(artifact: Artifact, section: TensorRTSection) -> None:
     """Raise BackendError for the first site that no engine can hold in INT8, or settings that exclude each other."""
+    if section.jetpack == 6 and section.graph_precision == "fp16":
+        raise BackendError(
+            "precision must be fp32 for JetPack 6 (TensorRT 10.3), got fp16; its builder picks fp16 kernels itself; "
+            "leave --precision out, or add --jetpack 7 (TensorRT 10.13 and later)"
+        )
     check_activation_bits(artifact, "tensorrt")
     check_float_operations(artifact, "tensorrt")
-    if section.precision == "fp16":
+    if section.graph_precision == "fp16":
         check_known(artifact, "tensorrt")
     for index, site in enumerate(artifact.sites):
         if artifact.zero_point[:, index].any():

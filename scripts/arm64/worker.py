@@ -71,7 +71,7 @@ def serve(program: str, threads: int | None, requests: IO[bytes], answers: IO[by
         from importlib.metadata import version
 
         import torch  # noqa: F401  (the runtime's library finds torch's only if they are loaded already)
-        from executorch.extension.pybindings import _portable_lib as runtime
+        from executorch.extension.pybindings import _C as runtime
 
         if threads is not None:
             runtime._unsafe_reset_threadpool(threads)

@@ -1,6 +1,6 @@
 """Type stubs of TensorRT's Python API, made from NVIDIA's real bindings: what programs for the device are checked against.
 
-    python -m scripts.stubs.tensorrt [--versions 10.3.0 10.13.3.9 11.1.0.106] [--out .nvidia/stubs]
+    python -m scripts.stubs.tensorrt [--versions 10.3.0 10.13.3.9 10.16.1.11 11.4.0.106] [--out .nvidia/stubs]
 
 The wheels hold compiled bindings and no stubs. Their libraries are not needed to list classes and signatures: a few empty
 functions satisfy the loader. Needs gcc, and pybind11-stubgen from the extra [dev]; nothing of NVIDIA's is committed.
@@ -18,8 +18,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-VERSIONS = ("10.3.0", "10.13.3.9", "11.1.0.106")
-"""JetPack 6, JetPack 7, and the major version that dropped weak typing."""
+VERSIONS = ("10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106")
+"""As on JetPack 6, 7.1, 7.2, and 7.2.2 and later; the last has strong typing only."""
 OUT = Path(".nvidia/stubs")
 WHEEL, MODULE = "tensorrt-cu12-bindings", "tensorrt_bindings.tensorrt"
 LIBRARIES = ("nvinfer", "nvonnxparser", "nvinfer_plugin")

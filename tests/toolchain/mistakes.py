@@ -232,6 +232,10 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
         command("export", "--target", "tensorrt", "--mode", "odd"),
         "--mode: got 'odd', input should be 'static' or 'ratio'",
     ),
+    "unknown JetPack": (
+        command("export", "--target", "tensorrt", "--jetpack", "5"),
+        "--jetpack: got 5, input should be 6 or 7",
+    ),
     "TensorRT output below a file": (
         file_in_the_way("export", "--target", "tensorrt", "--calibration", "dq-out/calibration", "--out", "file/out"),
         "cannot write file/out.*--out",

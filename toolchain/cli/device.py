@@ -28,7 +28,7 @@ def _check_flags_of(target: str, sections: dict[str, dict[str, Any]]) -> None:
 
 @app.command(
     epilog="Examples:  dq-toolchain export | dq-toolchain export --target executorch --form static | "
-    "dq-toolchain export --target coreml --runtime-scales | dq-toolchain export --target tensorrt --check-build"
+    "dq-toolchain export --target coreml --runtime-scales | dq-toolchain export --target tensorrt --jetpack 7"
 )
 def export(
     target: Target = None,
@@ -39,7 +39,9 @@ def export(
     ios: Annotated[int | None, typer.Option(help="coreml: oldest iOS, 17 | 18 | 26  [default: 18]")] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="between integer layers, fp16 | fp32  [default: coreml fp16; tensorrt fp32, for JetPack 6]"),
+        typer.Option(
+            help="between integer layers, fp16 | fp32  [default: coreml fp16; tensorrt fp32, with --jetpack 7 fp16]"
+        ),
     ] = None,
     runtime_scales: Annotated[
         bool | None,
@@ -55,6 +57,9 @@ def export(
     ] = None,
     mode: Annotated[
         str | None, typer.Option(help="tensorrt: static | ratio (one engine, ranges as input)  [default: static]")
+    ] = None,
+    jetpack: Annotated[
+        int | None, typer.Option(help="tensorrt: oldest JetPack that builds the engines, 6 | 7  [default: 6]")
     ] = None,
     check_build: Annotated[
         bool | None, typer.Option("--check-build", help="tensorrt: compile with NVIDIA's compiler, on the CPU")
@@ -73,7 +78,7 @@ def export(
             "quantize_outputs": quantize_outputs,
             "chunks": chunks,
         },
-        "tensorrt": {"mode": mode, "precision": precision, "check_build": check_build},
+        "tensorrt": {"mode": mode, "jetpack": jetpack, "precision": precision, "check_build": check_build},
     }
     settings = load_recipe(recipe, {"run": {"out": out}, "export": {"target": target}, **sections})
     _check_flags_of(settings.export.target, sections)

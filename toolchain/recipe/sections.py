@@ -197,11 +197,19 @@ class TensorRTSection(Section):
     mode: Literal["static", "ratio"] = Field(
         default="static", description="one graph and engine per step group, or one with ranges as input"
     )
-    precision: Literal["fp32", "fp16"] = Field(
-        default="fp32",
-        description="fp32: JetPack 6 (TensorRT 10.3), whose builder picks fp16 itself; fp16: TensorRT 10.12 and later",
+    jetpack: Literal[6, 7] = Field(
+        default=6, description="oldest JetPack whose TensorRT builds the engines: 6 has 10.3; 7 has 10.13 and later"
+    )
+    precision: Literal["fp32", "fp16"] | None = Field(
+        default=None,
+        description="between the integer layers; default: fp32 for JetPack 6, whose builder picks fp16 itself, fp16 for JetPack 7",
     )
     check_build: bool = Field(default=False, description="compile with NVIDIA's own compiler here, on the CPU")
+
+    @property
+    def graph_precision(self) -> Literal["fp32", "fp16"]:
+        """``precision``, or what the JetPack generation asks for."""
+        return self.precision or ("fp32" if self.jetpack == 6 else "fp16")
 
 
 class RunSection(Section):

@@ -147,7 +147,7 @@ def _planes(geometry: Geometry, kernel: tuple[int, ...]) -> Tensor:
     """Channels that hold both ends: one with the low end in a single pixel; two for 1x1 kernels.
 
     XNNPACK takes the range over the whole picture, but executes 1x1 convolutions as matrix products with a range of
-    their own for every pixel (measured with executorch 1.4.1), so there every pixel must hold both ends.
+    their own for every pixel (measured with executorch 1.4.1 and 1.5.1), so there every pixel must hold both ends.
     """
     height, width = geometry.input_shape[-2:]
     if kernel == (1, 1) or height * width == 1:

@@ -4,8 +4,9 @@
     python3 build_engines.py                 build what is missing, then check
     python3 build_engines.py --check         check only: reads engines/*.layers.json, needs no TensorRT
 
-TensorRT 10.3 (JetPack 6) builds bundles of precision fp32, 10.12 and later those of precision fp16. Engines are good for
-the GPU and the TensorRT version they were built with. Exit code 1: a layer that must be INT8 is not.
+The TensorRT found on the device decides how types are given to the builder (`types_for`): JetPack 6 has TensorRT 10.3, 7.1
+has 10.13, 7.2 has 10.16, 7.2.2 and later have 11.4. Engines are good for the GPU and the TensorRT version they were built
+with. Exit code 1: a layer that must be INT8 is not; 2: this TensorRT cannot build the bundle, one line says why.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import re
 import sys
 import time
@@ -27,6 +27,65 @@ if TYPE_CHECKING:
 PLACEMENTS, ENGINES, CACHE = "placements.json", "engines", "timing.cache"
 MULTIPLIES = re.compile("conv|correlation|gemm|matmul|mha|fusion", re.IGNORECASE)
 """In the kind or name of a layer that multiplies."""
+
+
+Version = tuple[int, int]
+"""Major and minor, as of TensorRT 10.3."""
+OLDEST: Version = (10, 0)
+STRONG_FP16: Version = (10, 12)
+"""From here on weak types are deprecated, and graphs that hold fp16 and Q/DQ are built with strong ones."""
+STRONG_ONLY: Version = (11, 0)
+"""From here on every network is strongly typed, and the flags of weak types are gone."""
+
+
+class Types(NamedTuple):
+    """How a builder gets the types of a graph.
+
+    ``strong``: every tensor has the type that the graph says. Otherwise ``flags`` names what the builder may compute in
+    beside fp32. ``note``: what the user should know, or "".
+    """
+
+    strong: bool
+    flags: tuple[str, ...] = ()
+    note: str = ""
+
+
+def types_for(version: Version, precision: str, fp16: bool = True) -> Types:
+    """The types that a version of TensorRT takes for the graphs of a bundle.
+
+    Args:
+        precision: "fp32" or "fp16", of the graphs between the integer layers.
+        fp16: False where the network has values that fp16 does not hold.
+    Raises:
+        SystemExit: this version cannot build such graphs; the text says what to export instead.
+    """
+    name = f"TensorRT {version[0]}.{version[1]}"
+    if version < OLDEST:
+        raise SystemExit(f"{name} does not take these graphs (ONNX opset 19); use JetPack 6.1 or later")
+    if precision == "fp16":
+        if version < STRONG_FP16:
+            raise SystemExit(f"{name} takes fp32 graphs, those of this bundle are fp16; export again with --jetpack 6")
+        return Types(strong=True)
+    if version < STRONG_ONLY:
+        return Types(strong=False, flags=("INT8", "FP16") if fp16 else ("INT8",))
+    faster = "; for fp16 export again with --jetpack 7" if fp16 else ""
+    return Types(strong=True, note=f"{name} keeps the types of the graph: what is not INT8 runs in fp32{faster}")
+
+
+def trtexec_flags(number: int, precision: str, fp16: bool = True) -> list[str]:
+    """What trtexec is told of the types. ``number``: of its banner "[TensorRT v101303]", 10000 major + 100 minor + patch, which
+    before version 10 were 1000 major + 100 minor + patch.
+
+    Raises:
+        SystemExit: see ``types_for``.
+    """
+    version = (number // 10000, number // 100 % 100) if number >= 10000 else (number // 1000, number // 100 % 10)
+    types = types_for(version, precision, fp16)
+    if types.note:
+        print(types.note, file=sys.stderr)
+    if types.strong:
+        return ["--stronglyTyped"] if version < STRONG_ONLY else []  # later it is always so, and the flag is deprecated
+    return [f"--{flag.lower()}" for flag in types.flags]
 
 
 class Judgement(NamedTuple):
@@ -72,22 +131,19 @@ class Builder:
 
     def __init__(self, precision: str, cache: Path, level: int, workspace_mib: int, fp16: bool = True) -> None:
         # only here: --check and judge() need no TensorRT
-        module = os.environ.get("TENSORRT_MODULE", "tensorrt")
-        globals()["trt"] = importlib.import_module(module)
-        self.strong, self.cache, self.level, self.workspace_mib = precision == "fp16", cache, level, workspace_mib
-        self.fp16 = fp16  # False: the network has values that fp16 does not hold
-        version = tuple(int(part) for part in str(trt.__version__).split(".")[:2])
-        if module == "tensorrt" and not self.strong and version >= (11, 0):
-            raise SystemExit(f"TensorRT {trt.__version__} takes precision fp16 only; export with --precision fp16")
-        if module == "tensorrt" and self.strong and version < (10, 12):
-            raise SystemExit(f"TensorRT {trt.__version__} needs precision fp32; export with --precision fp32")
+        globals()["trt"] = importlib.import_module("tensorrt")
+        self.cache, self.level, self.workspace_mib = cache, level, workspace_mib
+        major, minor = str(trt.__version__).split(".")[:2]
+        self.types = types_for((int(major), int(minor)), precision, fp16)
+        if self.types.note:
+            print(self.types.note)
         self.logger = trt.Logger(trt.Logger.WARNING)
 
     def build(self, graph: Path) -> bytes:
         """The engine of a graph; weights are looked up beside it."""
         builder = trt.Builder(self.logger)
         flags = trt.NetworkDefinitionCreationFlag
-        network = builder.create_network(1 << int(flags.STRONGLY_TYPED) if self.strong else 0)
+        network = builder.create_network(1 << int(flags.STRONGLY_TYPED) if self.types.strong else 0)
         parser = trt.OnnxParser(network, self.logger)
         if not parser.parse_from_file(str(graph.resolve())):
             errors = [parser.get_error(i) for i in range(parser.num_errors)]
@@ -106,10 +162,8 @@ class Builder:
         config.builder_optimization_level = self.level
         if self.workspace_mib:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self.workspace_mib << 20)
-        if not self.strong:
-            config.set_flag(trt.BuilderFlag.INT8)
-            if self.fp16:
-                config.set_flag(trt.BuilderFlag.FP16)
+        for flag in self.types.flags:
+            config.set_flag(getattr(trt.BuilderFlag, flag))  # by name: TensorRT 11 has none of them
         # the graphs of step groups differ in scales only: what was timed for one serves the next
         cache = config.create_timing_cache(self.cache.read_bytes() if self.cache.exists() else b"")
         config.set_timing_cache(cache, ignore_mismatch=False)
@@ -176,9 +230,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--workspace-mib", type=int, default=0, help="scratch memory the builder may use  [default: its own]"
     )
+    parser.add_argument(
+        "--trtexec-flags", type=int, metavar="VERSION", help="print what trtexec is told of types; build nothing"
+    )
     given = parser.parse_args(arguments)
     bundle: Path = given.bundle
     placements = json.loads((bundle / PLACEMENTS).read_text())
+    if given.trtexec_flags is not None:
+        print(*trtexec_flags(given.trtexec_flags, placements["precision"], placements.get("fp16", True)))
+        return 0
     graphs = [bundle / name for name in placements["graphs"]]
     engines = bundle / ENGINES
     engines.mkdir(exist_ok=True)
@@ -201,4 +261,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except SystemExit as error:
+        if not isinstance(error.code, str):
+            raise
+        print(error.code, file=sys.stderr)
+        sys.exit(2)

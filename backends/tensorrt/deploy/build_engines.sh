@@ -5,15 +5,17 @@ set -euo pipefail
 cd "$(dirname "$0")"
 trtexec="${TRTEXEC:-/usr/src/tensorrt/bin/trtexec}"
 [ -x "$trtexec" ] || { echo "no trtexec at $trtexec; set TRTEXEC" >&2; exit 2; }
-# fp32 graphs: the builder picks int8 and fp16 kernels (TensorRT 10.3, JetPack 6). fp16 graphs say every type themselves.
-if grep -q '"precision": "fp16"' placements.json; then types=(--stronglyTyped); elif grep -q '"fp16": false' placements.json; then types=(--int8)  # values that fp16 does not hold
-else types=(--int8 --fp16); fi
+# Every trtexec says first which TensorRT it is; build_engines.py knows what that version is told of types.
+banner="$("$trtexec" --help 2>&1 || true)"
+[[ "$banner" =~ \[TensorRT\ v([0-9]+)\] ]] || { echo "$trtexec does not say its version; set TRTEXEC to TensorRT's own" >&2; exit 2; }
+flags="$(python3 build_engines.py --trtexec-flags "${BASH_REMATCH[1]}")"
+read -r -a types <<< "$flags"
 mkdir -p engines
 for graph in model/*.onnx; do
     name="$(basename "$graph" .onnx)"
     [ -f "engines/$name.plan" ] && [ -f "engines/$name.layers.json" ] && { echo "$name.plan is there"; continue; }
     # in model/, so that weights.bin is found beside the graph; the name appears when the engine is whole
-    (cd model && "$trtexec" --onnx="$name.onnx" "${types[@]}" --saveEngine="../engines/$name.plan.part" \
+    (cd model && "$trtexec" --onnx="$name.onnx" ${types[@]+"${types[@]}"} --saveEngine="../engines/$name.plan.part" \
         --timingCacheFile=../engines/timing.cache --builderOptimizationLevel=4 --profilingVerbosity=detailed \
         --exportLayerInfo="../engines/$name.layers.json" --skipInference)
     mv "engines/$name.plan.part" "engines/$name.plan"

@@ -3,7 +3,7 @@
 #
 #   ANDROID_NDK=FOLDER android/build.sh EXECUTORCH [BUILD_FOLDER]
 #
-# EXECUTORCH is a checkout of ExecuTorch 1.4 with its submodules, or where such a build was installed. A build from
+# EXECUTORCH is a checkout of ExecuTorch 1.5 with its submodules, or where such a build was installed. A build from
 # sources needs a Python with ExecuTorch's build requirements, which generate code.
 set -euo pipefail
 

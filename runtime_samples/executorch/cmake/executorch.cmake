@@ -7,14 +7,15 @@ if(DQ_EXECUTORCH STREQUAL "wheel")
     COMMAND ${DQ_PYTHON} ${CMAKE_CURRENT_LIST_DIR}/wheel_paths.py
     RESULT_VARIABLE failed OUTPUT_VARIABLE wheel ERROR_VARIABLE reason OUTPUT_STRIP_TRAILING_WHITESPACE)
   if(failed)
-    message(FATAL_ERROR "${DQ_PYTHON} has no executorch and torch to link with; name one that has by -DDQ_PYTHON=...\n${reason}")
+    message(FATAL_ERROR "${DQ_PYTHON} has no executorch 1.5 to link with; name one that has by -DDQ_PYTHON=...\n${reason}")
   endif()
   list(POP_FRONT wheel version include)
   # SYSTEM: their warnings are not ours.
   target_include_directories(dq_executorch SYSTEM INTERFACE
     ${include} ${include}/executorch/runtime/core/portable_type/c10)
-  target_compile_definitions(dq_executorch INTERFACE C10_USING_CUSTOM_GENERATED_MACROS)
-  # Backends register themselves when their library is loaded; nothing refers to them.
+  # As the wheel's own libraries were compiled: classes of the tracer have other members without the second.
+  target_compile_definitions(dq_executorch INTERFACE C10_USING_CUSTOM_GENERATED_MACROS ET_EVENT_TRACER_ENABLED)
+  # Backends and operators register themselves when their library is loaded; nothing refers to them.
   target_link_libraries(dq_executorch INTERFACE -Wl,--no-as-needed ${wheel} -Wl,--as-needed)
   foreach(library ${wheel})
     get_filename_component(folder ${library} DIRECTORY)
@@ -22,7 +23,7 @@ if(DQ_EXECUTORCH STREQUAL "wheel")
   endforeach()
 
 elseif(EXISTS ${DQ_EXECUTORCH}/tools/cmake)
-  # A source tree, 1.4 or later. WRITTEN FROM ITS DOCUMENTATION, NEVER BUILT.
+  # A source tree, 1.5 or later. WRITTEN FROM ITS DOCUMENTATION, NEVER BUILT.
   if(CMAKE_VERSION VERSION_LESS 3.25)
     message(FATAL_ERROR "building ExecuTorch's sources needs CMake 3.25 or later, this is ${CMAKE_VERSION}; install a later one")
   endif()

@@ -85,8 +85,8 @@ def lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) ->
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "static-fp32": ({}, {}),
     "ratio-fp32": ({"mode": "ratio"}, {"weight_bits": 4}),
-    "static-fp16": ({"precision": "fp16"}, {"attention": True, "unet": "attention"}),
-    "ratio-fp16": ({"mode": "ratio", "precision": "fp16"}, {}),
+    "static-fp16": ({"jetpack": 7}, {"attention": True, "unet": "attention"}),
+    "ratio-fp16": ({"mode": "ratio", "jetpack": 7}, {}),
     "cross-attention": ({}, {"unet": "condition", "weight_bits": 4}),
     "smoothed": ({}, {"smoothed": True}),
 }

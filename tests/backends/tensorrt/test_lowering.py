@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -75,8 +76,8 @@ def test_weights_are_there_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("condition", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["labels", "text"])
-@pytest.mark.parametrize("options", [{}, {"mode": "ratio"}, {"precision": "fp16"}], ids=str)
-def test_run_and_validate_pass(options: dict[str, str], condition: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"mode": "ratio"}, {"jetpack": 7}], ids=str)
+def test_run_and_validate_pass(options: dict[str, Any], condition: bool, tmp_path: Path) -> None:
     """The whole sampler: among what the verdict says is that the samples lose less than 1 dB against the simulation's."""
     artifact, unet = tiny.tiny_artifact(unet=tiny.tiny_condition_unet() if condition else None)
     made = lower(tmp_path, replace(artifact, guidance=2.0), unet, **options)
@@ -145,6 +146,11 @@ def test_what_no_engine_holds_is_refused_by_name(tmp_path: Path) -> None:
             {},
             r"attentions\.0:q would run in float on NVIDIA's builder: INT8 attention takes heads of 16, 32, 64 channels, "
             "here are 8",
+        ),
+        (
+            artifact,
+            {"precision": "fp16"},
+            r"precision must be fp32 for JetPack 6 \(TensorRT 10\.3\), got fp16; .*; leave --precision out, or add --jetpack 7",
         ),
     ]
     for number, (refused, settings, text) in enumerate(cases):

@@ -15,6 +15,9 @@ from tests.backends.tensorrt.conftest import Lowered, made
 TRTEXEC = """#!/usr/bin/env python3
 import json, pathlib, sys
 given = dict(item.lstrip("-").partition("=")[::2] for item in sys.argv[1:])
+if "help" in given:
+    print("&&&& RUNNING TensorRT.trtexec [TensorRT v{number}] [b1] # trtexec --help")
+    sys.exit(0)
 pathlib.Path(r"{log}").open("a").write(json.dumps(given) + "\\n")
 if "onnx" in given:
     assert pathlib.Path(given["onnx"]).is_file() and pathlib.Path("weights.bin").is_file()
@@ -26,11 +29,14 @@ if "onnx" in given:
 """
 
 
-def _run(script: str, form: Lowered, tmp_path: Path) -> tuple[subprocess.CompletedProcess[str], list[dict[str, str]]]:
+def _run(
+    script: str, form: Lowered, tmp_path: Path, number: int = 100300
+) -> tuple[subprocess.CompletedProcess[str], list[dict[str, str]]]:
+    """What the script did, and what it asked of a trtexec whose banner has that number for a version."""
     folder, log, trtexec = tmp_path / "bundle", tmp_path / "log", tmp_path / "trtexec"
     if not folder.exists():
         shutil.copytree(form.folder, folder)
-        trtexec.write_text(TRTEXEC.format(log=log))
+        trtexec.write_text(TRTEXEC.format(log=log, number=number))
         trtexec.chmod(0o755)
     log.unlink(missing_ok=True)
     done = subprocess.run(
@@ -63,11 +69,27 @@ def test_engines_are_built_and_checked(static: Lowered, tmp_path: Path) -> None:
 
 
 def test_fp16_graphs_are_strongly_typed(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    done, calls = _run("build_engines.sh", made("ratio-fp16", tmp_path_factory), tmp_path)
+    done, calls = _run("build_engines.sh", made("ratio-fp16", tmp_path_factory), tmp_path, 101303)
     assert done.returncode == 0, done.stderr
     assert [call["onnx"] for call in calls] == ["steps.onnx"]
     assert "stronglyTyped" in calls[0]
     assert not {"int8", "fp16"} & set(calls[0])
+
+
+def test_no_flag_of_types_where_they_are_always_strong(static: Lowered, tmp_path: Path) -> None:
+    done, calls = _run("build_engines.sh", static, tmp_path, 110401)
+    assert done.returncode == 0, done.stderr
+    assert [call["onnx"] for call in calls] == ["steps_g0.onnx", "steps_g1.onnx"]
+    assert not any({"int8", "fp16", "stronglyTyped"} & set(call) for call in calls)
+    assert "what is not INT8 runs in fp32" in done.stderr
+
+
+def test_a_version_that_does_not_take_the_graph(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    done, calls = _run("build_engines.sh", made("ratio-fp16", tmp_path_factory), tmp_path, 100300)
+    assert (done.returncode, calls) == (2, [])
+    assert done.stderr.splitlines() == [
+        "TensorRT 10.3 takes fp32 graphs, those of this bundle are fp16; export again with --jetpack 6"
+    ]
 
 
 def test_without_trtexec_or_engines(static: Lowered, tmp_path: Path) -> None:
@@ -83,12 +105,16 @@ def test_without_trtexec_or_engines(static: Lowered, tmp_path: Path) -> None:
         )
         assert done.returncode == 2
         assert "no trtexec at" in done.stderr
+    silent = os.environ | {"TRTEXEC": shutil.which("true") or "/bin/true"}
+    done = subprocess.run([str(folder / "build_engines.sh")], capture_output=True, text=True, check=False, env=silent)
+    assert done.returncode == 2
+    assert "does not say its version; set TRTEXEC" in done.stderr
     done = subprocess.run(
         [str(folder / "bench.sh")],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"TRTEXEC": shutil.which("true") or "/bin/true"},
+        env=silent,
     )
     assert done.returncode == 2
     assert "no engines" in done.stderr

@@ -43,6 +43,14 @@ def test_answers_are_those_of_the_python_runtime(bundle: Lowered, dq_run: Path, 
     assert 0 < got.data["peak_memory_bytes"] < 2**30
 
 
+def test_a_bundle_of_an_earlier_version(dq_run: Path, tmp_path: Path) -> None:
+    """Lowered by executorch 1.4.1; the program is linked with a later runtime."""
+    folder = Path(__file__).parents[2] / "data" / "bundles_0.1" / "executorch"
+    done = run(dq_run, "--bundle", folder, "--report", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert validate(tmp_path, folder).passed
+
+
 def test_a_method_for_each_step_group(bundle: Lowered, dq_run: Path, tmp_path: Path) -> None:
     """The same method under two numbers, each loaded for itself, leaves every answer as it was."""
     folder = Path(shutil.copytree(bundle[4], tmp_path / "bundle"))

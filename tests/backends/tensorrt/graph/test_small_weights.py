@@ -24,7 +24,7 @@ LAYERS = ("mid_block.attentions.0.to_out.0", "up_blocks.0.resnets.0.conv2")
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
     artifact, unet = tiny.lively_artifact(unet=tiny.with_small_weights(tiny.tiny_unet()), step_groups=1, steps=2)
-    return lower(tmp_path_factory.mktemp("small"), artifact, unet, precision="fp16")
+    return lower(tmp_path_factory.mktemp("small"), artifact, unet, jetpack=7)
 
 
 def _factors(graph: Any, layer: str) -> list[Any]:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from scripts.stubs.tensorrt import OUT, VERSIONS, repair
 
+from dq_toolchain.backends.tensorrt.deploy.build_engines import types_for
+
 ROOT = Path(__file__).parents[4]
 PROGRAMS = ("backends/tensorrt/deploy/build_engines.py", "backends/tensorrt/runtime/engines.py")
-JETSON = [version for version in VERSIONS if version.startswith("10.")]
 MISTAKES = """
 import tensorrt as trt
 
@@ -62,7 +63,7 @@ def _mypy(version: str, tmp_path: Path, *programs: str) -> list[str]:
 @needs_stubs
 @pytest.mark.nvidia
 @pytest.mark.slow
-@pytest.mark.parametrize("version", JETSON)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_programs_for_the_device(version: str, tmp_path: Path) -> None:
     assert _mypy(version, tmp_path, *PROGRAMS) == []
 
@@ -70,7 +71,7 @@ def test_programs_for_the_device(version: str, tmp_path: Path) -> None:
 @needs_stubs
 @pytest.mark.nvidia
 @pytest.mark.slow
-@pytest.mark.parametrize("version", JETSON)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_the_check_bites(version: str, tmp_path: Path) -> None:
     path = tmp_path / "mistakes.py"
     path.write_text(MISTAKES)
@@ -85,11 +86,17 @@ def test_the_check_bites(version: str, tmp_path: Path) -> None:
 @needs_stubs
 @pytest.mark.nvidia
 @pytest.mark.slow
-def test_what_the_next_major_version_dropped_is_found(tmp_path: Path) -> None:
-    """TensorRT 11 has no weak typing; the builder refuses it by version, and the stubs know why."""
-    found = _mypy(VERSIONS[-1], tmp_path, PROGRAMS[0])
-    assert any('"INT8"' in line for line in found)
-    assert any('"FP16"' in line for line in found)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_flags_are_those_of_the_version(version: str, tmp_path: Path) -> None:
+    """What `types_for` asks for exists in that TensorRT; 11 has no weak typing, and the stubs know."""
+    major, minor = map(int, version.split(".")[:2])
+    lines = [f"print(trt.BuilderFlag.{flag})" for flag in types_for((major, minor), "fp32").flags]
+    path = tmp_path / "flags.py"
+    path.write_text("\n".join(["import tensorrt as trt", *lines, "print(trt.BuilderFlag.INT8)", ""]))
+    assert len(lines) == (2 if major == 10 else 0)
+    found = _mypy(version, tmp_path, str(path))
+    assert [line for line in found if '"INT8"' in line] == found
+    assert bool(found) == (major > 10)
 
 
 def test_stubs_are_repaired_until_they_parse() -> None:

@@ -6,11 +6,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dq_toolchain.backends.tensorrt.deploy.build_engines import judge, main
+from dq_toolchain.backends.tensorrt.deploy.build_engines import judge, main, trtexec_flags
 from dq_toolchain.backends.tensorrt.runtime import device
 from dq_toolchain.backends.tensorrt.runtime.engines import Engines
 from dq_toolchain.backends.tensorrt.runtime.session import Sessions
@@ -73,25 +74,68 @@ def test_a_layer_in_float_is_named(bundle: Path, capsys: pytest.CaptureFixture[s
     assert main([str(bundle), "--force"]) == 0
 
 
-@pytest.mark.parametrize(("version", "precision", "text"), [
-    ("11.1.0", "fp32", "takes precision fp16 only"), ("10.3.0", "fp16", "needs precision fp32"),
-])  # fmt: skip
-def test_versions_that_do_not_take_the_graph(
-    bundle: Path, version: str, precision: str, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+FP16 = ("INT8", "FP16")
+BUILT = {
+    "JetPack 6": ("10.3.0", "fp32", True, False, FP16),
+    "JetPack 6, beyond fp16": ("10.3.0", "fp32", False, False, ("INT8",)),
+    "JetPack 7.1": ("10.13.3", "fp16", True, True, ()),
+    "JetPack 7.2": ("10.16.2.10", "fp16", True, True, ()),
+    "JetPack 7.2 with a bundle for JetPack 6": ("10.16.2.10", "fp32", True, False, FP16),
+    "JetPack 7.2.2": ("11.4.1", "fp16", True, True, ()),
+    "JetPack 7.2.2 with a bundle for JetPack 6": ("11.4.1", "fp32", True, True, ()),
+    "JetPack 7.2.2, beyond fp16": ("11.4.1", "fp32", False, True, ()),
+}
+"""Name -> version on the device; precision of the graphs, fp16 kernels allowed; strongly typed, flags of the builder."""
+REFUSED = {
+    "JetPack 6 with a bundle for JetPack 7": (
+        "10.3.0",
+        "fp16",
+        "takes fp32 graphs, .* fp16; export again with --jetpack 6",
+    ),
+    "JetPack 5": ("8.5.2", "fp32", r"TensorRT 8\.5 does not take these graphs .*; use JetPack 6\.1 or later"),
+}
+
+
+def _on_device(bundle: Path, version: str, precision: str, fp16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundle's graphs are said to be of a precision, and TensorRT to be of a version, with that version's flags."""
     monkeypatch.setattr(fake_tensorrt, "__version__", version)
+    if version.startswith("11."):
+        monkeypatch.setattr(fake_tensorrt, "BuilderFlag", SimpleNamespace())
     path = bundle / "placements.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"precision": precision}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"precision": precision, "fp16": fp16}))
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_types_follow_the_version_on_the_device(
+    bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version, precision, fp16, strong, flags = BUILT[name]
+    _on_device(bundle, version, precision, fp16, monkeypatch)
+    assert main([str(bundle)]) == 0
+    assert f"build steps_g0 strong={2 * strong} {'+'.join(flags).lower()}" in fake_tensorrt.events
+    said = capsys.readouterr().out
+    assert ("keeps the types of the graph: what is not INT8 runs in fp32" in said) == (strong and precision == "fp32")
+    assert ("--jetpack 7" in said) == (strong and precision == "fp32" and fp16)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_trtexec_is_told_the_same(name: str, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version, precision, fp16, strong, flags = BUILT[name]
+    major, minor, patch = map(int, version.split(".")[:3])
+    told = trtexec_flags(10000 * major + 100 * minor + patch, precision, fp16)
+    assert told == (["--stronglyTyped"] if strong and major < 11 else [f"--{flag.lower()}" for flag in flags])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_versions_that_do_not_take_the_graph(bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    version, precision, text = REFUSED[name]
+    _on_device(bundle, version, precision, True, monkeypatch)
     with pytest.raises(SystemExit, match=text):
         main([str(bundle)])
-
-
-def test_strong_types(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fake_tensorrt, "__version__", "10.13.3")
-    path = bundle / "placements.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"precision": "fp16"}))
-    assert main([str(bundle)]) == 0
-    assert "build steps_g0 strong=2 " in fake_tensorrt.events
+    assert not list((bundle / "engines").glob("*.plan"))
+    major, minor, patch = map(int, version.split("."))
+    with pytest.raises(SystemExit, match=text):
+        trtexec_flags((10000 * major if major > 9 else 1000 * major) + 100 * minor + patch, precision)
 
 
 def test_missing_graph_is_one_line(bundle: Path) -> None:
