@@ -17,15 +17,18 @@ TOGETHER = (
     "tests/backends/coreml",
     "tests/backends/tensorrt",
     "tests/runtime_samples",
+    "tests/test_pipelines.py",
     "tests/calibrate/methods",
-    "tests/calibrate",
+    "tests/calibrate/blocks",
+    "tests/calibrate/bits",
+    "tests/toolchain/verdict",
 )
-"""Folders whose files share artifacts, bundles or programs, those that take longest first."""
+"""Folders whose files share artifacts, bundles or programs, and files, those that take longest first."""
 
 
 def group_of(file: str) -> str:
     """The group of a file, named by its path from the root of the project."""
-    return next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), file)
+    return next((name for name in TOGETHER if file == name or file.startswith(f"{name}/")), file)
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in a hook of the same name

@@ -38,15 +38,21 @@ def artifact(ready: Measured, network: QuantizedNetwork) -> Artifact:
 
 
 @torch.no_grad()
-def test_the_artifact_computes_what_the_network_computes(network: QuantizedNetwork, artifact: Artifact) -> None:
+def test_the_artifact_computes_what_the_network_computes(
+    ready: Measured, network: QuantizedNetwork, artifact: Artifact
+) -> None:
+    """A scale that went through its logarithm may round an activation otherwise: far less than quantization itself does."""
     simulated = SimulatedNetwork(artifact, "fake_quantize")
     x, label = noise(2), torch.tensor([1, 2])
     for k in range(artifact.table.calls):
         network.set_step(k)
         simulated.set_step(k)
         timestep = torch.full((2,), float(artifact.table.timesteps[k]))
-        ours, theirs = (net(x, timestep, class_labels=label, return_dict=False)[0] for net in (network, simulated))
-        torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4 * float(ours.abs().max()))
+        ours, theirs, exact = (
+            net(x, timestep, class_labels=label, return_dict=False)[0]
+            for net in (network, simulated, ready.context.network)
+        )
+        assert float((theirs - ours).norm()) < 0.2 * float((ours - exact).norm())
 
 
 def test_what_devices_get_are_integers_and_scales_that_fp16_holds(artifact: Artifact) -> None:

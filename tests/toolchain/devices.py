@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Case:
     limits_without_twin: dict[str, Any]
 
 
+@cache
 def case(seed: int = 0, guidance: float = 1.0, weight_bits: int = 8, seeds: int = SEEDS) -> Case:
     artifact, unet = tiny_artifact(STEPS, GROUPS, seed=seed, weight_bits=weight_bits)
     artifact = dataclasses.replace(artifact, guidance=guidance)
