@@ -123,6 +123,14 @@ def test_one_layer_under_two_names_is_refused(tmp_path: Path) -> None:
         dq.calibrate(twice, out=tmp_path, scheduler=tiny.scheduler(), sample_shape=(2, 16), **FAST)
 
 
+def test_core_ml_holds_rows_in_integers_and_a_transposed_convolution_in_float(tmp_path: Path) -> None:
+    calibration = calibrated_wave(tmp_path, keep_float=["up"])
+    verdict = dq.validate(dq.run(dq.export(calibration, "coreml"), seeds=2))
+    assert verdict.outcome != "fail", [check.detail for check in verdict.checks if not check.passed]
+    with pytest.raises(dq.errors.BackendError, match=r"up is a conv_transpose1d, .*in float either"):
+        dq.export(calibrated_wave(tmp_path / "rows", keep_float=["up", "into", "down", "out"]), "executorch")
+
+
 def test_kept_layers_stay_in_float_on_the_target(tmp_path: Path) -> None:
     calibration = calibrated_wave(tmp_path, keep_float=["up", "into"])
     assert calibration.artifact.kept == ("into", "up")
