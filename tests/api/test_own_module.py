@@ -127,7 +127,7 @@ def test_core_ml_holds_rows_in_integers_and_a_transposed_convolution_in_float(tm
     calibration = calibrated_wave(tmp_path, keep_float=["up"])
     verdict = dq.validate(dq.run(dq.export(calibration, "coreml"), seeds=2))
     assert verdict.outcome != "fail", [check.detail for check in verdict.checks if not check.passed]
-    with pytest.raises(dq.errors.BackendError, match=r"up is a conv_transpose1d, .*in float either"):
+    with pytest.raises(dq.errors.BackendError, match=r"into is a conv1d, .*in float either"):
         dq.export(calibrated_wave(tmp_path / "rows", keep_float=["up", "into", "down", "out"]), "executorch")
 
 
