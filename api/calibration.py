@@ -72,12 +72,16 @@ def calibrate(
     bank = {} if conditioning is None or is_path else models.checked_bank("conditioning", conditioning)  # type: ignore[arg-type]
     other = models.checked_bank("unconditional", unconditional or {})
     if other and not bank:
-        raise RecipeError("unconditional: got tensors without conditioning; give both as tensors, or one file with both")
+        raise RecipeError(
+            "unconditional: got tensors without conditioning; give both as tensors, or one file with both"
+        )
     given: Model | None = None
     if in_memory:
         given = models.model_in_memory(model, scheduler, sample_shape, bank)
     elif sample_shape is not None:
-        raise RecipeError("sample_shape: a model's folder has its size in its config (sample_size); leave sample_shape out")
+        raise RecipeError(
+            "sample_shape: a model's folder has its size in its config (sample_size); leave sample_shape out"
+        )
     if isinstance(prompts, str):
         prompts = Path(prompts)
     fixed = {
@@ -87,7 +91,9 @@ def calibrate(
         },
         "conditioning": {
             "file": conditioning if is_path else models.bank_file(folder, bank, other) if bank else None,
-            "prompts": prompts if prompts is None or isinstance(prompts, Path) else models.prompts_file(folder, prompts),
+            "prompts": prompts
+            if prompts is None or isinstance(prompts, Path)
+            else models.prompts_file(folder, prompts),
         },
         "run": {"out": folder},
     }

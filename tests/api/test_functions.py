@@ -129,7 +129,11 @@ def test_another_process_of_a_launch_returns_and_does_not_exit(tmp_path: Path, m
         ({"scheduler": 5}, dq.errors.SamplerError, "got int, allowed are schedulers of diffusers"),
         ({"sample_shape": None}, dq.errors.ModelError, "give sample_shape"),
         ({"sample_shape": (2,)}, dq.errors.ModelError, r"got \(2,\), allowed are channels and at least one more axis"),
-        ({"sample_shape": (3, 16)}, dq.errors.ModelError, "cannot be called with a latent of shape .*check sample_shape"),
+        (
+            {"sample_shape": (3, 16)},
+            dq.errors.ModelError,
+            "cannot be called with a latent of shape .*check sample_shape",
+        ),
         ({"conditioning": {"wrods": torch.ones(2, 3)}}, dq.errors.ModelError, "wrods"),
         ({"conditioning": {"words": [1, 2]}}, dq.errors.RecipeError, "got list, allowed are floats or integers"),
         ({"guidance": 3.0}, dq.errors.RecipeError, "uncond"),
@@ -161,7 +165,9 @@ def test_guidance_of_a_module(tmp_path: Path) -> None:
 
 
 def test_blocks_are_reconstructed_layer_by_layer_in_a_module(tmp_path: Path) -> None:
-    found = calibrated_wave(tmp_path, method="qdiffusion", recipe={**SEEDS, "blocks": {"rows": 16, "batch": 8, "iterations": 2}})
+    found = calibrated_wave(
+        tmp_path, method="qdiffusion", recipe={**SEEDS, "blocks": {"rows": 16, "batch": 8, "iterations": 2}}
+    )
     assert found.artifact.record["method"]
     assert found.reference.seeds == 10
 

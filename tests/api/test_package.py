@@ -31,9 +31,9 @@ def test_calibrate_is_the_function_whatever_is_imported_before_and_after() -> No
         "import dq_toolchain as dq; import dq_toolchain.calibrate.run; from dq_toolchain.calibrate import pipeline",
         "import importlib, dq_toolchain as dq; importlib.import_module('dq_toolchain.calibrate.work.seeds')",
     ):
-        assert _said(f"{program}; from dq_toolchain import calibrate; print(dq.calibrate is calibrate, callable(calibrate))") == (
-            "True True"
-        )
+        assert _said(
+            f"{program}; from dq_toolchain import calibrate; print(dq.calibrate is calibrate, callable(calibrate))"
+        ) == ("True True")
 
 
 def test_the_package_of_that_name_is_reached_by_import() -> None:
