@@ -84,7 +84,7 @@ def calibrate(
         )
     if isinstance(prompts, str):
         prompts = Path(prompts)
-    fixed = {
+    fixed: dict[str, dict[str, Any]] = {
         "model": {
             "path": place_of(model) if in_memory else model,
             "scheduler": None if in_memory else models.scheduler_folder(folder, scheduler),
