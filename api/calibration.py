@@ -72,22 +72,28 @@ def calibrate(
     bank = {} if conditioning is None or is_path else models.checked_bank("conditioning", conditioning)  # type: ignore[arg-type]
     other = models.checked_bank("unconditional", unconditional or {})
     if other and not bank:
-        raise RecipeError("unconditional: got tensors without conditioning; give both as tensors, or one file with both")
+        raise RecipeError(
+            "unconditional: got tensors without conditioning; give both as tensors, or one file with both"
+        )
     given: Model | None = None
     if in_memory:
         given = models.model_in_memory(model, scheduler, sample_shape, bank)
     elif sample_shape is not None:
-        raise RecipeError("sample_shape: a model's folder has its size in its config (sample_size); leave sample_shape out")
+        raise RecipeError(
+            "sample_shape: a model's folder has its size in its config (sample_size); leave sample_shape out"
+        )
     if isinstance(prompts, str):
         prompts = Path(prompts)
-    fixed = {
+    fixed: dict[str, dict[str, Any]] = {
         "model": {
             "path": place_of(model) if in_memory else model,
             "scheduler": None if in_memory else models.scheduler_folder(folder, scheduler),
         },
         "conditioning": {
             "file": conditioning if is_path else models.bank_file(folder, bank, other) if bank else None,
-            "prompts": prompts if prompts is None or isinstance(prompts, Path) else models.prompts_file(folder, prompts),
+            "prompts": prompts
+            if prompts is None or isinstance(prompts, Path)
+            else models.prompts_file(folder, prompts),
         },
         "run": {"out": folder},
     }

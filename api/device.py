@@ -51,7 +51,9 @@ def export(
     backends.load(target)
     checked = export_recipe(recipe, target, settings)
     if isinstance(artifact, Calibration) and module is not None:
-        raise ArtifactError("module: for an artifact that is read from a folder, got a Calibration, which has it; leave it out")
+        raise ArtifactError(
+            "module: for an artifact that is read from a folder, got a Calibration, which has it; leave it out"
+        )
     source = artifact.folder if isinstance(artifact, Calibration) else Path(artifact)
     loaded = artifact.artifact if isinstance(artifact, Calibration) else Artifact.load(source, module)
     folder = source.parent / target if out is None else Path(out)

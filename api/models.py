@@ -78,12 +78,20 @@ def checked_bank(name: str, bank: Bank) -> dict[str, Tensor]:
     """Rows as programs take them: float32 or int64. Raises RecipeError: something else, or no rows."""
     found = {}
     for keyword, rows in bank.items():
-        if not isinstance(rows, Tensor) or rows.dim() == 0 or not len(rows) or rows.is_complex() or rows.dtype == torch.bool:
+        if (
+            not isinstance(rows, Tensor)
+            or rows.dim() == 0
+            or not len(rows)
+            or rows.is_complex()
+            or rows.dtype == torch.bool
+        ):
             shape = f"{rows.dtype} of shape {tuple(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
             raise RecipeError(
                 f"{name}[{keyword!r}]: got {shape}, allowed are floats or integers, one row per sample, one row at least"
             )
-        found[keyword] = rows.detach().to("cpu", torch.float32 if rows.is_floating_point() else torch.int64).contiguous()
+        found[keyword] = (
+            rows.detach().to("cpu", torch.float32 if rows.is_floating_point() else torch.int64).contiguous()
+        )
     return found
 
 

@@ -77,4 +77,6 @@ def _keys(section: str) -> list[str]:
 def _check(settings: Mapping[str, Any], allowed: list[str], of: str = "") -> None:
     unknown = [key for key in settings if key not in allowed]
     if unknown:
-        raise RecipeError(f"unknown setting{of}: {', '.join(unknown)}; allowed are {', '.join(sorted(allowed)) or 'none'}")
+        raise RecipeError(
+            f"unknown setting{of}: {', '.join(unknown)}; allowed are {', '.join(sorted(allowed)) or 'none'}"
+        )

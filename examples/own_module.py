@@ -1,6 +1,6 @@
 """A denoiser of one's own, in integers: calibrated, exported for TensorRT, executed by ONNX Runtime on this machine, judged.
 
-    python examples/own_module.py
+python examples/own_module.py
 """
 
 import torch

@@ -31,17 +31,17 @@ def check_float_operations(artifact: Artifact, target: str) -> None:
             )
 
 
-def check_kinds(artifact: Artifact, target: str, held: Collection[str]) -> None:
+def check_kinds(artifact: Artifact, target: str, held: Collection[str], remedy: str) -> None:
     """Raise BackendError for the first layer of a kind that the target's program has no integers for.
 
     Args:
-        held: kinds of sites that it has.
+        held: kinds of sites that it has. remedy: what to do about the layer ``{layer}``.
     """
     for site in artifact.sites:
         if site.kind not in held:
             raise BackendError(
-                f"{site.layer} is a {site.kind}, which target {target!r} does not hold in integers; calibrate with keep_float for "
-                f"it (--keep-float {site.layer}), or export for target 'tensorrt'"
+                f"{site.layer} is a {site.kind}, which target {target!r} does not hold in integers; "
+                f"{remedy.format(layer=site.layer)}"
             )
 
 

@@ -14,7 +14,7 @@ MODEL = Path("Data", "com.apple.CoreML", "model.mlmodel")
 WEIGHTS = Path("Data", "com.apple.CoreML", "weights")
 WEIGHT_FILE = WEIGHTS / "weight.bin"
 SUFFIX = ".mlpackage"
-PRODUCTS = ("conv", "linear")
+PRODUCTS = ("conv", "conv_transpose", "linear")
 """Operations with integer weights."""
 STRAY = "executorch_debug_handle_mapping.json"
 """Left in every package by coremltools' torch.export path; nothing reads it."""

@@ -10,13 +10,14 @@ from dq_toolchain.toolchain.recipe.sections import CoreMLSection
 
 HELD = ("conv1d", "conv2d", "linear", "attention")
 """Kinds of sites with integers."""
+KEEP = "calibrate with keep_float for it (--keep-float {layer}), or export for target 'tensorrt'"
 
 
 def check_supported(artifact: Artifact, section: CoreMLSection) -> None:
     """Raise BackendError for the first site that an ML Program cannot hold in integers, or settings that exclude each other."""
     check_activation_bits(artifact, "coreml")
     check_float_operations(artifact, "coreml")
-    check_kinds(artifact, "coreml", HELD)
+    check_kinds(artifact, "coreml", HELD, KEEP)
     if section.precision == "fp16":
         check_known(artifact, "coreml")
     for site in artifact.sites:

@@ -8,10 +8,12 @@ from torch import nn
 from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations, check_kinds
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.quant.layers import kind_of
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 
 HELD = ("conv2d", "linear", "attention")
 """Kinds of sites that XNNPACK has integers for; attention is refused with what to do about it."""
+OTHER = "export for target 'tensorrt', or for 'coreml' with keep_float"
 
 
 def check_supported(artifact: Artifact, network: nn.Module) -> None:
@@ -21,8 +23,14 @@ def check_supported(artifact: Artifact, network: nn.Module) -> None:
         network: ``artifact.build_float_unet()``.
     """
     check_activation_bits(artifact, "executorch")
-    check_kinds(artifact, "executorch", HELD)
+    check_kinds(artifact, "executorch", HELD, OTHER)
     layers = dict(weighted_layers(network))
+    for name in artifact.kept:
+        if not isinstance(layers[name], nn.Conv2d | nn.Linear):
+            raise BackendError(
+                f"{name} is a {kind_of(layers[name])}, which target 'executorch' does not run in float either (keep_float); "
+                "export for target 'tensorrt' or 'coreml'"
+            )
     for site in artifact.sites:
         if site.operand != "input":
             raise BackendError(

@@ -153,7 +153,7 @@ def _made(model: Model, recipe: Recipe) -> dict[str, Tensor]:
     config, shape = model.config, latent_shape(model.config)
     if model.module is not None:
         return {}
-    pixels = pixels_of(model.folder) if model.pipeline is None else int(model.pipeline.vae_scale_factor)
+    pixels = pixels_of(model.folder) if model.pipeline is None else getattr(model.pipeline, "vae_scale_factor", PIXELS)
     height, width = pixels * shape[1], pixels * shape[2]
     found = {
         "time_ids": torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32),

@@ -7,7 +7,7 @@ processes or threads share the work is left out: a run may go on with another nu
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any

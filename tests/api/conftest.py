@@ -32,8 +32,7 @@ def calibrated_wave(out: Path, **more: Any) -> dq.Calibration:
         scheduler=tiny.scheduler(),
         sample_shape=(2, 16),
         conditioning=modules.words(),
-        recipe=SEEDS,
-        **{**FAST, **more},
+        **{"recipe": SEEDS, **FAST, **more},
     )
 
 

@@ -52,7 +52,7 @@ def test_a_mistake_in_settings_is_an_exception_of_one_line(settings: dict[str, A
 
 
 def test_a_folder_is_calibrated_as_the_command_does(model: Path, tmp_path: Path) -> None:
-    found = dq.calibrate(model, out=tmp_path, recipe={"reference": {"seeds": 2}}, **FAST)
+    found = dq.calibrate(model, out=tmp_path, recipe={"reference": {"seeds": 2}}, **FAST, method="mse")
     assert found.folder == tmp_path / "calibration"
     assert any("[reference] seeds is 2" in note for note in found.notes)
     assert found.reference.seeds == 2
@@ -61,8 +61,8 @@ def test_a_folder_is_calibrated_as_the_command_does(model: Path, tmp_path: Path)
 
 
 def test_a_pipeline_in_memory_gives_the_artifact_of_its_folder(model: Path, tmp_path: Path) -> None:
-    pipeline = DDPMPipeline(unet=tiny.tiny_unet().to(torch.float64), scheduler=tiny.scheduler())
-    options: dict[str, Any] = {"recipe": {"conditioning": {"null_label": 10}, "reference": {"seeds": 2}}, **FAST}
+    pipeline = DDPMPipeline(unet=tiny.tiny_unet().double(), scheduler=tiny.scheduler())
+    options: dict[str, Any] = {"recipe": {"conditioning": {"null_label": 10}, "reference": {"seeds": 2}}, **FAST, "method": "mse"}
     of_folder = dq.calibrate(model, out=tmp_path / "folder", **options).artifact
     of_pipeline = dq.calibrate(pipeline, out=tmp_path / "pipeline", **options).artifact
     assert torch.equal(of_folder.scale, of_pipeline.scale)
@@ -129,7 +129,11 @@ def test_another_process_of_a_launch_returns_and_does_not_exit(tmp_path: Path, m
         ({"scheduler": 5}, dq.errors.SamplerError, "got int, allowed are schedulers of diffusers"),
         ({"sample_shape": None}, dq.errors.ModelError, "give sample_shape"),
         ({"sample_shape": (2,)}, dq.errors.ModelError, r"got \(2,\), allowed are channels and at least one more axis"),
-        ({"sample_shape": (3, 16)}, dq.errors.ModelError, "cannot be called with a latent of shape .*check sample_shape"),
+        (
+            {"sample_shape": (3, 16)},
+            dq.errors.ModelError,
+            "cannot be called with a latent of shape .*check sample_shape",
+        ),
         ({"conditioning": {"wrods": torch.ones(2, 3)}}, dq.errors.ModelError, "wrods"),
         ({"conditioning": {"words": [1, 2]}}, dq.errors.RecipeError, "got list, allowed are floats or integers"),
         ({"guidance": 3.0}, dq.errors.RecipeError, "uncond"),
@@ -161,7 +165,9 @@ def test_guidance_of_a_module(tmp_path: Path) -> None:
 
 
 def test_blocks_are_reconstructed_layer_by_layer_in_a_module(tmp_path: Path) -> None:
-    found = calibrated_wave(tmp_path, method="qdiffusion", recipe={**SEEDS, "blocks": {"rows": 16, "batch": 8, "iterations": 2}})
+    found = calibrated_wave(
+        tmp_path, method="qdiffusion", recipe={**SEEDS, "blocks": {"rows": 16, "batch": 8, "iterations": 2}}
+    )
     assert found.artifact.record["method"]
     assert found.reference.seeds == 10
 

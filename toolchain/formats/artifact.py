@@ -295,6 +295,11 @@ class Artifact:
         found |= {f"{name}.weight": (layer.weight_q.shape, torch.float32) for name, layer in self.layers.items()}
         wrong = [name for name in sorted(set(expected) | set(found)) if expected.get(name) != found.get(name)]
         wrong += [name for name, layer in self.layers.items() if layer.weight_scale.shape != layer.weight_q.shape[:1]]
+        if wrong and self.module is not None:
+            raise ArtifactError(
+                f"{folder}: {wrong[0]!r} is missing, unknown or of another shape in the {type(self.module).__name__} that was given; "
+                f"give a module built as the one that was calibrated, a {self.config.get('class')}"
+            )
         if wrong:
             raise refuse(f"{wrong[0]!r} is missing, unknown or of another shape or dtype than in the architecture")
         listed = [*self.layers, *self.kept]

@@ -75,7 +75,9 @@ def model_of_network(
 def _described(network: Any, scheduler_config: Mapping[str, Any], place: Path, pipeline: Any) -> Model:
     """A diffusers network, built again from its config with the same tensors: what was hung onto it is left behind."""
     where = f"{place}: config of {type(network).__name__}"
-    config = json.loads(json.dumps({k: v for k, v in network.config.items() if k != "_use_default_values"}, default=str))
+    config = json.loads(
+        json.dumps({k: v for k, v in network.config.items() if k != "_use_default_values"}, default=str)
+    )
     config = complete(config | {"_class_name": type(network).__name__})
     if config.get("quantization_config") is not None:
         raise ModelError(f"{where}: its weights are quantized already (quantization_config); {MERGE}")
@@ -85,10 +87,18 @@ def _described(network: Any, scheduler_config: Mapping[str, Any], place: Path, p
     for name, tensor in network.state_dict().items():
         state[name] = tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype)
     expected = {name: tensor.shape for name, tensor in built.state_dict().items()}
-    wrong = sorted(name for name in {*expected, *state} if expected.get(name) != getattr(state.get(name), "shape", None))
+    wrong = sorted(
+        name for name in {*expected, *state} if expected.get(name) != getattr(state.get(name), "shape", None)
+    )
     if wrong:
         raise ModelError(f"{where} does not describe {wrong[0]!r} (and {len(wrong) - 1} more tensors); {MERGE}")
     built.load_state_dict(state, assign=True)
     return Model(
-        str(place), digest_of(state), config, dict(scheduler_config), built.requires_grad_(False), place, pipeline=pipeline
+        str(place),
+        digest_of(state),
+        config,
+        dict(scheduler_config),
+        built.requires_grad_(False),
+        place,
+        pipeline=pipeline,
     )

@@ -24,7 +24,8 @@ class OutputFirst(nn.Module):
     def __init__(self, layer: nn.ConvTranspose1d | nn.ConvTranspose2d) -> None:
         super().__init__()
         self.rank = len(layer.kernel_size)
-        self.stride, self.padding, self.dilation = layer.stride, layer.padding, layer.dilation
+        self.stride, self.dilation = layer.stride, layer.dilation
+        self.padding = tuple(int(side) for side in layer.padding)  # only other convolutions take names of paddings
         self.output_padding, self.groups, self.padding_mode = layer.output_padding, layer.groups, layer.padding_mode
         self.in_channels, self.out_channels, self.kernel_size = layer.in_channels, layer.out_channels, layer.kernel_size
         self.weight = nn.Parameter(to_output_first(layer.weight.detach(), layer.groups), requires_grad=False)

@@ -37,6 +37,35 @@ def conv(
     return out
 
 
+@operation("conv_transpose")
+def conv_transpose(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    pad: Tensor | None = None,
+    pad_type: str = "valid",
+    strides: Tensor | None = None,
+    dilations: Tensor | None = None,
+    groups: Tensor | int = 1,
+    output_shape: Tensor | None = None,
+) -> Tensor:
+    """weight: (in, out / groups, *kernel); ``pad`` is cut off the result."""
+    spatial = x.dim() - 2
+    if pad_type not in ("valid", "custom"):
+        raise NotImplementedError(f"pad_type {pad_type}")
+    function = {1: F.conv_transpose1d, 2: F.conv_transpose2d}[spatial]
+    stride = [1] * spatial if strides is None else integers(strides)
+    dilation = [1] * spatial if dilations is None else integers(dilations)
+    bias = None if bias is None else bias.double()
+    out: Tensor = function(x.double(), weight.double(), bias, stride, 0, 0, integer(groups), dilation)
+    sizes = [0] * 2 * spatial if pad is None or pad_type == "valid" else integers(pad)
+    for axis, (before, after) in enumerate(zip(sizes[::2], sizes[1::2], strict=True), 2):
+        out = out.narrow(axis, before, out.shape[axis] - before - after)
+    if output_shape is not None and list(out.shape) != integers(output_shape):
+        raise NotImplementedError(f"output_shape {integers(output_shape)} of what is {list(out.shape)}")
+    return out
+
+
 @operation("linear")
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x.double(), weight.double(), None if bias is None else bias.double())

@@ -44,6 +44,12 @@ def concat(values: Sequence[Tensor], axis: Tensor, interleave: Tensor | bool = F
     return torch.cat(list(values), integer(axis))
 
 
+@operation("crop")
+def crop(x: Tensor, crop_height: Tensor, crop_width: Tensor) -> Tensor:
+    (top, bottom), (left, right) = integers(crop_height), integers(crop_width)
+    return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right]
+
+
 @operation("stack")
 def stack(values: Sequence[Tensor], axis: Tensor) -> Tensor:
     return torch.stack(list(values), integer(axis))

@@ -138,7 +138,9 @@ class Rewriter:
     def _weight(self, node: Any, layer: str, weights: LayerWeights) -> Any:
         """int8 (out, in, ...) behind a DQ of axis 0; of a MatMul (in, out) and axis 1. Transposed convolutions are in float."""
         if layer in self.in_float:
-            return self._constant(f"{layer}.weight", as_graph_has(node, weights.dequantized()).to(self.dtype).contiguous())
+            return self._constant(
+                f"{layer}.weight", as_graph_has(node, weights.dequantized()).to(self.dtype).contiguous()
+            )
         turned, integers = node.op_type == "MatMul", as_graph_has(node, weights.weight_q).contiguous()
         inputs = [
             self._constant(f"{layer}.weight_q", integers),

@@ -79,7 +79,9 @@ def why_float(op_type: str, weight_shape: tuple[int, ...], groups: int = 1) -> s
 
 
 def _kind(node: Any) -> list[str]:
-    shape = tuple(node.inputs[1].shape.numpy()) if node.inputs[1].shape is not None else (MIN_CHANNELS, MIN_CHANNELS, 1, 1)
+    shape = (
+        tuple(node.inputs[1].shape.numpy()) if node.inputs[1].shape is not None else (MIN_CHANNELS, MIN_CHANNELS, 1, 1)
+    )
     groups = int(node.attributes["group"].value) if "group" in node.attributes else 1
     why = why_float(node.op_type, shape, groups)
     return [why] if why else []

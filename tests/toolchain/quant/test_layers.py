@@ -79,7 +79,9 @@ def test_rows_have_integer_products_where_pictures_have_and_transposed_layers_ne
     rows, _ = _layer("conv1d")
     weight_q = torch.ones(rows.weight.shape, dtype=torch.int8)
     pictures = nn.Conv2d(8, 12, 3, groups=4)
-    has_products = integer_product(geometry_of(pictures), torch.ones(pictures.weight.shape, dtype=torch.int8)) is not None
+    has_products = (
+        integer_product(geometry_of(pictures), torch.ones(pictures.weight.shape, dtype=torch.int8)) is not None
+    )
     assert (integer_product(geometry_of(rows), weight_q) is not None) == has_products
     layer, _ = _layer("transposed1d")
     assert geometry_of(layer) is None
@@ -87,7 +89,9 @@ def test_rows_have_integer_products_where_pictures_have_and_transposed_layers_ne
 
 
 def test_only_named_layers_are_held_output_first_and_all_are_found() -> None:
-    network = nn.Sequential(nn.ConvTranspose1d(2, 2, 3), nn.ConvTranspose2d(2, 2, 3), nn.Conv1d(2, 2, 3), nn.Conv3d(2, 2, 3))
+    network = nn.Sequential(
+        nn.ConvTranspose1d(2, 2, 3), nn.ConvTranspose2d(2, 2, 3), nn.Conv1d(2, 2, 3), nn.Conv3d(2, 2, 3)
+    )
     output_first(network, {"0", "2"})
     assert [type(layer) for _, layer in weighted_layers(network)] == [OutputFirst, nn.ConvTranspose2d, nn.Conv1d]
     with pytest.raises(ValueError, match="call output_first before"):

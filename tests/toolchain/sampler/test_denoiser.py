@@ -28,7 +28,9 @@ def test_the_network_gets_the_tables_timestep_once_per_call() -> None:
     steps: list[int] = []
 
     class Recorder(nn.Module):
-        def forward(self, x: Tensor, time: Tensor, class_labels: Tensor, return_dict: bool = False) -> tuple[Tensor, ...]:
+        def forward(
+            self, x: Tensor, time: Tensor, class_labels: Tensor, return_dict: bool = False
+        ) -> tuple[Tensor, ...]:
             assert not return_dict
             assert time.shape == class_labels.shape
             assert (time == time[0]).all()
