@@ -66,7 +66,8 @@ def calibrate(
     folder, in_memory = Path(out), model is not None and not isinstance(model, str | Path)
     if in_memory and (misplaced := {"variant", "lora", "lora_scale"} & set(settings)):
         raise RecipeError(
-            f"{', '.join(sorted(misplaced))}: for models that are read from files, got a {type(model).__name__} in memory; leave it out"
+            f"{', '.join(sorted(misplaced))}: for models that are read from files, got a {type(model).__name__} in memory; "
+            "leave it out"
         )
     is_path = isinstance(conditioning, str | Path)
     bank = {} if conditioning is None or is_path else models.checked_bank("conditioning", conditioning)  # type: ignore[arg-type]

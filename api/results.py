@@ -41,7 +41,8 @@ class Calibration:
         """Held-out rollouts: FP32's and the simulation's. Raises CalibrationError: of other processes than the first."""
         if self.held_out is None:
             raise CalibrationError(
-                f"the first process of this launch writes the held-out rollouts, this is another; wait for it, and read {self.folder}"
+                f"the first process of this launch writes the held-out rollouts, this is another; wait for it, "
+                f"and read {self.folder}"
             )
         return self.held_out
 

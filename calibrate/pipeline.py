@@ -49,8 +49,8 @@ from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.console.quiet import heard
 from dq_toolchain.toolchain.disk.files import plain, require_json
-from dq_toolchain.toolchain.formats.listing import JSON as ARTIFACT_JSON
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.listing import JSON as ARTIFACT_JSON
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_WEIGHT_SCALE
 from dq_toolchain.toolchain.recipe import effort

@@ -14,8 +14,8 @@ from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.disk.lock import locked
 from dq_toolchain.toolchain.disk.staging import check_places
-from dq_toolchain.toolchain.formats.listing import FILES as ARTIFACT_FILES
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.listing import FILES as ARTIFACT_FILES
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.recipe import effort

@@ -35,7 +35,9 @@ def test_the_packages_are_the_folders() -> None:
     assert isinstance(listed, list)
     assert len(set(listed)) == len(listed)
     assert set(listed) == folders()
-    assert [name for name in HALLS for path in (ROOT / name).rglob("*.py") if not (path.parent / "__init__.py").exists()] == []
+    assert [
+        name for name in HALLS for path in (ROOT / name).rglob("*.py") if not (path.parent / "__init__.py").exists()
+    ] == []
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,8 @@ def test_the_installed_command_answers(wheel: Path, tmp_path: Path) -> None:
     """Installed alone into an empty folder; libraries come from this environment, our modules from the wheel."""
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(tmp_path)]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True, text=True)
-    code = "import sys, dq_toolchain; print(dq_toolchain.__file__, file=sys.stderr); from dq_toolchain.toolchain.cli.entry import main; main()"
+    code = "import sys, dq_toolchain; print(dq_toolchain.__file__, file=sys.stderr); "
+    code += "from dq_toolchain.toolchain.cli.entry import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "--help"],
         cwd=tmp_path,

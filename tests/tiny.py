@@ -31,8 +31,8 @@ from dq_toolchain.toolchain.quant.site import Site
 from dq_toolchain.toolchain.quant.sites import attention_layers, float_operations, layers_to_keep, weighted_layers
 from dq_toolchain.toolchain.quant.smoothing import smooth_inputs
 from dq_toolchain.toolchain.quant.split import find_concat_inputs, split_concat_inputs
-from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
+from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser, outputs_at
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import rollout

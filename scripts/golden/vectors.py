@@ -24,8 +24,8 @@ from dq_toolchain.toolchain.disk.files import sha256, write_bytes, write_tensors
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle, Port
 from dq_toolchain.toolchain.formats.reference import FILE, Reference
 from dq_toolchain.toolchain.formats.report import JSON
-from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
+from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups

@@ -62,7 +62,11 @@ def test_a_folder_is_calibrated_as_the_command_does(model: Path, tmp_path: Path)
 
 def test_a_pipeline_in_memory_gives_the_artifact_of_its_folder(model: Path, tmp_path: Path) -> None:
     pipeline = DDPMPipeline(unet=tiny.tiny_unet().double(), scheduler=tiny.scheduler())
-    options: dict[str, Any] = {"recipe": {"conditioning": {"null_label": 10}, "reference": {"seeds": 2}}, **FAST, "method": "mse"}
+    options: dict[str, Any] = {
+        "recipe": {"conditioning": {"null_label": 10}, "reference": {"seeds": 2}},
+        **FAST,
+        "method": "mse",
+    }
     of_folder = dq.calibrate(model, out=tmp_path / "folder", **options).artifact
     of_pipeline = dq.calibrate(pipeline, out=tmp_path / "pipeline", **options).artifact
     assert torch.equal(of_folder.scale, of_pipeline.scale)

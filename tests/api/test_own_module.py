@@ -74,7 +74,9 @@ def test_without_the_module_nothing_is_built(wave: dq.Calibration, tmp_path: Pat
 
 
 def test_another_module_is_refused_by_name(wave: dq.Calibration, tmp_path: Path) -> None:
-    with pytest.raises(dq.errors.ArtifactError, match="is missing, unknown or of another shape in the Wave that was given"):
+    with pytest.raises(
+        dq.errors.ArtifactError, match="is missing, unknown or of another shape in the Wave that was given"
+    ):
         dq.export(wave.folder, "tensorrt", module=modules.Wave(width=8), out=tmp_path / "out")
 
 
@@ -128,7 +130,9 @@ def test_core_ml_holds_rows_in_integers_and_a_transposed_convolution_in_float(tm
     verdict = dq.validate(dq.run(dq.export(calibration, "coreml"), seeds=2))
     assert verdict.outcome != "fail", [check.detail for check in verdict.checks if not check.passed]
     with pytest.raises(dq.errors.BackendError, match=r"into is a conv1d, .*in float either"):
-        dq.export(calibrated_wave(tmp_path / "rows", keep_float=["up", "into", "down", "out"], method="mse"), "executorch")
+        dq.export(
+            calibrated_wave(tmp_path / "rows", keep_float=["up", "into", "down", "out"], method="mse"), "executorch"
+        )
 
 
 def test_kept_layers_stay_in_float_on_the_target(tmp_path: Path) -> None:

@@ -75,4 +75,5 @@ def test_ssim_is_torchmetrics_bit_by_bit() -> None:
         wanted = structural_similarity_index_measure(
             to_unit(noisy, x), to_unit(x, x), sigma=sigma, data_range=1.0, reduction="none"
         )
+        assert isinstance(wanted, torch.Tensor)
         assert ssim(noisy, x).tolist() == wanted.to(torch.float64).tolist()

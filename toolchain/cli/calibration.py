@@ -156,9 +156,10 @@ def compare(
     model: ModelName = None,
     out: Out = None,
     methods: Annotated[
-        str | None, typer.Option(
+        str | None,
+        typer.Option(
             help="comma-separated; combinations joined by '+'  [default: all]", autocompletion=complete_method_list
-        )
+        ),
     ] = None,
     bits: Annotated[
         str | None, typer.Option(help="comma-separated, such as W8A8,W4A8  [default: the recipe's]")

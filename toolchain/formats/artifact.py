@@ -297,7 +297,7 @@ class Artifact:
         wrong += [name for name, layer in self.layers.items() if layer.weight_scale.shape != layer.weight_q.shape[:1]]
         if wrong and self.module is not None:
             raise ArtifactError(
-                f"{folder}: {wrong[0]!r} is missing, unknown or of another shape in the {type(self.module).__name__} that was given; "
+                f"{wrong[0]!r} is missing, unknown or of another shape in the {type(self.module).__name__} that was given; "
                 f"give a module built as the one that was calibrated, a {self.config.get('class')}"
             )
         if wrong:

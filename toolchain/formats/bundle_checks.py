@@ -106,9 +106,7 @@ def sites_fault(sites: tuple[Mapping[str, Any], ...], groups: int) -> str | None
 
 
 def _is_float32(value: object) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_FLOAT32
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_FLOAT32
 
 
 def reference_checks(bundle: Bundle, reference: Reference) -> Iterator[Check]:

@@ -101,6 +101,7 @@ def operation_of(layer: Layer) -> Operation:
         raise ValueError(f"padding_mode {layer.padding_mode!r} has no integer form")
     stride, padding, dilation, groups = layer.stride, layer.padding, layer.dilation, layer.groups
     if isinstance(layer, OutputFirst):
+        assert not isinstance(padding, str)  # torch has no named padding here
         more = layer.output_padding
         if layer.rank == 1:
             return lambda x, w, b: F.conv_transpose1d(

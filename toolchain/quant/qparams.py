@@ -54,7 +54,8 @@ def fp16_exact(scale: Tensor, smallest: float = SMALLEST_SCALE) -> Tensor:
     applied behind a product, exactly.
     """
     mantissa, exponent = scale.float().clamp_min(smallest).frexp()
-    return (mantissa * 2**FP16_BITS).round_().ldexp(exponent - FP16_BITS)
+    rounded: Tensor = (mantissa * 2**FP16_BITS).round_().ldexp(exponent - FP16_BITS)
+    return rounded
 
 
 def quantize(x: Tensor, scale: Tensor, zero_point: Tensor | int, kind: IntegerType) -> Tensor:

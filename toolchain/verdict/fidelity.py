@@ -128,6 +128,7 @@ def _share(final: Tensor, wanted: Tensor, limits: Mapping[str, Any], last: int) 
 
 def _sign_test(lost: int, won: int, seeds: int) -> Decision:
     """``lost``, ``won``: seeds where only the device, only the simulation is below the floor."""
+
     def chance(count: int) -> float:
         """Of so many lost or more where two correct executions differ, at ``count`` seeds with the shares seen."""
         worse, better = lost * count // seeds, -(-won * count // seeds)
@@ -142,6 +143,7 @@ def _sign_test(lost: int, won: int, seeds: int) -> Decision:
 
 def _collapse(lost: int, won: int, seeds: int) -> Decision:
     """``lost``, ``won``: seeds that collapsed on the device, and in the simulation beside the device."""
+
     def chance(count: int) -> float:
         """Of a correct device to lose so many of ``count`` seeds."""
         return binomial_at_least(lost, count, max(COLLAPSE_RATE, won / seeds))

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from dq_toolchain.backends.common.sampling import DeviceNetwork, Runtime, sample
 from dq_toolchain.toolchain.formats.bundle import Bundle
-from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
+from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.probe import probe
 from tests.tiny import noise, scheduler

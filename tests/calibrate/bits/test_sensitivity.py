@@ -25,7 +25,7 @@ def _run(model: Path, out: Path, **sampler: object) -> Trajectories:
 
 def _measured(run: Trajectories, name: str, bits: int) -> float:
     """Mean squared error of the final latents with this layer's weights rounded."""
-    weight = run.network.get_parameter(f"{name}.weight")
+    weight = run.context.network.get_parameter(f"{name}.weight")
     kept = weight.detach().clone()
     with torch.no_grad():
         weight.copy_(rounded(kept, choose_weight_scale(kept, weight_type(bits)), bits))
@@ -48,7 +48,8 @@ def test_predictions_are_the_errors_that_rounding_makes(guidance: float, tiny_mo
     ]
     scales = {
         name: {
-            bits: choose_weight_scale(run.network.get_parameter(f"{name}.weight"), weight_type(bits)) for bits in (4, 8)
+            bits: choose_weight_scale(run.context.network.get_parameter(f"{name}.weight"), weight_type(bits))
+            for bits in (4, 8)
         }
         for name in names
     }
@@ -61,9 +62,11 @@ def test_predictions_are_the_errors_that_rounding_makes(guidance: float, tiny_mo
 
 def test_the_network_is_left_as_it_was(tiny_model: Path, tmp_path: Path) -> None:
     run = _run(tiny_model, tmp_path)
-    before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
-    weight = run.network.get_parameter("conv_in.weight")
+    before = {name: tensor.clone() for name, tensor in run.context.network.state_dict().items()}
+    weight = run.context.network.get_parameter("conv_in.weight")
     final_errors(run, {"conv_in": {4: choose_weight_scale(weight, weight_type(4))}}, 2)
-    assert all(torch.equal(before[name], tensor) for name, tensor in run.network.state_dict().items())
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in run.network.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in run.context.network.state_dict().items())
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None for parameter in run.context.network.parameters()
+    )
     assert not weight._post_accumulate_grad_hooks

@@ -16,8 +16,8 @@ from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
+from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork

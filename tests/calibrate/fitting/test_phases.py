@@ -41,7 +41,7 @@ class Halve(Phase):
         assert work.trajectories.targets.outputs.shape[1] == work.recipe.calibrate.samples
         Halve.runs += 1
         for scale in work.network.scale_parameters().values():
-            scale -= torch.log(torch.tensor(2.0))
+            scale.sub_(torch.log(torch.tensor(2.0)))
         return Fitted([{"stage": self.name}], None, 1.0)
 
     def needs(self, context: Context, recipe: Recipe, one: Live) -> Needs:

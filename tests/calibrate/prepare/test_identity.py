@@ -20,6 +20,7 @@ from dq_toolchain.calibrate.methods import effective, names, resolve
 from dq_toolchain.calibrate.prepare import identity
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.work.constants import constants_of
+from dq_toolchain.toolchain.disk.digest import digest_of
 from dq_toolchain.toolchain.recipe.effort import TABLE
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from tests.calibrate.conftest import tiny_recipe
@@ -220,11 +221,11 @@ DIGESTS: list[Callable[[], dict[str, torch.Tensor]]] = [
 
 
 def test_digests_tell_names_types_shapes_and_numbers_apart() -> None:
-    found = [identity.digest_of(make()) for make in DIGESTS]
+    found = [digest_of(make()) for make in DIGESTS]
     assert len(set(found)) == len(DIGESTS)
-    assert found == [identity.digest_of({name: value.clone() for name, value in make().items()}) for make in DIGESTS]
+    assert found == [digest_of({name: value.clone() for name, value in make().items()}) for make in DIGESTS]
     view = torch.arange(6.0).view(2, 3).t()
-    assert identity.digest_of({"a": view}) == identity.digest_of({"a": view.contiguous()})
+    assert digest_of({"a": view}) == digest_of({"a": view.contiguous()})
 
 
 def test_an_effort_counts_by_the_settings_that_it_comes_to(tiny_model: Path, tmp_path: Path) -> None:

@@ -86,7 +86,9 @@ def test_methods_are_named_as_their_files_register_them() -> None:
 
 
 def test_the_module_is_the_command(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "dq_toolchain", "--version"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "dq_toolchain", "--version"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("dq-toolchain ")
     assert shutil.which("dq-toolchain") is not None
@@ -115,7 +117,8 @@ def test_the_shell_completes_without_torch(words: str, expected: set[str], tmp_p
         "COMP_WORDS": f"dq-toolchain {words}",
         "COMP_CWORD": str(len(words.split())),
     }
-    probe = f"import atexit\natexit.register(lambda: print('heavy:', *[n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr))\n"
+    show = f"print('heavy:', *[n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr)"
+    probe = f"import atexit\natexit.register(lambda: {show})\n"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{probe}from dq_toolchain.toolchain.cli.entry import main\nmain()"],
         cwd=tmp_path, env=environment, capture_output=True, text=True,

@@ -107,7 +107,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_targets_say_what_is_installed_or_what_to_do() -> None:
-    row = {"library": "l", "schemes": ["symmetric"], "weight_bits": [4, 8], "verified": "here", "install": "pip x"}
+    row: dict[str, Any] = {
+        "library": "l",
+        "schemes": ["symmetric"],
+        "weight_bits": [4, 8],
+        "verified": "here",
+        "install": "pip x",
+    }
     found = [row | {"name": "one", "version": "1.2"}, row | {"name": "two", "version": None}]
     said = printed(lambda console: show_targets(console, found)).splitlines()
     assert any("one" in line and "1.2" in line and "4, 8" in line for line in said)

@@ -16,8 +16,8 @@ from dq_toolchain.toolchain.disk.files import seal
 from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.listing import JSON
-from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
+from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.table import SamplerTable
