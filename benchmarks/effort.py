@@ -12,7 +12,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -23,6 +23,7 @@ from rich.table import Table
 
 from benchmarks.common import Judge, recipe_of
 from dq_toolchain.calibrate.compare.grid import parse_bits
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.pipeline import calibrated
 from dq_toolchain.toolchain.console.progress import Advance, Reporter
 from dq_toolchain.toolchain.metrics import psnr
@@ -55,7 +56,9 @@ class Counting(Reporter):
         yield advance
 
 
-def measure(model: Path | None, bits: tuple[int, int], effort: str, seed: int, held_out: int, work: Path) -> Row:
+def measure(
+    model: Path | None, bits: tuple[int, int], effort: str, seed: int, work: Path, judge_of: Callable[[Context], Judge]
+) -> Row:
     """One calibration and its figures; ``values``: PSNR of every held-out seed."""
     recipe = recipe_of(
         {
@@ -70,7 +73,7 @@ def measure(model: Path | None, bits: tuple[int, int], effort: str, seed: int, h
     reporter = Counting(folder / "seconds.json")
     made = calibrated(recipe, reporter, folder)
     seconds = reporter.seconds
-    judge = Judge(made.context, held_out)
+    judge = judge_of(made.context)
     values = psnr(judge.simulated(made.artifact), judge.fp32).tolist()
     return {
         "bits": f"W{bits[0]}A{bits[1]}",
@@ -119,13 +122,21 @@ def show(rows: Sequence[Row]) -> None:
 def main(args: argparse.Namespace, work: Path) -> None:
     file = work / "rows.json"
     rows: list[Row] = json.loads(file.read_text()) if file.is_file() else []
+    judges: list[Judge] = []
+
+    def judge_of(context: Context) -> Judge:
+        """FP32 and the held-out seeds are the same for all calibrations."""
+        if not judges:
+            judges.append(Judge(context, args.held_out))
+        return judges[0]
+
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         for bits in parse_bits(args.bits):
             for effort in args.efforts.split(","):
                 key = (f"W{bits[0]}A{bits[1]}", effort, seed, args.held_out)
                 if key in {(r["bits"], r["effort"], r["seed"], len(r["values"])) for r in rows}:
                     continue
-                rows.append(measure(args.model, bits, effort, seed, args.held_out, work))
+                rows.append(measure(args.model, bits, effort, seed, work, judge_of))
                 file.write_text(json.dumps(rows, indent=1) + "\n")
     show(rows)
 

@@ -62,12 +62,12 @@ def _narrow(samples: int, warmup: int, settling: int, blocks: tuple[int, int, in
 
 TABLE: Mapping[Width, Mapping[Effort, Budget]] = {
     "wide": {
-        "quick": _wide(32, 60, 20, 0, (128, 60, 20)),
+        "quick": _wide(64, 100, 0, 0, (128, 60, 20)),
         "standard": _wide(128, 200, 60, 5, (256, 200, 50)),
         "best": _wide(512, 400, 240, 10, (512, 400, 100)),
     },
     "narrow": {
-        "quick": _narrow(128, 200, 40, (256, 125, 30)),
+        "quick": _narrow(128, 250, 40, (256, 125, 30)),
         "standard": _narrow(512, 650, 500, (512, 250, 60)),
         "best": _narrow(1024, 1300, 1000, (1024, 500, 120)),
     },
