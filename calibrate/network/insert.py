@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -59,7 +59,7 @@ def prepare(
         divisors: of input channels, by convolution (``smoothing``).
     Raises:
         RecipeError: ``keep_float`` names a layer that the network does not have, or leaves none to quantize.
-        ModelError: a layer has no integer form; the text names it.
+        ModelError: a layer has no integer form, or is never called; the text names it.
     """
     network = with_shared_tensors(network).eval().requires_grad_(False)
     splits = find_concat_inputs(network, lambda: run(network)) if settings.split else {}
@@ -71,7 +71,7 @@ def prepare(
         if fault is not None:
             raise ModelError(f"{name} {fault}")
     output_first(network, {name for name, _ in weighted_layers(network) if name not in kept})
-    edges = _first_and_last_convolution(network, run)
+    edges = _first_and_last_convolution(network, kept, run)
     sites = [
         Site(
             name,
@@ -106,10 +106,17 @@ def with_tensors(network: nn.Module, tensor_for: Callable[[Tensor], Tensor]) -> 
     return copy.deepcopy(network, {id(tensor): tensor_for(tensor) for tensor in tensors})
 
 
-def _first_and_last_convolution(network: nn.Module, run: Callable[[nn.Module], object]) -> set[str]:
-    convolutions = [name for name, layer in weighted_layers(network) if not isinstance(layer, nn.Linear)]
-    order = order_of_calls(network, convolutions, run)
-    return {order[0], order[-1]} if order else set()
+def _first_and_last_convolution(
+    network: nn.Module, kept: Collection[str], run: Callable[[nn.Module], object]
+) -> set[str]:
+    """Raises ModelError: a layer that is to be quantized is never called, so that nothing is known of its input."""
+    layers = dict(weighted_layers(network))
+    order = order_of_calls(network, layers, run)
+    idle = next((name for name in layers if name not in order and name not in kept), None)
+    if idle is not None:
+        raise ModelError(f"{idle} is never called in a forward pass; remove it from the network")
+    convolutions = [name for name in order if not isinstance(layers[name], nn.Linear)]
+    return {convolutions[0], convolutions[-1]} if convolutions else set()
 
 
 class QuantizedNetwork(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDPMPipeline
+from diffusers import DDPMPipeline, StableDiffusionPipeline
 
 import dq_toolchain as dq
 from dq_toolchain.api.results import Calibration
@@ -18,6 +18,7 @@ from dq_toolchain.api.settings import calibration_recipe
 from dq_toolchain.calibrate.work.workers import Workers
 from tests import modules, tiny
 from tests.api.conftest import FAST, SEEDS, calibrated_wave
+from tests.tiny_pipelines import PROMPTS, save_sd
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,30 @@ def test_a_pipeline_in_memory_gives_the_artifact_of_its_folder(model: Path, tmp_
     assert of_folder.table == of_pipeline.table
     assert next(pipeline.unet.parameters()).dtype == torch.float64
     of_pipeline.check(tmp_path)  # its config builds the network again, without the pipeline
+
+
+def test_prompts_go_through_the_encoders_of_a_pipeline_in_memory(tmp_path: Path) -> None:
+    folder = save_sd(tmp_path / "sd")
+    options: dict[str, Any] = {
+        "recipe": {"reference": {"seeds": 2}},
+        "prompts": list(PROMPTS),
+        "guidance": 2.0,
+        **FAST,
+        "method": "mse",
+    }
+    of_folder = dq.calibrate(folder, out=tmp_path / "folder", **options)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder)
+    of_pipeline = dq.calibrate(pipeline, out=tmp_path / "pipeline", **options)
+    states = [found.reference.conditioning.cond["encoder_hidden_states"] for found in (of_folder, of_pipeline)]
+    assert torch.equal(*states)
+    assert torch.equal(of_folder.artifact.scale, of_pipeline.artifact.scale)
+
+
+def test_adapters_that_are_not_merged_are_refused(tmp_path: Path) -> None:
+    pipeline = DDPMPipeline(unet=tiny.tiny_unet(), scheduler=tiny.scheduler())
+    pipeline.unet.add_module("adapter", torch.nn.Linear(2, 2))
+    with pytest.raises(dq.errors.ModelError, match=r"does not describe 'adapter\.bias'.*merge adapters first"):
+        dq.calibrate(pipeline, out=tmp_path, **FAST)
 
 
 def test_progress_is_told_and_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

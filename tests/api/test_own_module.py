@@ -135,6 +135,20 @@ def test_core_ml_holds_rows_in_integers_and_a_transposed_convolution_in_float(tm
         )
 
 
+def test_a_layer_that_forward_does_not_call_is_refused(tmp_path: Path) -> None:
+    idle = modules.wave()
+    idle.spare = nn.Linear(2, 2)
+    with pytest.raises(dq.errors.ModelError, match="spare is never called in a forward pass; remove it"):
+        dq.calibrate(
+            idle,
+            out=tmp_path,
+            scheduler=tiny.scheduler(),
+            sample_shape=(2, 16),
+            conditioning=modules.words(),
+            **FAST,
+        )
+
+
 def test_kept_layers_stay_in_float_on_the_target(tmp_path: Path) -> None:
     calibration = calibrated_wave(tmp_path, keep_float=["up", "into"], method="mse")
     assert calibration.artifact.kept == ("into", "up")
