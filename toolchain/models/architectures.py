@@ -196,8 +196,10 @@ def output_in(out: Any) -> Tensor:
     Raises:
         TypeError: there is none.
     """
+    import torch
+
     found = out[0] if isinstance(out, tuple | list) and out else getattr(out, "sample", out)
-    if not isinstance(found, Tensor):
+    if not isinstance(found, torch.Tensor):
         raise TypeError(
             f"forward must give a tensor, a tuple that begins with one, or an object with .sample, got {type(out).__name__}"
         )
