@@ -9,8 +9,11 @@ import typer
 
 from dq_toolchain import backends
 from dq_toolchain.toolchain.cli.app import Target, app
+from dq_toolchain.toolchain.cli.before import check_method
 from dq_toolchain.toolchain.cli.calibration import PLACES, calibrate, calibration_recipe
 from dq_toolchain.toolchain.cli.options import target_options, with_options
+from dq_toolchain.toolchain.recipe import effort
+from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.recipe.writing import to_toml
 
 OPTIONS = {parameter.name: parameter for parameter in target_options(backends.sections())}
@@ -30,7 +33,18 @@ def recipe(target: Target = None, **given: Any) -> None:
         options[name] = next((int(value) for value in reversed(values) if value.isdecimal()), None)
         of_target[name] = next((value for value in reversed(values) if not value.isdecimal()), None)
     flags = {"export": {"target": target}}
-    print(to_toml(calibration_recipe(options, flags, target_flags=of_target, default_target=backends.DEFAULT)), end="")
+    asked = calibration_recipe(options, flags, target_flags=of_target, default_target=backends.DEFAULT)
+    check_method(asked)
+    print(to_toml(_effective(asked)), end="")
+
+
+def _effective(asked: Recipe) -> Recipe:
+    """With what method, effort and bits decide. The default method decides nothing, so that torch is not waited for."""
+    if asked.calibrate.method == Recipe().calibrate.method:
+        return effort.effective(asked)
+    from dq_toolchain.calibrate.methods import effective
+
+    return effective(asked)
 
 
 def _added() -> list[inspect.Parameter]:
