@@ -6,19 +6,39 @@ takes time: listing the targets and their settings reads this module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from dq_toolchain.backends.common.sampling import Execute, Runtime
+    from torch import Tensor
+
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.formats.bundle import Bundle
 
 Say = Callable[[str], None]
 """One line about what is going on; where it goes is the caller's business."""
+Execute: TypeAlias = "Callable[[int, Tensor, Tensor, Mapping[str, Tensor]], Tensor]"
+"""(k, sample (1, C, H, W), timestep (1,), conditioning) -> network output: one execution of the lowered program, with
+what step k needs of methods, functions or ranges. Tensors are float32, labels int64."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What executes a bundle: for the report.
+
+    Attributes:
+        unit: the compute unit that ran. emulated: the device named in ``device``, whose times and memory are unknown.
+    """
+
+    name: str
+    version: str
+    unit: str
+    load_ms: float
+    emulated: bool = False
+    device: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from dq_toolchain.backends.coreml.vendor import INSTALL, LIBRARY
 
 if TYPE_CHECKING:
-    from dq_toolchain.backends.base import Say, TargetInfo
-    from dq_toolchain.backends.common.sampling import Execute, Runtime
+    from dq_toolchain.backends.base import Execute, Runtime, Say, TargetInfo
     from dq_toolchain.backends.coreml.settings import Settings
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.formats.bundle import Bundle

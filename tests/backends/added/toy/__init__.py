@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dq_toolchain.backends.base import Say, TargetInfo
+from dq_toolchain.backends.base import Execute, Runtime, Say, TargetInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dq_toolchain.backends.common.sampling import Execute, Runtime
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.formats.bundle import Bundle
 
@@ -68,7 +67,6 @@ def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:
 
 
 def open(bundle: Bundle, bundle_folder: Path, threads: int | None) -> tuple[Execute, Runtime]:
-    from dq_toolchain.backends.common.sampling import Runtime
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.models.architectures import call_network
     from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
