@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from dq_toolchain.api.settings import Sections
     from dq_toolchain.toolchain.console.progress import Reporter
     from dq_toolchain.toolchain.formats.artifact import Artifact
-    from dq_toolchain.toolchain.recipe.sections import Recipe
+    from dq_toolchain.toolchain.recipe.sections import Recipe, TargetSection
 
 
 def export(
     artifact: Calibration | str | Path,
-    target: str = "executorch",
+    target: str | None = None,
     *,
     out: str | Path | None = None,
     module: nn.Module | None = None,
@@ -31,42 +31,51 @@ def export(
 
     Args:
         artifact: what ``calibrate`` returned, or its folder.
-        target: what `dq-toolchain targets` lists.
+        target: what `dq-toolchain targets` lists; default: the one that it names as such.
         out: the bundle's folder; default: TARGET beside the artifact's folder.
         module: of an artifact that is read from a folder and was calibrated from a module of yours: that module, for its
             architecture (its weights are not looked at). No code is ever loaded from an artifact.
         recipe: a TOML file or sections, of which that of the target counts.
         on_note: called with a line about what is noticed or done.
-        settings: of the target, such as ``ios=18`` of coreml; the recipe reference lists them.
+        settings: of the target, such as ``step_groups="input"``; the recipe reference lists them.
     Raises:
         DqError: ArtifactError for a damaged artifact or a module that is not its own, BackendError for a target that is not
             installed or cannot hold the artifact, RecipeError for settings.
     """
     from dq_toolchain import backends
     from dq_toolchain.api.reporting import Callbacks
-    from dq_toolchain.api.settings import export_recipe
+    from dq_toolchain.api.settings import target_settings
     from dq_toolchain.toolchain.errors import ArtifactError
     from dq_toolchain.toolchain.formats.artifact import Artifact
 
-    backends.load(target)
-    checked = export_recipe(recipe, target, settings)
+    chosen = target or backends.DEFAULT
+    backends.load(chosen)
+    checked = target_settings(recipe, chosen, settings)
     if isinstance(artifact, Calibration) and module is not None:
         raise ArtifactError(
             "module: for an artifact that is read from a folder, got a Calibration, which has it; leave it out"
         )
     source = artifact.folder if isinstance(artifact, Calibration) else Path(artifact)
     loaded = artifact.artifact if isinstance(artifact, Calibration) else Artifact.load(source, module)
-    folder = source.parent / target if out is None else Path(out)
+    folder = source.parent / chosen if out is None else Path(out)
     reporter = Callbacks(None, on_note)
-    bundle = lowered(loaded, source, folder, checked, reporter)
+    bundle = lowered(loaded, source, folder, chosen, checked, reporter)
     return Bundle(bundle.folder, bundle.description, tuple(reporter.notes))
 
 
-def lowered(artifact: Artifact | None, source: Path, folder: Path, recipe: Recipe, reporter: Reporter) -> Bundle:
-    """The bundle of a recipe: what ``export`` and the command do with their settings.
+def lowered(
+    artifact: Artifact | None,
+    source: Path,
+    folder: Path,
+    target: str,
+    settings: TargetSection | None,
+    reporter: Reporter,
+) -> Bundle:
+    """The bundle of an artifact: what ``export`` and the command do with their settings.
 
     Args:
         artifact: None reads it from ``source``, its folder. folder: of the bundle.
+        settings: of the target; None for the name of a target that there is not.
     Raises:
         DqError: as ``export``.
     """
@@ -75,7 +84,7 @@ def lowered(artifact: Artifact | None, source: Path, folder: Path, recipe: Recip
     from dq_toolchain.toolchain.disk.staging import check_places
     from dq_toolchain.toolchain.formats.listing import read_header
 
-    backend = backends.load(recipe.export.target)
+    backend = backends.load(target)
     with locked(folder.parent, "export", reporter.warn):
         check_places(folder, ())
         if artifact is None:
@@ -84,7 +93,7 @@ def lowered(artifact: Artifact | None, source: Path, folder: Path, recipe: Recip
 
             artifact = Artifact.load(source)
         artifact.require_module()
-        return Bundle(folder, backend.lower(artifact, source, folder, recipe, reporter.say))
+        return Bundle(folder, backend.lower(artifact, source, folder, settings, reporter.say))
 
 
 def run(
@@ -125,10 +134,12 @@ def executed(
         DqError: as ``run``.
     """
     from dq_toolchain import backends
+    from dq_toolchain.backends.common.running import run as run_bundle
     from dq_toolchain.toolchain.disk.lock import locked
     from dq_toolchain.toolchain.formats.bundle import Bundle as Description
 
     with locked(place or out, "run", reporter.warn), reporter.bar("sampling") as progress:
         loaded = Description.load(folder)
-        path = backends.load(loaded.target).run(loaded, folder, out, seeds, threads, progress)
+        backend = backends.load(loaded.target)
+        path = run_bundle(backend, loaded, folder, out, seeds=seeds, threads=threads, progress=progress)
     return Report(path, json.loads(path.read_text(encoding="utf-8")))

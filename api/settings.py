@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dq_toolchain import backends
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.recipe.loading import load_recipe
-from dq_toolchain.toolchain.recipe.sections import Recipe
+from dq_toolchain.toolchain.recipe.sections import Recipe, TargetSection
 
 Sections = Mapping[str, Mapping[str, Any]]
 Given = str | Path | Sections | Recipe | None
@@ -42,15 +43,18 @@ def calibration_recipe(
     return merged(recipe, warn, flat, fixed)
 
 
-def export_recipe(recipe: Given, target: str, settings: Mapping[str, Any]) -> Recipe:
-    """The recipe of an export: the target's own section.
+def target_settings(recipe: Given, target: str, settings: Mapping[str, Any]) -> TargetSection:
+    """The settings of an export: the target's own section of the recipe, and keywords over it.
 
     Raises:
         RecipeError: the target has no such setting, or a value is not allowed.
     """
-    keys = _keys(target)
-    _check(settings, keys, f" of target {target!r}")
-    return merged(recipe, lambda _line: None, {target: settings}, {"export": {"target": target}})
+    section = backends.settings(target)
+    renamed = [key for key in settings if key in section.RENAMED]  # the recipe says what they are called now
+    _check(settings, [*section.model_fields, *renamed], f" of target {target!r}")
+    found = merged(recipe, lambda _line: None, {target: settings}, {"export": {"target": target}})
+    own: TargetSection = getattr(found, target)
+    return own
 
 
 def merged(recipe: Given, warn: Callable[[str], None], *layers: Sections) -> Recipe:
@@ -66,7 +70,7 @@ def merged(recipe: Given, warn: Callable[[str], None], *layers: Sections) -> Rec
             if not isinstance(values, Mapping):
                 raise RecipeError(f"recipe: {section} is {str(values)[:60]!r}, allowed is a table of settings")
             flags.setdefault(section, {}).update({key: value for key, value in values.items() if value is not None})
-    return load_recipe(path, flags, warn)
+    return load_recipe(path, flags, warn, sections=backends.sections())
 
 
 def _keys(section: str) -> list[str]:

@@ -1,23 +1,44 @@
-"""What a target is to the rest of the project: three functions in a module named after it.
+"""What a target is to the rest of the project: a folder with a ``settings.py``, and four functions in its ``__init__``.
 
-``backends.load(name)`` returns such a module; the command line calls nothing else of a backend.
+``backends.load(name)`` returns such a module; the command line calls nothing else of a backend. Nothing is imported here that
+takes time: listing the targets and their settings reads this module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.formats.bundle import Bundle
-    from dq_toolchain.toolchain.recipe.sections import Recipe
 
 Say = Callable[[str], None]
 """One line about what is going on; where it goes is the caller's business."""
+Execute: TypeAlias = "Callable[[int, Tensor, Tensor, Mapping[str, Tensor]], Tensor]"
+"""(k, sample (1, C, H, W), timestep (1,), conditioning) -> network output: one execution of the lowered program, with
+what step k needs of methods, functions or ranges. Tensors are float32, labels int64."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What executes a bundle: for the report.
+
+    Attributes:
+        unit: the compute unit that ran. emulated: the device named in ``device``, whose times and memory are unknown.
+    """
+
+    name: str
+    version: str
+    unit: str
+    load_ms: float
+    emulated: bool = False
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,6 +50,7 @@ class TargetInfo:
         install: what to type to get it.
         schemes, weight_bits, activation_bits: what the target can hold.
         verified: where its files were executed and compared.
+        any_size: its programs bring a latent back to any size; otherwise both sides are multiples of the downsampling.
     """
 
     name: str
@@ -39,6 +61,7 @@ class TargetInfo:
     weight_bits: tuple[int, ...]
     activation_bits: tuple[int, ...]
     verified: str
+    any_size: bool = False
 
 
 def installed_version(*libraries: str) -> str | None:
@@ -50,14 +73,20 @@ def installed_version(*libraries: str) -> str | None:
 
 
 class Backend(Protocol):
-    """A backend module. Importing it must not import the vendor's library."""
+    """A backend module. Importing it must import neither the vendor's library nor torch.
+
+    Beside it, ``settings.py`` holds ``Settings``, a ``recipe.sections.TargetSection``: the recipe's section that is named after
+    the target, and the flags of ``export``.
+    """
 
     def describe(self) -> TargetInfo:
         """Facts about the target, without importing its library."""
 
-    def lower(self, artifact: Artifact, artifact_folder: Path, out: Path, recipe: Recipe, progress: Say) -> Bundle:
-        """Write the bundle folder, bundle.json last, as the recipe's section of the target says.
+    def lower(self, artifact: Artifact, artifact_folder: Path, out: Path, settings: Any, say: Say) -> Bundle:
+        """Write the bundle folder, bundle.json last.
 
+        Args:
+            settings: an instance of the target's ``Settings``.
         Raises:
             BackendError: the target cannot hold the artifact.
         """
@@ -69,13 +98,12 @@ class Backend(Protocol):
             BackendError: the program cannot be opened.
         """
 
-    def run(
-        self,
-        bundle: Bundle,
-        bundle_folder: Path,
-        out: Path,
-        seeds: int | None,
-        threads: int | None,
-        progress: Callable[[int, int], None],
-    ) -> Path:
-        """Execute the bundle's sampler and write the device report; returns the path of report.json."""
+    def open(self, bundle: Bundle, bundle_folder: Path, threads: int | None) -> tuple[Execute, Runtime]:
+        """What executes one step of the bundle on this machine; ``common.running.run`` does the rest.
+
+        Args:
+            threads: 1-256, None is the runtime's own choice.
+        Raises:
+            BackendError: the program does not load, or the runtime's threads cannot be set.
+            ArtifactError: the bundle's ranges are missing or of another shape.
+        """

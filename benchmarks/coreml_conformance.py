@@ -20,15 +20,15 @@ from dq_toolchain.backends.coreml.interpreter.program import load
 from dq_toolchain.backends.coreml.lowering import plan_of, write_program
 from dq_toolchain.backends.coreml.package import MODEL, WEIGHT_FILE, packages_in
 from dq_toolchain.backends.coreml.runtime.conformance import Comparison, compare
+from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.recipe.sections import CoreMLSection
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
 PACKAGES: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32"},
     "fp16 (default)": {},
-    "fp16, run-time scales": {"runtime_scales": True},
+    "fp16, run-time scales": {"step_groups": "input"},
     "fp16, Neural Engine layout": {"layout": "neural-engine"},
     "fp16, tables": {"lut": True},
 }
@@ -36,7 +36,7 @@ PACKAGES: dict[str, dict[str, Any]] = {
 
 def measure(artifact: Artifact, reference: Reference, settings: dict[str, Any], seeds: int) -> dict[str, Any]:
     """One package: worst and total over the first step of every step group and all seeds."""
-    section = CoreMLSection(**settings)
+    section = Settings(**settings)
     plan = plan_of(artifact, reference, section, print)
     ranges = plan.ranges
     with tempfile.TemporaryDirectory() as folder:

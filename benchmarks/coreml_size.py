@@ -21,7 +21,7 @@ from dq_toolchain.backends.coreml.graph.qparams import QParams
 from dq_toolchain.backends.coreml.lowering import write_program
 from dq_toolchain.backends.coreml.package import MODEL, WEIGHT_FILE
 from dq_toolchain.backends.coreml.proof.audit import Expected
-from dq_toolchain.toolchain.recipe.sections import CoreMLSection
+from dq_toolchain.backends.coreml.settings import Settings
 
 
 def measure(scale: int, step_groups: int, weight_bits: int) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def measure(scale: int, step_groups: int, weight_bits: int) -> dict[str, Any]:
         name, audited = write_program(
             artifact,
             example(scale),
-            CoreMLSection(),
+            Settings(),
             Expected(QParams.of(artifact)),
             Path(folder),
             lambda text: print(text, flush=True),

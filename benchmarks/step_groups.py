@@ -23,12 +23,12 @@ from dq_toolchain import backends
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.executorch.runtime.device import Device
 from dq_toolchain.backends.executorch.runtime.sampler import executor
+from dq_toolchain.backends.executorch.settings import Settings
 from dq_toolchain.backends.executorch.vendor import set_threads
 from dq_toolchain.calibrate.data.context import ROLLOUT_BATCH
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.finalize import held_out_reference
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
-from dq_toolchain.toolchain.recipe.sections import Recipe
 
 COUNTS = (1, 5)
 TURNS = 200
@@ -45,7 +45,7 @@ def export(count: int, folder: Path) -> Bundle:
     )
     artifact.save(folder / "calibration", reference)
     backend = backends.load("executorch")
-    return backend.lower(artifact, folder / "calibration", folder / "bundle", Recipe(), lambda text: None)
+    return backend.lower(artifact, folder / "calibration", folder / "bundle", Settings(), lambda text: None)
 
 
 def times(folder: Path, bundles: dict[int, Bundle]) -> dict[int, list[float]]:

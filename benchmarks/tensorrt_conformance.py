@@ -21,21 +21,21 @@ from dq_toolchain.backends.tensorrt.graph.shared_weights import FILE
 from dq_toolchain.backends.tensorrt.lowering import write_graphs
 from dq_toolchain.backends.tensorrt.proof.nvidia import check_build, is_installed
 from dq_toolchain.backends.tensorrt.runtime.conformance import Comparison, compare
+from dq_toolchain.backends.tensorrt.settings import Settings
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.recipe.sections import TensorRTSection
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
 FORMS: dict[str, dict[str, Any]] = {
     "static, fp32 (default)": {}, "static, fp16": {"jetpack": 7},
-    "ratio, fp32": {"mode": "ratio"}, "ratio, fp16": {"mode": "ratio", "jetpack": 7},
+    "ratio, fp32": {"step_groups": "input"}, "ratio, fp16": {"step_groups": "input", "jetpack": 7},
 }  # fmt: skip
 
 
 def measure(artifact: Artifact, reference: Reference, settings: dict[str, Any], seeds: int) -> dict[str, Any]:
     """One form: worst and total over the first step of every step group and all seeds."""
-    section = TensorRTSection(**settings)
-    ranges = ratio_table(artifact, "--mode ratio") if section.mode == "ratio" else None
+    section = Settings(**settings)
+    ranges = ratio_table(artifact, "--step-groups input") if section.step_groups == "input" else None
     call = example_call(artifact, reference, None if ranges is None else ranges[:1])
     simulated, found = SimulatedNetwork(artifact), list[Comparison]()
     with tempfile.TemporaryDirectory() as name:

@@ -1,6 +1,6 @@
 """TensorRT export of Stable Diffusion 1.5's topology with random weights: seconds, peak memory, bytes.
 
-    python -m benchmarks.tensorrt_size [--scale 1] [--step-groups 4] [--weight-bits 8] [--precision fp16] [--mode ratio]
+    python -m benchmarks.tensorrt_size [--scale 1] [--step-groups 4] [--weight-bits 8] [--precision fp16] [--form input]
                                        [--execute] [--check-build]
 
 --scale 1 is the full size, 860 M parameters; 8 divides all widths by eight, 0.5 doubles them. Writes, checks and audits the
@@ -25,7 +25,7 @@ from dq_toolchain.backends.tensorrt.graph.shared_weights import FILE
 from dq_toolchain.backends.tensorrt.lowering import write_graphs
 from dq_toolchain.backends.tensorrt.proof.nvidia import check_build
 from dq_toolchain.backends.tensorrt.runtime.session import Sessions
-from dq_toolchain.toolchain.recipe.sections import TensorRTSection
+from dq_toolchain.backends.tensorrt.settings import Settings
 
 
 def peak() -> float:
@@ -33,12 +33,10 @@ def peak() -> float:
     return round(peak_memory() / 2**30, 2)
 
 
-def measure(
-    scale: float, step_groups: int, weight_bits: int, section: TensorRTSection, execute: bool
-) -> dict[str, Any]:
+def measure(scale: float, step_groups: int, weight_bits: int, section: Settings, execute: bool) -> dict[str, Any]:
     artifact = random_artifact(scale, step_groups, weight_bits)
     call = example(scale)
-    if section.mode == "ratio":
+    if section.step_groups == "input":
         call = call.with_ranges(torch.ones(1, len(artifact.sites)))
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
@@ -73,9 +71,9 @@ if __name__ == "__main__":
     parser.add_argument("--step-groups", type=int, default=4)
     parser.add_argument("--weight-bits", type=int, choices=(4, 8), default=8)
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
-    parser.add_argument("--mode", choices=("static", "ratio"), default="static")
+    parser.add_argument("--form", choices=("methods", "input"), default="methods", help="`export --step-groups`")
     parser.add_argument("--execute", action="store_true")
     parser.add_argument("--check-build", action="store_true")
     given = parser.parse_args()
-    settings = TensorRTSection(mode=given.mode, precision=given.precision, check_build=given.check_build)
+    settings = Settings(step_groups=given.form, precision=given.precision, check_build=given.check_build)
     print(json.dumps(measure(given.scale, given.step_groups, given.weight_bits, settings, given.execute), indent=1))

@@ -254,4 +254,6 @@ def _names(context: Context) -> list[str]:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", exclude={"run": {"out"}, "export": True, "reference": True})
+    """What the artifact records: what a calibration is made by, nothing of targets."""
+    sections = set(Recipe.model_fields) - {"export", "reference"}
+    return recipe.model_dump(mode="json", include=sections, exclude={"run": {"out"}})

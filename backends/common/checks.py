@@ -51,7 +51,7 @@ def check_size(artifact: Artifact, reference: Reference, target: str) -> None:
     if fault is not None:
         raise BackendError(
             f"{fault}; target {target!r} can only double sides on the way back: set sample_size in the model's "
-            "config.json and calibrate again, or export with --target tensorrt"
+            "config.json and calibrate again, or export for a target that `dq-toolchain targets` lists with any size"
         )
 
 

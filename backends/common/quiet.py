@@ -10,25 +10,34 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-_LOGGERS = (
-    "torchao",
-    "torch.utils._pytree",
-    "torch.export",
-    "torch.onnx",
-    "onnxscript",
-    "executorch",
-    "coremltools",
-    None,
+
+@dataclass(frozen=True)
+class Noise:
+    """What libraries are known to print that is of no use to a user. Each target's ``vendor.py`` declares its own.
+
+    Attributes:
+        loggers: names of loggers whose warnings are dropped.
+        native: parts of lines that native code writes to file descriptor 2.
+        modules: packages whose UserWarnings are dropped.
+    """
+
+    loggers: tuple[str, ...] = ()
+    native: tuple[bytes, ...] = ()
+    modules: tuple[str, ...] = ()
+
+
+OF_TORCH = Noise(
+    loggers=("torchao", "torch.utils._pytree", "torch.export"),
+    native=(b"torchao/_C",),
+    modules=("torch", "torchao", "copyreg"),
 )
-_NATIVE = (
-    b"cpuinfo_utils.cpp", b"torchao/_C", b"] Resetting threadpool to ",
-    b"Converting PyTorch Frontend ==> MIL Ops", b"Running MIL ",  # progress bars of coremltools
-)  # fmt: skip
+"""Of what every target stands on; diffusers imports torchao where it is installed."""
 
 
 @contextlib.contextmanager
-def _stderr_without_noise(errors: bool) -> Iterator[None]:
+def _stderr_without(native: tuple[bytes, ...], errors: bool) -> Iterator[None]:
     """Native code writes to file descriptor 2 itself: what it writes is held back; lines that are no noise pass, if ``errors``."""
     try:
         sys.stderr.flush()
@@ -47,13 +56,14 @@ def _stderr_without_noise(errors: bool) -> Iterator[None]:
             os.close(saved)
             caught.seek(0)
             for line in caught:
-                if errors and not any(fragment in line for fragment in _NATIVE):
+                if errors and not any(fragment in line for fragment in native):
                     os.write(2, line)
 
 
 @contextlib.contextmanager
-def _loggers_at_error() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
+def _at_error(names: tuple[str, ...]) -> Iterator[None]:
+    """The root logger and those of these names say errors only."""
+    loggers = [logging.getLogger(name) for name in (None, *names)]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
@@ -65,20 +75,26 @@ def _loggers_at_error() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet(errors: bool = True) -> Iterator[None]:
-    """Drop the warnings, log lines and progress bars that the vendors are known for.
+def quiet(noise: Noise, errors: bool = True) -> Iterator[None]:
+    """Drop the warnings, log lines and progress bars that torch and a vendor are known for.
 
     Args:
+        noise: of the vendor.
         errors: what native code writes of errors comes through; False where the caller raises, and says it in one line.
     """
     # pybind sends what C++ prints to sys.stderr
     hidden: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
     if not errors:
         hidden = contextlib.redirect_stderr(io.StringIO())
-    with hidden, warnings.catch_warnings(), _loggers_at_error(), _stderr_without_noise(errors):
+    native = OF_TORCH.native + noise.native
+    with (
+        hidden,
+        warnings.catch_warnings(),
+        _at_error(OF_TORCH.loggers + noise.loggers),
+        _stderr_without(native, errors),
+    ):
         warnings.filterwarnings("ignore", category=FutureWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings(
-            "ignore", category=UserWarning, module=r"(torch|torchao|executorch|coremltools|copyreg)(\..*)?"
-        )
+        packages = "|".join(OF_TORCH.modules + noise.modules)
+        warnings.filterwarnings("ignore", category=UserWarning, module=rf"({packages})(\..*)?")
         yield

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dq_toolchain.backends.base import Execute, Runtime
 from dq_toolchain.backends.common.machine import device_name, peak_memory
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.bundle import Bundle, bundle_hash
@@ -25,11 +26,6 @@ from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.denoiser import each_output_at
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
-
-Execute = Callable[[int, Tensor, Tensor, Mapping[str, Tensor]], Tensor]
-"""(k, sample (1, C, H, W), timestep (1,), conditioning) -> network output: one execution of the lowered program, with
-what step k needs of methods, functions or ranges. Tensors are float32, labels int64."""
-
 
 @dataclass
 class DeviceNetwork:
@@ -63,22 +59,6 @@ class DeviceNetwork:
         timestep = torch.tensor([self.table.timesteps[k]], dtype=torch.float32)
         ordered = {name: keywords[name] for name in self.conditioning.cond}
         return self.execute(k, x.to(torch.float32), timestep, ordered)
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """What executes a bundle: for the report.
-
-    Attributes:
-        unit: the compute unit that ran. emulated: the device named in ``device``, whose times and memory are unknown.
-    """
-
-    name: str
-    version: str
-    unit: str
-    load_ms: float
-    emulated: bool = False
-    device: str = ""
 
 
 def held_out(bundle: Bundle, folder: Path, target: str, seeds: int | None) -> Reference:

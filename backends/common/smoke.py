@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from dq_toolchain.backends.common.sampling import DeviceNetwork, Execute
+from dq_toolchain.backends.base import Execute
+from dq_toolchain.backends.common.sampling import DeviceNetwork
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.metrics import relative_error

@@ -6,23 +6,23 @@ import functools
 import importlib
 from typing import Any
 
-from dq_toolchain.backends.common.quiet import quiet
+from dq_toolchain.backends.common.quiet import Noise, quiet
 from dq_toolchain.toolchain.errors import BackendError
 
 
-def vendor_module(name: str, target: str, library: str, install: str) -> Any:
+def vendor_module(name: str, target: str, install: str, noise: Noise) -> Any:
     """The module ``name`` of a vendor's library.
 
     Raises:
         BackendError: it does not import; the text says what to install.
     """
     try:
-        with quiet():
+        with quiet(noise):
             return importlib.import_module(name)
     except ImportError as error:
         text = " ".join(str(error).split())
         raise BackendError(
-            f"target {target!r} needs {library}, which does not import ({text}); install it with: {install}"
+            f"target {target!r} needs {name.partition('.')[0]}, which does not import ({text}); install it with: {install}"
         ) from error
 
 

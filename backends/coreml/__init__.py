@@ -1,21 +1,21 @@
 """Target 'coreml': an .mlpackage for iPhone, iPad and Mac, one function per step group, checked here by an interpreter.
 
-Nothing of coremltools is imported before ``lower`` or ``run`` is called.
+Nothing of coremltools is imported before ``lower`` or ``open`` is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dq_toolchain.backends.coreml.vendor import INSTALL, LIBRARY
 
 if TYPE_CHECKING:
-    from dq_toolchain.backends.base import Say, TargetInfo
+    from dq_toolchain.backends.base import Execute, Runtime, Say, TargetInfo
+    from dq_toolchain.backends.coreml.settings import Settings
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.formats.bundle import Bundle
-    from dq_toolchain.toolchain.recipe.sections import Recipe
 
 
 def describe() -> TargetInfo:
@@ -28,11 +28,11 @@ def describe() -> TargetInfo:
         verified="coremltools 9.0, Linux: audited, executed by our interpreter; not run on Apple hardware")  # fmt: skip
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, recipe: Recipe, progress: Say) -> Bundle:
+def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
     """Write the bundle folder; see ``lowering.lower``."""
     from dq_toolchain.backends.coreml import lowering
 
-    return lowering.lower(artifact, artifact_folder, out, recipe.coreml, progress)
+    return lowering.lower(artifact, artifact_folder, out, settings, say)
 
 
 def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:
@@ -42,15 +42,8 @@ def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:
     return function_names(packages_in(bundle_folder / bundle.program))
 
 
-def run(
-    bundle: Bundle,
-    bundle_folder: Path,
-    out: Path,
-    seeds: int | None,
-    threads: int | None,
-    progress: Callable[[int, int], None],
-) -> Path:
-    """Execute the bundle and write the device report; see ``running.run``."""
-    from dq_toolchain.backends.coreml.runtime import running
+def open(bundle: Bundle, bundle_folder: Path, threads: int | None) -> tuple[Execute, Runtime]:
+    """What executes the bundle; see ``base.Backend``."""
+    from dq_toolchain.backends.coreml.runtime.device import open_bundle
 
-    return running.run(bundle, bundle_folder, out, seeds, threads, progress)
+    return open_bundle(bundle, bundle_folder, threads)

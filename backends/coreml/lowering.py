@@ -38,6 +38,7 @@ from dq_toolchain.backends.coreml.interpreter.program import load
 from dq_toolchain.backends.coreml.package import STRAY, packages_in
 from dq_toolchain.backends.coreml.proof.audit import Audited, Expected, audit
 from dq_toolchain.backends.coreml.runtime.device import open_package
+from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.backends.coreml.support import check_supported
 from dq_toolchain.backends.coreml.vendor import LIBRARY
 from dq_toolchain.toolchain.disk.files import write_tensors
@@ -46,7 +47,6 @@ from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.recipe.sections import CoreMLSection
 from dq_toolchain.toolchain.verdict.limits import limits_for
 
 PACKAGE, CHUNKS = "model.mlpackage", "chunks"
@@ -67,17 +67,17 @@ class Plan:
     limits: Mapping[str, Any]
 
 
-def plan_of(artifact: Artifact, reference: Reference, section: CoreMLSection, say: Say) -> Plan:
+def plan_of(artifact: Artifact, reference: Reference, settings: Settings, say: Say) -> Plan:
     """Raises BackendError: run-time scales, or ranges of outputs, cannot be had for this artifact."""
-    half = section.precision == "fp16"
-    if section.runtime_scales:
+    half = settings.precision == "fp16"
+    if settings.step_groups == "input":
         scale = reference_scales(artifact.scale).unsqueeze(0)
         names = tuple(site.name for site in artifact.sites)
         expected = Expected(QParams(names, scale, torch.zeros(scale.shape, dtype=torch.int32)), runtime=True, half=half)
         return Plan(
-            "runtime-scales", expected, ratio_table(artifact, "--runtime-scales"), reference, limits_for(reference)
+            "runtime-scales", expected, ratio_table(artifact, "--step-groups input"), reference, limits_for(reference)
         )
-    if not section.quantize_outputs:
+    if not settings.quantize_outputs:
         return Plan("functions", Expected(QParams.of(artifact), half=half), None, reference, limits_for(reference))
     say("measuring the ranges of outputs")
     outputs = output_qparams(artifact, reference)
@@ -86,7 +86,7 @@ def plan_of(artifact: Artifact, reference: Reference, section: CoreMLSection, sa
 
 
 def write_program(
-    artifact: Artifact, call: Call, section: CoreMLSection, expected: Expected, folder: Path, say: Say
+    artifact: Artifact, call: Call, settings: Settings, expected: Expected, folder: Path, say: Say
 ) -> tuple[str, Audited]:
     """Convert, cut, split into functions, read back and audit; returns the program's name in ``folder``.
 
@@ -96,9 +96,9 @@ def write_program(
     say(f"converting {len(artifact.sites)} sites; needs {COST.of(artifact)}")
     if expected.runtime:
         ranges = RangesInput()
-        name = _convert(artifact, call, section, RuntimeEntry(artifact, ranges), folder, ranges)
+        name = _convert(artifact, call, settings, RuntimeEntry(artifact, ranges), folder, ranges)
     else:
-        name = _convert(artifact, call, section, TAGGED, folder)
+        name = _convert(artifact, call, settings, TAGGED, folder)
         say(f"one function per step group, {len(artifact.step_groups)} in all, sharing the weights")
         try:
             for each in packages_in(folder / name):
@@ -109,7 +109,7 @@ def write_program(
             say(
                 f"it cannot be copied ({refused}), so each step group is converted by itself; this takes as many times as long"
             )
-            _convert_each(artifact, call, section, expected.qparams, folder)
+            _convert_each(artifact, call, settings, expected.qparams, folder)
     say("reading the file back: every integer, scale and zero_point of every function")
     programs = load(*packages_in(folder / name))
     methods = (MAIN,) if expected.runtime else tuple(map(function_name, range(len(artifact.step_groups))))
@@ -119,36 +119,36 @@ def write_program(
 def _convert(
     artifact: Artifact,
     call: Call,
-    section: CoreMLSection,
+    settings: Settings,
     entry: Entry,
     folder: Path,
     ranges: RangesInput | None = None,
 ) -> str:
     """Write the program of one function, cut if the recipe asks for it; returns its name in ``folder``."""
     package = folder / PACKAGE
-    convert(build(artifact, section, entry), call, section, package, ranges)
+    convert(build(artifact, settings, entry), call, settings, package, ranges)
     (package / STRAY).unlink(missing_ok=True)
-    if section.chunks == 1:
+    if settings.chunks == 1:
         return PACKAGE
     (folder / CHUNKS).mkdir()
-    cut(package, folder / CHUNKS, deployment_target(section), right_passes())
+    cut(package, folder / CHUNKS, deployment_target(settings), right_passes())
     return CHUNKS
 
 
-def _convert_each(artifact: Artifact, call: Call, section: CoreMLSection, qparams: QParams, folder: Path) -> None:
+def _convert_each(artifact: Artifact, call: Call, settings: Settings, qparams: QParams, folder: Path) -> None:
     """Convert every step group with its own numbers, and merge; the package in ``folder`` is replaced."""
     packages = []
     for group in range(len(artifact.step_groups)):
         own = folder / f"own{group}"
         own.mkdir()
         numbers = [qparams.at(group, index) for index in range(len(qparams.names))]  # read here: tracing cannot
-        packages.append(own / _convert(artifact, call, section, FixedEntry(numbers.__getitem__), own))
+        packages.append(own / _convert(artifact, call, settings, FixedEntry(numbers.__getitem__), own))
     merge(packages, folder / PACKAGE)
     for package in packages:
         shutil.rmtree(package.parent)
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: CoreMLSection, progress: Say) -> Bundle:
+def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
     """Write the bundle folder ``out``: model.mlpackage or chunks, and reference, bundle.json last.
 
     Raises:
@@ -156,20 +156,20 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: CoreMLS
             it does not execute as the simulation does. No bundle is left then.
         ToolchainError: ``out`` cannot be written.
     """
-    check_supported(artifact, section)
+    check_supported(artifact, settings)
     held_out = load_reference(artifact_folder)
     check_size(artifact, held_out, TARGET)
-    if section.precision == "fp16":
+    if settings.precision == "fp16":
         check_by_running(artifact, held_out, TARGET)
         if coarse := coarse_in_fp16(artifact):
-            progress(coarse)
-    plan = plan_of(artifact, held_out, section, progress)
+            say(coarse)
+    plan = plan_of(artifact, held_out, settings, say)
     reference, ranges, groups = plan.reference, plan.ranges, artifact.group_of_step
     call = example_call(artifact, reference, None if ranges is None else ranges[:1])
     with staging(out) as folder:
-        program, audited = write_program(artifact, call, section, plan.expected, folder, progress)
+        program, audited = write_program(artifact, call, settings, plan.expected, folder, say)
         methods = tuple(audited.sites)
-        progress("executing it once per step group")
+        say("executing it once per step group")
         schedule = Schedule([methods[g if len(methods) > 1 else 0] for g in groups], groups, ranges)
         execute, _ = open_package(folder / program, schedule)
         smoke(
@@ -178,7 +178,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: CoreMLS
             artifact.guidance,
             groups,
             reference,
-            IN_FP16 if section.precision == "fp16" else REPORT,
+            IN_FP16 if settings.precision == "fp16" else REPORT,
         )
         reference.save(folder / REFERENCE)
         if ranges is not None:

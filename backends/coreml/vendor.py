@@ -8,14 +8,20 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from dq_toolchain.backends.common.quiet import Noise
 from dq_toolchain.backends.common.vendors import vendor_module
 
 INSTALL = "pip install 'dq-toolchain[coreml]'"
 LIBRARY = "coremltools"
+NOISE = Noise(
+    loggers=("coremltools",),
+    native=(b"Converting PyTorch Frontend ==> MIL Ops", b"Running MIL "),  # progress bars
+    modules=("coremltools",),
+)
 
 
 def _module(name: str) -> Any:
-    return vendor_module(name, "coreml", LIBRARY, INSTALL)
+    return vendor_module(name, "coreml", INSTALL, NOISE)
 
 
 @functools.cache

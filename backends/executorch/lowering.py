@@ -27,6 +27,7 @@ from dq_toolchain.backends.executorch.proof.audit import StaticQParams, audit
 from dq_toolchain.backends.executorch.proof.pte_file import read_pte
 from dq_toolchain.backends.executorch.runtime.device import Device
 from dq_toolchain.backends.executorch.runtime.sampler import executor
+from dq_toolchain.backends.executorch.settings import Settings
 from dq_toolchain.backends.executorch.support import check_static_biases, check_supported
 from dq_toolchain.backends.executorch.vendor import LIBRARY
 from dq_toolchain.toolchain.disk.files import write_bytes, write_tensors
@@ -34,11 +35,12 @@ from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.recipe.sections import ExecuTorchSection
 from dq_toolchain.toolchain.verdict.limits import limits_for, twin_outputs
 
 PROGRAM = "model.pte"
 TARGET = "executorch"
+FORMS = {"input": "sentinel", "methods": "static"}
+"""What bundle.json calls the forms of the program."""
 METHOD = "forward"
 """Of the form that has one for all step groups."""
 COST = Cost(library_mb=700, bytes_per_parameter=8.0, seconds_per_layer=1.5)
@@ -112,7 +114,7 @@ def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say
     return _Lowered(data, tuple(static), None, static, *output_reference(artifact, reference, outputs))
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: ExecuTorchSection, progress: Say) -> Bundle:
+def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
     """Write the bundle folder ``out``: model.pte, ranges and reference, bundle.json last.
 
     Raises:
@@ -122,35 +124,35 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: ExecuTo
     """
     reference = load_reference(artifact_folder)
     check_size(artifact, reference, TARGET)
-    if section.form == "static":
+    if settings.step_groups == "methods":
         check_static_biases(artifact)
     network = artifact.build_float_unet()
     check_supported(artifact, network)
     call = example_call(artifact, reference)
     calls = call_counts(network, call)
-    progress(f"lowering {len(artifact.sites)} sites; needs {COST.of(artifact)}")
-    if section.form == "sentinel":
-        lowered = _lower_sentinel(artifact, reference, network, call, progress)
+    say(f"lowering {len(artifact.sites)} sites; needs {COST.of(artifact)}")
+    if settings.step_groups == "input":
+        lowered = _lower_sentinel(artifact, reference, network, call, say)
     else:
-        lowered = _lower_static(artifact, reference, call, progress)
+        lowered = _lower_static(artifact, reference, call, say)
     with staging(out) as folder:
         write_bytes(folder / PROGRAM, lowered.data)
         lowered.reference.save(folder / REFERENCE)
         if lowered.ranges is not None:
             write_tensors(folder / RANGES, {"ranges": lowered.ranges})
-        progress("reading the file back: every integer, scale and zero_point")
+        say("reading the file back: every integer, scale and zero_point")
         operations = audit(read_pte(folder / PROGRAM), artifact, lowered.ranges, lowered.static, calls)
         groups = artifact.group_of_step
         methods = tuple(lowered.methods[g if lowered.static else 0] for g in groups)
         execute = executor(Device(folder / PROGRAM, lowered.methods), Schedule(methods, groups, lowered.ranges))
-        progress("executing it once per step group")
+        say("executing it once per step group")
         smoke(execute, artifact.table, artifact.guidance, groups, lowered.reference)
         seal_bundle(
             folder,
             artifact,
             call.with_ranges(None if lowered.ranges is None else lowered.ranges[:1]),
             target=TARGET,
-            form=section.form,
+            form=FORMS[settings.step_groups],
             program=PROGRAM,
             methods=lowered.methods,
             operations=operations,

@@ -9,15 +9,20 @@ import functools
 from types import SimpleNamespace
 from typing import Any
 
-from dq_toolchain.backends.common.quiet import quiet
+from dq_toolchain.backends.common.quiet import Noise, quiet
 from dq_toolchain.backends.common.vendors import vendor_module
 
 INSTALL = "pip install 'dq-toolchain[executorch]'"
 LIBRARY = "executorch"
+NOISE = Noise(
+    loggers=("executorch",),
+    native=(b"cpuinfo_utils.cpp", b"] Resetting threadpool to "),
+    modules=("executorch",),
+)
 
 
 def _module(name: str) -> Any:
-    return vendor_module(name, "executorch", LIBRARY, INSTALL)
+    return vendor_module(name, "executorch", INSTALL, NOISE)
 
 
 @functools.cache
@@ -53,5 +58,5 @@ def runtime() -> Any:
 def set_threads(count: int) -> None:
     """Threads of XNNPACK's pool, process-wide; only safe while no program runs."""
     library = _module("executorch.extension.pybindings.portable_lib")
-    with quiet():
+    with quiet(NOISE):
         library._unsafe_reset_threadpool(count)

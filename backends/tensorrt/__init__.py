@@ -1,21 +1,21 @@
 """Target 'tensorrt': Q/DQ graphs for NVIDIA Jetson, one per step group, checked here without a GPU.
 
-Nothing of onnx or TensorRT is imported before ``lower`` or ``run`` is called.
+Nothing of onnx or TensorRT is imported before ``lower`` or ``open`` is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dq_toolchain.backends.tensorrt.vendor import INSTALL, LIBRARIES
 
 if TYPE_CHECKING:
-    from dq_toolchain.backends.base import Say, TargetInfo
+    from dq_toolchain.backends.base import Execute, Runtime, Say, TargetInfo
+    from dq_toolchain.backends.tensorrt.settings import Settings
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.formats.bundle import Bundle
-    from dq_toolchain.toolchain.recipe.sections import Recipe
 
 
 def describe() -> TargetInfo:
@@ -31,14 +31,15 @@ def describe() -> TargetInfo:
         weight_bits=(2, 3, 4, 5, 6, 7, 8),
         activation_bits=(8,),
         verified="ONNX Runtime, x86-64 Linux: executed; TensorRT for RTX 1.7: compiled to INT8; not run on a Jetson",
+        any_size=True,
     )
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, recipe: Recipe, progress: Say) -> Bundle:
+def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
     """Write the bundle folder; see ``lowering.lower``."""
     from dq_toolchain.backends.tensorrt import lowering
 
-    return lowering.lower(artifact, artifact_folder, out, recipe.tensorrt, progress)
+    return lowering.lower(artifact, artifact_folder, out, settings, say)
 
 
 def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:
@@ -48,15 +49,8 @@ def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:
             if name.startswith(prefix) and name.endswith(suffix)]  # fmt: skip
 
 
-def run(
-    bundle: Bundle,
-    bundle_folder: Path,
-    out: Path,
-    seeds: int | None,
-    threads: int | None,
-    progress: Callable[[int, int], None],
-) -> Path:
-    """Execute the bundle and write the device report; see ``running.run``."""
-    from dq_toolchain.backends.tensorrt.runtime import running
+def open(bundle: Bundle, bundle_folder: Path, threads: int | None) -> tuple[Execute, Runtime]:
+    """What executes the bundle; see ``base.Backend``."""
+    from dq_toolchain.backends.tensorrt.runtime.device import open_bundle
 
-    return running.run(bundle, bundle_folder, out, seeds, threads, progress)
+    return open_bundle(bundle, bundle_folder, threads)

@@ -27,6 +27,7 @@ from dq_toolchain.backends.tensorrt.proof.nvidia import Compiled, check_build, r
 from dq_toolchain.backends.tensorrt.proof.operations import INTEGERS, operations_table
 from dq_toolchain.backends.tensorrt.runtime.device import executor
 from dq_toolchain.backends.tensorrt.runtime.session import Sessions
+from dq_toolchain.backends.tensorrt.settings import Settings
 from dq_toolchain.backends.tensorrt.support import check_supported, in_float
 from dq_toolchain.backends.tensorrt.vendor import LIBRARIES, onnx, onnx_ir
 from dq_toolchain.toolchain.disk.files import write_json, write_tensors
@@ -34,10 +35,11 @@ from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle, Operation
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
-from dq_toolchain.toolchain.recipe.sections import TensorRTSection
 from dq_toolchain.toolchain.verdict.limits import limits_for
 
 TARGET, MODEL, MAIN = "tensorrt", "model", "steps"
+FORMS = {"methods": "static", "input": "ratio"}
+"""What bundle.json calls the forms of the program, with a dash and the precision behind."""
 PLACEMENTS = "placements.json"
 DEPLOY = ("build_engines.py", "build_engines.sh", "bench.sh")
 """Programs for the device; they read the bundle and import nothing of ours."""
@@ -54,16 +56,16 @@ class Written:
     operations: tuple[Operation, ...]
 
 
-def write_graphs(artifact: Artifact, call: Call, section: TensorRTSection, folder: Path, say: Say) -> Written:
+def write_graphs(artifact: Artifact, call: Call, settings: Settings, folder: Path, say: Say) -> Written:
     """Write every step group's graph, or the one for all, and weights.bin into ``folder``; read them back and audit.
 
     Raises:
         BackendError: see ``lower``.
     """
     say(f"exporting {len(artifact.sites)} sites; needs {COST.of(artifact)}")
-    ratio, planned = section.mode == "ratio", in_float(artifact)
-    model = export(artifact, call.with_ranges(None), section.graph_precision)
-    Rewriter(model, artifact, section.graph_precision, planned, ratio).run()
+    ratio, planned = settings.step_groups == "input", in_float(artifact)
+    model = export(artifact, call.with_ranges(None), settings.graph_precision)
+    Rewriter(model, artifact, settings.graph_precision, planned, ratio).run()
     share_weights(model, folder)
     groups: tuple[int | None, ...] = (None,) if ratio else tuple(range(len(artifact.step_groups)))
     methods = tuple(MAIN if group is None else f"{MAIN}_g{group}" for group in groups)
@@ -82,7 +84,7 @@ def write_graphs(artifact: Artifact, call: Call, section: TensorRTSection, folde
         placements = tuple(placement for placement in lint(graph) if placement.name not in artifact.kept)
         _check_placements(placements, planned)
         release(graph)
-    operations = operations_table(graph, placements, section.graph_precision, len(methods), artifact.kept)
+    operations = operations_table(graph, placements, settings.graph_precision, len(methods), artifact.kept)
     return Written(methods, placements, tuple(operations))
 
 
@@ -111,7 +113,7 @@ def _check_placements(placements: tuple[Placement, ...], planned: Mapping[str, s
             )
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: TensorRTSection, progress: Say) -> Bundle:
+def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
     """Write the bundle folder ``out``: model/ with graphs and weights, programs for the device, bundle.json last.
 
     Raises:
@@ -119,31 +121,31 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: TensorR
             would fall back to float, or a graph does not execute as the simulation does. No bundle is left then.
         ToolchainError: ``out`` cannot be written.
     """
-    check_supported(artifact, section)
-    if section.check_build:
+    check_supported(artifact, settings)
+    if settings.check_build:
         require_compiler()
     reference, groups = load_reference(artifact_folder), artifact.group_of_step
-    ranges: Tensor | None = ratio_table(artifact, "--mode ratio") if section.mode == "ratio" else None
+    ranges: Tensor | None = ratio_table(artifact, "--step-groups input") if settings.step_groups == "input" else None
     call = example_call(artifact, reference, None if ranges is None else ranges[:1])
     beyond = known_beyond_fp16(artifact) or beyond_fp16(artifact, reference)
-    if section.graph_precision == "fp16":
+    if settings.graph_precision == "fp16":
         refuse_beyond(beyond, TARGET)
         if coarse := coarse_in_fp16(artifact):
-            progress(coarse)
+            say(coarse)
     elif beyond:
-        progress(f"values beyond fp16 at {', '.join(beyond)}: the builder is told to use no fp16 kernels")
+        say(f"values beyond fp16 at {', '.join(beyond)}: the builder is told to use no fp16 kernels")
     with staging(out) as folder:
         (folder / MODEL).mkdir()
-        written = write_graphs(artifact, call, section, folder / MODEL, progress)
+        written = write_graphs(artifact, call, settings, folder / MODEL, say)
         compiled = None
-        if section.check_build:
-            progress("compiling with NVIDIA's compiler: are the promised sites INT8?")
+        if settings.check_build:
+            say("compiling with NVIDIA's compiler: are the promised sites INT8?")
             compiled = check_build(folder / MODEL / f"{written.methods[0]}.onnx", written.placements)
-            progress(
+            say(
                 f"{compiled.int8} of {compiled.promised} promised sites are INT8 in {compiled.graph} "
                 f"({compiled.library}, {compiled.compute_capability}); other step groups differ in scales only"
             )
-        progress("executing it once per step group, in ONNX Runtime")
+        say("executing it once per step group, in ONNX Runtime")
         methods = [written.methods[g if len(written.methods) > 1 else 0] for g in groups]
         smoke(
             executor(Sessions(folder / MODEL), Schedule(methods, groups, ranges)),
@@ -151,19 +153,19 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, section: TensorR
             artifact.guidance,
             groups,
             reference,
-            IN_FP16 if section.graph_precision == "fp16" else REPORT,
+            IN_FP16 if settings.graph_precision == "fp16" else REPORT,
         )
         reference.save(folder / REFERENCE)
         if ranges is not None:
             write_tensors(folder / RANGES, {"ranges": ranges})
         operations = written.operations if compiled is None else tuple(seen_compiled(written.operations, compiled))
-        _write_deployment(folder, written, section, compiled, fp16=not beyond)
+        _write_deployment(folder, written, settings, compiled, fp16=not beyond)
         seal_bundle(
             folder,
             artifact,
             call,
             target=TARGET,
-            form=f"{section.mode}-{section.graph_precision}",
+            form=f"{FORMS[settings.step_groups]}-{settings.graph_precision}",
             program=MODEL,
             methods=written.methods,
             operations=operations,
@@ -181,7 +183,7 @@ def seen_compiled(operations: tuple[Operation, ...], compiled: Compiled) -> Iter
 
 
 def _write_deployment(
-    folder: Path, written: Written, section: TensorRTSection, compiled: Compiled | None, fp16: bool
+    folder: Path, written: Written, settings: Settings, compiled: Compiled | None, fp16: bool
 ) -> None:
     """What the device needs beside the graphs: which layers must be INT8, and the programs that build and check.
 
@@ -192,7 +194,7 @@ def _write_deployment(
         folder / PLACEMENTS,
         {
             "graphs": [f"{MODEL}/{method}.onnx" for method in written.methods],
-            "precision": section.graph_precision,
+            "precision": settings.graph_precision,
             "int8": [placement.name for placement in written.placements if placement.int8],
             "float": {placement.name: placement.why_float for placement in written.placements if not placement.int8},
             **({} if fp16 else {"fp16": False}),

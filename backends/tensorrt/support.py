@@ -8,12 +8,12 @@ from torch import nn
 from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations
 from dq_toolchain.backends.common.fp16_range import check_known
 from dq_toolchain.backends.tensorrt.proof.lint import why_float
+from dq_toolchain.backends.tensorrt.settings import Settings
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.quant.layers import kind_of
 from dq_toolchain.toolchain.quant.site import LayerKind
 from dq_toolchain.toolchain.quant.sites import weighted_layers
-from dq_toolchain.toolchain.recipe.sections import TensorRTSection
 
 OPERATIONS: dict[LayerKind, str] = {
     "conv1d": "Conv",
@@ -25,16 +25,16 @@ OPERATIONS: dict[LayerKind, str] = {
 """Of ONNX."""
 
 
-def check_supported(artifact: Artifact, section: TensorRTSection) -> None:
+def check_supported(artifact: Artifact, settings: Settings) -> None:
     """Raise BackendError for the first site that no engine can hold in INT8, or settings that exclude each other."""
-    if section.jetpack == 6 and section.graph_precision == "fp16":
+    if settings.jetpack == 6 and settings.graph_precision == "fp16":
         raise BackendError(
             "precision must be fp32 for JetPack 6 (TensorRT 10.3), got fp16; its builder picks fp16 kernels itself; "
             "leave --precision out, or add --jetpack 7 (TensorRT 10.13 and later)"
         )
     check_activation_bits(artifact, "tensorrt")
     check_float_operations(artifact, "tensorrt")
-    if section.graph_precision == "fp16":
+    if settings.graph_precision == "fp16":
         check_known(artifact, "tensorrt")
     for index, site in enumerate(artifact.sites):
         if artifact.zero_point[:, index].any():
@@ -42,10 +42,10 @@ def check_supported(artifact: Artifact, section: TensorRTSection) -> None:
                 f"zero_point must be 0 for target 'tensorrt', got {int(artifact.zero_point[:, index].max())} at "
                 f"site {site.name}; calibrate with --scheme symmetric"
             )
-        if site.kind == "attention" and section.mode == "ratio":
+        if site.kind == "attention" and settings.step_groups == "input":
             raise BackendError(
-                f"mode 'ratio' holds no integers at attention products, got site {site.name}; export with --mode "
-                'static, or calibrate with [quantize] attention = "float"'
+                f"--step-groups input holds no integers at attention products, got site {site.name}; export with "
+                '--step-groups methods, or calibrate with [quantize] attention = "float"'
             )
 
 

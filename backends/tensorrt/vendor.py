@@ -10,16 +10,17 @@ import importlib
 import importlib.util
 from typing import Any
 
-from dq_toolchain.backends.common.quiet import quiet
+from dq_toolchain.backends.common.quiet import Noise, quiet
 from dq_toolchain.backends.common.vendors import vendor_module
 
 INSTALL = "pip install 'dq-toolchain[tensorrt]'"
+NOISE = Noise(loggers=("torch.onnx", "onnxscript"))
 LIBRARIES = ("onnx", "onnx_ir", "onnxscript", "onnxruntime")
 """What the host needs. TensorRT itself comes with JetPack, or from NVIDIA."""
 
 
 def _module(name: str) -> Any:
-    return vendor_module(name, "tensorrt", name.partition(".")[0], INSTALL)
+    return vendor_module(name, "tensorrt", INSTALL, NOISE)
 
 
 @functools.cache
@@ -59,7 +60,7 @@ def tensorrt() -> Any | None:
     if importlib.util.find_spec("tensorrt") is None:
         return None
     try:
-        with quiet():
+        with quiet(NOISE):
             return importlib.import_module("tensorrt")
     except (ImportError, OSError):
         return None

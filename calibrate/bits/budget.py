@@ -26,7 +26,7 @@ from dq_toolchain.toolchain.recipe.budget import Budget
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
 WIDTHS = (4, 8)
-"""What targets have room-saving forms for: int4 linears of XNNPACK, Core ML's tables, int8 everywhere."""
+"""Of weights. Runtimes have int8 products everywhere, and forms that save memory for 4 bits; other widths take 8 there."""
 FLOAT_BITS = 32
 PROBES = 32
 JUDGES = 16

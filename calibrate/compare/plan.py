@@ -24,7 +24,7 @@ from dq_toolchain.toolchain.models.architectures import latent_shape
 from dq_toolchain.toolchain.models.decoder import find_decoder
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.recipe.loading import load_recipe
-from dq_toolchain.toolchain.recipe.sections import Recipe, RunSection
+from dq_toolchain.toolchain.recipe.sections import Recipe, RunSection, TargetSection
 from dq_toolchain.toolchain.sampler.scheduler import sampler_table
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 
@@ -37,6 +37,7 @@ class Request:
 
     Attributes:
         seeds: number of calibration seeds, counted up from the recipe's. held_out: number of held-out seeds.
+        target_sections: which the recipe may have, for those who export what comes out; they decide nothing here.
     """
 
     recipe: Path | None = None
@@ -47,6 +48,7 @@ class Request:
     steps: str | None = None
     seeds: int = 1
     held_out: int = 256
+    target_sections: Mapping[str, type[TargetSection]] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,11 @@ def plan(request: Request) -> Grid:
     Raises:
         ToolchainError: an argument, the recipe, the model or its sampler is refused.
     """
-    base = load_recipe(request.recipe, {"model": {"path": request.model}, "run": {"out": request.out}})
+    base = load_recipe(
+        request.recipe,
+        {"model": {"path": request.model}, "run": {"out": request.out}},
+        sections=request.target_sections,
+    )
     quantize, first_seed = base.quantize, base.run.seed
     methods = names() if request.methods is None else parse_methods(request.methods, names())
     for method in methods:

@@ -22,7 +22,7 @@ from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import latent_shape
 from dq_toolchain.toolchain.models.loading import REFUSALS, Model, load
 from dq_toolchain.toolchain.models.lora import Lora
-from dq_toolchain.toolchain.models.sizes import NOT_RESIZED, not_a_multiple
+from dq_toolchain.toolchain.models.sizes import not_a_multiple
 from dq_toolchain.toolchain.models.source import Source, find_model
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
@@ -85,7 +85,7 @@ def setup(
         )
     fault = not_a_multiple(model.config, sides)
     if fault is not None:
-        warn(f"{fault}: the network takes this size, the targets {' and '.join(NOT_RESIZED)} do not")
+        warn(f"{fault}: the network takes this size, not every target does; `dq-toolchain targets` lists which do")
     smooth = None if method is None else method.smooth
     divisors = {} if smooth is None else smooth(model.network, table, samples)
     prepared = prepare(model.network, recipe.quantize, run_once, divisors)

@@ -49,7 +49,8 @@ def beyond_fp16(sites: Sequence[Site], histograms: Sequence[Sequence[Histogram]]
 def say_beyond_fp16(found: Mapping[str, float]) -> str:
     """One line about values beyond fp16 and the flag that they take."""
     parts = [f"{name} ({largest:.3g})" for name, largest in found.items()]
-    return f"values beyond fp16 ({FP16_LARGEST:.0f}): {', '.join(parts)}; export for coreml and tensorrt with --precision fp32"
+    values = f"values beyond fp16 ({FP16_LARGEST:.0f}): {', '.join(parts)}"
+    return f"{values}; export with --precision fp32 for a target that has this flag"
 
 
 def at_smallest_scale(sites: Sequence[Site], scale: torch.Tensor, constant: Collection[str] = ()) -> list[str]:

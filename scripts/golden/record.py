@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dq_toolchain.backends.common.sampling import Execute, Runtime, held_out, sample
+from dq_toolchain.backends.base import Execute, Runtime
+from dq_toolchain.backends.common.sampling import held_out, sample
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.executorch.runtime.device import Device
 from dq_toolchain.backends.executorch.runtime.sampler import executor

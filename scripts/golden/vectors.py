@@ -19,7 +19,8 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from torch import Tensor
 
-from dq_toolchain.backends.common.sampling import Runtime, sample
+from dq_toolchain.backends.base import Runtime
+from dq_toolchain.backends.common.sampling import sample
 from dq_toolchain.toolchain.disk.files import sha256, write_bytes, write_tensors
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle, Port
 from dq_toolchain.toolchain.formats.reference import FILE, Reference

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dq_toolchain import backends
+from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.verdict.judge import validate
@@ -28,7 +29,7 @@ def test_there_is_one_of_every_target_that_the_version_had() -> None:
 def test_it_runs_and_validates(folder: Path, tmp_path: Path) -> None:
     bundle = Bundle.load(folder)
     assert bundle.target == folder.name
-    report = backends.load(bundle.target).run(bundle, folder, tmp_path, None, None, lambda done, total: None)
+    report = run_bundle(backends.load(bundle.target), bundle, folder, tmp_path)
     verdict = validate(report, folder)
     assert verdict.fidelity
     assert verdict.conformance

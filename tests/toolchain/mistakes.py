@@ -198,7 +198,22 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     "flag without value": (command("calibrate", "--steps"), "--steps"),
     "argument too many": (command("inspect", "a", "b"), "b.*--help"),
     "unknown target": (command("export", "--target", "toaster"), "one of .*executorch.*got 'toaster'"),
-    "unknown form": (command("export", "--form", "odd"), "--form: got 'odd', input should be 'sentinel' or 'static'"),
+    "unknown form": (
+        command("export", "--step-groups", "odd"),
+        "--step-groups: got 'odd', input should be 'methods' or 'input'",
+    ),
+    "form by its old name": (
+        command("export", "--form", "static"),
+        "--form: is called --step-groups now; write --step-groups methods$",
+    ),
+    "old name of another target": (
+        command("export", "--target", "coreml", "--runtime-scales"),
+        "--runtime-scales: is called --step-groups now; write --step-groups input$",
+    ),
+    "old name in a recipe": (
+        with_recipe("[tensorrt]\nmode = 'ratio'"),
+        r"bad\.toml:2 \[tensorrt\] mode: is called step_groups now; write step_groups = \"input\"$",
+    ),
     "no seeds to run": (command("run", "--seeds", "0"), "--seeds"),
     "flag of another target": (
         command("export", "--target", "executorch", "--lut"),
@@ -214,7 +229,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     ),
     "iOS 17 with functions": (
         command("export", "--target", "coreml", "--ios", "17"),
-        "step groups need one each; add --runtime-scales",
+        "step groups need one each; add --step-groups input",
     ),
     "tables for 8 bits": (
         command("export", "--target", "coreml", "--lut"),
@@ -228,9 +243,9 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
         command("export", "--precision", "fp16"),
         "--precision is for target 'coreml' or 'tensorrt', got target 'executorch'",
     ),
-    "unknown mode": (
+    "old name with a value that there never was": (
         command("export", "--target", "tensorrt", "--mode", "odd"),
-        "--mode: got 'odd', input should be 'static' or 'ratio'",
+        "--mode: is called --step-groups now; write --step-groups methods or --step-groups input$",
     ),
     "unknown JetPack": (
         command("export", "--target", "tensorrt", "--jetpack", "5"),

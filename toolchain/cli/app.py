@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dq_toolchain import __version__
+from dq_toolchain import __version__, backends
 from dq_toolchain.toolchain.cli.names import complete_targets
 from dq_toolchain.toolchain.console.terminal import Terminal
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -46,9 +47,18 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON object on std
 Target = Annotated[
     str | None,
     typer.Option(
-        "--target", "-t", help="see `dq-toolchain targets`  [default: executorch]", autocompletion=complete_targets
+        "--target",
+        "-t",
+        help=f"{' | '.join(backends.names())}, see `dq-toolchain targets`  [default: {backends.DEFAULT}]",
+        autocompletion=complete_targets,
     ),
 ]
+
+
+def bundle_folder(out: Path | None, target: str | None) -> Path:
+    """Where the bundle of a target lies: OUT/TARGET. Raises RecipeError: there cannot be such a folder."""
+    settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
+    return settings.run.out / (settings.export.target or backends.DEFAULT)
 
 
 def print_json(data: Any) -> None:

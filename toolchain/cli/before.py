@@ -7,6 +7,16 @@ from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
 
+def check_method(recipe: Recipe) -> None:
+    """Raise RecipeError for an unknown method."""
+    known = method_names()
+    for part in (part.strip() for part in recipe.calibrate.method.split("+")):
+        if part not in known:
+            raise RecipeError(
+                f"--method: got {part!r}, allowed are {', '.join(known)}, or several joined by '+'; choose one"
+            )
+
+
 def check_recipe(recipe: Recipe) -> None:
     """Raise ToolchainError for an unknown method, a file that is not there, or a model's folder that is refused by its configs.
 
@@ -15,12 +25,7 @@ def check_recipe(recipe: Recipe) -> None:
     from dq_toolchain.toolchain.models.hub import is_hub_id
     from dq_toolchain.toolchain.models.source import find_model
 
-    known = method_names()
-    for part in (part.strip() for part in recipe.calibrate.method.split("+")):
-        if part not in known:
-            raise RecipeError(
-                f"--method: got {part!r}, allowed are {', '.join(known)}, or several joined by '+'; choose one"
-            )
+    check_method(recipe)
     model, files = recipe.model, recipe.conditioning
     for flag, path, kind in (
         ("--lora", model.lora, "a safetensors file of adapters"),

@@ -2,16 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from dq_toolchain import backends
 from dq_toolchain.toolchain.cli.app import Json, ModelName, Out, RecipeFile, app, console, print_json
 from dq_toolchain.toolchain.cli.before import check_recipe
 from dq_toolchain.toolchain.cli.names import complete_method_list, complete_methods, method_names
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.recipe.loading import load_recipe
+from dq_toolchain.toolchain.recipe.sections import Recipe
+
+PLACES = {
+    "model": ("model", "path"),
+    "variant": ("model", "variant"),
+    "lora": ("model", "lora"),
+    "lora_scale": ("model", "lora_scale"),
+    "scheduler": ("model", "scheduler"),
+    "out": ("run", "out"),
+    "seed": ("run", "seed"),
+    "device": ("run", "device"),
+    "offload": ("run", "offload"),
+    "steps": ("sampler", "steps"),
+    "guidance": ("sampler", "guidance"),
+    "no_clip": ("sampler", "clip"),
+    "conditioning": ("conditioning", "file"),
+    "prompts": ("conditioning", "prompts"),
+    "negative_prompt": ("conditioning", "negative_prompt"),
+    "weight_bits": ("quantize", "weight_bits"),
+    "activation_bits": ("quantize", "activation_bits"),
+    "budget": ("quantize", "budget"),
+    "scheme": ("quantize", "scheme"),
+    "step_groups": ("quantize", "step_groups"),
+    "keep_float": ("quantize", "keep_float"),
+    "method": ("calibrate", "method"),
+    "effort": ("calibrate", "effort"),
+    "samples": ("calibrate", "samples"),
+    "ranges": ("calibrate", "ranges"),
+    "rounding": ("calibrate", "rounding"),
+    "warmup": ("calibrate", "warmup"),
+    "iterations": ("calibrate", "iterations"),
+    "settling": ("calibrate", "settling"),
+    "horizon": ("calibrate", "horizon"),
+    "gradient": ("calibrate", "gradient"),
+}
+"""Option of ``calibrate`` -> section and key of the recipe."""
+
+
+def calibration_recipe(
+    given: Mapping[str, Any], more: Mapping[str, Mapping[str, Any]] | None = None, **target: Any
+) -> Recipe:
+    """The recipe that options of ``calibrate`` make, with the file that ``recipe`` names among them.
+
+    Args:
+        more: flags of other sections. target: see ``load_recipe``.
+    Raises:
+        RecipeError: one line with every mistake and its place.
+    """
+    values = {**given, "no_clip": False if given["no_clip"] else None, "keep_float": given["keep_float"] or None}
+    flags: dict[str, dict[str, Any]] = {section: dict(keys) for section, keys in (more or {}).items()}
+    for option, (section, key) in PLACES.items():
+        flags.setdefault(section, {})[key] = values[option]
+    return load_recipe(given["recipe"], flags, sections=backends.sections(), **target)
 
 
 @app.command(
@@ -96,41 +151,7 @@ def calibrate(
     json_: Json = False,
 ) -> None:
     """Quantize a network: integer weights, and activation parameters per step group. Continues a killed run."""
-    settings = load_recipe(
-        recipe,
-        {
-            "model": {
-                "path": model,
-                "variant": variant,
-                "lora": lora,
-                "lora_scale": lora_scale,
-                "scheduler": scheduler,
-            },
-            "run": {"out": out, "seed": seed, "device": device, "offload": offload},
-            "sampler": {"steps": steps, "guidance": guidance, "clip": False if no_clip else None},
-            "conditioning": {"file": conditioning, "prompts": prompts, "negative_prompt": negative_prompt},
-            "quantize": {
-                "weight_bits": weight_bits,
-                "activation_bits": activation_bits,
-                "budget": budget,
-                "scheme": scheme,
-                "step_groups": step_groups,
-                "keep_float": keep_float or None,
-            },
-            "calibrate": {
-                "method": method,
-                "effort": effort,
-                "samples": samples,
-                "ranges": ranges,
-                "rounding": rounding,
-                "warmup": warmup,
-                "iterations": iterations,
-                "settling": settling,
-                "horizon": horizon,
-                "gradient": gradient,
-            },
-        },
-    )
+    settings = calibration_recipe(locals())
     check_recipe(settings)
     from dq_toolchain.api.calibration import calibrated
     from dq_toolchain.toolchain.render.summary import calibration_summary, show_calibration
@@ -184,7 +205,8 @@ def compare(
     from dq_toolchain.calibrate.compare.progress import GridReporter
     from dq_toolchain.calibrate.compare.show import show_comparison
 
-    comparison = run_compare(Request(recipe, model, out, methods, bits, steps, seeds, held_out), GridReporter())
+    request = Request(recipe, model, out, methods, bits, steps, seeds, held_out, backends.sections())
+    comparison = run_compare(request, GridReporter())
     if json_:
         print_json(comparison.to_json())
     else:

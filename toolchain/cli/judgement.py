@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dq_toolchain.toolchain.cli.app import Json, Out, Target, app, console, print_json
+from dq_toolchain import backends
+from dq_toolchain.toolchain.cli.app import Json, Out, Target, app, bundle_folder, console, print_json
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.recipe.loading import load_recipe
 
 if TYPE_CHECKING:
     from dq_toolchain.toolchain.models.decoder import Decode
@@ -23,7 +23,7 @@ Exit code 0: pass. 1: a verdict is bad. 3: none is bad, but one is not decided, 
 @app.command(
     help=VALIDATE,
     epilog="Examples:  dq-toolchain validate | dq-toolchain validate report.json --html page.html --json | "
-    "dq-toolchain validate phone.json jetson.json --bundle dq-out/coreml --bundle dq-out/tensorrt --html page.html",
+    "dq-toolchain validate phone.json board.json --bundle dq-out/phone --bundle dq-out/board --html page.html",
 )
 def validate(
     report: Annotated[
@@ -51,8 +51,7 @@ def validate(
     from dq_toolchain.toolchain.render.show import show_comparison, show_verdict
     from dq_toolchain.toolchain.verdict.comparison import to_json
 
-    settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
-    paths = report or [settings.run.out / settings.export.target / "report.json"]
+    paths = report or [bundle_folder(out, target) / "report.json"]
     if vae is not None and html is None:
         raise RecipeError("--vae is for the page, got no --html; add it, or leave --vae out")
     decode: Decode | None = None
@@ -80,7 +79,10 @@ def validate(
         raise typer.Exit(code)
 
 
-@app.command(epilog="Examples:  dq-toolchain doctor dq-out/coreml | dq-toolchain doctor --target tensorrt --json")
+@app.command(
+    epilog=f"Examples:  dq-toolchain doctor dq-out/{backends.DEFAULT} | "
+    f"dq-toolchain doctor --target {backends.names()[0]} --json"
+)
 def doctor(
     bundle: Annotated[Path | None, typer.Argument(help="bundle folder  [default: OUT/TARGET]")] = None,
     target: Target = None,
@@ -92,8 +94,7 @@ def doctor(
     from dq_toolchain.toolchain.render.show import show_checks
     from dq_toolchain.toolchain.verdict.doctor import examine
 
-    settings = load_recipe(None, {"run": {"out": out}, "export": {"target": target}})
-    checks = examine(bundle or settings.run.out / settings.export.target, program_checks)
+    checks = examine(bundle or bundle_folder(out, target), program_checks)
     if json_:
         print_json({"passed": all(check.passed for check in checks), "checks": [check.to_json() for check in checks]})
     else:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from dq_toolchain import backends
 from dq_toolchain.toolchain.cli.app import Json, Out, app, console, print_json
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 
 
-@app.command(epilog="Examples:  dq-toolchain inspect | dq-toolchain inspect dq-out/executorch --json")
+@app.command(epilog=f"Examples:  dq-toolchain inspect | dq-toolchain inspect dq-out/{backends.DEFAULT} --json")
 def inspect(
     path: Annotated[Path | None, typer.Argument(help="artifact or bundle folder  [default: OUT/calibration]")] = None,
     out: Out = None,
@@ -32,10 +33,9 @@ def targets(json_: Json = False) -> None:
     """List the targets: what they need, what they hold, where they were verified."""
     from dataclasses import asdict
 
-    from dq_toolchain import backends
     from dq_toolchain.toolchain.render.summary import show_targets
 
-    found = [asdict(backends.describe(name)) for name in backends.names()]
+    found = [asdict(backends.describe(name)) | {"default": name == backends.DEFAULT} for name in backends.names()]
     if json_:
         print_json(found)
     else:

@@ -9,8 +9,6 @@ from dq_toolchain.toolchain.errors import ModelError
 
 ANY_SIZE = ("UNet2DConditionModel",)
 """Networks that round up where they halve an odd side, and resize to the sizes on the way back."""
-NOT_RESIZED = ("executorch", "coreml")
-"""Targets whose programs can only double a side on the way back."""
 
 
 def divisor_of(config: Mapping[str, Any]) -> int:

@@ -42,7 +42,7 @@ def activation_type(bits: int) -> IntegerType:
 
 
 def weight_type(bits: int) -> IntegerType:
-    """Weights: -127..127 at 8 bits (XNNPACK and TensorRT allow no -128), the full range below (-8..7 at 4)."""
+    """Weights: -127..127 at 8 bits (kernels of several targets allow no -128), the full range below (-8..7 at 4)."""
     return IntegerType(bits, -127 if bits == 8 else -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 

@@ -1,11 +1,13 @@
-"""The recipe: every setting of calibrate and export, with its default, its bounds and what it means."""
+"""The recipe: every setting of calibrate, with its default, its bounds and what it means; sections of targets join it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_validator
 
 from dq_toolchain.toolchain.recipe.budget import Budget
 
@@ -14,6 +16,30 @@ Effort = Literal["quick", "standard", "best"]
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A setting of earlier versions.
+
+    Attributes:
+        to: what it is called now. values: what it is now -> what it was; a flag without a value where that was a bool.
+    """
+
+    to: str
+    values: Mapping[str, str | bool]
+
+
+class TargetSection(Section):
+    """Settings of one target: a section of the recipe that is named after it, and flags of ``export``, made of the fields.
+
+    A description is the help of the flag and the text of the reference: it says what the value does, not the default.
+    """
+
+    EXAMPLE: ClassVar[str] = ""
+    """Flags of an example in the help."""
+    RENAMED: ClassVar[Mapping[str, Renamed]] = {}
+    """Old name -> what became of it."""
 
 
 def model_path(given: Any) -> Any:
@@ -161,55 +187,9 @@ class ReferenceSection(Section):
 class ExportSection(Section):
     """[export]"""
 
-    target: str = Field(default="executorch", description="what `dq-toolchain targets` lists")
-
-
-class ExecuTorchSection(Section):
-    """[executorch]"""
-
-    form: Literal["sentinel", "static"] = Field(
-        default="sentinel", description="one method and ranges as input, or one method per step group"
+    target: str | None = Field(
+        default=None, description="what `dq-toolchain targets` lists; default: the one marked there"
     )
-
-
-class CoreMLSection(Section):
-    """[coreml]"""
-
-    ios: Literal[17, 18, 26] = Field(
-        default=18, description="oldest iOS that runs the package; 17 needs runtime_scales"
-    )
-    precision: Literal["fp16", "fp32"] = Field(default="fp16", description="arithmetic between the integer layers")
-    runtime_scales: bool = Field(
-        default=False, description="one function with ranges as input, instead of one function per step group"
-    )
-    lut: bool = Field(default=False, description="weights of 4 bits and fewer as int8 tables, for the Neural Engine")
-    layout: Literal["plain", "neural-engine"] = Field(
-        default="plain",
-        description="neural-engine: transformers as (B, C, 1, S) with 1x1 convolutions and one product per head",
-    )
-    quantize_outputs: bool = Field(default=False, description="integers behind every layer too, Apple's own form")
-    chunks: Literal[1, 2] = Field(default=1, description="packages that the network is cut into")
-
-
-class TensorRTSection(Section):
-    """[tensorrt]"""
-
-    mode: Literal["static", "ratio"] = Field(
-        default="static", description="one graph and engine per step group, or one with ranges as input"
-    )
-    jetpack: Literal[6, 7] = Field(
-        default=6, description="oldest JetPack whose TensorRT builds the engines: 6 has 10.3; 7 has 10.13 and later"
-    )
-    precision: Literal["fp32", "fp16"] | None = Field(
-        default=None,
-        description="between the integer layers; default: fp32 for JetPack 6, whose builder picks fp16 itself, fp16 for JetPack 7",
-    )
-    check_build: bool = Field(default=False, description="compile with NVIDIA's own compiler here, on the CPU")
-
-    @property
-    def graph_precision(self) -> Literal["fp32", "fp16"]:
-        """``precision``, or what the JetPack generation asks for."""
-        return self.precision or ("fp32" if self.jetpack == 6 else "fp16")
 
 
 class RunSection(Section):
@@ -226,7 +206,7 @@ class RunSection(Section):
 
 
 class Recipe(Section):
-    """All settings. Frozen; equal recipes give equal artifacts on the same machine."""
+    """All settings but those of targets, see ``with_targets``. Frozen; equal recipes give equal artifacts on the same machine."""
 
     model: ModelSection = ModelSection()
     sampler: SamplerSection = SamplerSection()
@@ -236,7 +216,11 @@ class Recipe(Section):
     blocks: BlocksSection = BlocksSection()
     reference: ReferenceSection = ReferenceSection()
     export: ExportSection = ExportSection()
-    executorch: ExecuTorchSection = ExecuTorchSection()
-    coreml: CoreMLSection = CoreMLSection()
-    tensorrt: TensorRTSection = TensorRTSection()
     run: RunSection = RunSection()
+
+
+def with_targets(sections: Mapping[str, type[TargetSection]]) -> type[Recipe]:
+    """The recipe with the sections of targets, by name, behind its own."""
+    assert not set(sections) & set(Recipe.model_fields), "a target is called like a section of the recipe"
+    fields: dict[str, Any] = {name: (section, section()) for name, section in sections.items()}
+    return create_model("Recipe", __base__=Recipe, **fields) if fields else Recipe

@@ -192,9 +192,11 @@ def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
 
 def show_targets(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
     """Print the targets."""
-    table = Table("target", "library", "installed", "schemes", "weight bits", "verified")
+    table = Table("target", "library", "installed", "schemes", "weight bits", "latents", "verified")
     for row in found:
         bits, schemes = ", ".join(map(str, row["weight_bits"])), ", ".join(row["schemes"])
         installed = row["version"] or f"no: {row['install']}"
-        table.add_row(*map(plain, (row["name"], row["library"], installed, schemes, bits, row["verified"])))
+        name = f"{row['name']} (default)" if row["default"] else row["name"]
+        sides = "any size" if row["any_size"] else "sides that are multiples of the network's downsampling"
+        table.add_row(*map(plain, (name, row["library"], installed, schemes, bits, sides, row["verified"])))
     console.print(table)

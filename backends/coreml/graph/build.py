@@ -20,11 +20,11 @@ from dq_toolchain.backends.common.powers import SMALLEST_EXPONENT, factored
 from dq_toolchain.backends.common.vendors import decomposed
 from dq_toolchain.backends.coreml.graph.entries import Entry
 from dq_toolchain.backends.coreml.graph.neural_engine import to_channels_first
+from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS, PRODUCT_OPERANDS, ProductAttnProcessor
 from dq_toolchain.toolchain.quant.layers import Layer, channel_shape, operation_of
 from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
-from dq_toolchain.toolchain.recipe.sections import CoreMLSection
 
 LUT_BITS = 4
 """Weights of at most so many bits become tables where the recipe asks for tables."""
@@ -134,7 +134,7 @@ class LayerNormGroupNorm(nn.Module):
         return normed * self.weight.reshape(channels) + self.bias.reshape(channels)
 
 
-def build(artifact: Artifact, section: CoreMLSection, entry: Entry) -> nn.Module:
+def build(artifact: Artifact, settings: Settings, entry: Entry) -> nn.Module:
     """The artifact's UNet with Q/DQ at every site: float32, eval, gradients off.
 
     Args:
@@ -143,18 +143,21 @@ def build(artifact: Artifact, section: CoreMLSection, entry: Entry) -> nn.Module
         BackendError: a transformer block has no form for the layout asked for.
     """
     network = artifact.build_skeleton()
-    if section.layout == "neural-engine":
+    if settings.layout == "neural-engine":
         to_channels_first(network)
     for name, layer in list(weighted_layers(network)):
         if name not in artifact.layers:  # kept in float
             continue
         site = artifact.site_index(name)
         bits = artifact.sites[site].weight_bits or 8
-        lut, result = section.lut and bits <= LUT_BITS, len(artifact.sites) + site if section.quantize_outputs else None
+        lut, result = (
+            settings.lut and bits <= LUT_BITS,
+            len(artifact.sites) + site if settings.quantize_outputs else None,
+        )
         _replace(
             network,
             name,
-            IntegerLayer(layer, artifact.layers[name], bits, site, entry, lut, result, section.precision == "fp16"),
+            IntegerLayer(layer, artifact.layers[name], bits, site, entry, lut, result, settings.precision == "fp16"),
         )
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.GroupNorm):

@@ -16,7 +16,7 @@ import numpy as np
 
 from dq_toolchain.backends.common.quiet import quiet
 from dq_toolchain.backends.coreml.package import PRODUCTS, SUFFIX, WEIGHTS, load_spec
-from dq_toolchain.backends.coreml.vendor import coremltools, restore_program, surgery
+from dq_toolchain.backends.coreml.vendor import NOISE, coremltools, restore_program, surgery
 from dq_toolchain.toolchain.errors import BackendError
 
 WHOLE = (
@@ -49,7 +49,7 @@ def cut(package: Path, folder: Path, target: Any, pipeline: Any) -> None:
     Raises:
         BackendError: there is no place to cut at.
     """
-    with quiet():
+    with quiet(NOISE):
         place = _place(_operations(_program(package)))
         for number, make in enumerate(surgery(), 1):
             program = _program(package)

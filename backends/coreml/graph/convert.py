@@ -16,9 +16,9 @@ from dq_toolchain.backends.common.call import OUTPUT, Call, PositionalNetwork
 from dq_toolchain.backends.common.quiet import quiet
 from dq_toolchain.backends.coreml.graph.entries import RangesInput
 from dq_toolchain.backends.coreml.graph.lut import lut_pass
-from dq_toolchain.backends.coreml.vendor import coremltools
+from dq_toolchain.backends.coreml.settings import Settings
+from dq_toolchain.backends.coreml.vendor import NOISE, coremltools
 from dq_toolchain.toolchain.errors import BackendError
-from dq_toolchain.toolchain.recipe.sections import CoreMLSection
 
 WRONG_PASSES = (
     "common::int_op_canonicalization",  # makes DQ(s1) -> reshape -> Q(s2) a reshape of integers without comparing s1 and s2
@@ -38,26 +38,24 @@ def _feeds_sinusoid(op: Any, depth: int = 6) -> bool:
     return small and any(_feeds_sinusoid(child, depth - 1) for out in op.outputs for child in out.child_ops)
 
 
-def convert(
-    network: nn.Module, call: Call, section: CoreMLSection, path: Path, ranges: RangesInput | None = None
-) -> None:
+def convert(network: nn.Module, call: Call, settings: Settings, path: Path, ranges: RangesInput | None = None) -> None:
     """Write the .mlpackage of one function, ``main``.
 
     The sinusoids of the timestep stay in fp32 whatever the precision, their angles reach 1000 radians.
 
     Args:
-        section: of the recipe; from it iOS, precision and whether weights become tables.
+        settings: of the recipe; from it iOS, precision and whether weights become tables.
         ranges: where the network looks for ``call.ranges``.
     Raises:
         BackendError: coremltools refuses the network.
     """
     ct, pipeline = coremltools(), right_passes()
-    if section.lut:
+    if settings.lut:
         pipeline.append_pass(lut_pass())
     fp16 = ct.transform.FP16ComputePrecision(op_selector=lambda op: not _feeds_sinusoid(op))
     inputs = [ct.TensorType(name=port.name, shape=port.shape, dtype=INPUT_TYPES[port.dtype]) for port in call.inputs]
     try:
-        with quiet(), torch.no_grad():
+        with quiet(NOISE), torch.no_grad():
             whole = PositionalNetwork(network, tuple(call.conditioning), None if ranges is None else ranges.set)
             program = torch.export.export(whole, call.arguments, strict=False)
             model = ct.convert(
@@ -65,10 +63,10 @@ def convert(
                 convert_to="mlprogram",
                 inputs=inputs,
                 outputs=[ct.TensorType(name=OUTPUT, dtype=np.float32)],
-                minimum_deployment_target=deployment_target(section),
+                minimum_deployment_target=deployment_target(settings),
                 skip_model_load=True,
                 pass_pipeline=pipeline,
-                compute_precision=fp16 if section.precision == "fp16" else ct.precision.FLOAT32,
+                compute_precision=fp16 if settings.precision == "fp16" else ct.precision.FLOAT32,
             )
             model.save(str(path))
     except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError, AssertionError) as error:
@@ -86,6 +84,6 @@ def right_passes() -> Any:
     return pipeline
 
 
-def deployment_target(section: CoreMLSection) -> Any:
+def deployment_target(settings: Settings) -> Any:
     """coremltools' name for the oldest system that runs the package."""
-    return getattr(coremltools().target, f"iOS{section.ios}")
+    return getattr(coremltools().target, f"iOS{settings.ios}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from dq_toolchain.backends.common.quiet import quiet
 from dq_toolchain.backends.coreml.graph.convert import MAIN
 from dq_toolchain.backends.coreml.graph.functions import function_name
-from dq_toolchain.backends.coreml.vendor import coremltools
+from dq_toolchain.backends.coreml.vendor import NOISE, coremltools
 
 
 def merge(packages: Sequence[Path], out: Path) -> None:
@@ -23,5 +23,5 @@ def merge(packages: Sequence[Path], out: Path) -> None:
         descriptor.add_function(str(package), MAIN, function_name(group))
     descriptor.default_function_name = function_name(0)
     shutil.rmtree(out, ignore_errors=True)
-    with quiet():
+    with quiet(NOISE):
         coremltools().utils.save_multifunction(descriptor, str(out))

@@ -15,15 +15,23 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.common.call import OUTPUT
-from dq_toolchain.backends.common.sampling import Execute, Runtime
+from dq_toolchain.backends.base import Execute, Runtime
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.coreml.graph.convert import MAIN
 from dq_toolchain.backends.coreml.interpreter.program import load
 from dq_toolchain.backends.coreml.package import packages_in
 from dq_toolchain.backends.coreml.vendor import coremltools
 from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.formats.bundle import Bundle
 
 INTERPRETER = "dq-toolchain interpreter of ML Programs"
+
+
+def open_bundle(bundle: Bundle, folder: Path, threads: int | None) -> tuple[Execute, Runtime]:
+    """What executes a bundle here. Raises BackendError: a package does not load, or threads were given."""
+    if threads is not None:
+        raise BackendError("threads cannot be set for target 'coreml': Core ML chooses them; leave --threads out")
+    return open_package(folder / bundle.program, Schedule.of(bundle, folder))
 
 
 def open_package(program: Path, schedule: Schedule) -> tuple[Execute, Runtime]:

@@ -16,7 +16,7 @@ from dq_toolchain.backends.common.quiet import quiet
 from dq_toolchain.backends.executorch.graph.layers import Geometry, LayerFactory, RangesInput
 from dq_toolchain.backends.executorch.graph.partition import level_partitioner
 from dq_toolchain.backends.executorch.graph.passes import drop_divisions_by_one, spell_out_tanh_gelu
-from dq_toolchain.backends.executorch.vendor import lowering
+from dq_toolchain.backends.executorch.vendor import NOISE, lowering
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.sites import weighted_layers
@@ -87,7 +87,7 @@ def export(
 
     ``rewritten``: remove from the graph, too, what slows XNNPACK down; False leaves it as torch exports it.
     """
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), quiet(NOISE):
         program = PositionalNetwork(network, tuple(call.conditioning), None if port is None else port.set).eval()
         exported: torch.export.ExportedProgram = torch.export.export(
             program, call.with_ranges(ranges).arguments, strict=False
@@ -106,7 +106,7 @@ def lower_methods(methods: Mapping[str, torch.export.ExportedProgram]) -> bytes:
     """
     tools = lowering()
     try:
-        with quiet():
+        with quiet(NOISE):
             edge = tools.to_edge_transform_and_lower(
                 dict(methods),
                 partitioner={name: [level_partitioner(tools.XnnpackPartitioner)()] for name in methods},

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.common.quiet import quiet
-from dq_toolchain.backends.executorch.vendor import runtime
+from dq_toolchain.backends.executorch.vendor import NOISE, runtime
 from dq_toolchain.toolchain.errors import BackendError
 
 
@@ -22,7 +22,7 @@ class Device:
     def __init__(self, program: Path | bytes, methods: Sequence[str]) -> None:
         start = time.perf_counter()
         try:
-            with quiet(errors=False):
+            with quiet(NOISE, errors=False):
                 # The program owns the bytes its methods point into: it must live as long as they do.
                 self._program: Any = runtime().load_program(str(program) if isinstance(program, Path) else program)
                 self._methods = {name: self._program.load_method(name) for name in dict.fromkeys(methods)}
@@ -41,7 +41,7 @@ class Device:
             BackendError: the runtime reports an error.
         """
         try:
-            with contextlib.nullcontext() if self._executed else quiet():
+            with contextlib.nullcontext() if self._executed else quiet(NOISE):
                 out = self._methods[method].execute([tensor.contiguous() for tensor in inputs])[0]
             self._executed = True
         except RuntimeError as error:
@@ -56,7 +56,7 @@ class Device:
 def method_names(program: Path) -> tuple[str, ...]:
     """Methods of a .pte; none is loaded. Raises BackendError: it is no program."""
     try:
-        with quiet(errors=False):
+        with quiet(NOISE, errors=False):
             return tuple(runtime().load_program(str(program)).method_names)
     except (RuntimeError, KeyError, OSError) as error:
         raise BackendError(

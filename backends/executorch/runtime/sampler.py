@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
 
 from torch import Tensor
 
 from dq_toolchain.backends.common.call import Call
-from dq_toolchain.backends.common.sampling import Execute
+from dq_toolchain.backends.base import Execute, Runtime
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.executorch.runtime.device import Device
+from dq_toolchain.backends.executorch.vendor import LIBRARY, set_threads
+from dq_toolchain.toolchain.formats.bundle import Bundle
 
 
 def executor(device: Device, schedule: Schedule) -> Execute:
@@ -19,3 +23,18 @@ def executor(device: Device, schedule: Schedule) -> Execute:
         return device(schedule.method_of_step[k], Call(sample, timestep, conditioning, schedule.row(k)).arguments)
 
     return execute
+
+
+def open_bundle(bundle: Bundle, folder: Path, threads: int | None) -> tuple[Execute, Runtime]:
+    """What executes a bundle here.
+
+    Args:
+        threads: of XNNPACK; None is its own choice.
+    Raises:
+        BackendError: the program does not load.
+    """
+    if threads is not None:
+        set_threads(threads)
+    device = Device(folder / bundle.program, bundle.methods)
+    runtime = Runtime("ExecuTorch", version(LIBRARY), "XNNPACK CPU", device.load_ms)
+    return executor(device, Schedule.of(bundle, folder)), runtime

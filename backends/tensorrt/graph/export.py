@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.backends.common.call import OUTPUT, Call
 from dq_toolchain.backends.common.quiet import quiet
-from dq_toolchain.backends.tensorrt.vendor import exporter
+from dq_toolchain.backends.tensorrt.vendor import NOISE, exporter
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.models.architectures import call_network
@@ -76,7 +76,7 @@ def export(artifact: Artifact, call: Call, precision: str) -> Any:
     inputs = [port.name for port in call.inputs]
     program = _Program(skeleton(artifact, precision), tuple(call.conditioning), DTYPES[precision]).eval()
     try:
-        with quiet(), torch.no_grad():
+        with quiet(NOISE), torch.no_grad():
             exported = exporter().export(
                 program,
                 call.arguments,

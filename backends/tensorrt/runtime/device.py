@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.common.call import Call
-from dq_toolchain.backends.common.sampling import Execute, Runtime
+from dq_toolchain.backends.base import Execute, Runtime
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.tensorrt.runtime.engines import Engines
 from dq_toolchain.backends.tensorrt.runtime.session import Sessions

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.backends.common.sampling import DeviceNetwork, Runtime, sample
+from dq_toolchain.backends.base import Runtime
+from dq_toolchain.backends.common.sampling import DeviceNetwork, sample
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.correction import Correction

@@ -17,9 +17,9 @@ from dq_toolchain.backends.coreml.interpreter.program import Program, load
 from dq_toolchain.backends.coreml.lowering import Plan, plan_of, write_program
 from dq_toolchain.backends.coreml.package import packages_in
 from dq_toolchain.backends.coreml.proof.audit import Audited, audit
+from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Bundle
-from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests import tiny
 
 
@@ -57,7 +57,7 @@ class Converted:
 def converted(folder: Path, settings: Mapping[str, Any], **options: Any) -> Converted:
     """A package of a tiny artifact, by the steps of the command but for executing it."""
     artifact, unet = tiny.lively_artifact(**options)
-    section = load_recipe(None, {"coreml": settings}).coreml
+    section = Settings(**settings)
     plan = plan_of(artifact, tiny.tiny_reference(artifact, unet), section, lambda _: None)
     call = example_call(artifact, plan.reference, None if plan.ranges is None else plan.ranges[:1])
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,8 +78,7 @@ def lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) ->
     """Save the artifact and lower it, as the command does; the bundle and its folder."""
     artifact.save(folder / "calibration", tiny.tiny_reference(artifact, unet))
     out = folder / "coreml"
-    recipe = load_recipe(None, {"coreml": settings})
-    return backends.load("coreml").lower(artifact, folder / "calibration", out, recipe, lambda _: None), out
+    return backends.load("coreml").lower(artifact, folder / "calibration", out, Settings(**settings), lambda _: None), out
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +92,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
 def half(bundle: tuple[Bundle, Path]) -> Converted:
     """The package of ``bundle``: guidance is no part of it."""
     artifact, unet = tiny.lively_artifact()
-    section = load_recipe(None, {}).coreml
+    section = Settings()
     plan = plan_of(artifact, tiny.tiny_reference(artifact, unet), section, lambda _: None)
     package = bundle[1] / bundle[0].program
     programs = load(*packages_in(package))

@@ -15,8 +15,8 @@ from dq_toolchain.backends.coreml.graph.build import LayerNormGroupNorm
 from dq_toolchain.backends.coreml.graph.convert import convert
 from dq_toolchain.backends.coreml.interpreter.program import Function, Program, as_declared, load
 from dq_toolchain.backends.coreml.interpreter.registry import OPERATIONS
+from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.toolchain.errors import BackendError
-from dq_toolchain.toolchain.recipe.sections import CoreMLSection
 from tests import tiny
 
 
@@ -35,7 +35,7 @@ def _convert(
     unet: nn.Module, sample: Tensor, folder: Path, precision: Literal["fp16", "fp32"], **conditioning: Tensor
 ) -> Program:
     package = folder / "model.mlpackage"
-    convert(unet, Call(sample, torch.tensor([500.0]), conditioning), CoreMLSection(precision=precision), package)
+    convert(unet, Call(sample, torch.tensor([500.0]), conditioning), Settings(precision=precision), package)
     return load(package)["main"]
 
 

@@ -14,14 +14,15 @@ from torch import nn
 from dq_toolchain import backends
 from dq_toolchain.backends import base
 from dq_toolchain.backends.common.call import Call
+from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.backends.coreml import lowering
 from dq_toolchain.backends.coreml.graph import convert
 from dq_toolchain.backends.coreml.graph.tags import tag
+from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.backends.coreml.vendor import coremltools
 from dq_toolchain.toolchain.errors import BackendError, ToolchainError
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.report import load_report
-from dq_toolchain.toolchain.recipe.sections import CoreMLSection
 from dq_toolchain.toolchain.verdict.judge import validate
 from tests import tiny
 from tests.backends.coreml.conftest import lower
@@ -29,7 +30,7 @@ from tests.backends.coreml.conftest import lower
 
 @pytest.mark.parametrize("seeds", [1, pytest.param(None, marks=pytest.mark.slow)])
 def test_bundle_runs_here_and_passes(seeds: int | None, bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
-    path = backends.load("coreml").run(*bundle, tmp_path, seeds, None, lambda done, total: None)
+    path = run_bundle(backends.load("coreml"), *bundle, tmp_path, seeds=seeds)
     report = load_report(path)
     assert report.data["runtime"]["name"] == "dq-toolchain interpreter of ML Programs"
     assert "not Core ML" in report.data["compute_unit"]
@@ -41,7 +42,7 @@ def test_bundle_runs_here_and_passes(seeds: int | None, bundle: tuple[Bundle, Pa
 @pytest.mark.parametrize(
     ("settings", "form"),
     [
-        ({"runtime_scales": True, "ios": 17}, "runtime-scales"),
+        ({"step_groups": "input", "ios": 17}, "runtime-scales"),
         ({"quantize_outputs": True}, "functions"),
         ({"chunks": 2, "layout": "neural-engine"}, "functions"),
     ],
@@ -50,7 +51,7 @@ def test_every_option_runs_here_and_passes(settings: dict[str, Any], form: str, 
     artifact, unet = tiny.lively_artifact()
     bundle, folder = lower(tmp_path, replace(artifact, guidance=2.0), unet, **settings)
     assert bundle.form == form
-    report = backends.load("coreml").run(bundle, folder, folder, None, None, lambda done, total: None)
+    report = run_bundle(backends.load("coreml"), bundle, folder, folder)
     verdict = validate(report)
     assert not verdict.failed, verdict.to_json()
 
@@ -58,9 +59,9 @@ def test_every_option_runs_here_and_passes(settings: dict[str, Any], form: str, 
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"ios": 17}, "has one function, step groups need one each; add --runtime-scales"),
-        ({"ios": 17, "runtime_scales": True, "lut": True}, "tables of integers need iOS 18 or 26, got 17"),
-        ({"runtime_scales": True, "quantize_outputs": True}, "reach the inputs of layers only"),
+        ({"ios": 17}, "has one function, step groups need one each; add --step-groups input"),
+        ({"ios": 17, "step_groups": "input", "lut": True}, "tables of integers need iOS 18 or 26, got 17"),
+        ({"step_groups": "input", "quantize_outputs": True}, "reach the inputs of layers only"),
         ({"lut": True}, "tables are for weights of 4 bits and fewer, this artifact has none"),
     ],
 )
@@ -74,7 +75,7 @@ def test_run_time_scales_need_symmetric_ranges(tmp_path: Path) -> None:
     with pytest.raises(
         BackendError, match=r"run-time scales need scheme 'symmetric', got a zero_point at site \S+:input"
     ):
-        lower(tmp_path, *tiny.lively_artifact(scheme="affine"), runtime_scales=True)
+        lower(tmp_path, *tiny.lively_artifact(scheme="affine"), step_groups="input")
 
 
 def test_neural_engine_layout_refuses_integers_in_attention(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_wrong_pass_of_coremltools_shows(tmp_path: Path, monkeypatch: pytest.Mon
 
     def error(name: str) -> float:
         call = Call(sample, inputs["timestep"], {})
-        convert.convert(Twice(), call, CoreMLSection(precision="fp32"), tmp_path / f"{name}.mlpackage")
+        convert.convert(Twice(), call, Settings(precision="fp32"), tmp_path / f"{name}.mlpackage")
         out = load(tmp_path / f"{name}.mlpackage")["main"](inputs)["output"]
         return float((out.reshape(wanted.shape) - wanted).abs().max())
 
@@ -178,7 +179,7 @@ def test_unsupported_bits_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_arguments_that_core_ml_does_not_take(bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
     def run(seeds: int | None, threads: int | None) -> Any:
-        return backends.load("coreml").run(*bundle, tmp_path, seeds, threads, lambda done, total: None)
+        return run_bundle(backends.load("coreml"), *bundle, tmp_path, seeds=seeds, threads=threads)
 
     with pytest.raises(BackendError, match="seeds must be 1-3"):
         run(9, None)

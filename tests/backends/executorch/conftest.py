@@ -10,10 +10,10 @@ import pytest
 from torch import nn
 
 from dq_toolchain import backends
+from dq_toolchain.backends.executorch.settings import Settings
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests import tiny
 from tests.shared import once
 
@@ -28,23 +28,28 @@ def small_artifact(
     return artifact, unet, tiny.tiny_reference(artifact, unet)
 
 
-def lower_into(folder: Path, artifact: Artifact, reference: Reference, form: str = "sentinel") -> tuple[Bundle, Path]:
+def lower_into(
+    folder: Path, artifact: Artifact, reference: Reference, step_groups: str = "input"
+) -> tuple[Bundle, Path]:
     """Save the artifact, lower it, and return the bundle and its folder."""
     artifact.save(folder / "calibration", reference)
     out = folder / "bundle"
-    recipe = load_recipe(None, {"executorch": {"form": form}})
-    return backends.load("executorch").lower(artifact, folder / "calibration", out, recipe, lambda _: None), out
+    settings = Settings.model_validate({"step_groups": step_groups})
+    return backends.load("executorch").lower(artifact, folder / "calibration", out, settings, lambda _: None), out
 
 
 Lowered = tuple[Artifact, nn.Module, Reference, Bundle, Path]
 
 
 def lowered(
-    folders: pytest.TempPathFactory, name: str, made: tuple[Artifact, nn.Module, Reference], form: str = "sentinel"
+    folders: pytest.TempPathFactory,
+    name: str,
+    made: tuple[Artifact, nn.Module, Reference],
+    step_groups: str = "input",
 ) -> Lowered:
     """A bundle that is lowered once, whichever process of the tests asks first."""
     artifact, unet, reference = made
-    out = once(folders, f"executorch-{name}", lambda folder: lower_into(folder, artifact, reference, form)) / "bundle"
+    out = once(folders, f"executorch-{name}", lambda folder: lower_into(folder, artifact, reference, step_groups)) / "bundle"
     return artifact, unet, reference, Bundle.load(out), out
 
 
@@ -59,4 +64,4 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
 @pytest.fixture(scope="session")
 def static(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
     """Static form, 2 step groups."""
-    return lowered(tmp_path_factory, "static", small_artifact(), "static")
+    return lowered(tmp_path_factory, "static", small_artifact(), "methods")

@@ -10,17 +10,18 @@ import torch
 from torch import nn
 
 from dq_toolchain.backends.common.call import example_call
+from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.backends.common.sampling import DeviceNetwork
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.executorch import lowering
 from dq_toolchain.backends.executorch.runtime.device import Device
 from dq_toolchain.backends.executorch.runtime.sampler import executor
+from dq_toolchain.backends.executorch.settings import Settings
 from dq_toolchain.backends.executorch.support import check_supported
 from dq_toolchain.toolchain.errors import BackendError, ToolchainError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
 from dq_toolchain.toolchain.quant.site import FloatOp, Site
-from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.verdict.judge import validate
 from tests import tiny
 from tests.backends.executorch.conftest import Lowered, lower_into, small_artifact
@@ -202,9 +203,9 @@ def test_attention_up_and_down_sampling_4_bit_weights(tmp_path: Path) -> None:
     assert len(portable) <= 3
     from dq_toolchain import backends
 
-    report = backends.load("executorch").run(bundle, folder, folder, None, 1, lambda done, total: None)
+    report = run_bundle(backends.load("executorch"), bundle, folder, folder, threads=1)
     assert not validate(report).failed
 
 
-def test_options_default_to_the_sentinel_form() -> None:
-    assert Recipe().executorch.form == "sentinel"
+def test_settings_default_to_ranges_as_input() -> None:
+    assert Settings().step_groups == "input"

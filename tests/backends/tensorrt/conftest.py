@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from dq_toolchain import backends
 from dq_toolchain.backends.tensorrt.proof import nvidia
+from dq_toolchain.backends.tensorrt.settings import Settings
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests import tiny
 from tests.shared import once
 
@@ -77,16 +77,17 @@ def lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) ->
     reference = tiny.tiny_reference(artifact, unet)
     source = folder / "calibration"
     artifact.save(source, reference)
-    recipe = load_recipe(None, {"tensorrt": settings})
-    bundle = backends.load("tensorrt").lower(Artifact.load(source), source, folder / "tensorrt", recipe, lambda _: None)
+    bundle = backends.load("tensorrt").lower(
+        Artifact.load(source), source, folder / "tensorrt", Settings(**settings), lambda _: None
+    )
     return Lowered(artifact, unet, reference, bundle, folder / "tensorrt")
 
 
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "static-fp32": ({}, {}),
-    "ratio-fp32": ({"mode": "ratio"}, {"weight_bits": 4}),
+    "ratio-fp32": ({"step_groups": "input"}, {"weight_bits": 4}),
     "static-fp16": ({"jetpack": 7}, {"attention": True, "unet": "attention"}),
-    "ratio-fp16": ({"mode": "ratio", "jetpack": 7}, {}),
+    "ratio-fp16": ({"step_groups": "input", "jetpack": 7}, {}),
     "cross-attention": ({}, {"unet": "condition", "weight_bits": 4}),
     "smoothed": ({}, {"smoothed": True}),
 }

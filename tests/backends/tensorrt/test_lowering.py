@@ -13,12 +13,13 @@ import pytest
 from torch import nn
 
 from dq_toolchain import backends
+from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.backends.tensorrt import lowering
 from dq_toolchain.backends.tensorrt.proof import nvidia
+from dq_toolchain.backends.tensorrt.settings import Settings
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.quant.site import FloatOp, Site
-from dq_toolchain.toolchain.recipe.sections import TensorRTSection
 from dq_toolchain.toolchain.verdict.judge import validate
 from tests import tiny
 from tests.backends.tensorrt.conftest import Lowered, attention_unet, lower, needs_nvidia
@@ -76,14 +77,12 @@ def test_weights_are_there_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("condition", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["labels", "text"])
-@pytest.mark.parametrize("options", [{}, {"mode": "ratio"}, {"jetpack": 7}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"step_groups": "input"}, {"jetpack": 7}], ids=str)
 def test_run_and_validate_pass(options: dict[str, Any], condition: bool, tmp_path: Path) -> None:
     """The whole sampler: among what the verdict says is that the samples lose less than 1 dB against the simulation's."""
     artifact, unet = tiny.tiny_artifact(unet=tiny.tiny_condition_unet() if condition else None)
     made = lower(tmp_path, replace(artifact, guidance=2.0), unet, **options)
-    report = backends.load("tensorrt").run(
-        made.bundle, made.folder, tmp_path / "report", None, 1, lambda done, total: None
-    )
+    report = run_bundle(backends.load("tensorrt"), made.bundle, made.folder, tmp_path / "report", threads=1)
     verdict = validate(report, made.folder)
     assert not verdict.failed, verdict.to_json()
     said = json.loads(report.read_text())
@@ -138,8 +137,8 @@ def test_what_no_engine_holds_is_refused_by_name(tmp_path: Path) -> None:
         ),
         (
             tiny.tiny_artifact(attention=True, unet=attention_unet())[0],
-            {"mode": "ratio"},
-            "mode 'ratio' holds no integers at attention",
+            {"step_groups": "input"},
+            "--step-groups input holds no integers at attention",
         ),
         (
             tiny.tiny_artifact(attention=True, unet=attention_unet(head=8))[0],
@@ -156,7 +155,7 @@ def test_what_no_engine_holds_is_refused_by_name(tmp_path: Path) -> None:
     for number, (refused, settings, text) in enumerate(cases):
         folder = tmp_path / str(number)
         refused.save(folder, reference)
-        section = TensorRTSection(**settings)  # type: ignore[arg-type]
+        section = Settings(**settings)  # type: ignore[arg-type]
         with pytest.raises(BackendError, match=text):
             lowering.lower(refused, folder, folder / "out", section, lambda _: None)
         assert not (folder / "out").exists()

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dq_toolchain import backends
+from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.toolchain.formats.report import load_report
 from dq_toolchain.toolchain.verdict.judge import validate
 from tests.backends.executorch.conftest import Lowered
@@ -24,9 +25,7 @@ def bundle(request: pytest.FixtureRequest) -> Lowered:
 
 
 def test_answers_are_those_of_the_python_runtime(bundle: Lowered, dq_run: Path, tmp_path: Path) -> None:
-    python = backends.load("executorch").run(
-        bundle[3], bundle[4], tmp_path / "python", None, None, lambda done, total: None
-    )
+    python = run_bundle(backends.load("executorch"), bundle[3], bundle[4], tmp_path / "python")
     done = run(dq_run, "--bundle", bundle[4], "--report", tmp_path / "cpp")
     assert done.returncode == 0, done.stderr
     assert not done.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dq_toolchain import backends
+from dq_toolchain.backends.common.running import run as run_bundle
 from tests.backends.tensorrt.conftest import Lowered, made
 
 
@@ -36,6 +37,6 @@ def host_report(lowered: Lowered, tmp_path_factory: pytest.TempPathFactory) -> P
     """Folder of the report that `dq-toolchain run` writes for ``lowered``."""
     if lowered.folder not in _host:
         out = tmp_path_factory.mktemp("host")
-        backends.load("tensorrt").run(lowered.bundle, lowered.folder, out, None, None, lambda done, total: None)
+        run_bundle(backends.load("tensorrt"), lowered.bundle, lowered.folder, out)
         _host[lowered.folder] = out
     return _host[lowered.folder]

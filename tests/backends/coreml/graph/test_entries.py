@@ -36,6 +36,6 @@ def test_scales_too_far_apart_are_refused_by_name() -> None:
     artifact, _ = tiny.lively_artifact()
     scale = artifact.scale.clone()
     scale[0, 3], scale[1, 3] = 2.0**-14 * (1 + 2.0**-10), 2.0**15
-    assert torch.equal(ratio_table(artifact, "--runtime-scales") * reference_scales(artifact.scale), artifact.scale)
+    assert torch.equal(ratio_table(artifact, "--step-groups input") * reference_scales(artifact.scale), artifact.scale)
     with pytest.raises(BackendError, match=f"{artifact.sites[3].name} differ too much between step groups"):
-        ratio_table(replace(artifact, scale=scale), "--runtime-scales")
+        ratio_table(replace(artifact, scale=scale), "--step-groups input")

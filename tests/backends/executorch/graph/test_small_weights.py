@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dq_toolchain import backends
+from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.backends.executorch.proof.audit import audit
 from dq_toolchain.backends.executorch.proof.pte_file import read_pte
 from dq_toolchain.backends.executorch.support import check_static_biases
@@ -26,7 +27,7 @@ def test_a_bias_that_is_too_many_steps_is_refused_by_name() -> None:
     name = "conv_out"
     small = replace(artifact.layers[name], weight_scale=artifact.layers[name].weight_scale * 2.0**-28)
     bias = {f"{name}.bias": torch.full_like(artifact.float_parameters[f"{name}.bias"], 0.5)}
-    with pytest.raises(BackendError, match=rf"^{name} has weights so small beside its bias.*--form sentinel"):
+    with pytest.raises(BackendError, match=rf"^{name} has weights so small beside its bias.*--step-groups input"):
         check_static_biases(
             replace(
                 artifact,
@@ -46,7 +47,7 @@ def test_small_weights_run_and_pass_and_a_scale_that_is_off_by_two_is_found(tmp_
     artifact, network = tiny.tiny_artifact(unet=unet)
     assert float(artifact.layers[LAYER].weight_scale.min()) < 2.0**-30
     bundle, folder = lower_into(tmp_path, artifact, tiny.tiny_reference(artifact, network))
-    verdict = validate(backends.load("executorch").run(bundle, folder, tmp_path / "run", None, 1, lambda *_: None))
+    verdict = validate(run_bundle(backends.load("executorch"), bundle, folder, tmp_path / "run", threads=1))
     assert not verdict.failed, verdict.to_json()
     layer = artifact.layers[LAYER]
     other = replace(artifact, layers={**artifact.layers, LAYER: replace(layer, weight_scale=layer.weight_scale * 2)})

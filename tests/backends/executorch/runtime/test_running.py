@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dq_toolchain import backends
+from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.backends.programs import program_checks
 from dq_toolchain.toolchain.disk.files import read_tensors, write_tensors
 from dq_toolchain.toolchain.errors import ArtifactError, BackendError
@@ -22,14 +23,21 @@ from tests.backends.executorch.conftest import Lowered
 
 
 def _run(lowered: Lowered, out: Path, seeds: int | None = None, threads: int | None = None) -> Path:
-    return backends.load("executorch").run(lowered[3], lowered[4], out, seeds, threads, lambda done, total: None)
+    return run_bundle(backends.load("executorch"), lowered[3], lowered[4], out, seeds=seeds, threads=threads)
 
 
 @pytest.mark.parametrize("fixture", ["small", "static"])
 def test_report_is_whole_and_passes(fixture: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     lowered = request.getfixturevalue(fixture)
     calls: list[tuple[int, int]] = []
-    path = backends.load("executorch").run(lowered[3], lowered[4], tmp_path, None, 1, lambda *done: calls.append(done))
+    path = run_bundle(
+        backends.load("executorch"),
+        lowered[3],
+        lowered[4],
+        tmp_path,
+        threads=1,
+        progress=lambda *done: calls.append(done),
+    )
     report, reference = load_report(path), lowered[2]
     report.check_against(reference)
     assert report.bundle_folder.resolve() == lowered[4].resolve()
@@ -55,7 +63,7 @@ def test_exchanged_step_groups_are_caught(small: Lowered, tmp_path: Path) -> Non
     shutil.copytree(small[4], folder)
     ranges = read_tensors(folder / RANGES, "")["ranges"]
     write_tensors(folder / RANGES, {"ranges": ranges.flip(0) * 16})
-    path = backends.load("executorch").run(small[3], folder, folder, None, None, lambda done, total: None)
+    path = run_bundle(backends.load("executorch"), small[3], folder, folder)
     damaged = load_report(path)
     good = load_report(_run(small, tmp_path / "good"))
 
@@ -88,10 +96,10 @@ def test_damaged_bundles_are_refused(small: Lowered, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"ranges.safetensors was changed"):
         Bundle.load(folder)
     with pytest.raises(ArtifactError, match="must hold 'ranges' of shape"):
-        backends.load("executorch").run(small[3], folder, tmp_path, None, None, lambda done, total: None)
+        run_bundle(backends.load("executorch"), small[3], folder, tmp_path)
     (folder / "model.pte").write_bytes(b"not a program")
     with pytest.raises(BackendError, match="cannot load the program"):
-        backends.load("executorch").run(small[3], folder, tmp_path, None, None, lambda done, total: None)
+        run_bundle(backends.load("executorch"), small[3], folder, tmp_path)
 
 
 def test_a_bundle_of_another_target_is_refused(small: Lowered, tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""What [coreml] of a recipe and the flags of `export` set."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dq_toolchain.toolchain.recipe.sections import Renamed, TargetSection
+
+
+class Settings(TargetSection):
+    """[coreml]"""
+
+    EXAMPLE = "--step-groups input"
+    RENAMED = {"runtime_scales": Renamed("step_groups", {"input": True, "methods": False})}  # noqa: RUF012, a ClassVar
+
+    ios: Literal[17, 18, 26] = Field(
+        default=18, description='oldest iOS that runs the package; 17 needs step_groups = "input"'
+    )
+    precision: Literal["fp16", "fp32"] = Field(default="fp16", description="arithmetic between the integer layers")
+    step_groups: Literal["methods", "input"] = Field(
+        default="methods",
+        description="methods: one function per step group, sharing the weights; input: one function, to which a step group's "
+        "scales are an input",
+    )
+    lut: bool = Field(default=False, description="weights of 4 bits and fewer as int8 tables, for the Neural Engine")
+    layout: Literal["plain", "neural-engine"] = Field(
+        default="plain",
+        description="neural-engine: transformers as (B, C, 1, S) with 1x1 convolutions and one product per head",
+    )
+    quantize_outputs: bool = Field(default=False, description="integers behind every layer too, Apple's own form")
+    chunks: Literal[1, 2] = Field(default=1, description="packages that the network is cut into")

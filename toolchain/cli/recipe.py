@@ -1,0 +1,67 @@
+"""``recipe``: the settings that a command line comes to, as a recipe file."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+
+from dq_toolchain import backends
+from dq_toolchain.toolchain.cli.app import Target, app
+from dq_toolchain.toolchain.cli.before import check_method
+from dq_toolchain.toolchain.cli.calibration import PLACES, calibrate, calibration_recipe
+from dq_toolchain.toolchain.cli.options import target_options, with_options
+from dq_toolchain.toolchain.recipe import effort
+from dq_toolchain.toolchain.recipe.sections import Recipe
+from dq_toolchain.toolchain.recipe.writing import to_toml
+
+OPTIONS = {parameter.name: parameter for parameter in target_options(backends.sections())}
+BOTH = set(OPTIONS) & set(PLACES)
+"""Options that calibrate and export both have, with values of other kinds: a number for one, a word for the other."""
+
+
+def recipe(target: Target = None, **given: Any) -> None:
+    """Print the recipe that flags of calibrate and export come to: every setting with its value and what it means.
+
+    What it prints is a recipe file, for --recipe of those commands.
+    """
+    options = {name: given.get(name) for name in inspect.signature(calibrate).parameters}
+    of_target = {name: given[name] for name in OPTIONS if name not in BOTH}
+    for name in BOTH:
+        values = given[name] or []
+        options[name] = next((int(value) for value in reversed(values) if value.isdecimal()), None)
+        of_target[name] = next((value for value in reversed(values) if not value.isdecimal()), None)
+    flags = {"export": {"target": target}}
+    asked = calibration_recipe(options, flags, target_flags=of_target, default_target=backends.DEFAULT)
+    check_method(asked)
+    print(to_toml(_effective(asked)), end="")
+
+
+def _effective(asked: Recipe) -> Recipe:
+    """With what method, effort and bits decide. The default method decides nothing, so that torch is not waited for."""
+    if asked.calibrate.method == Recipe().calibrate.method:
+        return effort.effective(asked)
+    from dq_toolchain.calibrate.methods import effective
+
+    return effective(asked)
+
+
+def _added() -> list[inspect.Parameter]:
+    """The options of calibrate and export; one that both have may be given twice."""
+    own = inspect.signature(calibrate, eval_str=True).parameters.values()
+    found = [each for each in own if each.name not in {*BOTH, "json_"}]
+    found += [each for each in OPTIONS.values() if each.name not in BOTH]
+    for name in sorted(BOTH):
+        texts = [each.annotation.__metadata__[0].help for each in (*own, OPTIONS[name]) if each.name == name]
+        told = f"a number, of calibrate: {texts[0]}; a word, of export: {texts[1]}"
+        annotation = Annotated[list[str] | None, typer.Option(f"--{name.replace('_', '-')}", help=told)]
+        found.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return found
+
+
+app.command(
+    "recipe",
+    epilog="Examples:  dq-toolchain recipe | "
+    "dq-toolchain recipe --weight-bits 4 > dq.toml && dq-toolchain calibrate --recipe dq.toml",
+)(with_options(recipe, _added()))
