@@ -58,7 +58,7 @@ def missing_files(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_and_files_exist(page: Path) -> None:
     assert dead_links(page) == []
-    assert missing_files(page) == []
+    assert page.name == "CHANGELOG.md" or missing_files(page) == []  # which also names what was there once
 
 
 def test_a_dead_link_and_a_missing_file_are_seen(tmp_path: Path) -> None:
