@@ -22,7 +22,7 @@ from dq_toolchain.toolchain.quant.sites import attention_layers
 from dq_toolchain.toolchain.recipe.sections import CalibrateSection
 
 Histograms = list[list[Histogram]]
-"""[step group][site]"""
+"""``[step group][site]``"""
 
 
 def observe_rollouts(context: Context, advance: Callable[..., None] = lambda n=1: None) -> tuple[Rollouts, Histograms]:

@@ -25,7 +25,7 @@ Row = tuple[float, ...]
 
 @dataclass(frozen=True)
 class SamplerTable:
-    """x[k+1] = sum_i a[k][i]*x[k-i] + sum_j b[k][j]*f[k-j] + c[k]*noise[k]; the network is given input_scale[k]*x[k].
+    """``x[k+1] = sum_i a[k][i]*x[k-i] + sum_j b[k][j]*f[k-j] + c[k]*noise[k]``; the network is given ``input_scale[k]*x[k]``.
 
     k counts network calls, 0..N-1; x[0] is noise times ``init_noise_sigma``. Entries that would reach before x[0] or
     f[0] are zero. Two tables of one sampler can differ, since x[k] is itself a sum of earlier terms.
