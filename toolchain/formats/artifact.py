@@ -54,7 +54,8 @@ from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """``weight_q``: int8, shape of the float weight; ``weight_scale``: float32 (out,), fp16-exact."""
+    """``weight_q``: int8, shape of the float weight, output channel first, also of a transposed convolution (out, in / groups,
+    *kernel); ``weight_scale``: float32 (out,), fp16-exact."""
 
     weight_q: Tensor
     weight_scale: Tensor

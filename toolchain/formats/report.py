@@ -200,10 +200,11 @@ def _float32_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _check_shape(name: str, shape: tuple[int, ...], within: Reference | None, where: str) -> None:
-    if len(shape) < 4 or 0 in shape:
+    axes = None if within is None else within.fp32_latents.dim()
+    if len(shape) < 4 or len(shape) != (axes or len(shape)) or 0 in shape:
         raise ArtifactError(
-            f"{where}: {name} has shape {shape}, expected steps, seeds, channels and the sample's other axes (height, width), "
-            f"none empty; {REMEDY}"
+            f"{where}: {name} has shape {shape}, expected {axes or 'four or more'} axes (steps, seeds, channels, and the sample's "
+            f"others, such as height and width), none empty; {REMEDY}"
         )
     if within is not None:
         whole = tuple((within.fp32_latents if name == "latents" else within.simulation_outputs).shape)

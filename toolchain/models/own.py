@@ -11,12 +11,13 @@ import copy
 import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 OWN = "torch.nn.Module"
 """``_class_name`` of such a network in a config."""
@@ -83,6 +84,9 @@ def skeleton_of(module: nn.Module) -> nn.Module:
     Raises:
         ModelError: the module cannot be copied.
     """
+    import torch
+    from torch import nn
+
     memo: dict[int, Any] = {
         id(p): nn.Parameter(torch.empty_like(p, device="meta", dtype=_dtype(p)), requires_grad=False)
         for p in module.parameters()
@@ -96,6 +100,8 @@ def in_float32(module: nn.Module) -> nn.Module:
     Raises:
         ModelError: the module cannot be copied, or two of its names are the same layer.
     """
+    from torch import nn
+
     seen: dict[int, str] = {}
     for name, each in module.named_modules(remove_duplicate=False):
         if any(True for _ in each.parameters(recurse=False)) and seen.setdefault(id(each), name) != name:
@@ -111,6 +117,8 @@ def in_float32(module: nn.Module) -> nn.Module:
 
 
 def _dtype(tensor: Tensor) -> torch.dtype:
+    import torch
+
     return torch.float32 if tensor.is_floating_point() else tensor.dtype
 
 
