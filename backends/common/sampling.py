@@ -27,6 +27,7 @@ from dq_toolchain.toolchain.sampler.denoiser import each_output_at
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
+
 @dataclass
 class DeviceNetwork:
     """f(x, k) of one seed, batch 1; two executions and a combination per call where there is guidance.

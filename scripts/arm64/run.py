@@ -19,8 +19,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.base import Runtime
+from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.common.sampling import held_out, sample
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.toolchain.console.progress import Reporter

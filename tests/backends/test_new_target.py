@@ -32,7 +32,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     shutil.copytree(Path(__file__).with_name("added"), tmp_path / "added")
     monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path / "added")])
     kept = {name: module for name, module in sys.modules.items() if name.startswith(COMMANDS)}
-    package = toolchain.cli
+    package = importlib.import_module(COMMANDS)
     _forget(COMMANDS)
     artifact, unet = tiny.tiny_artifact()
     artifact.save(tmp_path / "dq-out" / "calibration", tiny.tiny_reference(artifact, unet, seeds=MINIMUM_SEEDS))

@@ -25,7 +25,8 @@ def test_every_target_offers_the_protocol(name: str) -> None:
     assert info.name == name
     module = backends.load(name)
     assert callable(module.lower)
-    assert callable(module.run)
+    assert callable(module.open)
+    assert callable(module.methods)
 
 
 def test_unknown_target_lists_the_known() -> None:

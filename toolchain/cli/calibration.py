@@ -96,8 +96,8 @@ def calibrate(
     effort: Annotated[
         str | None,
         typer.Option(
-            help="quick | standard | best: with the bits it decides samples, iterations and learning rates that are not set. quick takes a "
-            "quarter of the time and costs 0.8 dB of PSNR (embedded model, 8 bits, guidance 3, mean of 64 held-out seeds; "
+            help="quick | standard | best: with the bits it decides samples, iterations and learning rates that are not set. quick "
+            "takes a quarter of the time and costs 0.8 dB of PSNR (embedded model, 8 bits, guidance 3, mean of 64 held-out seeds; "
             "0.2 dB of the median)  [default: standard]"
         ),
     ] = None,

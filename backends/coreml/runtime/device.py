@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dq_toolchain.backends.common.call import OUTPUT
 from dq_toolchain.backends.base import Execute, Runtime
+from dq_toolchain.backends.common.call import OUTPUT
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.coreml.graph.convert import MAIN
 from dq_toolchain.backends.coreml.interpreter.program import load

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.base import Execute, Runtime
+from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.executorch.runtime.device import Device
 from dq_toolchain.backends.executorch.vendor import LIBRARY, set_threads

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.base import Execute, Runtime
+from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.tensorrt.runtime.engines import Engines
 from dq_toolchain.backends.tensorrt.runtime.session import Sessions

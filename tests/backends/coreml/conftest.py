@@ -78,7 +78,9 @@ def lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) ->
     """Save the artifact and lower it, as the command does; the bundle and its folder."""
     artifact.save(folder / "calibration", tiny.tiny_reference(artifact, unet))
     out = folder / "coreml"
-    return backends.load("coreml").lower(artifact, folder / "calibration", out, Settings(**settings), lambda _: None), out
+    return backends.load("coreml").lower(
+        artifact, folder / "calibration", out, Settings(**settings), lambda _: None
+    ), out
 
 
 @pytest.fixture(scope="session")

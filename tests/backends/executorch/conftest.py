@@ -49,7 +49,10 @@ def lowered(
 ) -> Lowered:
     """A bundle that is lowered once, whichever process of the tests asks first."""
     artifact, unet, reference = made
-    out = once(folders, f"executorch-{name}", lambda folder: lower_into(folder, artifact, reference, step_groups)) / "bundle"
+    out = (
+        once(folders, f"executorch-{name}", lambda folder: lower_into(folder, artifact, reference, step_groups))
+        / "bundle"
+    )
     return artifact, unet, reference, Bundle.load(out), out
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
-from dq_toolchain.toolchain.disk import files
 from dq_toolchain.toolchain.disk.files import (
     check_hashes,
     check_seal,
@@ -50,7 +50,7 @@ def no_fsync(_descriptor: int) -> None:
 WRITES: dict[str, tuple[Callable[[Path], None], Any, str]] = {
     "bytes": (lambda path: write_bytes(path, b"new"), Path, "write_bytes"),
     "json": (lambda path: write_json(path, {"new": 1}), Path, "write_bytes"),
-    "tensors": (lambda path: write_tensors(path, {"new": torch.zeros(3)}), files, "save_file"),
+    "tensors": (lambda path: write_tensors(path, {"new": torch.zeros(3)}), safetensors.torch, "save_file"),
     "copy": (lambda path: copy(Path(__file__), path), shutil, "copyfile"),
 }
 
