@@ -53,7 +53,7 @@ import os, sys
 from dq_toolchain.backends.common import quiet
 from dq_toolchain.backends.executorch import vendor
 vendor.lowering(), vendor.runtime(), vendor.serialization()
-with quiet.quiet():
+with quiet.quiet(vendor.NOISE):
     os.write(2, b"a foreign line\\n")
 """
 DESCRIBING = """
