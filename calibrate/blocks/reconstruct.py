@@ -20,7 +20,7 @@ from dq_toolchain.calibrate.blocks.evaluations import Rows
 from dq_toolchain.calibrate.blocks.options import BlockBudget, BlockOptions, Phase, phases
 from dq_toolchain.calibrate.blocks.replay import Replays
 from dq_toolchain.calibrate.blocks.row_weights import RowWeights
-from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Room
+from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Storage
 from dq_toolchain.calibrate.blocks.temporal import with_temporal_unit
 from dq_toolchain.calibrate.blocks.unit_fit import UnitFit
 from dq_toolchain.calibrate.blocks.unit_problem import Pools, UnitProblem, quantizers_of
@@ -55,7 +55,7 @@ def reconstruct(
     seed: int,
     checkpoint: CheckpointFile,
     advance: Callable[..., None] = lambda n=1, note="": None,
-    room: Room = IN_MEMORY,
+    storage: Storage = IN_MEMORY,
 ) -> list[dict[str, Any]]:
     """Reconstruct every unit of the network, in place, from the checkpoint if there is one.
 
@@ -66,7 +66,7 @@ def reconstruct(
     Args:
         fp32: the network with the same splits, on the same device.
         rows: on any device; recorded inputs and targets of one unit at a time, and outputs of finished units, are kept
-            there too, or on disk, as ``room`` says.
+            there too, or on disk, as ``storage`` says.
     Returns:
         One record per phase and unit: phase, unit, mean squared error of its output before and after (activations
         in float in the weights phase), whether it was put back, and seconds.
@@ -74,7 +74,7 @@ def reconstruct(
         CalibrationError: a loss is not finite; the text names the unit.
     """
     units = units_of(network, rows, options)
-    work = _Reconstruction(network, fp32, rows, options, budget, seed, checkpoint, units, room)
+    work = _Reconstruction(network, fp32, rows, options, budget, seed, checkpoint, units, storage)
     with _only_held_weights(network):
         return work.run(advance)
 
@@ -106,14 +106,14 @@ class _Reconstruction:
     seed: int
     checkpoint: CheckpointFile
     units: tuple[Unit, ...]
-    room: Room
+    storage: Storage
 
     def __post_init__(self) -> None:
         self.groups = Pools.by_step_group(self.rows, self.network.group_of_step)
         self.weights = RowWeights(self.rows.timestep)
         self.records: list[dict[str, Any]] = []
         self.phase: Phase | None = None
-        self.replays = Replays.begin(self.rows, self.units, self.room)
+        self.replays = Replays.begin(self.rows, self.units, self.storage)
         self.fit = UnitFit(self.network, self.rows, self.groups, self.options, self.budget, self.seed, self.weights)
 
     def run(self, advance: Callable[..., None]) -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ class _Reconstruction:
     def _follow(self, phase: Phase, number: int) -> None:
         """Units before this one are final, until the next phase."""
         if phase != self.phase:
-            self.replays = Replays.begin(self.rows, self.units, self.room, self.replays.fp32)
+            self.replays = Replays.begin(self.rows, self.units, self.storage, self.replays.fp32)
             self.phase = phase
         for unit in self.units[:number]:
             self.replays.finish(unit)
@@ -148,7 +148,7 @@ class _Reconstruction:
         for quantizer in self.network.activations.values():
             quantizer.kept = 1.0 if phase == "weights" else 0.0
         problem = UnitProblem(
-            self.network, self.fp32, self.rows, unit, self.groups, self.options.inner, self.room, self.replays
+            self.network, self.fp32, self.rows, unit, self.groups, self.options.inner, self.storage, self.replays
         )
         before = problem.error()
         start = {name: value.clone() for name, value in self._state(unit).items()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.blocks.capture import Captured, capture
 from dq_toolchain.calibrate.blocks.evaluations import Rows
 from dq_toolchain.calibrate.blocks.replay import Replays
-from dq_toolchain.calibrate.blocks.storage import Room
+from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL, TemporalBlock
 from dq_toolchain.calibrate.blocks.units import Unit
 from dq_toolchain.calibrate.network.fake_quant import ActivationQuantizer
@@ -108,7 +108,7 @@ class UnitProblem:
         unit: Unit,
         groups: Pools,
         inner: float,
-        room: Room,
+        storage: Storage,
         replays: Replays | None = None,
     ) -> None:
         """Record inputs behind the quantized prefix, in the network's present state, and outputs of the FP32 unit.
@@ -121,10 +121,10 @@ class UnitProblem:
         self.network, self.rows, self.unit = network, rows, unit
         self.weight_of_inner = inner if len(unit.layers) > 1 else 0.0
         self.device = next(network.parameters()).device
-        self.judged, self.room = groups.share(JUDGED), room
+        self.judged, self.storage = groups.share(JUDGED), storage
         root, self.module = _root_and_module(network.inner, unit)
         exact_root, exact = _root_and_module(fp32, unit)
-        passes = groups.passes(room.at_once)
+        passes = groups.passes(storage.at_once)
         usable = replays if root is network.inner else None
         quantized, plain = (None, None) if usable is None else (usable.quantized, usable.fp32)
         self.inputs = capture(
@@ -136,11 +136,19 @@ class UnitProblem:
             inputs=True,
             set_step=network.set_step,
             replay=quantized,
-            room=room,
+            storage=storage,
         )
         watched = {name: fp32.get_submodule(name) for name in unit.layers} if self.weight_of_inner else {}
         self.targets: Captured = capture(
-            exact_root, exact, rows, passes, device=self.device, outputs=True, inner=watched, replay=plain, room=room
+            exact_root,
+            exact,
+            rows,
+            passes,
+            device=self.device,
+            outputs=True,
+            inner=watched,
+            replay=plain,
+            storage=storage,
         )
 
     @property
@@ -163,7 +171,7 @@ class UnitProblem:
         """Mean squared error of the unit's output over the judged rows."""
         assert self.targets.output is not None
         total, count = 0.0, 0
-        for index in self.judged.passes(self.room.at_once):
+        for index in self.judged.passes(self.storage.at_once):
             difference = self._run(index) - self.targets.output[index].to(self.device)
             total, count = total + float(difference.square().sum(dtype=torch.float64)), count + difference.numel()
         return total / count

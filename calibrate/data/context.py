@@ -20,7 +20,7 @@ from dq_toolchain.toolchain.sampler.step_groups import StepGroups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 ROLLOUT_BATCH = 32
-ROOM = 2 * 2**30
+ACTIVATION_LIMIT = 2 * 2**30
 """Bytes that activations may take in a pass without gradient."""
 
 
@@ -62,7 +62,7 @@ class Context:
     @property
     def rollout_batch(self) -> int:
         """How many samples run through the network at once, without gradient."""
-        return ROLLOUT_BATCH if self.live is None else max(1, min(ROLLOUT_BATCH, ROOM // self.live.forward))
+        return ROLLOUT_BATCH if self.live is None else max(1, min(ROLLOUT_BATCH, ACTIVATION_LIMIT // self.live.forward))
 
     @property
     def group_of_step(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import torch
 
 from dq_toolchain.calibrate.blocks.evaluations import Rows, rows_of
 from dq_toolchain.calibrate.blocks.reconstruct import BlockBudget, BlockOptions, planned_iterations, reconstruct
-from dq_toolchain.calibrate.blocks.storage import Room
+from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.fitting.memory import BLOCKS as PER_WEIGHT
 from dq_toolchain.calibrate.fitting.memory import LARGEST, OFFLOADED, UNIT
@@ -32,10 +32,10 @@ class Blocks(Phase):
     def run(self, work: Work) -> Fitted:
         context, network, recipe = work.trajectories.context, work.network, work.recipe
         rows, options, budget = _rows(work), BlockOptions(**work.block_options), _budget(recipe)
-        room = Room(context.rollout_batch, work.checkpoint.path.parent if network.lean else None)
+        storage = Storage(context.rollout_batch, work.checkpoint.path.parent if network.lean else None)
         with work.reporter.task("reconstructing", planned_iterations(network, options, budget)) as advance:
             stages = reconstruct(
-                network, context.network, rows, options, budget, context.seed, work.checkpoint, advance, room
+                network, context.network, rows, options, budget, context.seed, work.checkpoint, advance, storage
             )
         seconds = sum(
             stage.pop("seconds") for stage in stages

@@ -1,6 +1,6 @@
 """Gradient checkpointing: inside, blocks keep their inputs only and are run again when their gradient is due.
 
-Chen et al. 2016. A network's activations then take the room of one block's at a time, for one more forward pass.
+Chen et al. 2016. Peak memory of activations is then that of one block, for one more forward pass.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ class WeightQuantizer(nn.Module):
     s0 is the scale that was searched for; the learned scale only multiplies the integers. Were it the divisor too,
     every step of the scale would flip integers all over the layer, and their noise drowns what a fit gains.
 
-    The float weight is the layer's own tensor, not a copy: of a large network there is room for one.
+    The float weight is the layer's own tensor, not a copy: memory holds a large network's weights once.
     """
 
     weight: Tensor

@@ -136,7 +136,7 @@ class QuantizedNetwork(nn.Module):
         Args:
             scale: (G, L) float32. zero_point: (G, L) int32. Columns as ``prepared.sites``.
             weight_scales: layer -> (out,) float32.
-            lean: dequantize each layer's weight in every pass, for want of room for all of them at once.
+            lean: dequantize each layer's weight in every pass: all of them at once do not fit into memory.
         """
         super().__init__()
         self.lean = lean

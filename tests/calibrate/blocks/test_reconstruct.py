@@ -19,7 +19,7 @@ from dq_toolchain.calibrate.blocks.reconstruct import (
     reconstruct,
     units_of,
 )
-from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Room
+from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Storage
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL
 from dq_toolchain.calibrate.blocks.unit_fit import UnitFit
 from dq_toolchain.calibrate.blocks.unit_problem import Pools, UnitProblem, row_errors
@@ -46,10 +46,10 @@ def start(
     options: BlockOptions = OPTIONS["qdiffusion"],
     budget: BlockBudget = BUDGET,
     advance: Callable[..., None] = lambda n=1, note="": None,
-    room: Room = IN_MEMORY,
+    storage: Storage = IN_MEMORY,
 ) -> list[dict[str, Any]]:
     checkpoint = CheckpointFile(folder / "blocks.safetensors", "tiny")
-    return reconstruct(case.network, case.fp32, case.rows, options, budget, 5, checkpoint, advance, room)
+    return reconstruct(case.network, case.fp32, case.rows, options, budget, 5, checkpoint, advance, storage)
 
 
 def state(case: Tiny) -> dict[str, Tensor]:
@@ -95,9 +95,9 @@ def test_units_never_get_worse_and_the_network_gets_better_than_nearest_rounding
 def test_replayed_outputs_change_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     found = []
-    for folder, room in (("replayed", None), ("some", 10_000), ("computed", 0)):
-        if room is not None:
-            monkeypatch.setattr(module, "MOST_IN_MEMORY", room)
+    for folder, limit in (("replayed", None), ("some", 10_000), ("computed", 0)):
+        if limit is not None:
+            monkeypatch.setattr(module, "MOST_IN_MEMORY", limit)
         case = tiny(step_groups=2, samples=3)
         inside = next(name for name in case.network.layers if name.endswith("resnets.0.conv1"))
         case.network.layers[inside].register_forward_hook(lambda *_: calls.append(1))
@@ -114,10 +114,10 @@ def test_replayed_outputs_change_nothing(name: str, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("name", ["qdiffusion", "joint"])
 def test_a_lean_network_with_records_on_disk_ends_alike(name: str, tmp_path: Path) -> None:
     found = []
-    for lean, room in ((False, IN_MEMORY), (True, Room(32, tmp_path))):
+    for lean, storage in ((False, IN_MEMORY), (True, Storage(32, tmp_path))):
         case = tiny(step_groups=2, samples=3, learned_rounding=False)
         case.network.lean = lean
-        records = start(case, tmp_path / str(lean), OPTIONS[name], room=room)
+        records = start(case, tmp_path / str(lean), OPTIONS[name], storage=storage)
         found.append((state(case), [{**r, "seconds": 0} for r in records]))
     assert found[0][1] == found[1][1]
     assert all(torch.equal(value, found[1][0][key]) for key, value in found[0][0].items())

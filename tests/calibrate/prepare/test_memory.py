@@ -58,7 +58,7 @@ def test_large_activations_are_run_few_at_a_time(
     monkeypatch.setattr(module, "SMALL_NETWORK", 0)
     recipe = tiny_recipe(tiny_model, tmp_path)
     assert setup(recipe).rollout_batch == 32
-    monkeypatch.setattr(context, "ROOM", 1)
+    monkeypatch.setattr(context, "ACTIVATION_LIMIT", 1)
     assert setup(recipe).rollout_batch == 1
 
 
