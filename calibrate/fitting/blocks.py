@@ -16,7 +16,7 @@ from dq_toolchain.calibrate.fitting.memory import BLOCKS as PER_WEIGHT
 from dq_toolchain.calibrate.fitting.memory import LARGEST, OFFLOADED, UNIT
 from dq_toolchain.calibrate.fitting.passes import FITTED, GRADIENT
 from dq_toolchain.calibrate.fitting.phase import WEIGHTS, Fitted, Needs, Phase, Work
-from dq_toolchain.calibrate.network.activation_memory import Live
+from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
@@ -42,7 +42,7 @@ class Blocks(Phase):
         )  # an artifact holds nothing that differs between two runs
         return Fitted(stages, None, seconds)
 
-    def needs(self, context: Context, recipe: Recipe, one: Live) -> Needs:
+    def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
         learned, offload = recipe.calibrate.rounding == "learned", recipe.run.offload
         largest = max(parameter.numel() for parameter in context.network.parameters())
         return Needs(

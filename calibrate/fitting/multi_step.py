@@ -17,7 +17,7 @@ from dq_toolchain.calibrate.multistep.fit import Fit
 from dq_toolchain.calibrate.multistep.problem import Problem
 from dq_toolchain.calibrate.multistep.stages import plan
 from dq_toolchain.calibrate.network.activation_checkpointing import recomputed
-from dq_toolchain.calibrate.network.activation_memory import Live
+from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups
@@ -63,7 +63,7 @@ class MultiStep(Phase):
         growth = None if problem.growth is None else [round(g, 4) for g in problem.growth.tolist()]
         return Fitted(stages, growth, fit.progress.seconds)
 
-    def needs(self, context: Context, recipe: Recipe, one: Live) -> Needs:
+    def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
         learned, offload = recipe.calibrate.rounding == "learned", recipe.run.offload
         return Needs(
             per_weight=OFFLOADED if offload else LEARNED if learned else NEAREST,

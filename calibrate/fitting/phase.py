@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.trajectories import Trajectories
-from dq_toolchain.calibrate.network.activation_memory import Live
+from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.toolchain.console.progress import Reporter
@@ -91,7 +91,7 @@ class Phase(ABC):
         """
 
     @abstractmethod
-    def needs(self, context: Context, recipe: Recipe, one: Live) -> Needs:
+    def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
         """Memory, with activations of ``one`` sample."""
 
     @abstractmethod

@@ -18,7 +18,7 @@ from dq_toolchain.calibrate.fitting.run import check_workers
 from dq_toolchain.calibrate.methods import resolve, with_settings
 from dq_toolchain.calibrate.methods.base import Method, add
 from dq_toolchain.calibrate.methods.ranges import MSE
-from dq_toolchain.calibrate.network.activation_memory import Live
+from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.pipeline import calibrated, deciding
 from dq_toolchain.calibrate.prepare import identity
 from dq_toolchain.calibrate.prepare.memory import estimate
@@ -44,7 +44,7 @@ class Halve(Phase):
             scale.sub_(torch.log(torch.tensor(2.0)))
         return Fitted([{"stage": self.name}], None, 1.0)
 
-    def needs(self, context: Context, recipe: Recipe, one: Live) -> Needs:
+    def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
         return Needs(per_weight=100.0, host=7)
 
     def hyper_parameters(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dq_toolchain.calibrate.network.activation_checkpointing import recomputed
-from dq_toolchain.calibrate.network.activation_memory import live_bytes
+from dq_toolchain.calibrate.network.activation_memory import activation_memory_of
 from dq_toolchain.toolchain.models.architectures import call_network
 from tests.calibrate.network.test_insert import tiny_network
 from tests.tiny import noise, tiny_condition_unet
@@ -57,6 +57,6 @@ def test_recomputing_keeps_less(network: torch.nn.Module) -> None:
     def call(network: torch.nn.Module) -> torch.Tensor:
         return call_network(network, torch.ones(2, 4, 8, 8), torch.tensor([5.0, 6.0]), keywords)
 
-    plain, saving = live_bytes(network, call), live_bytes(network, call, recomputed)
+    plain, saving = activation_memory_of(network, call), activation_memory_of(network, call, recomputed)
     assert saving.forward == plain.forward
     assert saving.backward < 0.8 * plain.backward
