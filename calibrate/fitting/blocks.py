@@ -32,7 +32,7 @@ class Blocks(Phase):
     def run(self, work: Work) -> Fitted:
         context, network, recipe = work.trajectories.context, work.network, work.recipe
         rows, options, budget = _rows(work), BlockOptions(**work.block_options), _budget(recipe)
-        storage = Storage(context.rollout_batch, work.checkpoint.path.parent if network.lean else None)
+        storage = Storage(context.rollout_batch, work.checkpoint.path.parent if network.low_memory else None)
         with work.reporter.task("reconstructing", planned_iterations(network, options, budget)) as advance:
             stages = reconstruct(
                 network, context.network, rows, options, budget, context.seed, work.checkpoint, advance, storage

@@ -56,7 +56,7 @@ class MultiStep(Phase):
         if recipe.calibrate.steps == "growth":
             problem = problem.with_growth(network)
         fit = Fit(network, problem, plan(recipe.calibrate, context.step_groups), work.checkpoint)
-        saving = recomputed(network.inner) if network.lean else nullcontext()
+        saving = recomputed(network.inner) if network.low_memory else nullcontext()
         validating = _validation(recipe) * context.table.calls
         with saving, work.reporter.task("fitting", fit.total_iterations) as advance:
             stages = fit.run(paced(fit.stages, recipe.calibrate.batch, validating, advance, work.reporter.say))

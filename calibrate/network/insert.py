@@ -130,16 +130,16 @@ class QuantizedNetwork(nn.Module):
         weight_scales: Mapping[str, Tensor],
         group_of_step: tuple[int, ...],
         learned_rounding: bool,
-        lean: bool = False,
+        low_memory: bool = False,
     ) -> None:
         """
         Args:
             scale: (G, L) float32. zero_point: (G, L) int32. Columns as ``prepared.sites``.
             weight_scales: layer -> (out,) float32.
-            lean: dequantize each layer's weight in every pass: all of them at once do not fit into memory.
+            low_memory: dequantize each layer's weight in every pass: all of them at once do not fit into memory.
         """
         super().__init__()
-        self.lean = lean
+        self.low_memory = low_memory
         self.inner = with_shared_tensors(prepared.network)
         self.sites, self.group_of_step, self.switch = prepared.sites, group_of_step, StepGroupSwitch()
         self.activations: dict[str, ActivationQuantizer] = {}
@@ -190,19 +190,19 @@ class QuantizedNetwork(nn.Module):
 
     @torch.no_grad()
     def keep_weights(self, layers: Iterable[str]) -> None:
-        """These layers compute with the weights that their quantizers give now, dequantized once unless the network is lean."""
+        """These layers compute with the weights that their quantizers give now, dequantized once unless ``low_memory``."""
         for name in layers:
             layer = self.layers[name]
-            layer.hold(None if self.lean else layer.weight_quantizer(), rounded=True)
+            layer.hold(None if self.low_memory else layer.weight_quantizer(), rounded=True)
 
     @contextmanager
     def weights_once(self) -> Iterator[None]:
         """Weights are fake-quantized once for all passes inside; their gradients are summed and sent on at the end.
 
-        The same gradient as quantizing in every pass, at the cost of one: a segment of n steps makes 2n passes. A lean
+        The same gradient as quantizing in every pass, at the cost of one: a segment of n steps makes 2n passes. A low-memory
         network quantizes in every pass.
         """
-        if self.lean:
+        if self.low_memory:
             yield
             return
         weights = [layer.weight_quantizer() for layer in self.layers.values()]

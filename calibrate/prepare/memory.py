@@ -63,13 +63,13 @@ def check_memory(context: Context, recipe: Recipe, method: Method, reporter: Rep
     if need.on(context.device) <= free:
         reporter.say(text)
         return
-    lean = estimate(
+    offloaded = estimate(
         context, recipe.model_copy(update={"run": recipe.run.model_copy(update={"offload": True})}), method
     ).on(context.device)
-    if recipe.run.offload or lean > free:
-        hint = "" if recipe.run.offload else f", {_gib(lean)} with --offload"
+    if recipe.run.offload or offloaded > free:
+        hint = "" if recipe.run.offload else f", {_gib(offloaded)} with --offload"
         raise CalibrationError(f"{text}{hint}; lower [calibrate] batch and samples, or take a machine with more memory")
-    raise CalibrationError(f"{text}; add --offload, which needs about {_gib(lean)}")
+    raise CalibrationError(f"{text}; add --offload, which needs about {_gib(offloaded)}")
 
 
 def estimate(context: Context, recipe: Recipe, method: Method) -> Estimate:

@@ -114,10 +114,10 @@ def test_replayed_outputs_change_nothing(name: str, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("name", ["qdiffusion", "joint"])
 def test_a_lean_network_with_records_on_disk_ends_alike(name: str, tmp_path: Path) -> None:
     found = []
-    for lean, storage in ((False, IN_MEMORY), (True, Storage(32, tmp_path))):
+    for low_memory, storage in ((False, IN_MEMORY), (True, Storage(32, tmp_path))):
         case = tiny(step_groups=2, samples=3, learned_rounding=False)
-        case.network.lean = lean
-        records = start(case, tmp_path / str(lean), OPTIONS[name], storage=storage)
+        case.network.low_memory = low_memory
+        records = start(case, tmp_path / str(low_memory), OPTIONS[name], storage=storage)
         found.append((state(case), [{**r, "seconds": 0} for r in records]))
     assert found[0][1] == found[1][1]
     assert all(torch.equal(value, found[1][0][key]) for key, value in found[0][0].items())

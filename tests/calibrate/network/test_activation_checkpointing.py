@@ -1,4 +1,4 @@
-"""Recomputed blocks and lean networks give the gradients of plain ones, and take less room."""
+"""Activation checkpointing and low-memory networks give the gradients of plain ones, and take less memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.tiny import noise, tiny_condition_unet
 from tests.tiny_pipelines import sd3
 
 
-def gradients(model: Path, out: Path, lean: bool) -> dict[str, torch.Tensor]:
+def gradients(model: Path, out: Path, low_memory: bool) -> dict[str, torch.Tensor]:
     network = tiny_network(model, out)
-    network.lean = lean
-    with recomputed(network.inner) if lean else nullcontext(), network.weights_once():
+    network.low_memory = low_memory
+    with recomputed(network.inner) if low_memory else nullcontext(), network.weights_once():
         for k, time in ((0, 900.0), (3, 100.0)):
             network.set_step(k)
             out_ = call_network(network, noise(2), torch.full((2,), time), {"class_labels": torch.tensor([1, 2])})
@@ -32,7 +32,7 @@ def gradients(model: Path, out: Path, lean: bool) -> dict[str, torch.Tensor]:
 
 
 def test_a_lean_network_has_the_same_gradients(tiny_model: Path, tmp_path: Path) -> None:
-    expected, found = (gradients(tiny_model, tmp_path, lean) for lean in (False, True))
+    expected, found = (gradients(tiny_model, tmp_path, low_memory) for low_memory in (False, True))
     assert set(expected) == set(found)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)

@@ -37,11 +37,11 @@ def test_a_fit_needs_more_than_ranges_and_offload_needs_less(case: tuple[Context
     state, recipe = case
     weights = sum(p.numel() for p in state.prepared.network.parameters())
     full, ranges = estimate(state, recipe, ACCUQUANT), estimate(state, recipe, resolve("mse"))
-    lean = estimate(state, offloaded(recipe), ACCUQUANT)
+    small = estimate(state, offloaded(recipe), ACCUQUANT)
     assert full.weights == 13 * 4 * weights
     assert ranges.weights == 4 * weights
-    assert ranges.weights < lean.weights < full.weights
-    assert lean.activations < full.activations
+    assert ranges.weights < small.weights < full.weights
+    assert small.activations < full.activations
 
 
 def test_activations_follow_the_batch(case: tuple[Context, Recipe]) -> None:
@@ -66,10 +66,10 @@ def test_what_does_not_fit_is_refused_with_what_would(
     case: tuple[Context, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, recipe = case
-    need, lean = (estimate(state, r, ACCUQUANT).on(state.device) for r in (recipe, offloaded(recipe)))
+    need, small = (estimate(state, r, ACCUQUANT).on(state.device) for r in (recipe, offloaded(recipe)))
     for free, settings, message in ((need - 1, recipe, r"add --offload, which needs about 1\.\d GiB"),
-                                    (lean - 1, recipe, r"with --offload; lower \[calibrate\] batch"),
-                                    (lean - 1, offloaded(recipe), r"are free; lower \[calibrate\] batch")):  # fmt: skip
+                                    (small - 1, recipe, r"with --offload; lower \[calibrate\] batch"),
+                                    (small - 1, offloaded(recipe), r"are free; lower \[calibrate\] batch")):  # fmt: skip
         monkeypatch.setattr(memory, "_free", lambda _device, free=free: free)
         with pytest.raises(CalibrationError, match=message):
             check_memory(state, settings, ACCUQUANT, QUIET)
