@@ -16,7 +16,7 @@ from dq_toolchain.calibrate.bits.sensitivity import final_errors
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
 from dq_toolchain.calibrate.data.trajectories import Trajectories
-from dq_toolchain.calibrate.network.activation_checkpointing import recomputed
+from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
 from dq_toolchain.calibrate.ranges.quantized import quantize_with, weight_scale
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.toolchain.console.progress import Reporter
@@ -128,7 +128,7 @@ def _choices(
 ) -> list[dict[str, int]]:
     names = [name for name in weights if name not in fixed]
     scales = {name: {bits: weight_scale(context, name, bits) for bits in WIDTHS} for name in names}
-    saving = recomputed(context.network) if recipe.run.offload else nullcontext()
+    saving = checkpointed(context.network) if recipe.run.offload else nullcontext()
     with saving, reporter.task("sensitivity of layers", PROBES) as advance:
         errors = final_errors(run, scales, PROBES, advance)
     return allocations([Layer(name, weights[name], errors[name]) for name in names])

@@ -16,7 +16,7 @@ from dq_toolchain.calibrate.fitting.phase import WEIGHTS, Fitted, Needs, Phase, 
 from dq_toolchain.calibrate.multistep.fit import Fit
 from dq_toolchain.calibrate.multistep.problem import Problem
 from dq_toolchain.calibrate.multistep.stages import plan
-from dq_toolchain.calibrate.network.activation_checkpointing import recomputed
+from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -56,7 +56,7 @@ class MultiStep(Phase):
         if recipe.calibrate.steps == "growth":
             problem = problem.with_growth(network)
         fit = Fit(network, problem, plan(recipe.calibrate, context.step_groups), work.checkpoint)
-        saving = recomputed(network.inner) if network.low_memory else nullcontext()
+        saving = checkpointed(network.inner) if network.low_memory else nullcontext()
         validating = _validation(recipe) * context.table.calls
         with saving, work.reporter.task("fitting", fit.total_iterations) as advance:
             stages = fit.run(paced(fit.stages, recipe.calibrate.batch, validating, advance, work.reporter.say))

@@ -45,7 +45,7 @@ def activation_memory_of(
 
     Args:
         call: runs the network once, on the CPU; real tensors that it hands over become shapes.
-        saving: what is around the pass with gradient, such as ``recomputed``.
+        saving: what is around the pass with gradient, such as ``checkpointed``.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         fake = with_tensors(network, _on_shapes)

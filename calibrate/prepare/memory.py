@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.fitting.phase import Needs, phases_of
 from dq_toolchain.calibrate.methods.base import Method
-from dq_toolchain.calibrate.network.activation_checkpointing import recomputed
+from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory, activation_memory_of
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
@@ -93,7 +93,7 @@ def _of_one_sample(context: Context, low_memory: bool) -> ActivationMemory:
     def call(network: nn.Module) -> Tensor:
         return Denoiser(network, context.table, sample.conditioning, context.guidance)(sample.start, 0)
 
-    return activation_memory_of(context.prepared.network, call, recomputed)
+    return activation_memory_of(context.prepared.network, call, checkpointed)
 
 
 def _free(device: torch.device) -> int:
