@@ -38,7 +38,7 @@ def finalize(network: QuantizedNetwork, context: Context, record: Mapping[str, A
         splits=prepared.splits,
         sites=prepared.sites,
         float_operations=float_operations(
-            prepared.network, any(site.kind == "attention" for site in prepared.sites), prepared.kept
+            prepared.network, any(site.kind == "attention" for site in prepared.sites), prepared.float_layers
         ),
         layers={
             n: LayerWeights(*(t.cpu() for t in layer.weight_quantizer.export())) for n, layer in network.layers.items()

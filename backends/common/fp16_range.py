@@ -44,7 +44,7 @@ def check_by_running(artifact: Artifact, reference: Reference, target: str) -> N
 
 def coarse_in_fp16(artifact: Artifact) -> str | None:
     """A line about layers kept in float all of whose weights are below fp16's normal numbers; None if there are none."""
-    sizes = {name: float(artifact.float_parameters[f"{name}.weight"].abs().max()) for name in artifact.kept}
+    sizes = {name: float(artifact.float_parameters[f"{name}.weight"].abs().max()) for name in artifact.float_layers}
     small = [name for name, size in sizes.items() if 0 < size < 2.0**SMALLEST_EXPONENT]
     if not small:
         return None

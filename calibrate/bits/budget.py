@@ -106,7 +106,10 @@ def with_budget(
 
 
 def _weights(context: Context) -> dict[str, int]:
-    layers = (*(site.layer for site in context.prepared.sites if site.weight_bits is not None), *context.prepared.kept)
+    layers = (
+        *(site.layer for site in context.prepared.sites if site.weight_bits is not None),
+        *context.prepared.float_layers,
+    )
     return {name: context.network.get_parameter(f"{name}.weight").numel() for name in layers}
 
 
@@ -114,7 +117,7 @@ def _fixed(context: Context, recipe: Recipe) -> dict[str, int]:
     """Bits of the layers that are not for choosing."""
     edges = {site.layer: site.weight_bits for site in context.prepared.sites if site.layer in context.prepared.edges}
     return {name: bits for name, bits in edges.items() if bits is not None} | dict.fromkeys(
-        context.prepared.kept, FLOAT_BITS
+        context.prepared.float_layers, FLOAT_BITS
     )
 
 

@@ -91,7 +91,7 @@ def _only_held_weights(network: QuantizedNetwork) -> Iterator[None]:
         for layer in network.layers.values():
             layer.hold(None, rounded=False)
         for quantizer in network.activations.values():
-            quantizer.kept, quantizer.generator = 0.0, None
+            quantizer.float_share, quantizer.generator = 0.0, None
         for parameter, flag in needed:
             parameter.requires_grad_(flag)
 
@@ -146,7 +146,7 @@ class _Reconstruction:
     def _unit(self, phase: Phase, count: int, number: int, advance: Callable[..., None]) -> dict[str, Any]:
         unit = self.units[number]
         for quantizer in self.network.activations.values():
-            quantizer.kept = 1.0 if phase == "weights" else 0.0
+            quantizer.float_share = 1.0 if phase == "weights" else 0.0
         problem = UnitProblem(
             self.network, self.fp32, self.rows, unit, self.groups, self.options.inner, self.storage, self.replays
         )

@@ -95,13 +95,13 @@ class UnitFit:
     def _learning(self, quantizers: list[ActivationQuantizer]) -> Iterator[None]:
         """Inside, these quantizers learn their scales and leave a share of their input in float."""
         for quantizer in quantizers:
-            quantizer.kept, quantizer.generator = self.options.drop, self.masks
+            quantizer.float_share, quantizer.generator = self.options.drop, self.masks
             quantizer.log_scale.requires_grad_()
         try:
             yield
         finally:
             for quantizer in quantizers:
-                quantizer.kept, quantizer.generator = 0.0, None
+                quantizer.float_share, quantizer.generator = 0.0, None
                 quantizer.log_scale.requires_grad_(False).grad = None
 
     @staticmethod

@@ -108,19 +108,19 @@ class ActivationQuantizer(nn.Module):
         self.lowest = [kind.qmin - float(z) for z in zero_point]
         self.highest = [kind.qmax - float(z) for z in zero_point]
         self.switch = switch
-        self.kept = 0.0
+        self.float_share = 0.0
         """Share of elements left in float, drawn anew in every pass (QDrop, Wei et al. 2022); 1 leaves the site out."""
         self.generator: torch.Generator | None = None
         """What draws them, on the device of x; None is torch's own."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake-quantized x, same shape. LSQ's 1/sqrt(N) factor is left out: Adam on the logarithm is scale-free."""
-        if self.kept >= 1.0:
+        if self.float_share >= 1.0:
             return x
         g = self.switch.current
         y: Tensor = FakeQuantize.apply(x, fp16_scale(self.log_scale[g : g + 1]), self.lowest[g], self.highest[g])  # type: ignore[no-untyped-call]
-        if self.kept > 0.0:
-            y = torch.where(torch.rand(x.shape, generator=self.generator, device=x.device) < self.kept, x, y)
+        if self.float_share > 0.0:
+            y = torch.where(torch.rand(x.shape, generator=self.generator, device=x.device) < self.float_share, x, y)
         return y
 
     @torch.no_grad()
@@ -228,7 +228,7 @@ class QuantizedLayer(nn.Module):
         self.held_weight, self._integers, self._may_use_integers = weight, None, rounded
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
-        if self._may_use_integers and not torch.is_grad_enabled() and self.activation.kept == 0.0:
+        if self._may_use_integers and not torch.is_grad_enabled() and self.activation.float_share == 0.0:
             product, scale = self._product()
             if product is not None and holds(x):
                 q, zero_point, step = self.activation.unsigned(x)

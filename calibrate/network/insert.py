@@ -34,14 +34,14 @@ from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
 class Prepared:
     """An FP32 UNet ready to be observed: splits and smoothing applied, sites known, also what stays in float.
 
-    ``edges``: the first and the last convolution, whose weights get bits of their own.
+    ``float_layers``: by name, as the recipe says. ``edges``: the first and the last convolution, whose weights get bits of their own.
     """
 
     network: nn.Module
     splits: Mapping[str, tuple[int, ...]]
     sites: tuple[Site, ...]
     smoothed: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
+    float_layers: tuple[str, ...] = ()
     edges: frozenset[str] = frozenset()
 
 
@@ -65,13 +65,13 @@ def prepare(
     splits = find_concat_inputs(network, lambda: run(network)) if settings.split else {}
     split_concat_inputs(network, splits)
     smooth_inputs(network, divisors or {})
-    kept = layers_to_keep(network, settings.keep_float)
+    float_layers = layers_to_keep(network, settings.keep_float)
     for name, layer in weighted_layers(network):
-        fault = None if name in kept else fault_of(layer)
+        fault = None if name in float_layers else fault_of(layer)
         if fault is not None:
             raise ModelError(f"{name} {fault}")
-    output_first(network, {name for name, _ in weighted_layers(network) if name not in kept})
-    edges = _first_and_last_convolution(network, kept, run)
+    output_first(network, {name for name, _ in weighted_layers(network) if name not in float_layers})
+    edges = _first_and_last_convolution(network, float_layers, run)
     sites = [
         Site(
             name,
@@ -82,7 +82,7 @@ def prepare(
             settings.edge_bits if name in edges else settings.weight_bits,
         )
         for name, layer in weighted_layers(network)
-        if name not in kept
+        if name not in float_layers
     ]
     if not sites:
         raise RecipeError("[quantize] keep_float names every layer of this network; leave some to be quantized")
@@ -92,7 +92,7 @@ def prepare(
             for name, _ in attention_layers(network)
             for operand in ATTENTION_OPERANDS
         ]
-    return Prepared(network, splits, tuple(sites), tuple(divisors or ()), kept, frozenset(edges))
+    return Prepared(network, splits, tuple(sites), tuple(divisors or ()), float_layers, frozenset(edges))
 
 
 def with_shared_tensors(network: nn.Module) -> nn.Module:

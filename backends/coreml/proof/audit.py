@@ -102,7 +102,7 @@ class _FunctionAudit:
     ) -> None:
         self.artifact, self.expected, self.group, self.by_digest = artifact, expected, group, by_digest
         self.layers = {name: artifact.site_index(name) for name in artifact.layers}
-        self.kept = list(artifact.kept)
+        self.kept = list(artifact.float_layers)
         self.products = list(_attention_products(artifact))
 
     def check(self, program: Program) -> Iterator[tuple[str, int]]:

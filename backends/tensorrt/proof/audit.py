@@ -43,7 +43,7 @@ def audit(graph: Any, artifact: Artifact, group: int | None) -> None:
     Raises:
         BackendError: anything differs, is missing or is there twice; the text names the site.
     """
-    kept = set(artifact.kept)
+    kept = set(artifact.float_layers)
     left = {site.name: index for index, site in enumerate(artifact.sites)}
     for node in products(graph):
         name = str(node.name)

@@ -24,7 +24,7 @@ def optimise(layer: QuantizedLayer, iterations: int) -> SoftRounding:
     x = torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
     quantizer = layer.weight_quantizer
     target = layer.operation(x, quantizer.ratio * quantizer.log_scale.exp()[:, None], layer.bias)
-    layer.activation.kept = 1.0
+    layer.activation.float_share = 1.0
     soft = SoftRounding(layer)
     adam = torch.optim.Adam([soft.v], lr=3e-2)
     for iteration in range(iterations):
@@ -71,7 +71,7 @@ def test_learned_rounding_has_a_smaller_output_error_than_nearest() -> None:
     x = torch.randn(64, 16, generator=torch.Generator().manual_seed(1))[:, :1] * torch.ones(16)
     x = x + 0.2 * torch.randn(64, 16, generator=torch.Generator().manual_seed(2))
     target = layer.operation(x, quantizer.ratio * quantizer.log_scale.exp()[:, None], layer.bias)
-    layer.activation.kept = 1.0
+    layer.activation.float_share = 1.0
     nearest = float((layer(x) - target).square().mean())
     soft = SoftRounding(layer)
     adam = torch.optim.Adam([soft.v], lr=3e-2)

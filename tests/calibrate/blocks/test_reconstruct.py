@@ -150,7 +150,7 @@ def test_every_option_runs_differs_from_the_plain_one_and_leaves_valid_integers(
     for quantizer in case.network.activations.values():
         scale = fp16_exact(quantizer.log_scale.exp())
         assert bool(scale.isfinite().all())
-        assert quantizer.kept == 0.0
+        assert quantizer.float_share == 0.0
         assert quantizer.generator is None
     assert all(parameter.requires_grad for parameter in case.network.scale_parameters().values())
     assert all(parameter.requires_grad for parameter in case.network.weight_parameters().values())
@@ -226,7 +226,7 @@ def test_a_share_of_elements_is_left_in_float_alike_for_the_same_seed() -> None:
     quantizer = next(iter(tiny(samples=2).network.activations.values())).requires_grad_(False)
     x, generator = torch.randn(1000, generator=torch.Generator().manual_seed(0)), torch.Generator()
     whole = quantizer(x)
-    quantizer.kept, quantizer.generator = 0.3, generator
+    quantizer.float_share, quantizer.generator = 0.3, generator
     generator.manual_seed(1)
     first, second = quantizer(x), quantizer(x)
     generator.manual_seed(1)
@@ -234,7 +234,7 @@ def test_a_share_of_elements_is_left_in_float_alike_for_the_same_seed() -> None:
     assert not torch.equal(first, second)
     assert bool(((first == x) | (first == whole)).all())
     assert 0.25 < float((first == x).float().mean()) < 0.35
-    quantizer.kept = 1.0
+    quantizer.float_share = 1.0
     assert quantizer(x) is x
 
 
