@@ -75,12 +75,12 @@ def reconstruct(
     """
     units = units_of(network, rows, options)
     work = _Reconstruction(network, fp32, rows, options, budget, seed, checkpoint, units, storage)
-    with _only_held_weights(network):
+    with _fixed_weights(network):
         return work.run(advance)
 
 
 @contextmanager
-def _only_held_weights(network: QuantizedNetwork) -> Iterator[None]:
+def _fixed_weights(network: QuantizedNetwork) -> Iterator[None]:
     """Inside, nothing needs a gradient unless asked to, and weights are dequantized once; after it, all as before."""
     needed = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     network.requires_grad_(False)
@@ -89,7 +89,7 @@ def _only_held_weights(network: QuantizedNetwork) -> Iterator[None]:
         yield
     finally:
         for layer in network.layers.values():
-            layer.hold(None, rounded=False)
+            layer.fix_weight(None, rounded=False)
         for quantizer in network.activations.values():
             quantizer.float_share, quantizer.generator = 0.0, None
         for parameter, flag in needed:

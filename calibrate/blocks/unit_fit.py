@@ -77,7 +77,7 @@ class UnitFit:
                 if scales:
                     cosine = (1 + math.cos(math.pi * iteration / count)) / 2
                     adam.param_groups[-1]["lr"] = self.budget.scale_lr * cosine
-                up = [rounding.hold() for rounding in soft]
+                up = [rounding.apply() for rounding in soft]
                 self.masks.manual_seed(mask_seed)
                 errors = problem.losses(index, norm)
                 loss = (errors * self.weights.of(index).to(errors.device)).mean() if weighted else errors.mean()
@@ -120,7 +120,7 @@ def _closure(
 
     def losses(index: Tensor) -> Tensor:
         for rounding in soft:
-            rounding.hold()
+            rounding.apply()
         fit.masks.manual_seed(mask_seed)
         return problem.losses(index, norm)
 

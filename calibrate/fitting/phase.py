@@ -59,7 +59,7 @@ class Needs:
     """Memory of a phase at its most.
 
     Attributes:
-        per_weight: floats held for each weight of the network. floats: others, of weights of a part of it.
+        per_weight: float32 values for each weight of the network. floats: others, of weights of a part of it.
         activations: bytes on the device. host: bytes of records that stay on the host.
     """
 

@@ -97,7 +97,7 @@ class Fit:
     def _run_stage(self, stage: Stage, advance: Callable[..., None]) -> None:
         if self.optimizer is None:
             self._begin(stage)
-        with self._held(stage):
+        with self._weights_for(stage):
             if math.isinf(self.progress.best):
                 self._judge()
             while self.progress.iteration < stage.iterations:
@@ -122,7 +122,7 @@ class Fit:
         self.progress.iteration, self.progress.first_loss, self.optimizer = 0, 0.0, None
         self._save()
 
-    def _held(self, stage: Stage) -> AbstractContextManager[None]:
+    def _weights_for(self, stage: Stage) -> AbstractContextManager[None]:
         return self.network.frozen_weights() if stage.learned == "ranges" else nullcontext()
 
     def _begin(self, stage: Stage) -> None:
@@ -197,7 +197,7 @@ class Fit:
             )
 
     def _validate(self) -> float:
-        ranges_only = self.stages[self.progress.stage].learned == "ranges"  # then weights are held already
+        ranges_only = self.stages[self.progress.stage].learned == "ranges"  # then weights are fixed already
         with nullcontext() if ranges_only else self.network.frozen_weights():
             return self.problem.validation_error(self.network)
 

@@ -205,7 +205,7 @@ class QuantizedLayer(nn.Module):
 
     Rounded weights shift the mean of every output channel, at every step alike, which is what accumulates.
 
-    Passes that need no gradient and hold a weight of the quantizer's are computed in integers where the processor does
+    Passes that need no gradient, with the quantizer's weight fixed, are computed in integers where the processor does
     that exactly: the same numbers but for the order of float sums, several times sooner.
     """
 
@@ -214,18 +214,18 @@ class QuantizedLayer(nn.Module):
         self.activation, self.weight_quantizer = activation, weight
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self.operation, self.geometry = operation_of(layer), geometry_of(layer)
-        self.held_weight: Tensor | None = None
+        self.fixed_weight: Tensor | None = None
         """A weight to be used in every pass; None computes the fake-quantized one in each."""
         self._integers: tuple[IntegerProduct | None, Tensor] | None = None
         self._may_use_integers = False
 
-    def hold(self, weight: Tensor | None, *, rounded: bool) -> None:
+    def fix_weight(self, weight: Tensor | None, *, rounded: bool) -> None:
         """Use this weight in every pass from now on; None: what the weight quantizer gives in each.
 
         Args:
             rounded: it is what the weight quantizer gives, and the quantizer stays as it is until the next call.
         """
-        self.held_weight, self._integers, self._may_use_integers = weight, None, rounded
+        self.fixed_weight, self._integers, self._may_use_integers = weight, None, rounded
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
         if self._may_use_integers and not torch.is_grad_enabled() and self.activation.float_share == 0.0:
@@ -233,7 +233,7 @@ class QuantizedLayer(nn.Module):
             if product is not None and holds(x):
                 q, zero_point, step = self.activation.unsigned(x)
                 return product(q, zero_point, step * scale, self.bias)
-        weight = self.weight_quantizer() if self.held_weight is None else self.held_weight
+        weight = self.weight_quantizer() if self.fixed_weight is None else self.fixed_weight
         return self.operation(self.activation(x), weight, self.bias)
 
     def _product(self) -> tuple[IntegerProduct | None, Tensor]:

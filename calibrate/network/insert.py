@@ -193,7 +193,7 @@ class QuantizedNetwork(nn.Module):
         """These layers compute with the weights that their quantizers give now, dequantized once unless ``low_memory``."""
         for name in layers:
             layer = self.layers[name]
-            layer.hold(None if self.low_memory else layer.weight_quantizer(), rounded=True)
+            layer.fix_weight(None if self.low_memory else layer.weight_quantizer(), rounded=True)
 
     @contextmanager
     def weights_once(self) -> Iterator[None]:
@@ -206,19 +206,19 @@ class QuantizedNetwork(nn.Module):
             yield
             return
         weights = [layer.weight_quantizer() for layer in self.layers.values()]
-        held = [weight.detach().requires_grad_() for weight in weights]
-        for layer, weight in zip(self.layers.values(), held, strict=True):
-            layer.hold(weight, rounded=True)
+        leaves = [weight.detach().requires_grad_() for weight in weights]
+        for layer, weight in zip(self.layers.values(), leaves, strict=True):
+            layer.fix_weight(weight, rounded=True)
         try:
             yield
         finally:
             self._release()
-        reached = [(weight, leaf.grad) for weight, leaf in zip(weights, held, strict=True) if leaf.grad is not None]
+        reached = [(weight, leaf.grad) for weight, leaf in zip(weights, leaves, strict=True) if leaf.grad is not None]
         torch.autograd.backward([weight for weight, _ in reached], [gradient for _, gradient in reached])
 
     def _release(self) -> None:
         for layer in self.layers.values():
-            layer.hold(None, rounded=False)
+            layer.fix_weight(None, rounded=False)
 
     def scale_parameters(self) -> dict[str, nn.Parameter]:
         """Activation log-scales by site."""

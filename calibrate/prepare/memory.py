@@ -30,7 +30,7 @@ SCATTERED = 1.1
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes: what is held for weights, activations at their most, and what the host keeps of trajectories and records."""
+    """Bytes: copies of the weights and what is like them, activations at their most, and what the host keeps of trajectories and records."""
 
     weights: int
     activations: int

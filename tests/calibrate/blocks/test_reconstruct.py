@@ -143,7 +143,7 @@ def test_every_option_runs_differs_from_the_plain_one_and_leaves_valid_integers(
     for layer in case.network.layers.values():
         integers, scale = layer.weight_quantizer.export()
         kind = layer.weight_quantizer.kind
-        assert layer.held_weight is None
+        assert layer.fixed_weight is None
         assert int(integers.min()) >= kind.qmin
         assert int(integers.max()) <= kind.qmax
         assert torch.equal(scale, fp16_exact(scale))
@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite_names_the_unit_and_leaves_the_network_usable(
     case.rows.sample[3] = math.nan
     with pytest.raises(CalibrationError, match="conv_in"):
         start(case, tmp_path, budget=BlockBudget(2, 0, 8))
-    assert all(layer.held_weight is None for layer in case.network.layers.values())
+    assert all(layer.fixed_weight is None for layer in case.network.layers.values())
     assert all(parameter.requires_grad for parameter in case.network.scale_parameters().values())
 
 
