@@ -60,7 +60,7 @@ def reconstruct(
     """Reconstruct every unit of the network, in place, from the checkpoint if there is one.
 
     Inputs of a unit come from the network as it stands: committed weights, and activations quantized except in the
-    weights phase (Q-Diffusion's order). A unit that ends worse than it began, on its own rows, is put back. Biases,
+    weights phase (Q-Diffusion's order). A unit that ends worse than it began, on its own rows, is restored. Biases,
     weight scales and zero-points stay as they are.
 
     Args:
@@ -69,7 +69,7 @@ def reconstruct(
             there too, or on disk, as ``storage`` says.
     Returns:
         One record per phase and unit: phase, unit, mean squared error of its output before and after (activations
-        in float in the weights phase), whether it was put back, and seconds.
+        in float in the weights phase), whether it was restored (``put_back``), and seconds.
     Raises:
         CalibrationError: a loss is not finite; the text names the unit.
     """
@@ -155,16 +155,16 @@ class _Reconstruction:
         self.fit.run(problem, phase, count, number, advance)
         self.network.keep_weights(unit.layers)
         after = problem.error()
-        put_back = not after <= before
-        if put_back:
-            self._put(unit, start)
+        restored = not after <= before
+        if restored:
+            self._set_state(unit, start)
             self.network.keep_weights(unit.layers)
         return {
             "phase": phase,
             "unit": unit.name,
             "before": before,
-            "after": before if put_back else after,
-            "put_back": put_back,
+            "after": before if restored else after,
+            "put_back": restored,
         }
 
     def _state(self, unit: Unit) -> dict[str, Tensor]:
@@ -180,7 +180,7 @@ class _Reconstruction:
         return found
 
     @torch.no_grad()
-    def _put(self, unit: Unit, tensors: Mapping[str, Tensor]) -> None:
+    def _set_state(self, unit: Unit, tensors: Mapping[str, Tensor]) -> None:
         for site, activation in quantizers_of(self.network, unit).items():
             activation.log_scale.copy_(tensors[f"{site}.log_scale"])
         for name in unit.layers:
@@ -194,7 +194,7 @@ class _Reconstruction:
         while (part := self.checkpoint.part(len(self.records)).load()) is not None:
             tensors, record = part
             unit = next(unit for unit in self.units if unit.name == record["unit"])
-            self._put(unit, tensors)
+            self._set_state(unit, tensors)
             self.network.keep_weights(unit.layers)
             self.weights.logits.copy_(tensors["row_logits"])
             self.records.append(record)

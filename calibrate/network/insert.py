@@ -34,7 +34,9 @@ from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
 class Prepared:
     """An FP32 UNet ready to be observed: splits and smoothing applied, sites known, also what stays in float.
 
-    ``float_layers``: by name, as the recipe says. ``edges``: the first and the last convolution, whose weights get bits of their own.
+    Attributes:
+        float_layers: layers that stay in float because the recipe names them.
+        edges: the first and the last convolution, whose weights get bits of their own.
     """
 
     network: nn.Module

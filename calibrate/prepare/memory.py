@@ -30,7 +30,7 @@ SCATTERED = 1.1
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes: copies of the weights and what is like them, activations at their most, and what the host keeps of trajectories and records."""
+    """Bytes: of the weights' size, of activations at their peak, and of trajectories and records on the host."""
 
     weights: int
     activations: int

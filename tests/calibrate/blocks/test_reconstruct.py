@@ -197,7 +197,7 @@ def test_guidance_rows_and_nearest_rounding_without_offsets(tmp_path: Path) -> N
     assert network_error(case) < before
 
 
-def test_a_unit_that_gets_worse_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unit_that_gets_worse_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(fit: UnitFit, problem: UnitProblem, *_: object) -> None:
         for name in problem.unit.layers:
             quantizer = fit.network.layers[name].weight_quantizer
