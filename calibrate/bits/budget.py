@@ -39,7 +39,7 @@ class Spent:
 
     Attributes:
         asked: the budget. size: bits of all weights over 32 each.
-        psnr_before_fit: median of the judging samples, nearest rounding, searched ranges; None where only size is bounded.
+        psnr_before_fit: median of the validation samples, nearest rounding, searched ranges; None where only size is bounded.
         bits: layer -> bits.
     """
 
@@ -94,11 +94,11 @@ def with_budget(
     if budget.psnr is not None:
         plain = recipe.model_copy(update={"calibrate": recipe.calibrate.model_copy(update={"rounding": "nearest"})})
 
-        def judge(i: int) -> float:
+        def measure(i: int) -> float:
             figure = _psnr(plain, _with_bits(context, choices[i]), scale, zero_point, run)
             return float(context.workers.agreed(torch.tensor(figure, dtype=torch.float64)))
 
-        index, found = _smallest(fitting, budget.psnr, judge)
+        index, found = _smallest(fitting, budget.psnr, measure)
     bits = {name: width for name, width in choices[index].items() if width != FLOAT_BITS}
     spent = Spent(recipe.quantize.budget, sizes[index], found, bits, time.perf_counter() - begin)
     checkpoint.save({}, asdict(spent))
@@ -137,13 +137,13 @@ def _choices(
     return allocations([Layer(name, weights[name], errors[name]) for name in names])
 
 
-def _smallest(indices: Sequence[int], wanted: float, judge: Callable[[int], float]) -> tuple[int, float]:
+def _smallest(indices: Sequence[int], wanted: float, measure: Callable[[int], float]) -> tuple[int, float]:
     """The first index whose figure is enough, by bisection (figures rise but for noise); the last if none is."""
     low, high = 0, len(indices) - 1
-    best = judge(indices[high])
+    best = measure(indices[high])
     while low < high and best >= wanted:
         middle = (low + high) // 2
-        figure = judge(indices[middle])
+        figure = measure(indices[middle])
         if figure >= wanted:
             high, best = middle, figure
         else:
@@ -153,7 +153,7 @@ def _smallest(indices: Sequence[int], wanted: float, judge: Callable[[int], floa
 
 @torch.no_grad()
 def _psnr(recipe: Recipe, context: Context, scale: Tensor, zero_point: Tensor, run: Trajectories) -> float:
-    """Median over the judging samples, dB."""
+    """Median over the validation samples, dB."""
     network, few = quantize_with(context, scale, zero_point, recipe), run.first(JUDGES)
     with network.frozen_weights():
         made = fp32_rollouts(

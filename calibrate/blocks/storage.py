@@ -21,7 +21,7 @@ SHARE_OF_DISK = 4
 @dataclass(frozen=True)
 class Storage:
     """Attributes:
-    at_once: rows per pass when recording and judging.
+    at_once: rows per pass when recording and validating.
     folder: for records on disk, in files that have no name and vanish with the process; None keeps them in memory.
     """
 

@@ -71,9 +71,9 @@ class UnitFit:
                 mask_seed = hash_seed(*draw, iteration, 1)
                 chosen, index = fitted.draw(self.budget.batch, generator)
                 if weighted and iteration % EVERY == 0:
-                    judged = validation.draw_from(chosen, self.budget.batch, generator)
+                    validated = validation.draw_from(chosen, self.budget.batch, generator)
                     losses = _closure(self, problem, soft, norm, mask_seed)
-                    self.weights.update(index, judged, losses, variables)
+                    self.weights.update(index, validated, losses, variables)
                 if scales:
                     cosine = (1 + math.cos(math.pi * iteration / count)) / 2
                     adam.param_groups[-1]["lr"] = self.budget.scale_lr * cosine

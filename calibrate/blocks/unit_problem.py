@@ -121,7 +121,7 @@ class UnitProblem:
         self.network, self.rows, self.unit = network, rows, unit
         self.weight_of_inner = inner if len(unit.layers) > 1 else 0.0
         self.device = next(network.parameters()).device
-        self.judged, self.storage = groups.share(JUDGED), storage
+        self.validation, self.storage = groups.share(JUDGED), storage
         root, self.module = _root_and_module(network.inner, unit)
         exact_root, exact = _root_and_module(fp32, unit)
         passes = groups.passes(storage.at_once)
@@ -168,10 +168,10 @@ class UnitProblem:
 
     @torch.no_grad()
     def error(self) -> float:
-        """Mean squared error of the unit's output over the judged rows."""
+        """Mean squared error of the unit's output over the validation rows."""
         assert self.targets.output is not None
         total, count = 0.0, 0
-        for index in self.judged.passes(self.storage.at_once):
+        for index in self.validation.passes(self.storage.at_once):
             difference = self._run(index) - self.targets.output[index].to(self.device)
             total, count = total + float(difference.square().sum(dtype=torch.float64)), count + difference.numel()
         return total / count

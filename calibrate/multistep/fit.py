@@ -1,4 +1,4 @@
-"""Runs the stages of a fit: segment gradients, Adam, averaged iterates, and the best of all by a held-out rollout.
+"""Runs the stages of a fit: segment gradients, Adam, averaged iterates, and the best of all on validation samples.
 
 Everything random derives from (seed, stage, iteration) and everything else is in the checkpoint, so that a run that
 was killed and started again is bit-identical to one that was not.
@@ -30,7 +30,7 @@ AVERAGE = 0.98
 """Decay of the running mean of the iterates."""
 JUDGED = 5
 LEAST_INTERVAL = 5
-"""Five times per stage, but at most every fifth iteration, the validation samples are run and judged."""
+"""Five times per stage, but at most every fifth iteration, the iterate is validated."""
 EARLY = 10
 BETAS = (0.9, 0.99)
 """Of Adam."""
@@ -99,14 +99,14 @@ class Fit:
             self._begin(stage)
         with self._weights_for(stage):
             if math.isinf(self.progress.best):
-                self._judge()
+                self._validate()
             while self.progress.iteration < stage.iterations:
                 loss = self._iterate(stage)
                 self.progress.iteration += 1
                 advance(1, f"{stage.name}, loss {loss:.4g}")
                 interval = max(LEAST_INTERVAL, stage.iterations // JUDGED)
                 if self.progress.iteration % interval == 0 or self.progress.iteration == stage.iterations:
-                    self._judge()
+                    self._validate()
                 if self.checkpoint.due:
                     self._save()
         self._load(self.best)
@@ -196,16 +196,17 @@ class Fit:
                 f"{progress.first_loss:.3g} at its start; lower [calibrate] scale_lr and rounding_lr"
             )
 
-    def _validate(self) -> float:
+    def _validation_error(self) -> float:
         ranges_only = self.stages[self.progress.stage].learned == "ranges"  # then weights are fixed already
         with nullcontext() if ranges_only else self.network.frozen_weights():
             return self.problem.validation_error(self.network)
 
-    def _judge(self) -> None:
+    def _validate(self) -> None:
+        """Keep the averaged iterate if it is the best so far on the validation samples."""
         current = {name: value.detach().clone() for name, value in self.parameters.items()}
         candidate = self.average if self.progress.iteration else current
         self._load(candidate)
-        score = self._validate()
+        score = self._validation_error()
         if score < self.progress.best:
             self.progress.best = score
             self.best = {name: value.clone() for name, value in candidate.items()}

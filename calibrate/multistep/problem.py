@@ -1,4 +1,4 @@
-"""What a fit works on: samples with their FP32 trajectories, segments drawn from them, and the samples that judge.
+"""What a fit works on: samples with their FP32 trajectories, segments drawn from them, and the samples that validate.
 
 Every draw derives from (seed, stage, iteration), so that a run continued from a checkpoint draws what it would have.
 """
@@ -95,7 +95,7 @@ class Problem:
 
     @torch.no_grad()
     def validation_error(self, network: QuantizedNetwork) -> float:
-        """``final_error`` of the samples that only judge after a whole run of the sampler; inf if it is not finite."""
+        """``final_error`` of the validation samples after a whole run of the sampler; inf if it is not finite."""
         context, wanted = self.context, self.targets.latents[-1, self.fitted :]
         share = torch.arange(self.fitted, len(context.samples))[context.workers.share(len(wanted))]
         finals = [wanted[:0]]
