@@ -133,11 +133,11 @@ def calibrated(
     if raised:
         reporter.warn(f"activations too small for an fp16 scale, quantized coarser than chosen: {', '.join(raised)}")
     trajectories = Trajectories(context, ranges.targets)
-    spent = None
+    budgeted = None
     if recipe.quantize.budget is not None:
         key = identity.of_budget(rolled, context, recipe, ranges.scale, ranges.zero_point)
         checkpoint = CheckpointFile.of(work, "budget", key, workers.is_first, _names(context))
-        context, spent = with_budget(
+        context, budgeted = with_budget(
             recipe, context, ranges.scale, ranges.zero_point, trajectories, checkpoint, reporter
         )
     network = quantize_with(context, ranges.scale, ranges.zero_point, recipe)
@@ -168,7 +168,7 @@ def calibrated(
         "stages": fitted.stages,
         "growth": fitted.growth,
         "at_smallest_scale": raised,
-        "budget": None if spent is None else spent.to_json(),
+        "budget": None if budgeted is None else budgeted.to_json(),
         "device": context.device.type,
         "lora": lora_record(context.model, recipe),
         **ranges.seen,
@@ -182,7 +182,9 @@ def calibrated(
     for place in lost:
         reporter.warn(f"record.{place} is no finite number and becomes null in {ARTIFACT_JSON}")
     artifact = replace(artifact, record=record)
-    seconds = ranges.seconds + (0.0 if spent is None else spent.seconds) + fitted.seconds + time.perf_counter() - begin
+    seconds = (
+        ranges.seconds + (0.0 if budgeted is None else budgeted.seconds) + fitted.seconds + time.perf_counter() - begin
+    )
     return Calibrated(artifact, context, seconds)
 
 

@@ -34,7 +34,7 @@ JUDGES = 16
 
 
 @dataclass(frozen=True)
-class Spent:
+class WithinBudget:
     """What was chosen.
 
     Attributes:
@@ -62,7 +62,7 @@ def with_budget(
     run: Trajectories,
     checkpoint: CheckpointFile,
     reporter: Reporter,
-) -> tuple[Context, Spent]:
+) -> tuple[Context, WithinBudget]:
     """The setup with weight bits that keep to the recipe's budget, from the checkpoint if it is there.
 
     The first and the last convolution keep ``edge_bits``; layers in float count 32. A bound on PSNR is met before the
@@ -75,8 +75,8 @@ def with_budget(
     """
     saved = checkpoint.load()
     if saved is not None:
-        spent = Spent(**saved[1])
-        return _with_bits(context, spent.bits), spent
+        budgeted = WithinBudget(**saved[1])
+        return _with_bits(context, budgeted.bits), budgeted
     begin = time.perf_counter()
     assert recipe.quantize.budget is not None
     budget = Budget.parse(recipe.quantize.budget)
@@ -100,9 +100,9 @@ def with_budget(
 
         index, found = _smallest(fitting, budget.psnr, measure)
     bits = {name: width for name, width in choices[index].items() if width != FLOAT_BITS}
-    spent = Spent(recipe.quantize.budget, sizes[index], found, bits, time.perf_counter() - begin)
-    checkpoint.save({}, asdict(spent))
-    return _with_bits(context, bits), spent
+    budgeted = WithinBudget(recipe.quantize.budget, sizes[index], found, bits, time.perf_counter() - begin)
+    checkpoint.save({}, asdict(budgeted))
+    return _with_bits(context, bits), budgeted
 
 
 def _weights(context: Context) -> dict[str, int]:
