@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dq_toolchain.calibrate.blocks.evaluations import Rows
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations
 from dq_toolchain.calibrate.blocks.replay import Replay
 from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Storage
 from dq_toolchain.toolchain.errors import CalibrationError
@@ -54,7 +54,7 @@ class Captured:
 class _Record:
     """Row tensors under their keys, allocated whole at the first batch so that nothing is held twice."""
 
-    def __init__(self, name: str, rows: Rows, storage: Storage) -> None:
+    def __init__(self, name: str, rows: Evaluations, storage: Storage) -> None:
         self.name, self.count, self.device, self.storage = name, len(rows), rows.sample.device, storage
         self.values: dict[object, Any] = {}
 
@@ -76,7 +76,7 @@ class _Record:
 def capture(
     network: nn.Module,
     module: nn.Module,
-    rows: Rows,
+    rows: Evaluations,
     batches: Sequence[Tensor],
     *,
     device: torch.device,

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.blocks.evaluations import Rows
-from dq_toolchain.calibrate.blocks.options import BlockBudget, BlockOptions, Phase, phases
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations
+from dq_toolchain.calibrate.blocks.options import BlockBudget, BlockOptions, BlockPhase, block_phases
 from dq_toolchain.calibrate.blocks.replay import Replays
 from dq_toolchain.calibrate.blocks.row_weights import RowWeights
 from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Storage
@@ -32,7 +32,7 @@ from dq_toolchain.toolchain.models.architectures import call_network
 __all__ = ["BlockBudget", "BlockOptions", "planned_iterations", "reconstruct", "units_of"]
 
 
-def units_of(network: QuantizedNetwork, rows: Rows, options: BlockOptions) -> tuple[Unit, ...]:
+def units_of(network: QuantizedNetwork, rows: Evaluations, options: BlockOptions) -> tuple[Unit, ...]:
     """The units in the order in which they are reconstructed."""
     one = rows.select(slice(0, 1)).to(next(network.parameters()).device)
     units = find_units(network.inner, lambda fp32: call_network(fp32, one.sample, one.timestep, one.keywords))
@@ -43,13 +43,13 @@ def planned_iterations(network: QuantizedNetwork, options: BlockOptions, budget:
     """The sum of what ``reconstruct`` tells ``advance``."""
     units = tuple(Unit(name, layers) for name, layers in layers_by_unit(network.inner).items())
     count = len(with_temporal_unit(network.inner, units)) if options.temporal else len(units)
-    return count * sum(iterations for _, iterations in phases(options, budget))
+    return count * sum(iterations for _, iterations in block_phases(options, budget))
 
 
 def reconstruct(
     network: QuantizedNetwork,
     fp32: nn.Module,
-    rows: Rows,
+    rows: Evaluations,
     options: BlockOptions,
     budget: BlockBudget,
     seed: int,
@@ -100,7 +100,7 @@ def _fixed_weights(network: QuantizedNetwork) -> Iterator[None]:
 class _Reconstruction:
     network: QuantizedNetwork
     fp32: nn.Module
-    rows: Rows
+    rows: Evaluations
     options: BlockOptions
     budget: BlockBudget
     seed: int
@@ -112,14 +112,14 @@ class _Reconstruction:
         self.groups = Pools.by_step_group(self.rows, self.network.group_of_step)
         self.weights = RowWeights(self.rows.timestep)
         self.records: list[dict[str, Any]] = []
-        self.phase: Phase | None = None
+        self.phase: BlockPhase | None = None
         self.replays = Replays.begin(self.rows, self.units, self.storage)
         self.fit = UnitFit(self.network, self.rows, self.groups, self.options, self.budget, self.seed, self.weights)
 
     def run(self, advance: Callable[..., None]) -> list[dict[str, Any]]:
         plan = [
             (phase, count, number)
-            for phase, count in phases(self.options, self.budget)
+            for phase, count in block_phases(self.options, self.budget)
             for number in range(len(self.units))
         ]
         self._restore()
@@ -135,7 +135,7 @@ class _Reconstruction:
             self.records.append(record)
         return self.records
 
-    def _follow(self, phase: Phase, number: int) -> None:
+    def _follow(self, phase: BlockPhase, number: int) -> None:
         """Units before this one are final, until the next phase."""
         if phase != self.phase:
             self.replays = Replays.begin(self.rows, self.units, self.storage, self.replays.fp32)
@@ -143,7 +143,7 @@ class _Reconstruction:
         for unit in self.units[:number]:
             self.replays.finish(unit)
 
-    def _unit(self, phase: Phase, count: int, number: int, advance: Callable[..., None]) -> dict[str, Any]:
+    def _unit(self, phase: BlockPhase, count: int, number: int, advance: Callable[..., None]) -> dict[str, Any]:
         unit = self.units[number]
         for quantizer in self.network.activations.values():
             quantizer.float_share = 1.0 if phase == "weights" else 0.0

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.blocks.evaluations import Rows
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations
 from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL
 from dq_toolchain.calibrate.blocks.units import Unit
@@ -93,7 +93,7 @@ class Replays:
     fp32: Replay
 
     @classmethod
-    def begin(cls, rows: Rows, units: Sequence[Unit], storage: Storage, fp32: Replay | None = None) -> Replays:
+    def begin(cls, rows: Evaluations, units: Sequence[Unit], storage: Storage, fp32: Replay | None = None) -> Replays:
         """For a phase: nothing quantized is finished yet, and all of FP32 is; ``fp32``: of the phase before."""
         exact = Replay(len(rows), rows.sample.device, storage) if fp32 is None else fp32
         for unit in units:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.blocks.adaround import SoftRounding, penalty
-from dq_toolchain.calibrate.blocks.evaluations import Rows
-from dq_toolchain.calibrate.blocks.options import PHASES, BlockBudget, BlockOptions, Phase
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations
+from dq_toolchain.calibrate.blocks.options import PHASES, BlockBudget, BlockOptions, BlockPhase
 from dq_toolchain.calibrate.blocks.row_weights import EVERY, RowWeights
 from dq_toolchain.calibrate.blocks.unit_problem import Pools, UnitProblem
 from dq_toolchain.calibrate.network.fake_quant import ActivationQuantizer
@@ -31,7 +31,7 @@ class UnitFit:
     """Fits units one after the other; what it carries from one to the next is only the rows' weights."""
 
     network: QuantizedNetwork
-    rows: Rows
+    rows: Evaluations
     groups: Pools
     options: BlockOptions
     budget: BlockBudget
@@ -42,7 +42,9 @@ class UnitFit:
     def __post_init__(self) -> None:
         self.masks = torch.Generator(next(self.network.parameters()).device)
 
-    def run(self, problem: UnitProblem, phase: Phase, count: int, number: int, advance: Callable[..., None]) -> None:
+    def run(
+        self, problem: UnitProblem, phase: BlockPhase, count: int, number: int, advance: Callable[..., None]
+    ) -> None:
         """``count`` iterations on the unit with that number; the rounding chosen is then in its quantizers.
 
         Activations left in float in this phase were set so by the caller; nothing of the network needs a gradient.
@@ -105,7 +107,7 @@ class UnitFit:
                 quantizer.log_scale.requires_grad_(False).grad = None
 
     @staticmethod
-    def _check(loss: Tensor, problem: UnitProblem, phase: Phase, iteration: int) -> None:
+    def _check(loss: Tensor, problem: UnitProblem, phase: BlockPhase, iteration: int) -> None:
         if not bool(loss.isfinite()):
             raise CalibrationError(
                 f"reconstruction of {problem.unit.name}, {phase}, iteration {iteration}: the loss is NaN or infinite; "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.capture import Captured, capture
-from dq_toolchain.calibrate.blocks.evaluations import Rows
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations
 from dq_toolchain.calibrate.blocks.replay import Replays
 from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL, TemporalBlock
@@ -47,12 +47,12 @@ class Pools:
     parts: tuple[Tensor, ...]
 
     @classmethod
-    def by_step_group(cls, rows: Rows, group_of_step: tuple[int, ...]) -> Pools:
+    def by_step_group(cls, rows: Evaluations, group_of_step: tuple[int, ...]) -> Pools:
         of_row = torch.tensor(group_of_step)[rows.step.cpu()]
         return cls(tuple((of_row == g).nonzero()[:, 0] for g in of_row.unique()))
 
     @classmethod
-    def single(cls, rows: Rows) -> Pools:
+    def single(cls, rows: Evaluations) -> Pools:
         return cls((torch.arange(len(rows)),))
 
     def passes(self, size: int) -> list[Tensor]:
@@ -104,7 +104,7 @@ class UnitProblem:
         self,
         network: QuantizedNetwork,
         fp32: nn.Module,
-        rows: Rows,
+        rows: Evaluations,
         unit: Unit,
         groups: Pools,
         inner: float,

@@ -46,7 +46,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """What a fit leaves beside the network: a record per stage, the growth of errors if it was measured, seconds."""
 
     stages: list[dict[str, Any]]
@@ -83,7 +83,7 @@ class Phase(ABC):
     alone: ClassVar[str] = ""
 
     @abstractmethod
-    def run(self, work: Work) -> Fitted:
+    def run(self, work: Work) -> FitResult:
         """Fit the network in place, from the checkpoint if there is one.
 
         Raises:

@@ -57,7 +57,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Fit:
+class MultiStepFit:
     """Fits a QuantizedNetwork to a Problem, stage by stage."""
 
     def __init__(
