@@ -74,7 +74,7 @@ class Calibrated:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ranges:
     """FP32 trajectories and the activation parameters (G, L) chosen on them, on ``chosen`` (N, M) bool or all of them."""
 
@@ -219,7 +219,14 @@ def measure(recipe: Recipe, method: Method, context: Context, work: Path, rolled
     saved = checkpoint.load()
     if saved is not None:
         seconds = rolling + float(saved[1]["seconds"])
-        return Ranges(targets, saved[0]["scale"], saved[0]["zero_point"], chosen, seconds, saved[1].get("seen", {}))
+        return Ranges(
+            targets=targets,
+            scale=saved[0]["scale"],
+            zero_point=saved[0]["zero_point"],
+            chosen=chosen,
+            seconds=seconds,
+            seen=saved[1].get("seen", {}),
+        )
     if histograms is None:
         with reporter.task("measuring ranges", total) as advance:
             histograms = observe_chosen(context, targets, chosen, advance)
@@ -231,7 +238,9 @@ def measure(recipe: Recipe, method: Method, context: Context, work: Path, rolled
     scale, zero_point = choose_all(context, histograms, recipe.calibrate)
     measuring = time.perf_counter() - begin
     checkpoint.save({"scale": scale, "zero_point": zero_point}, {"seconds": measuring, "seen": seen})
-    return Ranges(targets, scale, zero_point, chosen, rolling + measuring, seen)
+    return Ranges(
+        targets=targets, scale=scale, zero_point=zero_point, chosen=chosen, seconds=rolling + measuring, seen=seen
+    )
 
 
 def deciding(recipe: Recipe, method: Method) -> dict[str, Any]:

@@ -33,7 +33,7 @@ JUDGES = 16
 """Samples that a choice is run on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WithinBudget:
     """What was chosen.
 
@@ -100,7 +100,13 @@ def with_budget(
 
         index, found = _smallest(fitting, budget.psnr, measure)
     bits = {name: width for name, width in choices[index].items() if width != FLOAT_BITS}
-    budgeted = WithinBudget(recipe.quantize.budget, sizes[index], found, bits, time.perf_counter() - begin)
+    budgeted = WithinBudget(
+        asked=recipe.quantize.budget,
+        size=sizes[index],
+        psnr_before_fit=found,
+        bits=bits,
+        seconds=time.perf_counter() - begin,
+    )
     checkpoint.save({}, asdict(budgeted))
     return _with_bits(context, bits), budgeted
 

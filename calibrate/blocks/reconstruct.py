@@ -74,7 +74,17 @@ def reconstruct(
         CalibrationError: a loss is not finite; the text names the unit.
     """
     units = units_of(network, rows, options)
-    work = _Reconstruction(network, fp32, rows, options, budget, seed, checkpoint, units, storage)
+    work = _Reconstruction(
+        network=network,
+        fp32=fp32,
+        rows=rows,
+        options=options,
+        budget=budget,
+        seed=seed,
+        checkpoint=checkpoint,
+        units=units,
+        storage=storage,
+    )
     with _fixed_weights(network):
         return work.run(advance)
 
@@ -96,7 +106,7 @@ def _fixed_weights(network: QuantizedNetwork) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Reconstruction:
     network: QuantizedNetwork
     fp32: nn.Module
@@ -109,12 +119,20 @@ class _Reconstruction:
     storage: Storage
 
     def __post_init__(self) -> None:
-        self.groups = Pools.by_step_group(self.rows, self.network.group_of_step)
+        self.pools = Pools.by_step_group(self.rows, self.network.group_of_step)
         self.weights = RowWeights(self.rows.timestep)
         self.records: list[dict[str, Any]] = []
         self.phase: BlockPhase | None = None
         self.replays = Replays.begin(self.rows, self.units, self.storage)
-        self.fit = UnitFit(self.network, self.rows, self.groups, self.options, self.budget, self.seed, self.weights)
+        self.fit = UnitFit(
+            network=self.network,
+            rows=self.rows,
+            pools=self.pools,
+            options=self.options,
+            budget=self.budget,
+            seed=self.seed,
+            weights=self.weights,
+        )
 
     def run(self, advance: Callable[..., None]) -> list[dict[str, Any]]:
         plan = [
@@ -148,7 +166,14 @@ class _Reconstruction:
         for quantizer in self.network.activations.values():
             quantizer.float_share = 1.0 if phase == "weights" else 0.0
         problem = UnitProblem(
-            self.network, self.fp32, self.rows, unit, self.groups, self.options.inner, self.storage, self.replays
+            self.network,
+            self.fp32,
+            self.rows,
+            unit,
+            pools=self.pools,
+            inner=self.options.inner,
+            storage=self.storage,
+            replays=self.replays,
         )
         before = problem.error()
         start = {name: value.clone() for name, value in self._state(unit).items()}

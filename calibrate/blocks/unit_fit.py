@@ -26,13 +26,13 @@ VALIDATION_SHARE = 8
 """One row in eight is only validated on when rows are weighted."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class UnitFit:
     """Fits units one after the other; what it carries from one to the next is only the rows' weights."""
 
     network: QuantizedNetwork
     rows: Evaluations
-    groups: Pools
+    pools: Pools
     options: BlockOptions
     budget: BlockBudget
     seed: int
@@ -61,7 +61,7 @@ class UnitFit:
         adam = torch.optim.Adam([{"params": params, "lr": rate} for params, rate in rates if params], fused=True)
         weighted = self.options.aligned and learns_weights
         # in float, step groups do not differ, and a batch may mix all rows
-        pools = self.groups if learns_scales else Pools.single(self.rows)
+        pools = self.pools if learns_scales else Pools.single(self.rows)
         validation = pools.share(len(self.rows) // VALIDATION_SHARE)
         fitted = pools.without(validation) if weighted else pools
         generator = torch.Generator()

@@ -106,7 +106,8 @@ class UnitProblem:
         fp32: nn.Module,
         rows: Evaluations,
         unit: Unit,
-        groups: Pools,
+        *,
+        pools: Pools,
         inner: float,
         storage: Storage,
         replays: Replays | None = None,
@@ -114,17 +115,17 @@ class UnitProblem:
         """Record inputs behind the quantized prefix, in the network's present state, and outputs of the FP32 unit.
 
         Args:
-            groups: rows by step group.
+            pools: rows by step group.
             inner: weight of the errors of the layers inside, 0 to leave them out; then they are not recorded either.
             replays: of the units finished before this one; None computes them.
         """
         self.network, self.rows, self.unit = network, rows, unit
         self.weight_of_inner = inner if len(unit.layers) > 1 else 0.0
         self.device = next(network.parameters()).device
-        self.validation, self.storage = groups.share(JUDGED), storage
+        self.validation, self.storage = pools.share(JUDGED), storage
         root, self.module = _root_and_module(network.inner, unit)
         exact_root, exact = _root_and_module(fp32, unit)
-        passes = groups.passes(storage.at_once)
+        passes = pools.passes(storage.at_once)
         usable = replays if root is network.inner else None
         quantized, plain = (None, None) if usable is None else (usable.quantized, usable.fp32)
         self.inputs = capture(

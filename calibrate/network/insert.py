@@ -30,7 +30,7 @@ from dq_toolchain.toolchain.recipe.sections import QuantizeSection
 from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """An FP32 UNet ready to be observed: splits and smoothing applied, sites known, also what stays in float.
 
@@ -94,7 +94,14 @@ def prepare(
             for name, _ in attention_layers(network)
             for operand in ATTENTION_OPERANDS
         ]
-    return Prepared(network, splits, tuple(sites), tuple(divisors or ()), float_layers, frozenset(edges))
+    return Prepared(
+        network=network,
+        splits=splits,
+        sites=tuple(sites),
+        smoothed=tuple(divisors or ()),
+        float_layers=float_layers,
+        edges=frozenset(edges),
+    )
 
 
 def with_shared_tensors(network: nn.Module) -> nn.Module:
@@ -131,6 +138,7 @@ class QuantizedNetwork(nn.Module):
         zero_point: Tensor,
         weight_scales: Mapping[str, Tensor],
         group_of_step: tuple[int, ...],
+        *,
         learned_rounding: bool,
         low_memory: bool = False,
     ) -> None:

@@ -75,7 +75,7 @@ def _tiny(
     layers = {site.layer for site in artifact.sites if site.weight_bits is not None}
     scales = {name: choose_weight_scale(fp32.get_parameter(f"{name}.weight"), weight_type(4)) for name in layers}
     network = QuantizedNetwork(
-        Prepared(fp32, artifact.splits, artifact.sites),
+        Prepared(network=fp32, splits=artifact.splits, sites=artifact.sites),
         artifact.scale * scale_factor,
         artifact.zero_point,
         scales,
