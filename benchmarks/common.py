@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.compare.grid import parse_bits
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts, fp32_rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts, rollouts_of
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.finalize import finalize
@@ -158,7 +158,7 @@ class Judge:
 
     def _run(self, unet: torch.nn.Module, table: SamplerTable) -> Tensor:
         set_step = unet.set_step if isinstance(unet, SimulatedNetwork) else None
-        return fp32_rollouts(
+        return rollouts_of(
             unet.to(self.context.device),
             table,
             self.samples,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
+from dq_toolchain.calibrate.data.rollouts import rollouts_of
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights, float_parameters
@@ -71,7 +71,7 @@ def held_out_reference(
     """
     simulated = SimulatedNetwork(artifact)
     guidance, plain = artifact.guidance, artifact.table.uncorrected
-    run = partial(fp32_rollouts, guidance=guidance, batch=batch, device=torch.device("cpu"), advance=advance)
+    run = partial(rollouts_of, guidance=guidance, batch=batch, device=torch.device("cpu"), advance=advance)
     reference = run(fp32, table, samples)
     simulation = run(simulated, artifact.table, samples, set_step=simulated.set_step)
     answers = torch.empty_like(simulation.outputs)

@@ -17,7 +17,7 @@ from torch import Tensor
 from dq_toolchain.calibrate.bits.budget import with_budget
 from dq_toolchain.calibrate.data.adapters import lora_record
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.finalize import finalize
 from dq_toolchain.calibrate.fitting.phase import Work, phases_of

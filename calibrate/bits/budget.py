@@ -14,7 +14,7 @@ from torch import Tensor
 from dq_toolchain.calibrate.bits.allocation import Layer, allocations, bits_of
 from dq_toolchain.calibrate.bits.sensitivity import final_errors
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
+from dq_toolchain.calibrate.data.rollouts import rollouts_of
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
 from dq_toolchain.calibrate.ranges.quantized import quantize_with, weight_scale
@@ -162,7 +162,7 @@ def _psnr(recipe: Recipe, context: Context, scale: Tensor, zero_point: Tensor, r
     """Median over the validation samples, dB."""
     network, few = quantize_with(context, scale, zero_point, recipe), run.first(JUDGES)
     with network.frozen_weights():
-        made = fp32_rollouts(
+        made = rollouts_of(
             network,
             context.table,
             few.samples,

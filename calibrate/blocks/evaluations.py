@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 

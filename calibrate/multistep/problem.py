@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.calibrate.multistep.growth import error_growth
 from dq_toolchain.calibrate.multistep.objective import final_error
 from dq_toolchain.calibrate.multistep.stages import Stage

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts, fp32_rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts, rollouts_of
 from dq_toolchain.calibrate.network.insert import Prepared
 from dq_toolchain.calibrate.ranges.observer import Histogram, choose_qparams
 from dq_toolchain.calibrate.work.workers import Workers
@@ -44,7 +44,7 @@ def shared_rollouts(
 ) -> Rollouts:
     """FP32 rollouts of the calibration samples, of which each process runs its share."""
     workers, count = context.workers, len(context.samples)
-    part = fp32_rollouts(
+    part = rollouts_of(
         context.network,
         context.table,
         context.samples.select(workers.share(count)),

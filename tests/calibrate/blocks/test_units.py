@@ -14,7 +14,7 @@ from torch import nn
 from dq_toolchain.calibrate.blocks.evaluations import Evaluations, evaluations_of
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL, TemporalBlock, temporal_layers, with_temporal_unit
 from dq_toolchain.calibrate.blocks.units import find_units
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.network.insert import Prepared, QuantizedNetwork
 from dq_toolchain.calibrate.ranges.observer import choose_weight_scale

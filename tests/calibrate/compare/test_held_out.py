@@ -14,7 +14,7 @@ from dq_toolchain.calibrate.compare import held_out as module
 from dq_toolchain.calibrate.compare.held_out import PLAIN, held_out, identity_of
 from dq_toolchain.calibrate.compare.locks import claim
 from dq_toolchain.calibrate.compare.plan import Grid
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts, fp32_rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts, rollouts_of
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.toolchain.console.progress import Reporter
@@ -29,9 +29,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counted(*arguments: Any, **named: Any) -> Rollouts:
         found.append(1)
-        return fp32_rollouts(*arguments, **named)
+        return rollouts_of(*arguments, **named)
 
-    monkeypatch.setattr(module, "fp32_rollouts", counted)
+    monkeypatch.setattr(module, "rollouts_of", counted)
     monkeypatch.setattr(module, "POLL", 0.01)
     return found
 

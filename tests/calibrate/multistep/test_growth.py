@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.multistep.growth import error_growth
 from dq_toolchain.calibrate.multistep.problem import Problem
