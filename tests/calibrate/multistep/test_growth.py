@@ -91,7 +91,15 @@ def problem_with(growth: list[float] | None) -> Problem:
 
 
 def drawn(growth: list[float] | None, horizon: int) -> Counter[int]:
-    stage = Stage(name="test", iterations=400, horizon=horizon, window=(0, 4), learned="rounding", inherited=False, gradient="adjoint")
+    stage = Stage(
+        name="test",
+        iterations=400,
+        horizon=horizon,
+        window=(0, 4),
+        learned="rounding",
+        inherited=False,
+        gradient="adjoint",
+    )
     problem = problem_with(growth)
     return Counter(problem.draw(Still(), stage, 0, i).first for i in range(400))  # type: ignore[arg-type]
 
