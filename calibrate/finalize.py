@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.rollouts import rollouts_of
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
+from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights, float_parameters
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.quant.qparams import fp16_exact
@@ -62,7 +63,7 @@ def held_out_reference(
     samples: Samples,
     *,
     batch: int,
-    advance: Callable[..., None] = lambda n=1: None,
+    advance: Advance = lambda n=1: None,
 ) -> Reference:
     """Rollouts of held-out samples in FP32 and in the simulation, and FP32's answers at the simulation's latents.
 

@@ -8,7 +8,7 @@ checkpoint, one part per finished unit, so that a run that was killed and starte
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,7 @@ from dq_toolchain.calibrate.blocks.unit_problem import Pools, UnitProblem, quant
 from dq_toolchain.calibrate.blocks.units import Unit, find_units, layers_by_unit
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
+from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.models.architectures import call_network
 
 __all__ = ["BlockBudget", "BlockOptions", "planned_iterations", "reconstruct", "units_of"]
@@ -54,7 +55,7 @@ def reconstruct(
     budget: BlockBudget,
     seed: int,
     checkpoint: CheckpointFile,
-    advance: Callable[..., None] = lambda n=1, note="": None,
+    advance: Advance = lambda n=1, note="": None,
     storage: Storage = IN_MEMORY,
 ) -> list[dict[str, Any]]:
     """Reconstruct every unit of the network, in place, from the checkpoint if there is one.
@@ -134,7 +135,7 @@ class _Reconstruction:
             weights=self.weights,
         )
 
-    def run(self, advance: Callable[..., None]) -> list[dict[str, Any]]:
+    def run(self, advance: Advance) -> list[dict[str, Any]]:
         plan = [
             (phase, count, number)
             for phase, count in block_phases(self.options, self.budget)
@@ -161,7 +162,7 @@ class _Reconstruction:
         for unit in self.units[:number]:
             self.replays.finish(unit)
 
-    def _unit(self, phase: BlockPhase, count: int, number: int, advance: Callable[..., None]) -> dict[str, Any]:
+    def _unit(self, phase: BlockPhase, count: int, number: int, advance: Advance) -> dict[str, Any]:
         unit = self.units[number]
         for quantizer in self.network.activations.values():
             quantizer.float_share = 1.0 if phase == "weights" else 0.0

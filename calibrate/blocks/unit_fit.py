@@ -18,6 +18,7 @@ from dq_toolchain.calibrate.blocks.unit_problem import Pools, UnitProblem
 from dq_toolchain.calibrate.network.fake_quant import ActivationQuantizer
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.work.seeds import hash_seed
+from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.errors import CalibrationError
 
 SCALE_NORM = 2.4
@@ -42,9 +43,7 @@ class UnitFit:
     def __post_init__(self) -> None:
         self.masks = torch.Generator(next(self.network.parameters()).device)
 
-    def run(
-        self, problem: UnitProblem, phase: BlockPhase, count: int, number: int, advance: Callable[..., None]
-    ) -> None:
+    def run(self, problem: UnitProblem, phase: BlockPhase, count: int, number: int, advance: Advance) -> None:
         """``count`` iterations on the unit with that number; the rounding chosen is then in its quantizers.
 
         Activations left in float in this phase were set so by the caller; nothing of the network needs a gradient.

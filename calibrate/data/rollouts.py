@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import State, rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
@@ -44,7 +45,7 @@ def rollouts_of(
     batch: int,
     device: torch.device,
     set_step: Callable[[int], None] | None = None,
-    advance: Callable[..., None] = lambda n=1: None,
+    advance: Advance = lambda n=1: None,
 ) -> Rollouts:
     """Run the sampler for every sample, ``batch`` at a time; results on the CPU."""
     latents, outputs = [], []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from dq_toolchain.calibrate.multistep.problem import Problem, Segment
 from dq_toolchain.calibrate.multistep.stages import Stage
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
+from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.errors import CalibrationError
 
 AVERAGE = 0.98
@@ -79,7 +80,7 @@ class MultiStepFit:
     def done_iterations(self) -> int:
         return sum(stage.iterations for stage in self.stages[: self.progress.stage]) + self.progress.iteration
 
-    def run(self, advance: Callable[..., None] = lambda n=1, note="": None) -> list[dict[str, Any]]:
+    def run(self, advance: Advance = lambda n=1, note="": None) -> list[dict[str, Any]]:
         """Run to the end, from the checkpoint if there is one. Returns one record per stage.
 
         Raises:
@@ -94,7 +95,7 @@ class MultiStepFit:
             self._run_stage(self.stages[self.progress.stage], advance)
         return self.progress.history
 
-    def _run_stage(self, stage: Stage, advance: Callable[..., None]) -> None:
+    def _run_stage(self, stage: Stage, advance: Advance) -> None:
         if self.optimizer is None:
             self._begin(stage)
         with self._weights_for(stage):
