@@ -36,6 +36,7 @@ from dq_toolchain.backends.coreml.proof.reading import (
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Operation
+from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS
 
 REMEDY = "nothing was exported; report it with calibration.json"
 
@@ -239,5 +240,5 @@ def _attention_products(artifact: Artifact) -> Iterator[tuple[int, int]]:
     """Pairs of sites that are multiplied: q and k, probs and v."""
     names = {site.name: index for index, site in enumerate(artifact.sites)}
     for layer in dict.fromkeys(site.layer for site in artifact.sites if site.kind == "attention"):
-        yield names[f"{layer}:q"], names[f"{layer}:k"]
-        yield names[f"{layer}:probs"], names[f"{layer}:v"]
+        for left, right in PRODUCT_OPERANDS.values():
+            yield names[f"{layer}:{left}"], names[f"{layer}:{right}"]
