@@ -25,7 +25,7 @@ def check_supported(artifact: Artifact, network: nn.Module) -> None:
     check_activation_bits(artifact, "executorch")
     check_kinds(artifact, "executorch", HELD, OTHER)
     layers = dict(weighted_layers(network))
-    for name in artifact.kept:
+    for name in artifact.float_layers:
         if not isinstance(layers[name], nn.Conv2d | nn.Linear):
             raise BackendError(
                 f"{name} is a {kind_of(layers[name])}, which target 'executorch' does not run in float either (keep_float); "
