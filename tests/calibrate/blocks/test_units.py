@@ -80,7 +80,7 @@ def _tiny(
         artifact.zero_point,
         scales,
         tuple(artifact.group_of_step),
-        learned_rounding,
+        learned_rounding=learned_rounding,
     )
     table, conditioning = artifact.table, conditioning_of(unet, samples)
     start = noise(samples, seed=7, channels=unet.config.in_channels)
