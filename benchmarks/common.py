@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.compare.grid import parse_bits
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts, fp32_rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts, rollouts_of
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.finalize import finalize
@@ -74,7 +74,7 @@ class Prepared:
     """FP32 rollouts and histograms of one calibration seed; every method of that seed starts here."""
 
     recipe: Recipe
-    state: Context
+    context: Context
     targets: Rollouts
     histograms: Histograms
 
@@ -117,9 +117,9 @@ def study_recipe(arguments: argparse.Namespace, calibrate: Mapping[str, Any]) ->
 
 
 def prepare(recipe: Recipe) -> Prepared:
-    state = setup(recipe)
-    targets, histograms = observe_rollouts(state)
-    return Prepared(recipe, state, targets, histograms)
+    context = setup(recipe)
+    targets, histograms = observe_rollouts(context)
+    return Prepared(recipe, context, targets, histograms)
 
 
 def fit(
@@ -130,12 +130,12 @@ def fit(
     Args:
         warm_up: shared by fits with the same first stage; its seconds count in each of them.
     """
-    state = prepared.state
-    network = quantize_with(state, *choose_all(state, prepared.histograms, recipe.calibrate), recipe)
+    context = prepared.context
+    network = quantize_with(context, *choose_all(context, prepared.histograms, recipe.calibrate), recipe)
     work = Work(
         recipe=recipe,
         network=network,
-        trajectories=Trajectories(state, prepared.targets),
+        trajectories=Trajectories(context, prepared.targets),
         chosen=None,
         block_options={},
         checkpoint=NoCheckpoint() if warm_up is None else warm_up,
@@ -143,28 +143,28 @@ def fit(
     )
     fitted = fit_network(phases_of(resolve("accuquant").fit, recipe) if iterations else (), work)
     record = {"stages": fitted.stages}
-    return finalize(network, state, record), fitted.seconds
+    return finalize(network, context, record), fitted.seconds
 
 
 class Judge:
     """FP32 samples of held-out seeds, kept, and the figures of an artifact against them."""
 
     def __init__(self, context: Context, seeds: int) -> None:
-        self.state = context
-        self.samples = self.state.draw(held_out_seeds(seeds))
-        self.fp32 = self._run(self.state.prepared.network, self.state.table)
-        self.extractor = extractor_for(self.fp32, self.state.model.folder)
+        self.context = context
+        self.samples = self.context.draw(held_out_seeds(seeds))
+        self.fp32 = self._run(self.context.prepared.network, self.context.table)
+        self.extractor = extractor_for(self.fp32, self.context.model.folder)
         self.features, self.labels = self.extractor.features(self.fp32), self.extractor.labels(self.fp32)
 
     def _run(self, unet: torch.nn.Module, table: SamplerTable) -> Tensor:
         set_step = unet.set_step if isinstance(unet, SimulatedNetwork) else None
-        return fp32_rollouts(
-            unet.to(self.state.device),
+        return rollouts_of(
+            unet.to(self.context.device),
             table,
             self.samples,
-            guidance=self.state.guidance,
+            guidance=self.context.guidance,
             batch=64,
-            device=self.state.device,
+            device=self.context.device,
             set_step=set_step,
         ).latents[-1]
 

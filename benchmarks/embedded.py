@@ -21,8 +21,8 @@ def artifact_of(weight_bits: int, step_groups: int, seeds: int) -> tuple[Artifac
     })  # fmt: skip
     prepared = prepare(recipe)
     artifact, _ = fit(prepared, recipe, iterations=False)
-    held_out = prepared.state.draw(held_out_seeds(max(2, seeds)))
-    unet = prepared.state.prepared.network
+    held_out = prepared.context.draw(held_out_seeds(max(2, seeds)))
+    unet = prepared.context.prepared.network
     return artifact, held_out_reference(artifact, unet, artifact.table, held_out, batch=ROLLOUT_BATCH)
 
 

@@ -91,11 +91,13 @@ def measure(case: Case) -> Figures:
     """One row, in this process."""
     recipe = recipe_of({"model": {"path": case.model}, "conditioning": {"file": case.conditioning},
                         "calibrate": {"samples": case.samples}})  # fmt: skip
-    state = setup(recipe)
-    device, noise = state.device, state.samples.start.to(state.device)
-    shape = (len(state.step_groups), len(state.prepared.sites))
-    network = quantize_with(state, torch.full(shape, 2.0**-5), torch.zeros(shape, dtype=torch.int32), recipe)
-    denoiser = Denoiser(network, state.table, state.samples.conditioning.to(device), state.guidance, network.set_step)
+    context = setup(recipe)
+    device, noise = context.device, context.samples.start.to(context.device)
+    shape = (len(context.step_groups), len(context.prepared.sites))
+    network = quantize_with(context, torch.full(shape, 2.0**-5), torch.zeros(shape, dtype=torch.int32), recipe)
+    denoiser = Denoiser(
+        network, context.table, context.samples.conditioning.to(device), context.guidance, network.set_step
+    )
     start, targets = State((noise,)), torch.zeros(case.horizon + 1, *noise.shape, device=device)
     learned = [*network.scale_parameters().values(), *network.weight_parameters().values()]
     optimizer = torch.optim.Adam(learned, lr=1e-6)
@@ -104,13 +106,13 @@ def measure(case: Case) -> Figures:
         optimizer.zero_grad(set_to_none=False)
         with network.weights_once():
             loss = robust_loss(targets, 0, case.horizon)
-            segment_gradient(state.table, denoiser, start, 0, case.horizon, loss, case.gradient)
+            segment_gradient(context.table, denoiser, start, 0, case.horizon, loss, case.gradient)
         optimizer.step()
 
     iteration()  # gradients and Adam's moments exist from here on, as they do throughout a fit
     seconds = _seconds(iteration, case.repeats, device)
     process = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory()
-    parameters = sum(p.numel() for p in state.model.network.parameters())
+    parameters = sum(p.numel() for p in context.model.network.parameters())
     needed = _peak_on_gpu(iteration, device) if device.type == "cuda" else peak_bytes(iteration)
     return Figures(case.name, device.type, case.gradient, case.horizon, case.samples, parameters, torch.get_num_threads(),
                    seconds, needed, process)  # fmt: skip

@@ -38,9 +38,9 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     prepared = prepare(recipe_of(study_recipe(args, {"samples": 16})))
     artifact, _ = fit(prepared, prepared.recipe, iterations=False)
-    samples = prepared.state.draw(held_out_seeds(args.batch))
+    samples = prepared.context.draw(held_out_seeds(args.batch))
     cond = samples.conditioning
-    unet = prepared.state.prepared.network
+    unet = prepared.context.prepared.network
     networks: dict[str, Any] = {"integers": SimulatedNetwork(artifact), "float": in_float(SimulatedNetwork(artifact))}
     calls = {
         name: Denoiser(network, artifact.table, cond, 1.0, network.set_step) for name, network in networks.items()

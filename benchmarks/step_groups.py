@@ -39,9 +39,9 @@ def export(count: int, folder: Path) -> Bundle:
     recipe = recipe_of({"quantize": {"step_groups": count}, "sampler": {"guidance": 1.0}, "calibrate": {"samples": 32}})
     prepared = prepare(recipe)
     artifact, _ = fit(prepared, recipe, iterations=False)
-    samples = prepared.state.draw(held_out_seeds(4))
+    samples = prepared.context.draw(held_out_seeds(4))
     reference = held_out_reference(
-        artifact, prepared.state.prepared.network, artifact.table, samples, batch=ROLLOUT_BATCH
+        artifact, prepared.context.prepared.network, artifact.table, samples, batch=ROLLOUT_BATCH
     )
     artifact.save(folder / "calibration", reference)
     backend = backends.load("executorch")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
+from dq_toolchain.calibrate.data.rollouts import rollouts_of
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
+from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights, float_parameters
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.quant.qparams import fp16_exact
@@ -38,7 +39,7 @@ def finalize(network: QuantizedNetwork, context: Context, record: Mapping[str, A
         splits=prepared.splits,
         sites=prepared.sites,
         float_operations=float_operations(
-            prepared.network, any(site.kind == "attention" for site in prepared.sites), prepared.kept
+            prepared.network, any(site.kind == "attention" for site in prepared.sites), prepared.float_layers
         ),
         layers={
             n: LayerWeights(*(t.cpu() for t in layer.weight_quantizer.export())) for n, layer in network.layers.items()
@@ -62,7 +63,7 @@ def held_out_reference(
     samples: Samples,
     *,
     batch: int,
-    advance: Callable[..., None] = lambda n=1: None,
+    advance: Advance = lambda n=1: None,
 ) -> Reference:
     """Rollouts of held-out samples in FP32 and in the simulation, and FP32's answers at the simulation's latents.
 
@@ -71,7 +72,7 @@ def held_out_reference(
     """
     simulated = SimulatedNetwork(artifact)
     guidance, plain = artifact.guidance, artifact.table.uncorrected
-    run = partial(fp32_rollouts, guidance=guidance, batch=batch, device=torch.device("cpu"), advance=advance)
+    run = partial(rollouts_of, guidance=guidance, batch=batch, device=torch.device("cpu"), advance=advance)
     reference = run(fp32, table, samples)
     simulation = run(simulated, artifact.table, samples, set_step=simulated.set_step)
     answers = torch.empty_like(simulation.outputs)

@@ -17,7 +17,7 @@ from torch import Tensor
 from dq_toolchain.calibrate.bits.budget import with_budget
 from dq_toolchain.calibrate.data.adapters import lora_record
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.finalize import finalize
 from dq_toolchain.calibrate.fitting.phase import Work, phases_of
@@ -74,7 +74,7 @@ class Calibrated:
     seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ranges:
     """FP32 trajectories and the activation parameters (G, L) chosen on them, on ``chosen`` (N, M) bool or all of them."""
 
@@ -133,11 +133,11 @@ def calibrated(
     if raised:
         reporter.warn(f"activations too small for an fp16 scale, quantized coarser than chosen: {', '.join(raised)}")
     trajectories = Trajectories(context, ranges.targets)
-    spent = None
+    budgeted = None
     if recipe.quantize.budget is not None:
         key = identity.of_budget(rolled, context, recipe, ranges.scale, ranges.zero_point)
         checkpoint = CheckpointFile.of(work, "budget", key, workers.is_first, _names(context))
-        context, spent = with_budget(
+        context, budgeted = with_budget(
             recipe, context, ranges.scale, ranges.zero_point, trajectories, checkpoint, reporter
         )
     network = quantize_with(context, ranges.scale, ranges.zero_point, recipe)
@@ -168,7 +168,7 @@ def calibrated(
         "stages": fitted.stages,
         "growth": fitted.growth,
         "at_smallest_scale": raised,
-        "budget": None if spent is None else spent.to_json(),
+        "budget": None if budgeted is None else budgeted.to_json(),
         "device": context.device.type,
         "lora": lora_record(context.model, recipe),
         **ranges.seen,
@@ -182,7 +182,9 @@ def calibrated(
     for place in lost:
         reporter.warn(f"record.{place} is no finite number and becomes null in {ARTIFACT_JSON}")
     artifact = replace(artifact, record=record)
-    seconds = ranges.seconds + (0.0 if spent is None else spent.seconds) + fitted.seconds + time.perf_counter() - begin
+    seconds = (
+        ranges.seconds + (0.0 if budgeted is None else budgeted.seconds) + fitted.seconds + time.perf_counter() - begin
+    )
     return Calibrated(artifact, context, seconds)
 
 
@@ -217,7 +219,14 @@ def measure(recipe: Recipe, method: Method, context: Context, work: Path, rolled
     saved = checkpoint.load()
     if saved is not None:
         seconds = rolling + float(saved[1]["seconds"])
-        return Ranges(targets, saved[0]["scale"], saved[0]["zero_point"], chosen, seconds, saved[1].get("seen", {}))
+        return Ranges(
+            targets=targets,
+            scale=saved[0]["scale"],
+            zero_point=saved[0]["zero_point"],
+            chosen=chosen,
+            seconds=seconds,
+            seen=saved[1].get("seen", {}),
+        )
     if histograms is None:
         with reporter.task("measuring ranges", total) as advance:
             histograms = observe_chosen(context, targets, chosen, advance)
@@ -229,7 +238,9 @@ def measure(recipe: Recipe, method: Method, context: Context, work: Path, rolled
     scale, zero_point = choose_all(context, histograms, recipe.calibrate)
     measuring = time.perf_counter() - begin
     checkpoint.save({"scale": scale, "zero_point": zero_point}, {"seconds": measuring, "seen": seen})
-    return Ranges(targets, scale, zero_point, chosen, rolling + measuring, seen)
+    return Ranges(
+        targets=targets, scale=scale, zero_point=zero_point, chosen=chosen, seconds=rolling + measuring, seen=seen
+    )
 
 
 def deciding(recipe: Recipe, method: Method) -> dict[str, Any]:

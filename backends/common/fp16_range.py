@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from dq_toolchain.backends.common.powers import SMALLEST_EXPONENT, factored
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.layers import LAYERS, channel_shape
 from dq_toolchain.toolchain.quant.qparams import FP16_LARGEST, activation_type
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
@@ -44,7 +46,7 @@ def check_by_running(artifact: Artifact, reference: Reference, target: str) -> N
 
 def coarse_in_fp16(artifact: Artifact) -> str | None:
     """A line about layers kept in float all of whose weights are below fp16's normal numbers; None if there are none."""
-    sizes = {name: float(artifact.float_parameters[f"{name}.weight"].abs().max()) for name in artifact.kept}
+    sizes = {name: float(artifact.float_parameters[f"{name}.weight"].abs().max()) for name in artifact.float_layers}
     small = [name for name, size in sizes.items() if 0 < size < 2.0**SMALLEST_EXPONENT]
     if not small:
         return None
@@ -144,14 +146,12 @@ def watched(network: nn.Module, growth: Mapping[str, Tensor]) -> Iterator[dict[s
             watch.aside = False
         names.pop()
 
-    watch, handles = _Watch(look), []
-    for name, module in network.named_modules():
-        if name:
-            handles.append(module.register_forward_pre_hook(lambda _module, _inputs, name=name: names.append(name)))
-            handles.append(module.register_forward_hook(leave))
-    try:
-        with watch:
-            yield found
-    finally:
-        for handle in handles:
-            handle.remove()
+    def watched() -> Iterator[RemovableHandle]:
+        for name, module in network.named_modules():
+            if name:
+                yield module.register_forward_pre_hook(lambda _module, _inputs, name=name: names.append(name))
+                yield module.register_forward_hook(leave)
+
+    watch = _Watch(look)
+    with hooks(watched()), watch:
+        yield found

@@ -74,7 +74,7 @@ def sentinel_program(artifact: Artifact, fp32: nn.Module, call: Call) -> tuple[b
         bits = artifact.sites[index].weight_bits or 8
         return SentinelLayer(artifact.layers[name], module.bias, geometry, bits, index, port)
 
-    network = with_integer_layers(rewrite(fp32), call, layer, artifact.kept)
+    network = with_integer_layers(rewrite(fp32), call, layer, artifact.float_layers)
     return lower_methods({METHOD: export(network, call, ranges[:1], port)}), ranges
 
 
@@ -107,7 +107,7 @@ def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say
             entry, result = qparams.entries[name], qparams.results[name]
             return StaticLayer(artifact.layers[name], module.bias, geometry, bits, entry, result, name in skips)
 
-        network = with_integer_layers(rewrite(artifact.build_float_unet()), call, layer, artifact.kept)
+        network = with_integer_layers(rewrite(artifact.build_float_unet()), call, layer, artifact.float_layers)
         exported[method] = export(network, call)
     say(f"lowering {len(static)} methods, one per step group")
     data = lower_methods(exported)

@@ -25,7 +25,7 @@ def check_supported(artifact: Artifact, network: nn.Module) -> None:
     check_activation_bits(artifact, "executorch")
     check_kinds(artifact, "executorch", HELD, OTHER)
     layers = dict(weighted_layers(network))
-    for name in artifact.kept:
+    for name in artifact.float_layers:
         if not isinstance(layers[name], nn.Conv2d | nn.Linear):
             raise BackendError(
                 f"{name} is a {kind_of(layers[name])}, which target 'executorch' does not run in float either (keep_float); "
@@ -45,7 +45,7 @@ def check_supported(artifact: Artifact, network: nn.Module) -> None:
         layer = layers[site.layer]
         if isinstance(layer, nn.Conv2d):
             _check_convolution(site.layer, layer)
-    missing = sorted(set(layers) - {site.layer for site in artifact.sites} - set(artifact.kept))
+    missing = sorted(set(layers) - {site.layer for site in artifact.sites} - set(artifact.float_layers))
     if missing:
         raise BackendError(f"{missing[0]} has no site and is not listed as kept in float; calibrate again")
     check_float_operations(artifact, "executorch")

@@ -81,10 +81,10 @@ def write_graphs(artifact: Artifact, call: Call, settings: Settings, folder: Pat
         _check_model(path)
         graph = onnx_ir().load(path).graph
         audit(graph, artifact, group)
-        placements = tuple(placement for placement in lint(graph) if placement.name not in artifact.kept)
+        placements = tuple(placement for placement in lint(graph) if placement.name not in artifact.float_layers)
         _check_placements(placements, planned)
         release(graph)
-    operations = operations_table(graph, placements, settings.graph_precision, len(methods), artifact.kept)
+    operations = operations_table(graph, placements, settings.graph_precision, len(methods), artifact.float_layers)
     return Written(methods, placements, tuple(operations))
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from dq_toolchain.calibrate.bits.allocation import Layer, allocations, bits_of
 from dq_toolchain.calibrate.bits.sensitivity import final_errors
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
+from dq_toolchain.calibrate.data.rollouts import rollouts_of
 from dq_toolchain.calibrate.data.trajectories import Trajectories
-from dq_toolchain.calibrate.network.activation_checkpointing import recomputed
+from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
 from dq_toolchain.calibrate.ranges.quantized import quantize_with, weight_scale
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.toolchain.console.progress import Reporter
@@ -33,13 +33,13 @@ JUDGES = 16
 """Samples that a choice is run on."""
 
 
-@dataclass(frozen=True)
-class Spent:
+@dataclass(frozen=True, kw_only=True)
+class WithinBudget:
     """What was chosen.
 
     Attributes:
         asked: the budget. size: bits of all weights over 32 each.
-        psnr_before_fit: median of the judging samples, nearest rounding, searched ranges; None where only size is bounded.
+        psnr_before_fit: median of the validation samples, nearest rounding, searched ranges; None where only size is bounded.
         bits: layer -> bits.
     """
 
@@ -62,7 +62,7 @@ def with_budget(
     run: Trajectories,
     checkpoint: CheckpointFile,
     reporter: Reporter,
-) -> tuple[Context, Spent]:
+) -> tuple[Context, WithinBudget]:
     """The setup with weight bits that keep to the recipe's budget, from the checkpoint if it is there.
 
     The first and the last convolution keep ``edge_bits``; layers in float count 32. A bound on PSNR is met before the
@@ -75,8 +75,8 @@ def with_budget(
     """
     saved = checkpoint.load()
     if saved is not None:
-        spent = Spent(**saved[1])
-        return _with_bits(context, spent.bits), spent
+        budgeted = WithinBudget(**saved[1])
+        return _with_bits(context, budgeted.bits), budgeted
     begin = time.perf_counter()
     assert recipe.quantize.budget is not None
     budget = Budget.parse(recipe.quantize.budget)
@@ -94,19 +94,28 @@ def with_budget(
     if budget.psnr is not None:
         plain = recipe.model_copy(update={"calibrate": recipe.calibrate.model_copy(update={"rounding": "nearest"})})
 
-        def judge(i: int) -> float:
+        def measure(i: int) -> float:
             figure = _psnr(plain, _with_bits(context, choices[i]), scale, zero_point, run)
             return float(context.workers.agreed(torch.tensor(figure, dtype=torch.float64)))
 
-        index, found = _smallest(fitting, budget.psnr, judge)
+        index, found = _smallest(fitting, budget.psnr, measure)
     bits = {name: width for name, width in choices[index].items() if width != FLOAT_BITS}
-    spent = Spent(recipe.quantize.budget, sizes[index], found, bits, time.perf_counter() - begin)
-    checkpoint.save({}, asdict(spent))
-    return _with_bits(context, bits), spent
+    budgeted = WithinBudget(
+        asked=recipe.quantize.budget,
+        size=sizes[index],
+        psnr_before_fit=found,
+        bits=bits,
+        seconds=time.perf_counter() - begin,
+    )
+    checkpoint.save({}, asdict(budgeted))
+    return _with_bits(context, bits), budgeted
 
 
 def _weights(context: Context) -> dict[str, int]:
-    layers = (*(site.layer for site in context.prepared.sites if site.weight_bits is not None), *context.prepared.kept)
+    layers = (
+        *(site.layer for site in context.prepared.sites if site.weight_bits is not None),
+        *context.prepared.float_layers,
+    )
     return {name: context.network.get_parameter(f"{name}.weight").numel() for name in layers}
 
 
@@ -114,7 +123,7 @@ def _fixed(context: Context, recipe: Recipe) -> dict[str, int]:
     """Bits of the layers that are not for choosing."""
     edges = {site.layer: site.weight_bits for site in context.prepared.sites if site.layer in context.prepared.edges}
     return {name: bits for name, bits in edges.items() if bits is not None} | dict.fromkeys(
-        context.prepared.kept, FLOAT_BITS
+        context.prepared.float_layers, FLOAT_BITS
     )
 
 
@@ -128,19 +137,19 @@ def _choices(
 ) -> list[dict[str, int]]:
     names = [name for name in weights if name not in fixed]
     scales = {name: {bits: weight_scale(context, name, bits) for bits in WIDTHS} for name in names}
-    saving = recomputed(context.network) if recipe.run.offload else nullcontext()
+    saving = checkpointed(context.network) if recipe.run.offload else nullcontext()
     with saving, reporter.task("sensitivity of layers", PROBES) as advance:
         errors = final_errors(run, scales, PROBES, advance)
     return allocations([Layer(name, weights[name], errors[name]) for name in names])
 
 
-def _smallest(indices: Sequence[int], wanted: float, judge: Callable[[int], float]) -> tuple[int, float]:
+def _smallest(indices: Sequence[int], wanted: float, measure: Callable[[int], float]) -> tuple[int, float]:
     """The first index whose figure is enough, by bisection (figures rise but for noise); the last if none is."""
     low, high = 0, len(indices) - 1
-    best = judge(indices[high])
+    best = measure(indices[high])
     while low < high and best >= wanted:
         middle = (low + high) // 2
-        figure = judge(indices[middle])
+        figure = measure(indices[middle])
         if figure >= wanted:
             high, best = middle, figure
         else:
@@ -150,10 +159,10 @@ def _smallest(indices: Sequence[int], wanted: float, judge: Callable[[int], floa
 
 @torch.no_grad()
 def _psnr(recipe: Recipe, context: Context, scale: Tensor, zero_point: Tensor, run: Trajectories) -> float:
-    """Median over the judging samples, dB."""
+    """Median over the validation samples, dB."""
     network, few = quantize_with(context, scale, zero_point, recipe), run.first(JUDGES)
     with network.frozen_weights():
-        made = fp32_rollouts(
+        made = rollouts_of(
             network,
             context.table,
             few.samples,

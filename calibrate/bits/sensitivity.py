@@ -10,7 +10,7 @@ Gradients are used and dropped layer by layer, so that memory holds one layer's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.multistep.gradients import segment_gradient
 from dq_toolchain.calibrate.work.seeds import hash_seed
+from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_WEIGHT_SCALE, fake_quantize, fp16_exact, weight_type
 from dq_toolchain.toolchain.sampler.rollout import State
@@ -28,7 +29,7 @@ Scales = Mapping[str, Mapping[int, Tensor]]
 
 
 def final_errors(
-    run: Trajectories, scales: Scales, probes: int, advance: Callable[..., None] = lambda n=1: None
+    run: Trajectories, scales: Scales, probes: int, advance: Advance = lambda n=1: None
 ) -> dict[str, dict[int, float]]:
     """Layer -> bits -> predicted mean squared error of the final latent when this layer's weights alone are rounded.
 

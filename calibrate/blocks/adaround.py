@@ -41,10 +41,10 @@ class SoftRounding:
         """h(V), the soft choice of rounding up, in [0, 1], shape of the weight."""
         return (torch.sigmoid(self.v) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
-    def hold(self) -> Tensor:
+    def apply(self) -> Tensor:
         """Make the layer compute with the soft weight. Returns h(V), for the penalty."""
         up = self.up()
-        self.layer.hold((self.floor + up).clamp(self.kind.qmin, self.kind.qmax) * self.scale, rounded=False)
+        self.layer.fix_weight((self.floor + up).clamp(self.kind.qmin, self.kind.qmax) * self.scale, rounded=False)
         return up
 
     @torch.no_grad()
@@ -54,9 +54,9 @@ class SoftRounding:
 
     @torch.no_grad()
     def commit(self) -> None:
-        """Write the hard choice into the layer's quantizer; the layer no longer holds a weight."""
+        """Write the hard choice into the layer's quantizer; its weight is no longer fixed."""
         self.layer.weight_quantizer.choose(self.integers())
-        self.layer.hold(None, rounded=False)
+        self.layer.fix_weight(None, rounded=False)
 
 
 def penalty(up: Tensor, done: float) -> Tensor:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dq_toolchain.calibrate.blocks.evaluations import Rows
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations
 from dq_toolchain.calibrate.blocks.replay import Replay
-from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Room
+from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Storage
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.hooks import hooks
@@ -54,8 +54,8 @@ class Captured:
 class _Record:
     """Row tensors under their keys, allocated whole at the first batch so that nothing is held twice."""
 
-    def __init__(self, name: str, rows: Rows, room: Room) -> None:
-        self.name, self.count, self.device, self.room = name, len(rows), rows.sample.device, room
+    def __init__(self, name: str, rows: Evaluations, storage: Storage) -> None:
+        self.name, self.count, self.device, self.storage = name, len(rows), rows.sample.device, storage
         self.values: dict[object, Any] = {}
 
     def put(self, key: object, index: Tensor, value: Any) -> None:
@@ -68,7 +68,7 @@ class _Record:
                 "axis is not the sample, so it cannot be reconstructed row by row; use another method"
             )
         if key not in self.values:
-            self.values[key] = self.room.empty((self.count, *value.shape[1:]), value.dtype, self.device)
+            self.values[key] = self.storage.empty((self.count, *value.shape[1:]), value.dtype, self.device)
         self.values[key][index] = value.detach().to(self.device)
 
 
@@ -76,7 +76,7 @@ class _Record:
 def capture(
     network: nn.Module,
     module: nn.Module,
-    rows: Rows,
+    rows: Evaluations,
     batches: Sequence[Tensor],
     *,
     device: torch.device,
@@ -85,7 +85,7 @@ def capture(
     inner: Mapping[str, nn.Module] | None = None,
     set_step: Callable[[int], None] | None = None,
     replay: Replay | None = None,
-    room: Room = IN_MEMORY,
+    storage: Storage = IN_MEMORY,
 ) -> Captured:
     """Run ``network`` over rows and record the calls of ``module``, which may be the network itself.
 
@@ -94,11 +94,11 @@ def capture(
         inner: modules inside ``module`` whose outputs are wanted too.
         set_step: told a step of the batch before every pass.
         replay: of the modules that are called before this one.
-        room: where the record is kept.
+        storage: where the record is kept.
     Raises:
         CalibrationError: the network never calls the module, or a tensor has no rows.
     """
-    record = _Record(type(module).__name__, rows, room)
+    record = _Record(type(module).__name__, rows, storage)
     current = batches[0]
     after = outputs or bool(inner)
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 
 @dataclass(frozen=True)
-class Rows:
+class Evaluations:
     """R evaluations: ``sample`` (R, C, H, W) float32 as the network is given it, ``timestep`` (R,) float32,
     ``keywords`` R rows each, ``step`` (R,) int64, the sampler's step that each belongs to."""
 
@@ -29,22 +29,22 @@ class Rows:
     def __len__(self) -> int:
         return len(self.step)
 
-    def select(self, index: Tensor | slice) -> Rows:
+    def select(self, index: Tensor | slice) -> Evaluations:
         keywords = {name: value[index] for name, value in self.keywords.items()}
-        return Rows(self.sample[index], self.timestep[index], keywords, self.step[index])
+        return Evaluations(self.sample[index], self.timestep[index], keywords, self.step[index])
 
-    def to(self, device: torch.device) -> Rows:
+    def to(self, device: torch.device) -> Evaluations:
         keywords = {name: value.to(device) for name, value in self.keywords.items()}
-        return Rows(self.sample.to(device), self.timestep.to(device), keywords, self.step.to(device))
+        return Evaluations(self.sample.to(device), self.timestep.to(device), keywords, self.step.to(device))
 
-    def batches(self, size: int) -> Iterator[Rows]:
+    def batches(self, size: int) -> Iterator[Evaluations]:
         for begin in range(0, len(self), size):
             yield self.select(slice(begin, begin + size))
 
 
-def rows_of(
+def evaluations_of(
     table: SamplerTable, targets: Rollouts, samples: Samples, guidance: float, step: Tensor, sample: Tensor
-) -> Rows:
+) -> Evaluations:
     """The evaluations of P pairs: FP32 latents of ``sample`` before ``step``, conditional ones first.
 
     Args:
@@ -57,6 +57,6 @@ def rows_of(
     time = torch.tensor(table.timesteps)[step]
     part = samples.conditioning.select(sample)
     if guidance == 1.0:
-        return Rows(latents, time, dict(part.cond), step)
+        return Evaluations(latents, time, dict(part.cond), step)
     keywords = {name: torch.cat([value, part.uncond[name]]) for name, value in part.cond.items()}
-    return Rows(torch.cat([latents, latents]), time.repeat(2), keywords, step.repeat(2))
+    return Evaluations(torch.cat([latents, latents]), time.repeat(2), keywords, step.repeat(2))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Phase = Literal["weights", "activations", "joint"]
-PHASES: tuple[Phase, ...] = ("weights", "activations", "joint")
+BlockPhase = Literal["weights", "activations", "joint"]
+PHASES: tuple[BlockPhase, ...] = ("weights", "activations", "joint")
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class BlockBudget:
     scale_lr: float = 5e-3
 
 
-def phases(options: BlockOptions, budget: BlockBudget) -> list[tuple[Phase, int]]:
+def block_phases(options: BlockOptions, budget: BlockBudget) -> list[tuple[BlockPhase, int]]:
     """The phases in order, each over all units, with the iterations per unit; those without any are left out."""
-    alternating: list[tuple[Phase, int]] = [
+    alternating: list[tuple[BlockPhase, int]] = [
         ("weights", budget.iterations),
         ("activations", budget.activation_iterations),
     ]
-    found: list[tuple[Phase, int]] = [("joint", budget.iterations)] if options.joint else alternating
+    found: list[tuple[BlockPhase, int]] = [("joint", budget.iterations)] if options.joint else alternating
     return [(phase, count) for phase, count in found if count > 0]

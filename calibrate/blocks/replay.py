@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.blocks.evaluations import Rows
-from dq_toolchain.calibrate.blocks.storage import Room
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations
+from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL
 from dq_toolchain.calibrate.blocks.units import Unit
 
@@ -29,9 +29,9 @@ class Replay:
         index: rows of the batch at work, (B,) int64; to be set before every pass.
     """
 
-    def __init__(self, rows: int, device: torch.device, room: Room) -> None:
+    def __init__(self, rows: int, device: torch.device, storage: Storage) -> None:
         """``device``: where records are kept that are not on disk."""
-        self.rows, self.device, self.room, self.left = rows, device, room, room.replayed
+        self.rows, self.device, self.storage, self.left = rows, device, storage, storage.replayed
         self.index = torch.arange(0)
         self._outputs: dict[str, Tensor] = {}
         self._known: dict[str, Tensor] = {}
@@ -66,14 +66,14 @@ class Replay:
 
     def _record(self, name: str, output: Any) -> None:
         called_twice = bool(self._known[name][self.index].any())
-        if called_twice or (name not in self._outputs and not self._room_for(name, output)):
+        if called_twice or (name not in self._outputs and not self._reserve(name, output)):
             self._computed.add(name)
             self._outputs.pop(name, None)
             return
         self._outputs[name][self.index] = output.detach().to(self.device)
         self._known[name][self.index] = True
 
-    def _room_for(self, name: str, output: Any) -> bool:
+    def _reserve(self, name: str, output: Any) -> bool:
         if not isinstance(output, Tensor) or output.dim() == 0 or len(output) != len(self.index):
             return False
         size = output[0].numel() * output.element_size() * self.rows
@@ -81,7 +81,7 @@ class Replay:
             return False
         self.left -= size
         self._orders[name] = tuple(sorted(range(output.dim()), key=output.stride, reverse=True))
-        self._outputs[name] = self.room.empty((self.rows, *output.shape[1:]), output.dtype, self.device)
+        self._outputs[name] = self.storage.empty((self.rows, *output.shape[1:]), output.dtype, self.device)
         return True
 
 
@@ -93,13 +93,13 @@ class Replays:
     fp32: Replay
 
     @classmethod
-    def begin(cls, rows: Rows, units: Sequence[Unit], room: Room, fp32: Replay | None = None) -> Replays:
+    def begin(cls, rows: Evaluations, units: Sequence[Unit], storage: Storage, fp32: Replay | None = None) -> Replays:
         """For a phase: nothing quantized is finished yet, and all of FP32 is; ``fp32``: of the phase before."""
-        exact = Replay(len(rows), rows.sample.device, room) if fp32 is None else fp32
+        exact = Replay(len(rows), rows.sample.device, storage) if fp32 is None else fp32
         for unit in units:
             if unit.name != TEMPORAL:
                 exact.finish(unit.name)
-        return cls(Replay(len(rows), rows.sample.device, room), exact)
+        return cls(Replay(len(rows), rows.sample.device, storage), exact)
 
     def finish(self, unit: Unit) -> None:
         """The quantized unit is final in this phase."""

@@ -19,9 +19,9 @@ SHARE_OF_DISK = 4
 
 
 @dataclass(frozen=True)
-class Room:
+class Storage:
     """Attributes:
-    at_once: rows per pass when recording and judging.
+    at_once: rows per pass when recording and validating.
     folder: for records on disk, in files that have no name and vanish with the process; None keeps them in memory.
     """
 
@@ -56,4 +56,4 @@ class Room:
             path.unlink(missing_ok=True)
 
 
-IN_MEMORY = Room()
+IN_MEMORY = Storage()

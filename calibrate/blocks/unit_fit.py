@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.blocks.adaround import SoftRounding, penalty
-from dq_toolchain.calibrate.blocks.evaluations import Rows
-from dq_toolchain.calibrate.blocks.options import PHASES, BlockBudget, BlockOptions, Phase
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations
+from dq_toolchain.calibrate.blocks.options import PHASES, BlockBudget, BlockOptions, BlockPhase
 from dq_toolchain.calibrate.blocks.row_weights import EVERY, RowWeights
 from dq_toolchain.calibrate.blocks.unit_problem import Pools, UnitProblem
 from dq_toolchain.calibrate.network.fake_quant import ActivationQuantizer
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.work.seeds import hash_seed
+from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.errors import CalibrationError
 
 SCALE_NORM = 2.4
@@ -26,13 +27,13 @@ VALIDATION_SHARE = 8
 """One row in eight is only validated on when rows are weighted."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class UnitFit:
     """Fits units one after the other; what it carries from one to the next is only the rows' weights."""
 
     network: QuantizedNetwork
-    rows: Rows
-    groups: Pools
+    rows: Evaluations
+    pools: Pools
     options: BlockOptions
     budget: BlockBudget
     seed: int
@@ -42,7 +43,7 @@ class UnitFit:
     def __post_init__(self) -> None:
         self.masks = torch.Generator(next(self.network.parameters()).device)
 
-    def run(self, problem: UnitProblem, phase: Phase, count: int, number: int, advance: Callable[..., None]) -> None:
+    def run(self, problem: UnitProblem, phase: BlockPhase, count: int, number: int, advance: Advance) -> None:
         """``count`` iterations on the unit with that number; the rounding chosen is then in its quantizers.
 
         Activations left in float in this phase were set so by the caller; nothing of the network needs a gradient.
@@ -59,7 +60,7 @@ class UnitFit:
         adam = torch.optim.Adam([{"params": params, "lr": rate} for params, rate in rates if params], fused=True)
         weighted = self.options.aligned and learns_weights
         # in float, step groups do not differ, and a batch may mix all rows
-        pools = self.groups if learns_scales else Pools.single(self.rows)
+        pools = self.pools if learns_scales else Pools.single(self.rows)
         validation = pools.share(len(self.rows) // VALIDATION_SHARE)
         fitted = pools.without(validation) if weighted else pools
         generator = torch.Generator()
@@ -71,13 +72,13 @@ class UnitFit:
                 mask_seed = hash_seed(*draw, iteration, 1)
                 chosen, index = fitted.draw(self.budget.batch, generator)
                 if weighted and iteration % EVERY == 0:
-                    judged = validation.draw_from(chosen, self.budget.batch, generator)
+                    validated = validation.draw_from(chosen, self.budget.batch, generator)
                     losses = _closure(self, problem, soft, norm, mask_seed)
-                    self.weights.update(index, judged, losses, variables)
+                    self.weights.update(index, validated, losses, variables)
                 if scales:
                     cosine = (1 + math.cos(math.pi * iteration / count)) / 2
                     adam.param_groups[-1]["lr"] = self.budget.scale_lr * cosine
-                up = [rounding.hold() for rounding in soft]
+                up = [rounding.apply() for rounding in soft]
                 self.masks.manual_seed(mask_seed)
                 errors = problem.losses(index, norm)
                 loss = (errors * self.weights.of(index).to(errors.device)).mean() if weighted else errors.mean()
@@ -95,17 +96,17 @@ class UnitFit:
     def _learning(self, quantizers: list[ActivationQuantizer]) -> Iterator[None]:
         """Inside, these quantizers learn their scales and leave a share of their input in float."""
         for quantizer in quantizers:
-            quantizer.kept, quantizer.generator = self.options.drop, self.masks
+            quantizer.float_share, quantizer.generator = self.options.drop, self.masks
             quantizer.log_scale.requires_grad_()
         try:
             yield
         finally:
             for quantizer in quantizers:
-                quantizer.kept, quantizer.generator = 0.0, None
+                quantizer.float_share, quantizer.generator = 0.0, None
                 quantizer.log_scale.requires_grad_(False).grad = None
 
     @staticmethod
-    def _check(loss: Tensor, problem: UnitProblem, phase: Phase, iteration: int) -> None:
+    def _check(loss: Tensor, problem: UnitProblem, phase: BlockPhase, iteration: int) -> None:
         if not bool(loss.isfinite()):
             raise CalibrationError(
                 f"reconstruction of {problem.unit.name}, {phase}, iteration {iteration}: the loss is NaN or infinite; "
@@ -120,7 +121,7 @@ def _closure(
 
     def losses(index: Tensor) -> Tensor:
         for rounding in soft:
-            rounding.hold()
+            rounding.apply()
         fit.masks.manual_seed(mask_seed)
         return problem.losses(index, norm)
 

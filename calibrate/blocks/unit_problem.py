@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.capture import Captured, capture
-from dq_toolchain.calibrate.blocks.evaluations import Rows
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations
 from dq_toolchain.calibrate.blocks.replay import Replays
-from dq_toolchain.calibrate.blocks.storage import Room
+from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL, TemporalBlock
 from dq_toolchain.calibrate.blocks.units import Unit
 from dq_toolchain.calibrate.network.fake_quant import ActivationQuantizer
@@ -47,12 +47,12 @@ class Pools:
     parts: tuple[Tensor, ...]
 
     @classmethod
-    def by_step_group(cls, rows: Rows, group_of_step: tuple[int, ...]) -> Pools:
+    def by_step_group(cls, rows: Evaluations, group_of_step: tuple[int, ...]) -> Pools:
         of_row = torch.tensor(group_of_step)[rows.step.cpu()]
         return cls(tuple((of_row == g).nonzero()[:, 0] for g in of_row.unique()))
 
     @classmethod
-    def single(cls, rows: Rows) -> Pools:
+    def single(cls, rows: Evaluations) -> Pools:
         return cls((torch.arange(len(rows)),))
 
     def passes(self, size: int) -> list[Tensor]:
@@ -104,27 +104,28 @@ class UnitProblem:
         self,
         network: QuantizedNetwork,
         fp32: nn.Module,
-        rows: Rows,
+        rows: Evaluations,
         unit: Unit,
-        groups: Pools,
+        *,
+        pools: Pools,
         inner: float,
-        room: Room,
+        storage: Storage,
         replays: Replays | None = None,
     ) -> None:
         """Record inputs behind the quantized prefix, in the network's present state, and outputs of the FP32 unit.
 
         Args:
-            groups: rows by step group.
+            pools: rows by step group.
             inner: weight of the errors of the layers inside, 0 to leave them out; then they are not recorded either.
             replays: of the units finished before this one; None computes them.
         """
         self.network, self.rows, self.unit = network, rows, unit
         self.weight_of_inner = inner if len(unit.layers) > 1 else 0.0
         self.device = next(network.parameters()).device
-        self.judged, self.room = groups.share(JUDGED), room
+        self.validation, self.storage = pools.share(JUDGED), storage
         root, self.module = _root_and_module(network.inner, unit)
         exact_root, exact = _root_and_module(fp32, unit)
-        passes = groups.passes(room.at_once)
+        passes = pools.passes(storage.at_once)
         usable = replays if root is network.inner else None
         quantized, plain = (None, None) if usable is None else (usable.quantized, usable.fp32)
         self.inputs = capture(
@@ -136,11 +137,19 @@ class UnitProblem:
             inputs=True,
             set_step=network.set_step,
             replay=quantized,
-            room=room,
+            storage=storage,
         )
         watched = {name: fp32.get_submodule(name) for name in unit.layers} if self.weight_of_inner else {}
         self.targets: Captured = capture(
-            exact_root, exact, rows, passes, device=self.device, outputs=True, inner=watched, replay=plain, room=room
+            exact_root,
+            exact,
+            rows,
+            passes,
+            device=self.device,
+            outputs=True,
+            inner=watched,
+            replay=plain,
+            storage=storage,
         )
 
     @property
@@ -160,10 +169,10 @@ class UnitProblem:
 
     @torch.no_grad()
     def error(self) -> float:
-        """Mean squared error of the unit's output over the judged rows."""
+        """Mean squared error of the unit's output over the validation rows."""
         assert self.targets.output is not None
         total, count = 0.0, 0
-        for index in self.judged.passes(self.room.at_once):
+        for index in self.validation.passes(self.storage.at_once):
             difference = self._run(index) - self.targets.output[index].to(self.device)
             total, count = total + float(difference.square().sum(dtype=torch.float64)), count + difference.numel()
         return total / count

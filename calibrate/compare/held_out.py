@@ -16,7 +16,7 @@ from torch import Tensor
 from dq_toolchain.calibrate.compare.locks import claim
 from dq_toolchain.calibrate.data.conditioning import digest
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
+from dq_toolchain.calibrate.data.rollouts import rollouts_of
 from dq_toolchain.calibrate.data.samples import Samples, held_out_seeds
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.prepare.setup import setup
@@ -109,7 +109,7 @@ def _run(context: Context, samples: Samples, guidance: float, reporter: Reporter
     network, batch = context.prepared.network.to(context.device), min(BATCH, 2 * context.rollout_batch)
     total = -(-len(samples) // batch) * context.table.calls
     with reporter.task("held-out FP32 rollouts", total) as advance:
-        targets = fp32_rollouts(
+        targets = rollouts_of(
             network, context.table, samples, guidance=guidance, batch=batch, device=context.device, advance=advance
         )
     return {"latents": targets.latents, "outputs": targets.outputs}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.samples import Samples, draw
-from dq_toolchain.calibrate.network.activation_memory import Live
+from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.network.insert import Prepared
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.models.architectures import latent_shape
@@ -20,7 +20,7 @@ from dq_toolchain.toolchain.sampler.step_groups import StepGroups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 ROLLOUT_BATCH = 32
-ROOM = 2 * 2**30
+ACTIVATION_LIMIT = 2 * 2**30
 """Bytes that activations may take in a pass without gradient."""
 
 
@@ -33,7 +33,7 @@ class Context:
     bank: conditioning that samples take in turn.
     samples: those to calibrate on, on the CPU.
     seed: of the calibration; every random choice derives from it.
-    live: bytes of a large network's activations, of one sample; None for a small one.
+    activation_memory: of a large network, for one sample; None for a small one.
     workers: the processes that share this calibration.
     """
 
@@ -46,7 +46,7 @@ class Context:
     samples: Samples
     device: torch.device
     seed: int
-    live: Live | None = None
+    activation_memory: ActivationMemory | None = None
     workers: Workers = ALONE
 
     @property
@@ -57,12 +57,16 @@ class Context:
     @property
     def is_large(self) -> bool:
         """Whether memory is worth a thought before starting."""
-        return self.live is not None
+        return self.activation_memory is not None
 
     @property
     def rollout_batch(self) -> int:
         """How many samples run through the network at once, without gradient."""
-        return ROLLOUT_BATCH if self.live is None else max(1, min(ROLLOUT_BATCH, ROOM // self.live.forward))
+        return (
+            ROLLOUT_BATCH
+            if self.activation_memory is None
+            else max(1, min(ROLLOUT_BATCH, ACTIVATION_LIMIT // self.activation_memory.forward))
+        )
 
     @property
     def group_of_step(self) -> tuple[int, ...]:

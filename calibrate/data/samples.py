@@ -1,6 +1,6 @@
 """Start noise and conditioning of calibration and held-out samples, each sample from its own seed.
 
-Held-out seeds do not depend on the calibration seed: runs with different calibration seeds are judged on the same
+Held-out seeds do not depend on the calibration seed: runs with different calibration seeds are validated on the same
 pictures, and no held-out sample is ever fitted.
 """
 

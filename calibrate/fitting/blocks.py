@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 
 import torch
 
-from dq_toolchain.calibrate.blocks.evaluations import Rows, rows_of
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations, evaluations_of
 from dq_toolchain.calibrate.blocks.reconstruct import BlockBudget, BlockOptions, planned_iterations, reconstruct
-from dq_toolchain.calibrate.blocks.storage import Room
+from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.fitting.memory import BLOCKS as PER_WEIGHT
 from dq_toolchain.calibrate.fitting.memory import LARGEST, OFFLOADED, UNIT
 from dq_toolchain.calibrate.fitting.passes import FITTED, GRADIENT
-from dq_toolchain.calibrate.fitting.phase import WEIGHTS, Fitted, Needs, Phase, Work
-from dq_toolchain.calibrate.network.activation_memory import Live
+from dq_toolchain.calibrate.fitting.phase import WEIGHTS, FitResult, Needs, Phase, Work
+from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
@@ -29,20 +29,20 @@ class Blocks(Phase):
     sections: ClassVar[frozenset[str]] = frozenset({"blocks"})
     alone: ClassVar[str] = "reconstructs blocks"
 
-    def run(self, work: Work) -> Fitted:
+    def run(self, work: Work) -> FitResult:
         context, network, recipe = work.trajectories.context, work.network, work.recipe
         rows, options, budget = _rows(work), BlockOptions(**work.block_options), _budget(recipe)
-        room = Room(context.rollout_batch, work.checkpoint.path.parent if network.lean else None)
+        storage = Storage(context.rollout_batch, work.checkpoint.path.parent if network.low_memory else None)
         with work.reporter.task("reconstructing", planned_iterations(network, options, budget)) as advance:
             stages = reconstruct(
-                network, context.network, rows, options, budget, context.seed, work.checkpoint, advance, room
+                network, context.network, rows, options, budget, context.seed, work.checkpoint, advance, storage
             )
         seconds = sum(
             stage.pop("seconds") for stage in stages
         )  # an artifact holds nothing that differs between two runs
-        return Fitted(stages, None, seconds)
+        return FitResult(stages, None, seconds)
 
-    def needs(self, context: Context, recipe: Recipe, one: Live) -> Needs:
+    def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
         learned, offload = recipe.calibrate.rounding == "learned", recipe.run.offload
         largest = max(parameter.numel() for parameter in context.network.parameters())
         return Needs(
@@ -75,7 +75,7 @@ def _budget(recipe: Recipe) -> BlockBudget:
     return BlockBudget(recipe.blocks.iterations, recipe.blocks.activation_iterations, recipe.blocks.batch)
 
 
-def _rows(work: Work) -> Rows:
+def _rows(work: Work) -> Evaluations:
     """A random part of the method's calibration set, or of all pairs."""
     run = work.trajectories
     context, targets = run.context, run.targets
@@ -84,4 +84,4 @@ def _rows(work: Work) -> Rows:
     per_pair = 1 if context.guidance == 1.0 else 2
     order = torch.randperm(len(step), generator=torch.Generator().manual_seed(context.seed))
     order = order[: max(1, work.recipe.blocks.rows // per_pair)]
-    return rows_of(context.table, targets, context.samples, context.guidance, step[order], sample[order])
+    return evaluations_of(context.table, targets, context.samples, context.guidance, step[order], sample[order])

@@ -12,12 +12,12 @@ from dq_toolchain.calibrate.fitting import VALIDATION_SHARE
 from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.fitting.memory import LEARNED, NEAREST, OFFLOADED
 from dq_toolchain.calibrate.fitting.passes import growth_passes, paced, stage_passes
-from dq_toolchain.calibrate.fitting.phase import WEIGHTS, Fitted, Needs, Phase, Work
-from dq_toolchain.calibrate.multistep.fit import Fit
+from dq_toolchain.calibrate.fitting.phase import WEIGHTS, FitResult, Needs, Phase, Work
+from dq_toolchain.calibrate.multistep.fit import MultiStepFit
 from dq_toolchain.calibrate.multistep.problem import Problem
 from dq_toolchain.calibrate.multistep.stages import plan
-from dq_toolchain.calibrate.network.activation_checkpointing import recomputed
-from dq_toolchain.calibrate.network.activation_memory import Live
+from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
+from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups
@@ -45,7 +45,7 @@ class MultiStep(Phase):
         stages = plan(recipe.calibrate, step_groups)
         return {stage.name: min(fitted, stage.trajectories(recipe.calibrate.batch)) for stage in stages}
 
-    def run(self, work: Work) -> Fitted:
+    def run(self, work: Work) -> FitResult:
         context, network, recipe = work.trajectories.context, work.network, work.recipe
         problem = Problem(
             context=context,
@@ -55,15 +55,15 @@ class MultiStep(Phase):
         )
         if recipe.calibrate.steps == "growth":
             problem = problem.with_growth(network)
-        fit = Fit(network, problem, plan(recipe.calibrate, context.step_groups), work.checkpoint)
-        saving = recomputed(network.inner) if network.lean else nullcontext()
+        fit = MultiStepFit(network, problem, plan(recipe.calibrate, context.step_groups), work.checkpoint)
+        saving = checkpointed(network.inner) if network.low_memory else nullcontext()
         validating = _validation(recipe) * context.table.calls
         with saving, work.reporter.task("fitting", fit.total_iterations) as advance:
             stages = fit.run(paced(fit.stages, recipe.calibrate.batch, validating, advance, work.reporter.say))
         growth = None if problem.growth is None else [round(g, 4) for g in problem.growth.tolist()]
-        return Fitted(stages, growth, fit.progress.seconds)
+        return FitResult(stages, growth, fit.progress.seconds)
 
-    def needs(self, context: Context, recipe: Recipe, one: Live) -> Needs:
+    def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
         learned, offload = recipe.calibrate.rounding == "learned", recipe.run.offload
         return Needs(
             per_weight=OFFLOADED if offload else LEARNED if learned else NEAREST,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.trajectories import Trajectories
-from dq_toolchain.calibrate.network.activation_memory import Live
+from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.toolchain.console.progress import Reporter
@@ -46,7 +46,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """What a fit leaves beside the network: a record per stage, the growth of errors if it was measured, seconds."""
 
     stages: list[dict[str, Any]]
@@ -59,7 +59,7 @@ class Needs:
     """Memory of a phase at its most.
 
     Attributes:
-        per_weight: floats held for each weight of the network. floats: others, of weights of a part of it.
+        per_weight: float32 values for each weight of the network. floats: others, of weights of a part of it.
         activations: bytes on the device. host: bytes of records that stay on the host.
     """
 
@@ -83,7 +83,7 @@ class Phase(ABC):
     alone: ClassVar[str] = ""
 
     @abstractmethod
-    def run(self, work: Work) -> Fitted:
+    def run(self, work: Work) -> FitResult:
         """Fit the network in place, from the checkpoint if there is one.
 
         Raises:
@@ -91,7 +91,7 @@ class Phase(ABC):
         """
 
     @abstractmethod
-    def needs(self, context: Context, recipe: Recipe, one: Live) -> Needs:
+    def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
         """Memory, with activations of ``one`` sample."""
 
     @abstractmethod

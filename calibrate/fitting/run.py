@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dq_toolchain.calibrate.fitting.phase import Fitted, Phase, Work
+from dq_toolchain.calibrate.fitting.phase import FitResult, Phase, Work
 from dq_toolchain.calibrate.work.workers import Workers
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -31,7 +31,7 @@ def check_workers(
             )
 
 
-def fit_network(phases: Sequence[Phase], work: Work) -> Fitted:
+def fit_network(phases: Sequence[Phase], work: Work) -> FitResult:
     """Fit the network in place, from the checkpoints if there are any: the last phase's is ``work.checkpoint``.
 
     Raises:
@@ -42,6 +42,6 @@ def fit_network(phases: Sequence[Phase], work: Work) -> Fitted:
         checkpoint = work.checkpoint if phase is phases[-1] else work.checkpoint.before(phase.name)
         done.append(phase.run(replace(work, checkpoint=checkpoint)))
     growth = next((fitted.growth for fitted in done if fitted.growth is not None), None)
-    return Fitted(
+    return FitResult(
         [stage for fitted in done for stage in fitted.stages], growth, sum((fitted.seconds for fitted in done), 0.0)
     )

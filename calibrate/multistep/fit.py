@@ -1,4 +1,4 @@
-"""Runs the stages of a fit: segment gradients, Adam, averaged iterates, and the best of all by a held-out rollout.
+"""Runs the stages of a fit: segment gradients, Adam, averaged iterates, and the best of all on validation samples.
 
 Everything random derives from (seed, stage, iteration) and everything else is in the checkpoint, so that a run that
 was killed and started again is bit-identical to one that was not.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,13 +24,14 @@ from dq_toolchain.calibrate.multistep.problem import Problem, Segment
 from dq_toolchain.calibrate.multistep.stages import Stage
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
+from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.errors import CalibrationError
 
 AVERAGE = 0.98
 """Decay of the running mean of the iterates."""
 JUDGED = 5
 LEAST_INTERVAL = 5
-"""Five times per stage, but at most every fifth iteration, the validation samples are run and judged."""
+"""Five times per stage, but at most every fifth iteration, the iterate is validated."""
 EARLY = 10
 BETAS = (0.9, 0.99)
 """Of Adam."""
@@ -57,7 +58,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Fit:
+class MultiStepFit:
     """Fits a QuantizedNetwork to a Problem, stage by stage."""
 
     def __init__(
@@ -79,7 +80,7 @@ class Fit:
     def done_iterations(self) -> int:
         return sum(stage.iterations for stage in self.stages[: self.progress.stage]) + self.progress.iteration
 
-    def run(self, advance: Callable[..., None] = lambda n=1, note="": None) -> list[dict[str, Any]]:
+    def run(self, advance: Advance = lambda n=1, note="": None) -> list[dict[str, Any]]:
         """Run to the end, from the checkpoint if there is one. Returns one record per stage.
 
         Raises:
@@ -94,19 +95,19 @@ class Fit:
             self._run_stage(self.stages[self.progress.stage], advance)
         return self.progress.history
 
-    def _run_stage(self, stage: Stage, advance: Callable[..., None]) -> None:
+    def _run_stage(self, stage: Stage, advance: Advance) -> None:
         if self.optimizer is None:
             self._begin(stage)
-        with self._held(stage):
+        with self._weights_for(stage):
             if math.isinf(self.progress.best):
-                self._judge()
+                self._validate()
             while self.progress.iteration < stage.iterations:
                 loss = self._iterate(stage)
                 self.progress.iteration += 1
                 advance(1, f"{stage.name}, loss {loss:.4g}")
                 interval = max(LEAST_INTERVAL, stage.iterations // JUDGED)
                 if self.progress.iteration % interval == 0 or self.progress.iteration == stage.iterations:
-                    self._judge()
+                    self._validate()
                 if self.checkpoint.due:
                     self._save()
         self._load(self.best)
@@ -122,7 +123,7 @@ class Fit:
         self.progress.iteration, self.progress.first_loss, self.optimizer = 0, 0.0, None
         self._save()
 
-    def _held(self, stage: Stage) -> AbstractContextManager[None]:
+    def _weights_for(self, stage: Stage) -> AbstractContextManager[None]:
         return self.network.frozen_weights() if stage.learned == "ranges" else nullcontext()
 
     def _begin(self, stage: Stage) -> None:
@@ -196,16 +197,17 @@ class Fit:
                 f"{progress.first_loss:.3g} at its start; lower [calibrate] scale_lr and rounding_lr"
             )
 
-    def _validate(self) -> float:
-        ranges_only = self.stages[self.progress.stage].learned == "ranges"  # then weights are held already
+    def _validation_error(self) -> float:
+        ranges_only = self.stages[self.progress.stage].learned == "ranges"  # then weights are fixed already
         with nullcontext() if ranges_only else self.network.frozen_weights():
             return self.problem.validation_error(self.network)
 
-    def _judge(self) -> None:
+    def _validate(self) -> None:
+        """Keep the averaged iterate if it is the best so far on the validation samples."""
         current = {name: value.detach().clone() for name, value in self.parameters.items()}
         candidate = self.average if self.progress.iteration else current
         self._load(candidate)
-        score = self._validate()
+        score = self._validation_error()
         if score < self.progress.best:
             self.progress.best = score
             self.best = {name: value.clone() for name, value in candidate.items()}

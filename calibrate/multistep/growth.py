@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.toolchain.sampler.rollout import Network, rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 

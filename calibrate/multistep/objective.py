@@ -1,4 +1,4 @@
-"""What the fit minimises and how it judges: per-sample errors of latents against the FP32 trajectory."""
+"""What the fit minimises and how it is validated: per-sample errors of latents against the FP32 trajectory."""
 
 from __future__ import annotations
 

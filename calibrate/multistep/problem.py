@@ -1,4 +1,4 @@
-"""What a fit works on: samples with their FP32 trajectories, segments drawn from them, and the samples that judge.
+"""What a fit works on: samples with their FP32 trajectories, segments drawn from them, and the samples that validate.
 
 Every draw derives from (seed, stage, iteration), so that a run continued from a checkpoint draws what it would have.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.calibrate.multistep.growth import error_growth
 from dq_toolchain.calibrate.multistep.objective import final_error
 from dq_toolchain.calibrate.multistep.stages import Stage
@@ -95,7 +95,7 @@ class Problem:
 
     @torch.no_grad()
     def validation_error(self, network: QuantizedNetwork) -> float:
-        """``final_error`` of the samples that only judge after a whole run of the sampler; inf if it is not finite."""
+        """``final_error`` of the validation samples after a whole run of the sampler; inf if it is not finite."""
         context, wanted = self.context, self.targets.latents[-1, self.fitted :]
         share = torch.arange(self.fitted, len(context.samples))[context.workers.share(len(wanted))]
         finals = [wanted[:0]]

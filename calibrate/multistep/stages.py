@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from dq_toolchain.calibrate.multistep.gradients import Gradient
@@ -23,7 +24,7 @@ Learned = Literal["rounding", "scales", "ranges"]
 """What a stage fits: everything; all but rounding; ranges of activations alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """``window``: steps that segments are drawn from, [first, last).
 
@@ -56,14 +57,38 @@ def plan(settings: CalibrateSection, step_groups: StepGroups) -> tuple[Stage, ..
     inherited = settings.start == "inherited"
     single, multi = settings.warmup, settings.iterations
     turn = single / max(1, single + multi)
-    everywhere = (0, calls)
+    everywhere = partial(Stage, window=(0, calls), gradient=settings.gradient)
     stages = [
-        Stage("single-step warm-up", single, 1, everywhere, "rounding", False, settings.gradient, (0.0, turn)),
-        Stage("multi-step", multi, horizon, everywhere, "rounding", inherited, settings.gradient, (turn, 1.0)),
-        Stage("settling", settings.settling, horizon, everywhere, "scales", inherited, settings.gradient),
+        everywhere(
+            name="single-step warm-up",
+            iterations=single,
+            horizon=1,
+            learned="rounding",
+            inherited=False,
+            schedule=(0.0, turn),
+        ),
+        everywhere(
+            name="multi-step",
+            iterations=multi,
+            horizon=horizon,
+            learned="rounding",
+            inherited=inherited,
+            schedule=(turn, 1.0),
+        ),
+        everywhere(
+            name="settling", iterations=settings.settling, horizon=horizon, learned="scales", inherited=inherited
+        ),
     ]
     for index, steps in enumerate(step_groups):
-        window = (steps[0], steps[-1] + 1)
-        name = f"step group {index}"
-        stages.append(Stage(name, settings.group_iterations, len(steps), window, "ranges", True, settings.gradient))
+        stages.append(
+            Stage(
+                name=f"step group {index}",
+                iterations=settings.group_iterations,
+                horizon=len(steps),
+                window=(steps[0], steps[-1] + 1),
+                learned="ranges",
+                inherited=True,
+                gradient=settings.gradient,
+            )
+        )
     return tuple(stage for stage in stages if stage.iterations > 0)

@@ -1,6 +1,6 @@
-"""Gradient checkpointing: inside, blocks keep their inputs only and are run again when their gradient is due.
+"""Activation checkpointing: blocks keep their inputs only and are run again when their gradient is due.
 
-Chen et al. 2016. A network's activations then take the room of one block's at a time, for one more forward pass.
+Chen et al. 2016. Peak memory of activations is then that of one block, for one more forward pass.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dq_toolchain.toolchain.models.blocks import ALL_BLOCKS
 
 
 @contextmanager
-def recomputed(network: nn.Module) -> Iterator[None]:
-    """Inside, every outermost block of the network is recomputed; gradients are the same."""
+def checkpointed(network: nn.Module) -> Iterator[None]:
+    """Inside, activations of every outermost block are checkpointed; gradients are the same."""
     blocks = _outermost_blocks(network)
     for block in blocks:
-        block.forward = partial(_recompute, block.forward)
+        block.forward = partial(_checkpointed_forward, block.forward)
     try:
         yield
     finally:
@@ -38,7 +38,7 @@ def _outermost_blocks(network: nn.Module) -> list[nn.Module]:
     return list(found.values())
 
 
-def _recompute(forward: Any, *args: Any, **kwargs: Any) -> Any:
+def _checkpointed_forward(forward: Any, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)

@@ -22,7 +22,7 @@ Call = Callable[[nn.Module], Tensor]
 
 
 @dataclass(frozen=True)
-class Live:
+class ActivationMemory:
     """Bytes of activations at one time, parameters and their gradients aside.
 
     Attributes:
@@ -36,16 +36,16 @@ class Live:
     inputs: int
 
 
-def live_bytes(
+def activation_memory_of(
     network: nn.Module,
     call: Call,
     saving: Callable[[nn.Module], AbstractContextManager[None]] = lambda _network: nullcontext(),
-) -> Live:
+) -> ActivationMemory:
     """What ``call`` makes of the network, wherever it is.
 
     Args:
         call: runs the network once, on the CPU; real tensors that it hands over become shapes.
-        saving: what is around the pass with gradient, such as ``recomputed``.
+        saving: what is around the pass with gradient, such as ``checkpointed``.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         fake = with_tensors(network, _on_shapes)
@@ -55,7 +55,7 @@ def live_bytes(
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
         with torch.enable_grad(), saving(fake), _Ledger() as backward:
             call(fake).sum().backward()
-    return Live(forward.peak, backward.peak, sum(inputs))
+    return ActivationMemory(forward.peak, backward.peak, sum(inputs))
 
 
 def _on_shapes(tensor: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class _Ledger(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.live = self.peak = 0
+        self.in_use = self.peak = 0
         self._seen: set[int] = set()
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -98,10 +98,10 @@ class _Ledger(TorchDispatchMode):
     def _note(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
         self._seen.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
+        self.in_use += size
+        self.peak = max(self.peak, self.in_use)
         weakref.finalize(storage, self._freed, key, size)
 
     def _freed(self, key: int, size: int) -> None:
         self._seen.discard(key)
-        self.live -= size
+        self.in_use -= size

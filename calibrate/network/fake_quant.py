@@ -108,19 +108,19 @@ class ActivationQuantizer(nn.Module):
         self.lowest = [kind.qmin - float(z) for z in zero_point]
         self.highest = [kind.qmax - float(z) for z in zero_point]
         self.switch = switch
-        self.kept = 0.0
+        self.float_share = 0.0
         """Share of elements left in float, drawn anew in every pass (QDrop, Wei et al. 2022); 1 leaves the site out."""
         self.generator: torch.Generator | None = None
         """What draws them, on the device of x; None is torch's own."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Fake-quantized x, same shape. LSQ's 1/sqrt(N) factor is left out: Adam on the logarithm is scale-free."""
-        if self.kept >= 1.0:
+        if self.float_share >= 1.0:
             return x
         g = self.switch.current
         y: Tensor = FakeQuantize.apply(x, fp16_scale(self.log_scale[g : g + 1]), self.lowest[g], self.highest[g])  # type: ignore[no-untyped-call]
-        if self.kept > 0.0:
-            y = torch.where(torch.rand(x.shape, generator=self.generator, device=x.device) < self.kept, x, y)
+        if self.float_share > 0.0:
+            y = torch.where(torch.rand(x.shape, generator=self.generator, device=x.device) < self.float_share, x, y)
         return y
 
     @torch.no_grad()
@@ -142,7 +142,7 @@ class WeightQuantizer(nn.Module):
     s0 is the scale that was searched for; the learned scale only multiplies the integers. Were it the divisor too,
     every step of the scale would flip integers all over the layer, and their noise drowns what a fit gains.
 
-    The float weight is the layer's own tensor, not a copy: of a large network there is room for one.
+    The float weight is the layer's own tensor, not a copy: memory holds a large network's weights once.
     """
 
     weight: Tensor
@@ -205,7 +205,7 @@ class QuantizedLayer(nn.Module):
 
     Rounded weights shift the mean of every output channel, at every step alike, which is what accumulates.
 
-    Passes that need no gradient and hold a weight of the quantizer's are computed in integers where the processor does
+    Passes that need no gradient, with the quantizer's weight fixed, are computed in integers where the processor does
     that exactly: the same numbers but for the order of float sums, several times sooner.
     """
 
@@ -214,26 +214,26 @@ class QuantizedLayer(nn.Module):
         self.activation, self.weight_quantizer = activation, weight
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
         self.operation, self.geometry = operation_of(layer), geometry_of(layer)
-        self.held_weight: Tensor | None = None
+        self.fixed_weight: Tensor | None = None
         """A weight to be used in every pass; None computes the fake-quantized one in each."""
         self._integers: tuple[IntegerProduct | None, Tensor] | None = None
         self._may_use_integers = False
 
-    def hold(self, weight: Tensor | None, *, rounded: bool) -> None:
+    def fix_weight(self, weight: Tensor | None, *, rounded: bool) -> None:
         """Use this weight in every pass from now on; None: what the weight quantizer gives in each.
 
         Args:
             rounded: it is what the weight quantizer gives, and the quantizer stays as it is until the next call.
         """
-        self.held_weight, self._integers, self._may_use_integers = weight, None, rounded
+        self.fixed_weight, self._integers, self._may_use_integers = weight, None, rounded
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
-        if self._may_use_integers and not torch.is_grad_enabled() and self.activation.kept == 0.0:
+        if self._may_use_integers and not torch.is_grad_enabled() and self.activation.float_share == 0.0:
             product, scale = self._product()
             if product is not None and holds(x):
                 q, zero_point, step = self.activation.unsigned(x)
                 return product(q, zero_point, step * scale, self.bias)
-        weight = self.weight_quantizer() if self.held_weight is None else self.held_weight
+        weight = self.weight_quantizer() if self.fixed_weight is None else self.fixed_weight
         return self.operation(self.activation(x), weight, self.bias)
 
     def _product(self) -> tuple[IntegerProduct | None, Tensor]:

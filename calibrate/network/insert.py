@@ -30,18 +30,20 @@ from dq_toolchain.toolchain.recipe.sections import QuantizeSection
 from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """An FP32 UNet ready to be observed: splits and smoothing applied, sites known, also what stays in float.
 
-    ``edges``: the first and the last convolution, whose weights get bits of their own.
+    Attributes:
+        float_layers: layers that stay in float because the recipe names them.
+        edges: the first and the last convolution, whose weights get bits of their own.
     """
 
     network: nn.Module
     splits: Mapping[str, tuple[int, ...]]
     sites: tuple[Site, ...]
     smoothed: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
+    float_layers: tuple[str, ...] = ()
     edges: frozenset[str] = frozenset()
 
 
@@ -65,13 +67,13 @@ def prepare(
     splits = find_concat_inputs(network, lambda: run(network)) if settings.split else {}
     split_concat_inputs(network, splits)
     smooth_inputs(network, divisors or {})
-    kept = layers_to_keep(network, settings.keep_float)
+    float_layers = layers_to_keep(network, settings.keep_float)
     for name, layer in weighted_layers(network):
-        fault = None if name in kept else fault_of(layer)
+        fault = None if name in float_layers else fault_of(layer)
         if fault is not None:
             raise ModelError(f"{name} {fault}")
-    output_first(network, {name for name, _ in weighted_layers(network) if name not in kept})
-    edges = _first_and_last_convolution(network, kept, run)
+    output_first(network, {name for name, _ in weighted_layers(network) if name not in float_layers})
+    edges = _first_and_last_convolution(network, float_layers, run)
     sites = [
         Site(
             name,
@@ -82,7 +84,7 @@ def prepare(
             settings.edge_bits if name in edges else settings.weight_bits,
         )
         for name, layer in weighted_layers(network)
-        if name not in kept
+        if name not in float_layers
     ]
     if not sites:
         raise RecipeError("[quantize] keep_float names every layer of this network; leave some to be quantized")
@@ -92,7 +94,14 @@ def prepare(
             for name, _ in attention_layers(network)
             for operand in ATTENTION_OPERANDS
         ]
-    return Prepared(network, splits, tuple(sites), tuple(divisors or ()), kept, frozenset(edges))
+    return Prepared(
+        network=network,
+        splits=splits,
+        sites=tuple(sites),
+        smoothed=tuple(divisors or ()),
+        float_layers=float_layers,
+        edges=frozenset(edges),
+    )
 
 
 def with_shared_tensors(network: nn.Module) -> nn.Module:
@@ -129,17 +138,18 @@ class QuantizedNetwork(nn.Module):
         zero_point: Tensor,
         weight_scales: Mapping[str, Tensor],
         group_of_step: tuple[int, ...],
+        *,
         learned_rounding: bool,
-        lean: bool = False,
+        low_memory: bool = False,
     ) -> None:
         """
         Args:
             scale: (G, L) float32. zero_point: (G, L) int32. Columns as ``prepared.sites``.
             weight_scales: layer -> (out,) float32.
-            lean: dequantize each layer's weight in every pass, for want of room for all of them at once.
+            low_memory: dequantize each layer's weight in every pass: all of them at once do not fit into memory.
         """
         super().__init__()
-        self.lean = lean
+        self.low_memory = low_memory
         self.inner = with_shared_tensors(prepared.network)
         self.sites, self.group_of_step, self.switch = prepared.sites, group_of_step, StepGroupSwitch()
         self.activations: dict[str, ActivationQuantizer] = {}
@@ -190,35 +200,35 @@ class QuantizedNetwork(nn.Module):
 
     @torch.no_grad()
     def keep_weights(self, layers: Iterable[str]) -> None:
-        """These layers compute with the weights that their quantizers give now, dequantized once unless the network is lean."""
+        """These layers compute with the weights that their quantizers give now, dequantized once unless ``low_memory``."""
         for name in layers:
             layer = self.layers[name]
-            layer.hold(None if self.lean else layer.weight_quantizer(), rounded=True)
+            layer.fix_weight(None if self.low_memory else layer.weight_quantizer(), rounded=True)
 
     @contextmanager
     def weights_once(self) -> Iterator[None]:
         """Weights are fake-quantized once for all passes inside; their gradients are summed and sent on at the end.
 
-        The same gradient as quantizing in every pass, at the cost of one: a segment of n steps makes 2n passes. A lean
+        The same gradient as quantizing in every pass, at the cost of one: a segment of n steps makes 2n passes. A low-memory
         network quantizes in every pass.
         """
-        if self.lean:
+        if self.low_memory:
             yield
             return
         weights = [layer.weight_quantizer() for layer in self.layers.values()]
-        held = [weight.detach().requires_grad_() for weight in weights]
-        for layer, weight in zip(self.layers.values(), held, strict=True):
-            layer.hold(weight, rounded=True)
+        leaves = [weight.detach().requires_grad_() for weight in weights]
+        for layer, weight in zip(self.layers.values(), leaves, strict=True):
+            layer.fix_weight(weight, rounded=True)
         try:
             yield
         finally:
             self._release()
-        reached = [(weight, leaf.grad) for weight, leaf in zip(weights, held, strict=True) if leaf.grad is not None]
+        reached = [(weight, leaf.grad) for weight, leaf in zip(weights, leaves, strict=True) if leaf.grad is not None]
         torch.autograd.backward([weight for weight, _ in reached], [gradient for _, gradient in reached])
 
     def _release(self) -> None:
         for layer in self.layers.values():
-            layer.hold(None, rounded=False)
+            layer.fix_weight(None, rounded=False)
 
     def scale_parameters(self) -> dict[str, nn.Parameter]:
         """Activation log-scales by site."""

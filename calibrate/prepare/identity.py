@@ -66,7 +66,7 @@ def of_budget(rollouts: str, context: Context, recipe: Recipe, scale: Tensor, ze
         rollouts,
         _sites(context),
         sorted(context.prepared.edges),
-        context.prepared.kept,
+        context.prepared.float_layers,
         digest_of({"scale": scale, "zero_point": zero_point}),
         recipe.quantize.budget,
         recipe.run.offload,

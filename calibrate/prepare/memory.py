@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.fitting.phase import Needs, phases_of
 from dq_toolchain.calibrate.methods.base import Method
-from dq_toolchain.calibrate.network.activation_checkpointing import recomputed
-from dq_toolchain.calibrate.network.activation_memory import Live, live_bytes
+from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
+from dq_toolchain.calibrate.network.activation_memory import ActivationMemory, activation_memory_of
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -30,7 +30,7 @@ SCATTERED = 1.1
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes: what is held for weights, activations at their most, and what the host keeps of trajectories and records."""
+    """Bytes: of the weights' size, of activations at their peak, and of trajectories and records on the host."""
 
     weights: int
     activations: int
@@ -63,19 +63,19 @@ def check_memory(context: Context, recipe: Recipe, method: Method, reporter: Rep
     if need.on(context.device) <= free:
         reporter.say(text)
         return
-    lean = estimate(
+    offloaded = estimate(
         context, recipe.model_copy(update={"run": recipe.run.model_copy(update={"offload": True})}), method
     ).on(context.device)
-    if recipe.run.offload or lean > free:
-        hint = "" if recipe.run.offload else f", {_gib(lean)} with --offload"
+    if recipe.run.offload or offloaded > free:
+        hint = "" if recipe.run.offload else f", {_gib(offloaded)} with --offload"
         raise CalibrationError(f"{text}{hint}; lower [calibrate] batch and samples, or take a machine with more memory")
-    raise CalibrationError(f"{text}; add --offload, which needs about {_gib(lean)}")
+    raise CalibrationError(f"{text}; add --offload, which needs about {_gib(offloaded)}")
 
 
 def estimate(context: Context, recipe: Recipe, method: Method) -> Estimate:
     """What the recipe's method needs at its most, of one sampler call at a time."""
     size = sum(parameter.numel() for parameter in context.network.parameters())
-    one = _live(context, recipe.run.offload)
+    one = _of_one_sample(context, recipe.run.offload)
     needs = [phase.needs(context, recipe, one) for phase in phases_of(method.fit, recipe)] or [Needs()]
     weights = size * max(need.per_weight for need in needs) + sum(need.floats for need in needs)
     activations = max(context.rollout_batch * one.forward, *(need.activations for need in needs))
@@ -84,16 +84,16 @@ def estimate(context: Context, recipe: Recipe, method: Method) -> Estimate:
     return Estimate(int(weights) * FLOAT, activations, host)
 
 
-def _live(context: Context, lean: bool) -> Live:
+def _of_one_sample(context: Context, low_memory: bool) -> ActivationMemory:
     """Of one sample, both halves of its guidance included."""
-    if context.live is not None and not lean:
-        return context.live
+    if context.activation_memory is not None and not low_memory:
+        return context.activation_memory
     sample = context.samples.select(slice(0, 1))
 
     def call(network: nn.Module) -> Tensor:
         return Denoiser(network, context.table, sample.conditioning, context.guidance)(sample.start, 0)
 
-    return live_bytes(context.prepared.network, call, recomputed)
+    return activation_memory_of(context.prepared.network, call, checkpointed)
 
 
 def _free(device: torch.device) -> int:

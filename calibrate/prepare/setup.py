@@ -15,7 +15,7 @@ from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.notes import Warn
 from dq_toolchain.calibrate.data.samples import Samples, calibration_seeds, draw
 from dq_toolchain.calibrate.methods.base import Method
-from dq_toolchain.calibrate.network.activation_memory import live_bytes
+from dq_toolchain.calibrate.network.activation_memory import activation_memory_of
 from dq_toolchain.calibrate.network.insert import prepare
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
@@ -90,7 +90,7 @@ def setup(
     divisors = {} if smooth is None else smooth(model.network, table, samples)
     prepared = prepare(model.network, recipe.quantize, run_once, divisors)
     prepared.network.to(device)
-    live = live_bytes(prepared.network, run_once) if _is_large(prepared.network, samples) else None
+    is_large = _is_large(prepared.network, samples)
     model = replace(
         model, network=prepared.network
     )  # convolutions that were split are not kept whole beside their parts
@@ -104,7 +104,7 @@ def setup(
         samples=samples,
         device=device,
         seed=recipe.run.seed,
-        live=live,
+        activation_memory=activation_memory_of(prepared.network, run_once) if is_large else None,
         workers=workers,
     )
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts, fp32_rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts, rollouts_of
 from dq_toolchain.calibrate.network.insert import Prepared
 from dq_toolchain.calibrate.ranges.observer import Histogram, choose_qparams
 from dq_toolchain.calibrate.work.workers import Workers
+from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS, ProductAttnProcessor, float_product
 from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.qparams import activation_type
@@ -25,7 +26,7 @@ Histograms = list[list[Histogram]]
 """``[step group][site]``"""
 
 
-def observe_rollouts(context: Context, advance: Callable[..., None] = lambda n=1: None) -> tuple[Rollouts, Histograms]:
+def observe_rollouts(context: Context, advance: Advance = lambda n=1: None) -> tuple[Rollouts, Histograms]:
     """FP32 rollouts of the calibration samples with every site observed.
 
     Raises:
@@ -40,11 +41,11 @@ def observe_rollouts(context: Context, advance: Callable[..., None] = lambda n=1
 def shared_rollouts(
     context: Context,
     set_step: Callable[[int], None] | None = None,
-    advance: Callable[..., None] = lambda n=1: None,
+    advance: Advance = lambda n=1: None,
 ) -> Rollouts:
     """FP32 rollouts of the calibration samples, of which each process runs its share."""
     workers, count = context.workers, len(context.samples)
-    part = fp32_rollouts(
+    part = rollouts_of(
         context.network,
         context.table,
         context.samples.select(workers.share(count)),
@@ -58,9 +59,7 @@ def shared_rollouts(
 
 
 @torch.no_grad()
-def observe_chosen(
-    context: Context, targets: Rollouts, chosen: Tensor | None, advance: Callable[..., None]
-) -> Histograms:
+def observe_chosen(context: Context, targets: Rollouts, chosen: Tensor | None, advance: Advance) -> Histograms:
     """Every site observed at FP32 latents that are known already, in the batches of ``observe_rollouts``.
 
     Args:

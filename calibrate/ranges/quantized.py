@@ -20,7 +20,13 @@ def quantize_with(context: Context, scale: Tensor, zero_point: Tensor, recipe: R
     }
     learned = recipe.calibrate.rounding == "learned" and not recipe.run.offload
     network = QuantizedNetwork(
-        context.prepared, scale, zero_point, weights, context.group_of_step, learned, recipe.run.offload
+        context.prepared,
+        scale,
+        zero_point,
+        weights,
+        context.group_of_step,
+        learned_rounding=learned,
+        low_memory=recipe.run.offload,
     )
     return network.to(context.device)
 

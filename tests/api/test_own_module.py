@@ -115,7 +115,7 @@ def test_what_has_no_integer_form_is_refused_by_name_and_may_stay_in_float(tmp_p
     with pytest.raises(dq.errors.ModelError, match=r"into has padding_mode 'circular'.* keep_float"):
         dq.calibrate(_Circular(), out=tmp_path, **options)
     kept = dq.calibrate(_Circular(), out=tmp_path, keep_float=["into"], **options)
-    assert kept.artifact.kept == ("into",)
+    assert kept.artifact.float_layers == ("into",)
 
 
 def test_one_layer_under_two_names_is_refused(tmp_path: Path) -> None:
@@ -151,6 +151,6 @@ def test_a_layer_that_forward_does_not_call_is_refused(tmp_path: Path) -> None:
 
 def test_kept_layers_stay_in_float_on_the_target(tmp_path: Path) -> None:
     calibration = calibrated_wave(tmp_path, keep_float=["up", "into"], method="mse")
-    assert calibration.artifact.kept == ("into", "up")
+    assert calibration.artifact.float_layers == ("into", "up")
     bundle = dq.export(calibration, "tensorrt")
     assert sum(row.count for row in bundle.description.operations if "keep_float" in row.why) == 4

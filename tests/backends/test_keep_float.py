@@ -37,7 +37,7 @@ def _lower(folder: Path, target: str, settings: TargetSection) -> tuple[Artifact
 
 
 def _check(artifact: Artifact, bundle: Bundle) -> None:
-    assert sorted(artifact.kept) == [CONVOLUTION, LINEAR]
+    assert sorted(artifact.float_layers) == [CONVOLUTION, LINEAR]
     rows = [row for row in bundle.operations if row.why == KEPT]
     assert sum(row.count for row in rows) == 2 * len(bundle.methods)
 
@@ -49,7 +49,7 @@ def test_kept_layers_are_lowered_run_and_audited(target: str, tmp_path: Path) ->
     _check(artifact, bundle)
     audit = importlib.import_module(f"tests.backends.{target}.audited").audit_bundle
     audit(folder, artifact)
-    for name in artifact.kept:
+    for name in artifact.float_layers:
         weight = artifact.float_parameters[f"{name}.weight"].clone()
         weight.view(-1)[3] += 0.01
         changed = replace(artifact, float_parameters={**artifact.float_parameters, f"{name}.weight": weight})

@@ -37,7 +37,7 @@ def context_of(network: nn.Module, table: SamplerTable, samples: Samples) -> Con
     """A context around any network, without sites: for what works on trajectories alone."""
     return Context(
         model=Model("tiny", "0" * 64, {}, {}, network, Path("tiny")),
-        prepared=Prepared(network, {}, ()),
+        prepared=Prepared(network=network, splits={}, sites=()),
         table=table,
         guidance=1.0,
         step_groups=even_step_groups(table.calls, 1),

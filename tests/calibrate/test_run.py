@@ -135,9 +135,9 @@ def test_guidance_without_a_null_label_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_prepared_network_is_the_fp32_network(tiny_model: Path, tmp_path: Path) -> None:
-    state = setup(tiny_recipe(tiny_model, tmp_path))
-    assert state.prepared.splits
+    context = setup(tiny_recipe(tiny_model, tmp_path))
+    assert context.prepared.splits
     x, time_, label = noise(2), torch.tensor([500.0, 100.0]), torch.tensor([1, 2])
     with torch.no_grad():
-        split, whole = (net(x, time_, label).sample for net in (state.prepared.network, state.model.network))
+        split, whole = (net(x, time_, label).sample for net in (context.prepared.network, context.model.network))
     torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-5)

@@ -109,9 +109,9 @@ def test_what_cannot_be_written_is_said_before_any_work(
     with pytest.raises(ToolchainError, match=r"weights\.safetensors: what stands there is a link"):
         calibrate(recipe, QUIET)
     (tmp_path / "calibration" / "weights.safetensors").unlink()
-    state = setup(recipe)
-    state.model.scheduler_config["lambda_min_clipped"] = -math.inf
-    monkeypatch.setattr(pipeline, "setup", lambda *_: state)
+    context = setup(recipe)
+    context.model.scheduler_config["lambda_min_clipped"] = -math.inf
+    monkeypatch.setattr(pipeline, "setup", lambda *_: context)
     with pytest.raises(ToolchainError, match=r"scheduler_config\.lambda_min_clipped is NaN, infinite"):
         calibrate(recipe, QUIET)
 

@@ -45,11 +45,15 @@ def ours(
     }  # fmt: skip
     for section, values in settings.items():
         sections[section] = {**sections.get(section, {}), **values}
-    state = setup(load_recipe(None, sections), None, (lambda _line: None) if notes is None else notes.append)
-    samples = state.draw(held_out_seeds(SAMPLES))
-    network = Denoiser(state.prepared.network, state.table, samples.conditioning, state.guidance)
+    context = setup(load_recipe(None, sections), None, (lambda _line: None) if notes is None else notes.append)
+    samples = context.draw(held_out_seeds(SAMPLES))
+    network = Denoiser(context.prepared.network, context.table, samples.conditioning, context.guidance)
     with torch.no_grad():
-        return state, samples, torch.stack(list(rollout(state.table, network, samples.start, noise=samples.step_noise)))
+        return (
+            context,
+            samples,
+            torch.stack(list(rollout(context.table, network, samples.start, noise=samples.step_noise))),
+        )
 
 
 @torch.no_grad()

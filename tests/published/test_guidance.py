@@ -36,15 +36,15 @@ FAMILIES = {
 def test_guidance_up_to_one_is_conditional_only_as_in_diffusers(name: str, tmp_path: Path) -> None:
     layout = FAMILIES[name]
     folder, text = build(layout, tmp_path / "model"), bool(layout.encoders)
-    state, samples, latents = ours(folder, tmp_path / "out", layout.steps, 0.0, "", text, layout.settings)
-    assert state.guidance == 1.0
-    noise = samples.start / state.table.init_noise_sigma
+    context, samples, latents = ours(folder, tmp_path / "out", layout.steps, 0.0, "", text, layout.settings)
+    assert context.guidance == 1.0
+    noise = samples.start / context.table.init_noise_sigma
     for guidance in (0.0, 0.5, 1.0):
         assert largest_error(latents[1:], theirs(folder, samples, noise, layout.steps, guidance, "")) <= 1e-5
-    network = Denoiser(state.prepared.network, state.table, samples.conditioning, state.guidance)
+    network = Denoiser(context.prepared.network, context.table, samples.conditioning, context.guidance)
     same = None if samples.step_noise is None else samples.step_noise[:, :1].expand_as(samples.step_noise)
     with torch.no_grad():
-        pictures = list(rollout(state.table, network, samples.start[:1].expand_as(samples.start), noise=same))[-1]
+        pictures = list(rollout(context.table, network, samples.start[:1].expand_as(samples.start), noise=same))[-1]
     assert (
         float((pictures[0] - pictures[1]).norm() / pictures[0].norm()) > 1e-4
     )  # of one noise and two prompts or labels

@@ -26,9 +26,9 @@ def test_a_published_layout_samples_as_its_pipeline_does(name: str, tmp_path: Pa
     for guidance, negative in cases if layout.guided else cases[:1]:
         if negative and not layout.encoders:
             continue
-        state, samples, latents = ours(
+        context, samples, latents = ours(
             folder, tmp_path / "out", layout.steps, guidance, negative, bool(layout.encoders), layout.settings
         )
-        noise = samples.start / state.table.init_noise_sigma
+        noise = samples.start / context.table.init_noise_sigma
         reference = theirs(folder, samples, noise, layout.steps, guidance, negative, clip=clip)
         assert largest_error(latents[1:], reference) <= TOLERANCE, f"guidance {guidance}, negative prompt {negative!r}"

@@ -108,7 +108,7 @@ class Artifact:
         raise KeyError(f"{layer}:{operand}")
 
     @property
-    def kept(self) -> tuple[str, ...]:
+    def float_layers(self) -> tuple[str, ...]:
         """Layers that the recipe keeps in float; their weights are among the float parameters."""
         return tuple(op.layer for op in self.float_operations if op.reason == KEPT)
 
@@ -303,7 +303,7 @@ class Artifact:
             )
         if wrong:
             raise refuse(f"{wrong[0]!r} is missing, unknown or of another shape or dtype than in the architecture")
-        listed = [*self.layers, *self.kept]
+        listed = [*self.layers, *self.float_layers]
         unclear = {name for name, _ in weighted_layers(network)} ^ set(listed) | {
             name for name in listed if listed.count(name) > 1
         }

@@ -15,6 +15,8 @@ from dq_toolchain.toolchain.errors import ModelError
 
 PRODUCT_OPERANDS: Mapping[str, tuple[str, str]] = {"scores": ("q", "k"), "values": ("probs", "v")}
 """The two products of an attention block in order of execution: name -> (left, right) operand, as sites call them."""
+RIGHT_OPERAND = dict(PRODUCT_OPERANDS.values())
+"""Left operand of a product -> its right one."""
 ATTENTION_OPERANDS = ("q", "k", "v", "probs")
 """All of them in the order of an artifact's sites."""
 

@@ -57,7 +57,7 @@ def _budget(artifact: Artifact, psnr_median: float) -> dict[str, Any] | None:
         "size": spent["size"],
         "psnr_before_fit": spent["psnr_before_fit"],
         "layers": {str(bits): widths[bits] for bits in sorted(widths)},
-        "in_float": len(artifact.kept),
+        "in_float": len(artifact.float_layers),
         "met": asked.psnr is None or psnr_median >= asked.psnr,
     }
 

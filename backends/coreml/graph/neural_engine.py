@@ -29,8 +29,7 @@ def to_channels_first(network: nn.Module) -> None:
     """
     for name, module in list(network.named_modules()):
         if isinstance(module, Transformer2DModel):
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, ChannelsFirstTransformer(name, module))
+            network.set_submodule(name, ChannelsFirstTransformer(name, module))
     for name, attention in attention_layers(network):
         extras = (
             attention.spatial_norm,

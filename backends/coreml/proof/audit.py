@@ -36,6 +36,7 @@ from dq_toolchain.backends.coreml.proof.reading import (
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Operation
+from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS
 
 REMEDY = "nothing was exported; report it with calibration.json"
 
@@ -102,7 +103,7 @@ class _FunctionAudit:
     ) -> None:
         self.artifact, self.expected, self.group, self.by_digest = artifact, expected, group, by_digest
         self.layers = {name: artifact.site_index(name) for name in artifact.layers}
-        self.kept = list(artifact.kept)
+        self.kept = list(artifact.float_layers)
         self.products = list(_attention_products(artifact))
 
     def check(self, program: Program) -> Iterator[tuple[str, int]]:
@@ -239,5 +240,5 @@ def _attention_products(artifact: Artifact) -> Iterator[tuple[int, int]]:
     """Pairs of sites that are multiplied: q and k, probs and v."""
     names = {site.name: index for index, site in enumerate(artifact.sites)}
     for layer in dict.fromkeys(site.layer for site in artifact.sites if site.kind == "attention"):
-        yield names[f"{layer}:q"], names[f"{layer}:k"]
-        yield names[f"{layer}:probs"], names[f"{layer}:v"]
+        for left, right in PRODUCT_OPERANDS.values():
+            yield names[f"{layer}:{left}"], names[f"{layer}:{right}"]

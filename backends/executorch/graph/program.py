@@ -19,21 +19,19 @@ from dq_toolchain.backends.executorch.graph.passes import drop_divisions_by_one,
 from dq_toolchain.backends.executorch.vendor import NOISE, lowering
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 
 
 @torch.no_grad()
 def _watch(network: nn.Module, call: Call, look: Callable[[str, Tensor], None]) -> None:
     """Run the network once and show the name and the input of every Conv2d and Linear, each time it is called."""
-    handles = [
+    handles = (
         layer.register_forward_pre_hook(lambda _layer, inputs, name=name: look(name, inputs[0]))
         for name, layer in weighted_layers(network)
-    ]
-    try:
+    )
+    with hooks(handles):
         call_network(network, call.sample, call.timestep, call.conditioning)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def input_shapes(network: nn.Module, call: Call) -> dict[str, tuple[int, ...]]:
@@ -70,8 +68,7 @@ def with_integer_layers(network: nn.Module, call: Call, factory: LayerFactory, k
                 "use a UNet without unused layers"
             )
         assert isinstance(layer, nn.Conv2d | nn.Linear)  # support.py refused the others
-        parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, factory(name, layer, Geometry.of(layer, shapes[name])))
+        network.set_submodule(name, factory(name, layer, Geometry.of(layer, shapes[name])))
     return network
 
 

@@ -243,8 +243,7 @@ def rewrite(network: nn.Module) -> nn.Module:
     for name, module in list(network.named_modules()):
         new = _replacement(module)
         if new is not None:
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, new)
+            network.set_submodule(name, new)
         if isinstance(module, Attention):
             _refuse_attention(name, module)
             module.register_buffer("score_scale", torch.full((1, 1, 1), module.scale), persistent=False)

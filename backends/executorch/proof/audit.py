@@ -176,7 +176,7 @@ def _audit_static(method: Method, artifact: Artifact, qparams: StaticQParams, ca
 
 
 def _check_counts(seen: Counter[str], artifact: Artifact, method: str, calls: Mapping[str, int]) -> None:
-    for layers, kind in ((artifact.layers, "an integer"), (artifact.kept, "a float")):
+    for layers, kind in ((artifact.layers, "an integer"), (artifact.float_layers, "a float")):
         for layer in layers:
             most = calls.get(layer, 1)
             if not 1 <= seen[layer] <= most:
@@ -194,7 +194,7 @@ def _kept_layer(graph: Graph, node: Node, artifact: Artifact) -> str:
     """The layer kept in float whose weights and bias a product has."""
     value, bias = graph.values[node.fields["filter_id"]], _bias(graph, node)
     got, got_bias = decode_weights(value, node.kind, np.float32), b"" if bias is None else bias.data
-    for layer in artifact.kept:
+    for layer in artifact.float_layers:
         weight, wanted = artifact.float_parameters[f"{layer}.weight"], artifact.float_parameters.get(f"{layer}.bias")
         if np.array_equal(got, weight.numpy()) and got_bias == (b"" if wanted is None else wanted.numpy().tobytes()):
             return layer

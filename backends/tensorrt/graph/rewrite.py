@@ -74,7 +74,7 @@ class Rewriter:
             BackendError: a layer or an attention product of the artifact is not in the graph, or is there twice.
         """
         sites = {site.name: index for index, site in enumerate(self.artifact.sites)}
-        kept = self.artifact.kept
+        kept = self.artifact.float_layers
         products: Counter[str] = Counter()
         for node in list(self.graph):
             if node.op_type not in PRODUCTS:

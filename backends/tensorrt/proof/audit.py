@@ -23,10 +23,7 @@ from dq_toolchain.backends.tensorrt.proof.reading import (
 )
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS
-
-RIGHT_OF = dict(PRODUCT_OPERANDS.values())
-"""Left operand of an attention product -> its right one."""
+from dq_toolchain.toolchain.quant.attention import RIGHT_OPERAND
 
 
 def _fail(text: str) -> BackendError:
@@ -43,7 +40,7 @@ def audit(graph: Any, artifact: Artifact, group: int | None) -> None:
     Raises:
         BackendError: anything differs, is missing or is there twice; the text names the site.
     """
-    kept = set(artifact.kept)
+    kept = set(artifact.float_layers)
     left = {site.name: index for index, site in enumerate(artifact.sites)}
     for node in products(graph):
         name = str(node.name)
@@ -55,7 +52,7 @@ def audit(graph: Any, artifact: Artifact, group: int | None) -> None:
             _check_kept(node, name, artifact)
         elif name in left:
             layer, operand = name.rsplit(":", 1)
-            for place, each in enumerate((operand, RIGHT_OF[operand])):
+            for place, each in enumerate((operand, RIGHT_OPERAND[operand])):
                 _check_operand(node, place, f"{layer}:{each}", left, artifact, group)
     if left or kept:
         raise _fail(f"{next(iter((*left, *kept)))} is not in the graph")

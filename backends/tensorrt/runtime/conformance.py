@@ -21,6 +21,8 @@ from dq_toolchain.backends.tensorrt.vendor import graph_passes, onnx_ir
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.metrics import relative_error
 from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.quant.attention import RIGHT_OPERAND
+from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.simulation.network import SimulatedLayer, SimulatedNetwork
 
 IN, INTEGERS, OUT = "in::", "integers::", "out::"
@@ -104,7 +106,7 @@ def _judge(
 
 def _pair(name: str) -> list[str]:
     layer, operand = name.rsplit(":", 1)
-    return [f"{layer}:{operand}", f"{layer}:{ {'q': 'k', 'probs': 'v'}[operand] }"]
+    return [f"{layer}:{operand}", f"{layer}:{RIGHT_OPERAND[operand]}"]
 
 
 @contextmanager
@@ -119,16 +121,13 @@ def _layer_values(simulated: SimulatedNetwork) -> Iterator[tuple[dict[str, Tenso
 
         return hook
 
-    handles = [
+    handles = (
         layer.register_forward_hook(keep(name))
         for name, layer in simulated.inner.named_modules()
         if isinstance(layer, SimulatedLayer)
-    ]
-    try:
+    )
+    with hooks(handles):
         yield entering, leaving
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

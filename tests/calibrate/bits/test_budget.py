@@ -54,7 +54,7 @@ def _widths(artifact: Artifact) -> dict[str, int]:
 def _size(artifact: Artifact) -> float:
     widths = _widths(artifact)
     counts = {name: layer.weight_q.numel() for name, layer in artifact.layers.items()}
-    floats = sum(artifact.float_parameters[f"{name}.weight"].numel() for name in artifact.kept)
+    floats = sum(artifact.float_parameters[f"{name}.weight"].numel() for name in artifact.float_layers)
     bits = sum(counts[name] * widths[name] for name in counts) + 32 * floats
     return bits / (32 * (sum(counts.values()) + floats))
 
@@ -110,10 +110,10 @@ def test_layers_in_float_stay_so_and_count(tiny_model: Path, tmp_path: Path) -> 
         _recipe(tiny_model, tmp_path, budget="size=0.25", keep_float=["time_embedding"]), QUIET
     )
     loaded = Artifact.load(folder)
-    assert loaded.kept
-    assert all(name.startswith("time_embedding.") for name in loaded.kept)
-    assert {op.layer for op in loaded.float_operations if op.reason == KEPT} == set(loaded.kept)
-    assert not set(loaded.kept) & set(loaded.layers)
+    assert loaded.float_layers
+    assert all(name.startswith("time_embedding.") for name in loaded.float_layers)
+    assert {op.layer for op in loaded.float_operations if op.reason == KEPT} == set(loaded.float_layers)
+    assert not set(loaded.float_layers) & set(loaded.layers)
     assert artifact.record["budget"]["size"] == pytest.approx(_size(loaded))
 
 

@@ -24,11 +24,11 @@ def optimise(layer: QuantizedLayer, iterations: int) -> SoftRounding:
     x = torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
     quantizer = layer.weight_quantizer
     target = layer.operation(x, quantizer.ratio * quantizer.log_scale.exp()[:, None], layer.bias)
-    layer.activation.kept = 1.0
+    layer.activation.float_share = 1.0
     soft = SoftRounding(layer)
     adam = torch.optim.Adam([soft.v], lr=3e-2)
     for iteration in range(iterations):
-        up = soft.hold()
+        up = soft.apply()
         loss = (layer(x) - target).square().sum(1).mean() + penalty(up, iteration / iterations)
         adam.zero_grad()
         loss.backward()
@@ -38,11 +38,11 @@ def optimise(layer: QuantizedLayer, iterations: int) -> SoftRounding:
 
 def test_it_starts_at_the_float_weight_within_the_range() -> None:
     layer = quantized_linear()
-    SoftRounding(layer).hold()
-    assert layer.held_weight is not None
+    SoftRounding(layer).apply()
+    assert layer.fixed_weight is not None
     quantizer = layer.weight_quantizer
     wanted = quantizer.ratio.clamp(-8, 7) * fp16_exact(quantizer.log_scale.exp())[:, None]
-    torch.testing.assert_close(layer.held_weight, wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(layer.fixed_weight, wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -57,7 +57,7 @@ def test_the_end_is_floor_or_ceil_and_commit_gives_exactly_these_integers(bits: 
     up = soft.up()
     assert float((up.round() - up).detach().abs().mean()) < 0.02
     soft.commit()
-    assert layer.held_weight is None
+    assert layer.fixed_weight is None
     exported, scale = quantizer.export()
     torch.testing.assert_close(exported.float(), integers, rtol=0, atol=0)
     assert int(exported.min()) >= kind.qmin
@@ -71,12 +71,12 @@ def test_learned_rounding_has_a_smaller_output_error_than_nearest() -> None:
     x = torch.randn(64, 16, generator=torch.Generator().manual_seed(1))[:, :1] * torch.ones(16)
     x = x + 0.2 * torch.randn(64, 16, generator=torch.Generator().manual_seed(2))
     target = layer.operation(x, quantizer.ratio * quantizer.log_scale.exp()[:, None], layer.bias)
-    layer.activation.kept = 1.0
+    layer.activation.float_share = 1.0
     nearest = float((layer(x) - target).square().mean())
     soft = SoftRounding(layer)
     adam = torch.optim.Adam([soft.v], lr=3e-2)
     for iteration in range(300):
-        loss = penalty(soft.hold(), iteration / 300) + (layer(x) - target).square().sum(1).mean()
+        loss = penalty(soft.apply(), iteration / 300) + (layer(x) - target).square().sum(1).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.capture import capture
-from dq_toolchain.calibrate.blocks.evaluations import Rows
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations
 from dq_toolchain.toolchain.errors import CalibrationError
 from tests.calibrate.blocks.test_units import tiny
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 BLOCK = "mid_block.attentions.0.transformer_blocks.0"
 
 
-def plain(unet: nn.Module, module: nn.Module, rows: Rows) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
+def plain(unet: nn.Module, module: nn.Module, rows: Evaluations) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
     """One pass over all rows with an ordinary hook."""
     seen: list[Any] = []
     handle = module.register_forward_hook(

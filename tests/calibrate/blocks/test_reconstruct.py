@@ -19,7 +19,7 @@ from dq_toolchain.calibrate.blocks.reconstruct import (
     reconstruct,
     units_of,
 )
-from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Room
+from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Storage
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL
 from dq_toolchain.calibrate.blocks.unit_fit import UnitFit
 from dq_toolchain.calibrate.blocks.unit_problem import Pools, UnitProblem, row_errors
@@ -46,10 +46,10 @@ def start(
     options: BlockOptions = OPTIONS["qdiffusion"],
     budget: BlockBudget = BUDGET,
     advance: Callable[..., None] = lambda n=1, note="": None,
-    room: Room = IN_MEMORY,
+    storage: Storage = IN_MEMORY,
 ) -> list[dict[str, Any]]:
     checkpoint = CheckpointFile(folder / "blocks.safetensors", "tiny")
-    return reconstruct(case.network, case.fp32, case.rows, options, budget, 5, checkpoint, advance, room)
+    return reconstruct(case.network, case.fp32, case.rows, options, budget, 5, checkpoint, advance, storage)
 
 
 def state(case: Tiny) -> dict[str, Tensor]:
@@ -95,9 +95,9 @@ def test_units_never_get_worse_and_the_network_gets_better_than_nearest_rounding
 def test_replayed_outputs_change_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     found = []
-    for folder, room in (("replayed", None), ("some", 10_000), ("computed", 0)):
-        if room is not None:
-            monkeypatch.setattr(module, "MOST_IN_MEMORY", room)
+    for folder, limit in (("replayed", None), ("some", 10_000), ("computed", 0)):
+        if limit is not None:
+            monkeypatch.setattr(module, "MOST_IN_MEMORY", limit)
         case = tiny(step_groups=2, samples=3)
         inside = next(name for name in case.network.layers if name.endswith("resnets.0.conv1"))
         case.network.layers[inside].register_forward_hook(lambda *_: calls.append(1))
@@ -114,10 +114,10 @@ def test_replayed_outputs_change_nothing(name: str, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("name", ["qdiffusion", "joint"])
 def test_a_lean_network_with_records_on_disk_ends_alike(name: str, tmp_path: Path) -> None:
     found = []
-    for lean, room in ((False, IN_MEMORY), (True, Room(32, tmp_path))):
+    for low_memory, storage in ((False, IN_MEMORY), (True, Storage(32, tmp_path))):
         case = tiny(step_groups=2, samples=3, learned_rounding=False)
-        case.network.lean = lean
-        records = start(case, tmp_path / str(lean), OPTIONS[name], room=room)
+        case.network.low_memory = low_memory
+        records = start(case, tmp_path / str(low_memory), OPTIONS[name], storage=storage)
         found.append((state(case), [{**r, "seconds": 0} for r in records]))
     assert found[0][1] == found[1][1]
     assert all(torch.equal(value, found[1][0][key]) for key, value in found[0][0].items())
@@ -143,14 +143,14 @@ def test_every_option_runs_differs_from_the_plain_one_and_leaves_valid_integers(
     for layer in case.network.layers.values():
         integers, scale = layer.weight_quantizer.export()
         kind = layer.weight_quantizer.kind
-        assert layer.held_weight is None
+        assert layer.fixed_weight is None
         assert int(integers.min()) >= kind.qmin
         assert int(integers.max()) <= kind.qmax
         assert torch.equal(scale, fp16_exact(scale))
     for quantizer in case.network.activations.values():
         scale = fp16_exact(quantizer.log_scale.exp())
         assert bool(scale.isfinite().all())
-        assert quantizer.kept == 0.0
+        assert quantizer.float_share == 0.0
         assert quantizer.generator is None
     assert all(parameter.requires_grad for parameter in case.network.scale_parameters().values())
     assert all(parameter.requires_grad for parameter in case.network.weight_parameters().values())
@@ -197,7 +197,7 @@ def test_guidance_rows_and_nearest_rounding_without_offsets(tmp_path: Path) -> N
     assert network_error(case) < before
 
 
-def test_a_unit_that_gets_worse_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unit_that_gets_worse_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(fit: UnitFit, problem: UnitProblem, *_: object) -> None:
         for name in problem.unit.layers:
             quantizer = fit.network.layers[name].weight_quantizer
@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite_names_the_unit_and_leaves_the_network_usable(
     case.rows.sample[3] = math.nan
     with pytest.raises(CalibrationError, match="conv_in"):
         start(case, tmp_path, budget=BlockBudget(2, 0, 8))
-    assert all(layer.held_weight is None for layer in case.network.layers.values())
+    assert all(layer.fixed_weight is None for layer in case.network.layers.values())
     assert all(parameter.requires_grad for parameter in case.network.scale_parameters().values())
 
 
@@ -226,7 +226,7 @@ def test_a_share_of_elements_is_left_in_float_alike_for_the_same_seed() -> None:
     quantizer = next(iter(tiny(samples=2).network.activations.values())).requires_grad_(False)
     x, generator = torch.randn(1000, generator=torch.Generator().manual_seed(0)), torch.Generator()
     whole = quantizer(x)
-    quantizer.kept, quantizer.generator = 0.3, generator
+    quantizer.float_share, quantizer.generator = 0.3, generator
     generator.manual_seed(1)
     first, second = quantizer(x), quantizer(x)
     generator.manual_seed(1)
@@ -234,7 +234,7 @@ def test_a_share_of_elements_is_left_in_float_alike_for_the_same_seed() -> None:
     assert not torch.equal(first, second)
     assert bool(((first == x) | (first == whole)).all())
     assert 0.25 < float((first == x).float().mean()) < 0.35
-    quantizer.kept = 1.0
+    quantizer.float_share = 1.0
     assert quantizer(x) is x
 
 

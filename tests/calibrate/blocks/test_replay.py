@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.blocks import storage as room
+from dq_toolchain.calibrate.blocks import storage
 from dq_toolchain.calibrate.blocks.replay import Replay
 from dq_toolchain.calibrate.blocks.storage import IN_MEMORY
 
@@ -57,7 +57,7 @@ def test_a_module_that_is_called_twice_is_computed() -> None:
 
 
 def test_what_does_not_fit_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MOST_IN_MEMORY", ROWS * 3 * 4)
+    monkeypatch.setattr(storage, "MOST_IN_MEMORY", ROWS * 3 * 4)
     network, x = Network(), torch.randn(ROWS, 3)
     replay = Replay(ROWS, CPU, IN_MEMORY)
     replay.finish("first")

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from dq_toolchain.calibrate.blocks.evaluations import Rows, rows_of
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations, evaluations_of
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL, TemporalBlock, temporal_layers, with_temporal_unit
 from dq_toolchain.calibrate.blocks.units import find_units
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.network.insert import Prepared, QuantizedNetwork
 from dq_toolchain.calibrate.ranges.observer import choose_weight_scale
@@ -31,13 +31,13 @@ class Tiny:
 
     network: QuantizedNetwork
     fp32: nn.Module
-    rows: Rows
+    rows: Evaluations
 
     def run(self, unet: nn.Module) -> torch.Tensor:
         return self.run_rows(unet, self.rows.select(slice(0, 1)))
 
     @staticmethod
-    def run_rows(unet: nn.Module, rows: Rows) -> torch.Tensor:
+    def run_rows(unet: nn.Module, rows: Evaluations) -> torch.Tensor:
         out: torch.Tensor = unet(rows.sample, rows.timestep, **rows.keywords, return_dict=False)[0]
         return out
 
@@ -75,12 +75,12 @@ def _tiny(
     layers = {site.layer for site in artifact.sites if site.weight_bits is not None}
     scales = {name: choose_weight_scale(fp32.get_parameter(f"{name}.weight"), weight_type(4)) for name in layers}
     network = QuantizedNetwork(
-        Prepared(fp32, artifact.splits, artifact.sites),
+        Prepared(network=fp32, splits=artifact.splits, sites=artifact.sites),
         artifact.scale * scale_factor,
         artifact.zero_point,
         scales,
         tuple(artifact.group_of_step),
-        learned_rounding,
+        learned_rounding=learned_rounding,
     )
     table, conditioning = artifact.table, conditioning_of(unet, samples)
     start = noise(samples, seed=7, channels=unet.config.in_channels)
@@ -89,7 +89,7 @@ def _tiny(
         denoiser = Denoiser(fp32, table, conditioning, 2.0)
         latents = rollout(table, denoiser, start, on_step=lambda _k, _x, f: outputs.append(f))
     step, sample = torch.ones(table.calls, samples).nonzero(as_tuple=True)
-    rows = rows_of(
+    rows = evaluations_of(
         table, Rollouts(latents, torch.stack(outputs)), Samples(start, conditioning, None), guidance, step, sample
     )
     return Tiny(network, fp32, rows)

@@ -48,11 +48,11 @@ class FakeCalibrator:
             os.kill(os.getpid(), signal.SIGKILL)
         if method.partition("+")[0] in self.failing:
             raise CalibrationError(f"method {method} does not\nlike this sampler; choose another")
-        state = setup(recipe, PLAIN)
+        context = setup(recipe, PLAIN)
         torch.manual_seed(0)
         artifact, _ = tiny_artifact(recipe.sampler.steps, 2, weight_bits=recipe.quantize.weight_bits)
         factor = SPOIL[method.partition("+")[0]] * 2.0**-recipe.run.seed
-        return Calibrated(replace(artifact, scale=artifact.scale * factor), state, 2.0 + recipe.run.seed)
+        return Calibrated(replace(artifact, scale=artifact.scale * factor), context, 2.0 + recipe.run.seed)
 
     @property
     def calls(self) -> list[str]:

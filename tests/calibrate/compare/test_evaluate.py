@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.compare import evaluate as module
 from dq_toolchain.calibrate.compare.evaluate import StepErrors, calls_of, evaluate, pictures_of
 from dq_toolchain.calibrate.compare.held_out import HeldOut
-from dq_toolchain.calibrate.data.fp32_rollouts import fp32_rollouts
+from dq_toolchain.calibrate.data.rollouts import rollouts_of
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.formats.artifact import Artifact
@@ -31,7 +31,7 @@ def held_out_of(unet: nn.Module, artifact: Artifact) -> HeldOut:
     """Rollouts of a network in the place of FP32."""
     samples = Samples(noise(SEEDS), Conditioning(labels(SEEDS).cond), None)
     set_step = unet.set_step if isinstance(unet, SimulatedNetwork) else None
-    found = fp32_rollouts(
+    found = rollouts_of(
         unet, artifact.table.uncorrected, samples, guidance=1.0, batch=64, device=CPU, set_step=set_step
     )
     return HeldOut(samples, found.latents, found.outputs, Path("held-out.safetensors"))

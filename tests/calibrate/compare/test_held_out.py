@@ -14,7 +14,7 @@ from dq_toolchain.calibrate.compare import held_out as module
 from dq_toolchain.calibrate.compare.held_out import PLAIN, held_out, identity_of
 from dq_toolchain.calibrate.compare.locks import claim
 from dq_toolchain.calibrate.compare.plan import Grid
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts, fp32_rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts, rollouts_of
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.toolchain.console.progress import Reporter
@@ -29,9 +29,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counted(*arguments: Any, **named: Any) -> Rollouts:
         found.append(1)
-        return fp32_rollouts(*arguments, **named)
+        return rollouts_of(*arguments, **named)
 
-    monkeypatch.setattr(module, "fp32_rollouts", counted)
+    monkeypatch.setattr(module, "rollouts_of", counted)
     monkeypatch.setattr(module, "POLL", 0.01)
     return found
 
@@ -57,19 +57,19 @@ def test_a_damaged_file_is_run_again(grid: Grid, tmp_path: Path, runs: list[int]
 
 def test_everything_that_decides_the_rollouts_is_in_their_identity(grid: Grid) -> None:
     recipe = grid.recipes[grid.cells[0]]
-    state = setup(recipe, PLAIN)
-    samples = state.draw(held_out_seeds(4))
+    context = setup(recipe, PLAIN)
+    samples = context.draw(held_out_seeds(4))
     other = replace(samples, conditioning=samples.conditioning.select(torch.tensor([1, 0, 2, 3])))
     found = {
-        identity_of(state, samples, 1.0),
-        identity_of(state, samples, 3.0),
-        identity_of(state, other, 1.0),
-        identity_of(state, samples.select(slice(0, 3)), 1.0),
-        identity_of(replace(state, model=replace(state.model, weight_hash="other")), samples, 1.0),
-        identity_of(replace(state, table=replace(state.table, timesteps=(900.0, 500.0, 1.0))), samples, 1.0),
+        identity_of(context, samples, 1.0),
+        identity_of(context, samples, 3.0),
+        identity_of(context, other, 1.0),
+        identity_of(context, samples.select(slice(0, 3)), 1.0),
+        identity_of(replace(context, model=replace(context.model, weight_hash="other")), samples, 1.0),
+        identity_of(replace(context, table=replace(context.table, timesteps=(900.0, 500.0, 1.0))), samples, 1.0),
     }
     assert len(found) == 6
-    assert identity_of(state, samples, 1.0) in found
+    assert identity_of(context, samples, 1.0) in found
 
 
 def test_who_finds_another_at_it_waits_for_the_file(grid: Grid, tmp_path: Path, runs: list[int]) -> None:

@@ -17,7 +17,9 @@ from dq_toolchain.toolchain.console.progress import roughly
 from dq_toolchain.toolchain.recipe.sections import CalibrateSection
 from tests.calibrate.conftest import QUIET, tiny_recipe
 
-SINGLE = Stage("one", 100, 1, (0, 20), "rounding", False, "adjoint")
+SINGLE = Stage(
+    name="one", iterations=100, horizon=1, window=(0, 20), learned="rounding", inherited=False, gradient="adjoint"
+)
 
 
 def test_an_iteration_costs_what_its_gradient_takes() -> None:

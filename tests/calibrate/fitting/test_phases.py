@@ -13,12 +13,12 @@ from dq_toolchain.calibrate import methods
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.fitting.multi_step import MULTI_STEP
-from dq_toolchain.calibrate.fitting.phase import Fitted, Needs, Phase, Work, phases_of
+from dq_toolchain.calibrate.fitting.phase import FitResult, Needs, Phase, Work, phases_of
 from dq_toolchain.calibrate.fitting.run import check_workers
 from dq_toolchain.calibrate.methods import resolve, with_settings
 from dq_toolchain.calibrate.methods.base import Method, add
 from dq_toolchain.calibrate.methods.ranges import MSE
-from dq_toolchain.calibrate.network.activation_memory import Live
+from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.pipeline import calibrated, deciding
 from dq_toolchain.calibrate.prepare import identity
 from dq_toolchain.calibrate.prepare.memory import estimate
@@ -37,14 +37,14 @@ class Halve(Phase):
     runs = 0
 
     @torch.no_grad()
-    def run(self, work: Work) -> Fitted:
+    def run(self, work: Work) -> FitResult:
         assert work.trajectories.targets.outputs.shape[1] == work.recipe.calibrate.samples
         Halve.runs += 1
         for scale in work.network.scale_parameters().values():
             scale.sub_(torch.log(torch.tensor(2.0)))
-        return Fitted([{"stage": self.name}], None, 1.0)
+        return FitResult([{"stage": self.name}], None, 1.0)
 
-    def needs(self, context: Context, recipe: Recipe, one: Live) -> Needs:
+    def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
         return Needs(per_weight=100.0, host=7)
 
     def hyper_parameters(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.fitting.phase import Fitted, Work, phases_of
+from dq_toolchain.calibrate.fitting.phase import FitResult, Work, phases_of
 from dq_toolchain.calibrate.fitting.run import check_workers, fit_network
 from dq_toolchain.calibrate.methods import resolve
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
@@ -28,7 +28,7 @@ def ready(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Measure
 Tensors = dict[str, Tensor]
 
 
-def fitted(ready: Measured, method: str, folder: Path) -> tuple[Fitted, Tensors, Tensors]:
+def fitted(ready: Measured, method: str, folder: Path) -> tuple[FitResult, Tensors, Tensors]:
     """What the fit says, and the scales before and after it."""
     network = quantize_with(ready.context, ready.scale, ready.zero_point, ready.recipe)
     before = {name: value.detach().clone() for name, value in network.scale_parameters().items()}

@@ -24,7 +24,7 @@ class Finished:
 
     artifact: Artifact
     trajectories: Trajectories
-    state: Context
+    context: Context
 
     def damaged(self, gain: float, shift: float) -> Artifact:
         """The artifact whose last layer answers gain * f + shift."""

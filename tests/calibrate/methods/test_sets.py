@@ -55,7 +55,7 @@ def test_the_finite_set_covers_each_step_in_the_temporal_block_and_leaves_the_re
     before = finished.artifact
     after, record = tfmq.finite_set(before, finished.trajectories)
     assert after.step_groups == tuple((k,) for k in range(before.table.calls))
-    temporal = set(temporal_layers(finished.state.prepared.network))
+    temporal = set(temporal_layers(finished.context.prepared.network))
     assert temporal == set(record["finite_set"])
     for index, site in enumerate(before.sites):
         if site.layer not in temporal:
@@ -70,8 +70,8 @@ def test_the_finite_set_covers_each_step_in_the_temporal_block_and_leaves_the_re
 
 
 def test_smoothing_keeps_the_function_and_names_second_convolutions(finished: Finished) -> None:
-    unet = finished.state.model.network
-    samples, table = finished.trajectories.samples, finished.state.table
+    unet = finished.context.model.network
+    samples, table = finished.trajectories.samples, finished.context.table
     divisors = qncd.smoothing(unet, table, samples)
     assert divisors
     assert all(name.endswith(".conv2") and bool((row > 0).all()) for name, row in divisors.items())

@@ -15,7 +15,7 @@ from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.fitting.multi_step import MULTI_STEP
 from dq_toolchain.calibrate.fitting.phase import Work
 from dq_toolchain.calibrate.fitting.run import fit_network
-from dq_toolchain.calibrate.multistep.fit import Fit
+from dq_toolchain.calibrate.multistep.fit import MultiStepFit
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
 from dq_toolchain.calibrate.work import checkpoint as checkpoints
@@ -97,16 +97,16 @@ def test_a_fit_that_was_stopped_anywhere_ends_in_the_same_numbers(
     straight = network_of(ready)
     stages = fitted(ready, straight, tmp_path / "straight")
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
-    iterate, stops = Fit._iterate, [2, 7, 8]
+    iterate, stops = MultiStepFit._iterate, [2, 7, 8]
 
-    def stopped(self: Fit, stage: Any) -> float:
+    def stopped(self: MultiStepFit, stage: Any) -> float:
         loss = iterate(self, stage)
         if stops and self.done_iterations == stops[0]:
             stops.pop(0)
             raise KeyboardInterrupt
         return loss
 
-    monkeypatch.setattr(Fit, "_iterate", stopped)
+    monkeypatch.setattr(MultiStepFit, "_iterate", stopped)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             fitted(ready, network_of(ready), tmp_path / "stopped")

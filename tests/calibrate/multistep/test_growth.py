@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.multistep.growth import error_growth
 from dq_toolchain.calibrate.multistep.problem import Problem
@@ -91,7 +91,15 @@ def problem_with(growth: list[float] | None) -> Problem:
 
 
 def drawn(growth: list[float] | None, horizon: int) -> Counter[int]:
-    stage = Stage("test", 400, horizon, (0, 4), "rounding", False, "adjoint")
+    stage = Stage(
+        name="test",
+        iterations=400,
+        horizon=horizon,
+        window=(0, 4),
+        learned="rounding",
+        inherited=False,
+        gradient="adjoint",
+    )
     problem = problem_with(growth)
     return Counter(problem.draw(Still(), stage, 0, i).first for i in range(400))  # type: ignore[arg-type]
 

@@ -16,7 +16,9 @@ from dq_toolchain.calibrate.multistep.stages import Stage
 from dq_toolchain.calibrate.work.workers import Workers
 from tests.calibrate.multistep.test_growth import SLOPE, Still, exact, problem_with, targets_of
 
-STAGE = Stage("test", 10, 2, (1, 4), "rounding", False, "adjoint")
+STAGE = Stage(
+    name="test", iterations=10, horizon=2, window=(1, 4), learned="rounding", inherited=False, gradient="adjoint"
+)
 
 
 class Answering(nn.Module):

@@ -1,4 +1,4 @@
-"""Recomputed blocks and lean networks give the gradients of plain ones, and take less room."""
+"""Activation checkpointing and low-memory networks give the gradients of plain ones, and take less memory."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from dq_toolchain.calibrate.network.activation_checkpointing import recomputed
-from dq_toolchain.calibrate.network.activation_memory import live_bytes
+from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
+from dq_toolchain.calibrate.network.activation_memory import activation_memory_of
 from dq_toolchain.toolchain.models.architectures import call_network
 from tests.calibrate.network.test_insert import tiny_network
 from tests.tiny import noise, tiny_condition_unet
 from tests.tiny_pipelines import sd3
 
 
-def gradients(model: Path, out: Path, lean: bool) -> dict[str, torch.Tensor]:
+def gradients(model: Path, out: Path, low_memory: bool) -> dict[str, torch.Tensor]:
     network = tiny_network(model, out)
-    network.lean = lean
-    with recomputed(network.inner) if lean else nullcontext(), network.weights_once():
+    network.low_memory = low_memory
+    with checkpointed(network.inner) if low_memory else nullcontext(), network.weights_once():
         for k, time in ((0, 900.0), (3, 100.0)):
             network.set_step(k)
             out_ = call_network(network, noise(2), torch.full((2,), time), {"class_labels": torch.tensor([1, 2])})
@@ -32,7 +32,7 @@ def gradients(model: Path, out: Path, lean: bool) -> dict[str, torch.Tensor]:
 
 
 def test_a_lean_network_has_the_same_gradients(tiny_model: Path, tmp_path: Path) -> None:
-    expected, found = (gradients(tiny_model, tmp_path, lean) for lean in (False, True))
+    expected, found = (gradients(tiny_model, tmp_path, low_memory) for low_memory in (False, True))
     assert set(expected) == set(found)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
@@ -43,13 +43,13 @@ def test_blocks_are_as_before_afterwards_and_untouched_without_gradient() -> Non
     x, keywords = noise(1, channels=4), {"encoder_hidden_states": torch.ones(1, 3, 8)}
     with torch.no_grad():
         wanted = call_network(unet, x, torch.tensor([5.0]), keywords)
-        with recomputed(unet):
+        with checkpointed(unet):
             assert torch.equal(call_network(unet, x, torch.tensor([5.0]), keywords), wanted)
     assert not any("forward" in vars(module) for module in unet.modules())
 
 
 @pytest.mark.parametrize("network", [tiny_condition_unet(), sd3()], ids=["unet", "sd3"])
-def test_recomputing_keeps_less(network: torch.nn.Module) -> None:
+def test_checkpointing_keeps_less(network: torch.nn.Module) -> None:
     keywords = {"encoder_hidden_states": torch.ones(2, 3, 8)}
     if type(network).__name__.startswith("SD3"):
         keywords["pooled_projections"] = torch.ones(2, 16)
@@ -57,6 +57,6 @@ def test_recomputing_keeps_less(network: torch.nn.Module) -> None:
     def call(network: torch.nn.Module) -> torch.Tensor:
         return call_network(network, torch.ones(2, 4, 8, 8), torch.tensor([5.0, 6.0]), keywords)
 
-    plain, saving = live_bytes(network, call), live_bytes(network, call, recomputed)
+    plain, saving = activation_memory_of(network, call), activation_memory_of(network, call, checkpointed)
     assert saving.forward == plain.forward
     assert saving.backward < 0.8 * plain.backward

@@ -6,7 +6,7 @@ import torch
 from benchmarks.scaling import peak_bytes
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.network.activation_memory import live_bytes
+from dq_toolchain.calibrate.network.activation_memory import activation_memory_of
 from dq_toolchain.toolchain.models.architectures import call_network
 from tests.tiny import noise, tiny_unet
 
@@ -21,7 +21,7 @@ def call(network: nn.Module) -> Tensor:
 
 def test_forward_bytes_are_those_of_a_real_pass() -> None:
     network = tiny_unet()
-    found = live_bytes(network, call)
+    found = activation_memory_of(network, call)
     with torch.no_grad():
         call(network)
         assert 0.8 < found.forward / peak_bytes(lambda: call(network)) < 1.1
@@ -35,7 +35,7 @@ def test_bytes_grow_with_the_batch_and_nothing_of_the_network_changes() -> None:
     def one(network: nn.Module) -> Tensor:
         return call_network(network, noise(1), torch.tensor([5.0]), {"class_labels": torch.tensor([1])})
 
-    many, few = live_bytes(network, call), live_bytes(network, one)
+    many, few = activation_memory_of(network, call), activation_memory_of(network, one)
     assert 0.9 * BATCH < many.forward / few.forward < 1.1 * BATCH
     assert many.inputs == BATCH * few.inputs
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

@@ -68,7 +68,7 @@ def test_export_is_what_the_forward_pass_computed() -> None:
     torch.testing.assert_close(quantizer(), integers * scale.view(-1, 1, 1, 1), rtol=0, atol=1e-6)
 
 
-def test_a_held_weight_gives_the_same_output() -> None:
+def test_a_fixed_weight_gives_the_same_output() -> None:
     layer = nn.Linear(8, 4)
     kind = weight_type(8)
     quantized = QuantizedLayer(
@@ -78,7 +78,7 @@ def test_a_held_weight_gives_the_same_output() -> None:
     )
     x = torch.randn(3, 8)
     live = quantized(x)
-    quantized.hold(quantized.weight_quantizer().detach(), rounded=False)
+    quantized.fix_weight(quantized.weight_quantizer().detach(), rounded=False)
     assert torch.equal(quantized(x), live)
     assert live.requires_grad
 
@@ -125,8 +125,8 @@ def test_a_pass_without_gradient_gives_the_same_output_in_integers() -> None:
     for group in (0, 1):
         quantized.activation.switch.current = group
         live = quantized(x)
-        quantized.hold(quantized.weight_quantizer(), rounded=True)
+        quantized.fix_weight(quantized.weight_quantizer(), rounded=True)
         with torch.no_grad():
             torch.testing.assert_close(quantized(x), live, rtol=1e-5, atol=1e-5)
         assert quantized(x).requires_grad
-        quantized.hold(None, rounded=False)
+        quantized.fix_weight(None, rounded=False)

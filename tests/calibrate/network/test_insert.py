@@ -18,9 +18,9 @@ from tests.tiny import noise, tiny_condition_unet, tiny_unet
 
 def tiny_network(model: Path, out: Path) -> QuantizedNetwork:
     recipe = tiny_recipe(model, out, quantize={"weight_bits": 4, "step_groups": 2})
-    state = setup(recipe)
-    shape = (2, len(state.prepared.sites))
-    return quantize_with(state, torch.full(shape, 2.0**-5), torch.zeros(shape, dtype=torch.int32), recipe)
+    context = setup(recipe)
+    shape = (2, len(context.prepared.sites))
+    return quantize_with(context, torch.full(shape, 2.0**-5), torch.zeros(shape, dtype=torch.int32), recipe)
 
 
 def run_tiny(unet: nn.Module) -> object:

@@ -74,19 +74,19 @@ BY_VALUE = {"model.path", "model.variant", "model.lora", "model.lora_scale", "mo
 NO_PART = {"run.out"}
 
 
-def _of(recipe: Recipe, state: Context | None = None) -> dict[str, str]:
+def _of(recipe: Recipe, context: Context | None = None) -> dict[str, str]:
     """The identities of all stages; activation parameters in the middle are fixed, which are theirs by value."""
     method = resolve(recipe.calibrate.method)
     recipe = effective(recipe)
-    state = setup(recipe, method) if state is None else state
-    rolled = identity.of_rollouts(state)
-    shape = (len(state.step_groups), len(state.prepared.sites))
+    context = setup(recipe, method) if context is None else context
+    rolled = identity.of_rollouts(context)
+    shape = (len(context.step_groups), len(context.prepared.sites))
     scale, zero_point = torch.ones(shape), torch.zeros(shape, dtype=torch.int32)
     return {
         "rollouts": rolled,
-        "ranges": identity.of_ranges(rolled, state, recipe, None),
-        "budget": identity.of_budget(rolled, state, recipe, scale, zero_point),
-        "fit": identity.of_fit(rolled, state, recipe, method, scale, zero_point, None),
+        "ranges": identity.of_ranges(rolled, context, recipe, None),
+        "budget": identity.of_budget(rolled, context, recipe, scale, zero_point),
+        "fit": identity.of_fit(rolled, context, recipe, method, scale, zero_point, None),
     }
 
 
@@ -146,27 +146,27 @@ def test_conditioning_counts_by_what_its_file_holds(tmp_path: Path) -> None:
 
 def test_what_stages_hand_on_counts_by_value(tiny_model: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(tiny_model, tmp_path)
-    method, state = resolve("accuquant"), setup(recipe)
-    shape = (2, len(state.prepared.sites))
+    method, context = resolve("accuquant"), setup(recipe)
+    shape = (2, len(context.prepared.sites))
     scale, zero_point, chosen = (
         torch.ones(shape),
         torch.zeros(shape, dtype=torch.int32),
         torch.ones(4, 8, dtype=torch.bool),
     )
 
-    def fit(scale: torch.Tensor, chosen: torch.Tensor, state: Context = state) -> str:
-        return identity.of_fit("", state, recipe, method, scale, zero_point, chosen)
+    def fit(scale: torch.Tensor, chosen: torch.Tensor, context: Context = context) -> str:
+        return identity.of_fit("", context, recipe, method, scale, zero_point, chosen)
 
     swapped = scale.clone()
     swapped[0, :2] = torch.tensor([2.0, 1.0])
     fewer = chosen.clone()
     fewer[0, 0] = False
-    sites = list(state.prepared.sites)
+    sites = list(context.prepared.sites)
     sites[0], sites[1] = sites[1], sites[0]
-    reordered = replace(state, prepared=replace(state.prepared, sites=tuple(sites)))
+    reordered = replace(context, prepared=replace(context.prepared, sites=tuple(sites)))
     assert len({fit(scale, chosen), fit(swapped, chosen), fit(scale, fewer), fit(scale, chosen, reordered)}) == 4
     ranges = {
-        identity.of_ranges("", each, recipe, part) for each in (state, reordered) for part in (None, chosen, fewer)
+        identity.of_ranges("", each, recipe, part) for each in (context, reordered) for part in (None, chosen, fewer)
     }
     assert len(ranges) == 6
 
@@ -178,13 +178,15 @@ def test_a_constant_of_the_code_decides_and_is_recorded(
     name: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny_recipe(tiny_model, tmp_path, calibrate={"method": "qdiffusion" if "blocks" in name else "accuquant"})
-    state = setup(recipe)
+    context = setup(recipe)
     module, _, constant = name.rpartition(".")
     loaded = importlib.import_module(f"dq_toolchain.calibrate.{module}")
 
     def both() -> tuple[dict[str, str], dict[str, Any]]:
         used = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"budget": "size=0.5"})})
-        return _of(recipe, state), identity.hyper_parameters(used, resolve(recipe.calibrate.method), state.step_groups)
+        return _of(recipe, context), identity.hyper_parameters(
+            used, resolve(recipe.calibrate.method), context.step_groups
+        )
 
     before = both()
     monkeypatch.setattr(loaded, constant, getattr(loaded, constant) * 2)
@@ -203,6 +205,8 @@ def test_every_constant_of_a_method_is_in_its_record() -> None:
         if module.name not in ("accuquant", *methods.SHARED)
     }
     assert own == {key for key in recorded if key.startswith("methods.")}
+    shared = {key.split(".")[-1] for name in methods.SHARED for key in constants_of(f"methods.{name}")}
+    assert shared <= {key.split(".")[-1] for key in recorded}  # under the names of the methods that import them
     assert resolve("ptq4dm").hyper_parameters() != resolve("ptq4dm-paper").hyper_parameters()
     both = resolve("ptq4dm+tac").hyper_parameters()
     assert {"ptq4dm.deviation", "methods.tac.TIE"} <= set(both)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dq_toolchain.calibrate.data import context
+from dq_toolchain.calibrate.data import context as data_context
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.methods import resolve
 from dq_toolchain.calibrate.prepare import memory
@@ -34,22 +34,22 @@ def offloaded(recipe: Recipe) -> Recipe:
 
 
 def test_a_fit_needs_more_than_ranges_and_offload_needs_less(case: tuple[Context, Recipe]) -> None:
-    state, recipe = case
-    weights = sum(p.numel() for p in state.prepared.network.parameters())
-    full, ranges = estimate(state, recipe, ACCUQUANT), estimate(state, recipe, resolve("mse"))
-    lean = estimate(state, offloaded(recipe), ACCUQUANT)
+    context, recipe = case
+    weights = sum(p.numel() for p in context.prepared.network.parameters())
+    full, ranges = estimate(context, recipe, ACCUQUANT), estimate(context, recipe, resolve("mse"))
+    small = estimate(context, offloaded(recipe), ACCUQUANT)
     assert full.weights == 13 * 4 * weights
     assert ranges.weights == 4 * weights
-    assert ranges.weights < lean.weights < full.weights
-    assert lean.activations < full.activations
+    assert ranges.weights < small.weights < full.weights
+    assert small.activations < full.activations
 
 
 def test_activations_follow_the_batch(case: tuple[Context, Recipe]) -> None:
-    state, recipe = case
+    context, recipe = case
     double = recipe.model_copy(
         update={"calibrate": recipe.calibrate.model_copy(update={"batch": 16 * recipe.calibrate.batch})}
     )
-    assert estimate(state, double, ACCUQUANT).activations > 10 * estimate(state, recipe, ACCUQUANT).activations
+    assert estimate(context, double, ACCUQUANT).activations > 10 * estimate(context, recipe, ACCUQUANT).activations
 
 
 def test_large_activations_are_run_few_at_a_time(
@@ -58,23 +58,23 @@ def test_large_activations_are_run_few_at_a_time(
     monkeypatch.setattr(module, "SMALL_NETWORK", 0)
     recipe = tiny_recipe(tiny_model, tmp_path)
     assert setup(recipe).rollout_batch == 32
-    monkeypatch.setattr(context, "ROOM", 1)
+    monkeypatch.setattr(data_context, "ACTIVATION_LIMIT", 1)
     assert setup(recipe).rollout_batch == 1
 
 
 def test_what_does_not_fit_is_refused_with_what_would(
     case: tuple[Context, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state, recipe = case
-    need, lean = (estimate(state, r, ACCUQUANT).on(state.device) for r in (recipe, offloaded(recipe)))
+    context, recipe = case
+    need, small = (estimate(context, r, ACCUQUANT).on(context.device) for r in (recipe, offloaded(recipe)))
     for free, settings, message in ((need - 1, recipe, r"add --offload, which needs about 1\.\d GiB"),
-                                    (lean - 1, recipe, r"with --offload; lower \[calibrate\] batch"),
-                                    (lean - 1, offloaded(recipe), r"are free; lower \[calibrate\] batch")):  # fmt: skip
+                                    (small - 1, recipe, r"with --offload; lower \[calibrate\] batch"),
+                                    (small - 1, offloaded(recipe), r"are free; lower \[calibrate\] batch")):  # fmt: skip
         monkeypatch.setattr(memory, "_free", lambda _device, free=free: free)
         with pytest.raises(CalibrationError, match=message):
-            check_memory(state, settings, ACCUQUANT, QUIET)
+            check_memory(context, settings, ACCUQUANT, QUIET)
     monkeypatch.setattr(memory, "_free", lambda _device: need)
-    check_memory(state, recipe, ACCUQUANT, QUIET)
+    check_memory(context, recipe, ACCUQUANT, QUIET)
     assert need > MARGIN
 
 

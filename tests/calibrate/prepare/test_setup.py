@@ -26,8 +26,8 @@ def test_the_default_of_step_groups_fits_every_number_of_steps(steps: int, tiny_
         "model": {"path": tiny_model}, "sampler": {"steps": steps}, "run": {"out": tmp_path, "device": "cpu"},
         "calibrate": {"samples": 2},
     }  # fmt: skip
-    state = setup(load_recipe(None, sections))
-    assert len(state.step_groups) == min(5, steps)
+    context = setup(load_recipe(None, sections))
+    assert len(context.step_groups) == min(5, steps)
     with pytest.raises(RecipeError, match=rf"step groups must be 1-{steps} .*got {steps + 1}; set --step-groups"):
         setup(load_recipe(None, sections | {"quantize": {"step_groups": steps + 1}}))
 
@@ -63,7 +63,7 @@ def test_what_files_of_text_decide_is_refused_before_weights_are_read(
 def test_without_clipping_a_published_config_is_sampled_and_the_artifact_keeps_what_was_run(tmp_path: Path) -> None:
     folder, lines = write_tiny_model(tmp_path / "model"), list[str]()
     changed(folder / "scheduler" / "scheduler_config.json", clip_sample=True, lambda_min_clipped=-float("inf"))
-    state = setup(tiny_recipe(folder, tmp_path / "out", sampler={"clip": False, "steps": 4}), warn=lines.append)
-    assert state.model.scheduler_config["clip_sample"] is False
-    assert state.model.scheduler_config["lambda_min_clipped"] == "-Infinity"
+    context = setup(tiny_recipe(folder, tmp_path / "out", sampler={"clip": False, "steps": 4}), warn=lines.append)
+    assert context.model.scheduler_config["clip_sample"] is False
+    assert context.model.scheduler_config["lambda_min_clipped"] == "-Infinity"
     assert [line for line in lines if "--no-clip sets clip_sample" in line]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from dq_toolchain.calibrate import pipeline
-from dq_toolchain.calibrate.fitting.phase import Fitted
+from dq_toolchain.calibrate.fitting.phase import FitResult
 from dq_toolchain.calibrate.multistep import fit
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.console.progress import Reporter
@@ -125,7 +125,7 @@ def test_a_figure_that_is_no_number_costs_its_own_place_only(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nothing = {"warmup": 0, "iterations": 0, "settling": 0, "group_iterations": 0}
-    fitted = Fitted([{"stage": "x", "validation_psnr": math.inf}], None, 0.0)
+    fitted = FitResult([{"stage": "x", "validation_psnr": math.inf}], None, 0.0)
     monkeypatch.setattr(pipeline, "fit_network", lambda *_: fitted)
     folder, artifact, _ = calibrate(tiny_recipe(tiny_model, tmp_path, calibrate=nothing), Reporter())
     assert "record.stages.0.validation_psnr is no finite number and becomes null" in " ".join(

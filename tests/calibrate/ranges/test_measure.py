@@ -10,7 +10,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.fp32_rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.measure import Histograms, choose_all, observe_chosen, observe_rollouts
 from dq_toolchain.toolchain.errors import CalibrationError

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
+from diffusers import EulerDiscreteScheduler
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
-from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.denoiser import Denoiser, outputs_at
 from dq_toolchain.toolchain.sampler.probe import probe
+from dq_toolchain.toolchain.sampler.rollout import rollout
 from tests.tiny import labels, noise, scheduler, tiny_unet
 
 TABLE = probe(scheduler(), 4)
@@ -50,3 +52,31 @@ def test_selecting_samples_selects_both_sides() -> None:
     assert part.cond["class_labels"].tolist() == [1, 2]
     assert part.uncond["class_labels"].tolist() == [10, 10]
     assert part.doubled["class_labels"].tolist() == [10, 10, 1, 2]
+
+
+class Given(nn.Module):
+    """Answers with half of what it is given, and keeps it."""
+
+    def forward(self, x: Tensor, time: Tensor, class_labels: Tensor, return_dict: bool) -> tuple[Tensor, ...]:
+        self.sample = x
+        return (x / 2,)
+
+
+def test_the_network_is_given_the_scaled_latent() -> None:
+    table, network = probe(EulerDiscreteScheduler(), 3), Given()
+    denoiser = Denoiser(network, table, Conditioning(labels(2).cond))
+    assert len(set(table.input_scale)) == 3
+    for k in range(3):
+        x = noise(2, seed=k)
+        assert torch.equal(denoiser(x, k), table.input_scale[k] * x / 2)
+        assert torch.equal(network.sample, table.input_scale[k] * x)
+
+
+@torch.no_grad()
+def test_outputs_at_its_own_latents_are_those_of_the_rollout() -> None:
+    table = probe(EulerDiscreteScheduler(), 3)
+    denoiser = Denoiser(tiny_unet(), table, labels(2), 2.0)
+    outputs: list[Tensor] = []
+    latents = rollout(table, denoiser, table.init_noise_sigma * noise(2), on_step=lambda _k, _x, f: outputs.append(f))
+    assert torch.equal(outputs_at(denoiser, latents), torch.stack(outputs))
+    assert not torch.equal(outputs_at(denoiser, latents.flip(0)), torch.stack(outputs))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dq_toolchain.toolchain.errors import SamplerError
 from dq_toolchain.toolchain.sampler.probe import load_scheduler, probe
-from dq_toolchain.toolchain.sampler.rollout import rollout
+from dq_toolchain.toolchain.sampler.rollout import State, rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 Config = dict[str, Any]
@@ -183,3 +183,15 @@ def test_a_network_with_extra_channels_is_refused() -> None:
     table = probe(load_scheduler(DDIM), 2)
     with pytest.raises(SamplerError, match="learned variance"):
         rollout(table, lambda x, k: torch.cat([x, x], 1), normal(*SHAPE))
+
+
+@pytest.mark.parametrize("config", [DDIM, DPM, PNDM, UNIPC], ids=name_of)
+def test_a_state_carried_from_call_to_call_is_the_run(config: Config) -> None:
+    table, network = probe(load_scheduler(config), 8), TanhNetwork()
+    whole = table_loop(table, normal(*SHAPE))
+    state = State((whole[0],))
+    for k in range(table.calls):
+        state = state.after(table, k, network(table.input_scale[k] * state.latent, table.timesteps[k]))
+        assert torch.equal(state.latent, whole[k + 1])
+        assert len(state.latents) <= len(table.a[0])
+        assert len(state.outputs) <= len(table.b[0])

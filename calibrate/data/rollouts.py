@@ -1,4 +1,4 @@
-"""FP32 rollouts: the trajectories that calibration aims at. Kept are latents and outputs, of the size of the pictures."""
+"""Rollouts of samples with a network. Those of FP32 are what calibration aims at."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import State, rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
@@ -16,7 +17,7 @@ from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 @dataclass(frozen=True)
 class Rollouts:
-    """``latents`` (N+1, M, C, H, W) and ``outputs`` (N, M, C, H, W), float32, of the FP32 network."""
+    """``latents`` (N+1, M, C, H, W) and ``outputs`` (N, M, C, H, W), float32, of one network."""
 
     latents: Tensor
     outputs: Tensor
@@ -35,8 +36,8 @@ class Rollouts:
 
 
 @torch.no_grad()
-def fp32_rollouts(
-    fp32: nn.Module,
+def rollouts_of(
+    network: nn.Module,
     table: SamplerTable,
     samples: Samples,
     *,
@@ -44,13 +45,13 @@ def fp32_rollouts(
     batch: int,
     device: torch.device,
     set_step: Callable[[int], None] | None = None,
-    advance: Callable[..., None] = lambda n=1: None,
+    advance: Advance = lambda n=1: None,
 ) -> Rollouts:
     """Run the sampler for every sample, ``batch`` at a time; results on the CPU."""
     latents, outputs = [], []
     for begin in range(0, len(samples), batch):
         part = samples.select(slice(begin, begin + batch))
-        network = Denoiser(fp32, table, part.conditioning.to(device), guidance, set_step)
+        denoiser = Denoiser(network, table, part.conditioning.to(device), guidance, set_step)
         found: list[Tensor] = []
         noise = None if part.step_noise is None else part.step_noise.to(device)
 
@@ -58,6 +59,6 @@ def fp32_rollouts(
             found.append(f.cpu())
             advance(1)
 
-        latents.append(rollout(table, network, part.start.to(device), noise=noise, on_step=on_step).cpu())
+        latents.append(rollout(table, denoiser, part.start.to(device), noise=noise, on_step=on_step).cpu())
         outputs.append(torch.stack(found))
     return Rollouts(torch.cat(latents, dim=1), torch.cat(outputs, dim=1))
