@@ -72,7 +72,7 @@ def ablate(variants: dict[str, dict[str, Any]], base: dict[str, dict[str, Any]],
             change = {"quantize": {"step_groups": variant["step_groups"]}} if "step_groups" in variant else {}
             if prepared is None or judge is None or count != variant.get("step_groups"):
                 prepared = prepare(recipe_of(seeded, change))
-                judge = Judge(prepared.state, args.held_out)
+                judge = Judge(prepared.context, args.held_out)
                 count = variant.get("step_groups")
             recipe = recipe_of(seeded, change, {"calibrate": settings_of(variant, args.passes, args.steps)})
             alike = (count, recipe.calibrate.steps, recipe.calibrate.warmup)

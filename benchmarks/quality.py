@@ -43,7 +43,7 @@ def w8(held_out: int, guidances: Sequence[float] = GUIDANCES) -> list[dict[str, 
                 {"quantize": {"step_groups": step_groups, "scheme": scheme}, "sampler": {"guidance": guidance}}
             )
             prepared = prepare(recipe)
-            judge = Judge(prepared.state, held_out)
+            judge = Judge(prepared.context, held_out)
             default = (step_groups, scheme) == (5, "symmetric")
             for name, fitted in (("ranges only", False), ("fitted (default)", True))[: 1 + default]:
                 artifact, seconds = fit(prepared, recipe, iterations=fitted)
@@ -68,7 +68,7 @@ def w4(
     for seed in seeds:
         recipe = recipe_of(base, {"run": {"seed": seed}})
         prepared = prepare(recipe)
-        judge = Judge(prepared.state, held_out)
+        judge = Judge(prepared.context, held_out)
         c = recipe.calibrate
         settling = c.settling * passes_of(c.horizon, c.batch) / passes_of(1, c.batch)
         single = {"settling": round(settling * BETTER_USE), "horizon": 1, "steps": "uniform"}

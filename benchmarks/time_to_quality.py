@@ -63,7 +63,7 @@ def seconds_to(quality: float, runs: Sequence[dict[str, Any]]) -> float | None:
 def measure(base: Settings, seed: int, held_out: int) -> Iterator[dict[str, Any]]:
     seeded = {**base, "run": {"seed": seed}}
     recipe = recipe_of(seeded)
-    judge = Judge(prepare(recipe).state, held_out)
+    judge = Judge(prepare(recipe).context, held_out)
     with tempfile.TemporaryDirectory() as folder:
 
         def run(settings: Settings) -> Calibrated:
