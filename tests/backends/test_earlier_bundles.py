@@ -1,8 +1,7 @@
 """Bundles that an earlier version wrote still run and pass `validate`: what is on a device need not be exported again.
 
 tests/data/bundles_VERSION holds one of every target: 2 step groups, a correction, 10 held-out seeds, as many as a verdict needs.
-That of executorch was lowered by executorch 1.4.1; that of 'coreml' is without guidance and has 2 steps, as the interpreter
-is slow.
+That of 'executorch' was lowered by executorch 1.4.1; 'coreml' has 2 steps, as its interpreter is slow.
 """
 
 from __future__ import annotations
