@@ -134,12 +134,13 @@ def executed(
         DqError: as ``run``.
     """
     from dq_toolchain import backends
-    from dq_toolchain.backends.common.running import run as run_bundle
     from dq_toolchain.toolchain.disk.lock import locked
     from dq_toolchain.toolchain.formats.bundle import Bundle as Description
 
     with locked(place or out, "run", reporter.warn), reporter.bar("sampling") as progress:
         loaded = Description.load(folder)
+        from dq_toolchain.backends.common.running import run as run_bundle  # torch, for a bundle that can be read
+
         backend = backends.load(loaded.target)
         path = run_bundle(backend, loaded, folder, out, seeds=seeds, threads=threads, progress=progress)
     return Report(path, json.loads(path.read_text(encoding="utf-8")))
