@@ -32,7 +32,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     shutil.copytree(Path(__file__).with_name("added"), tmp_path / "added")
     monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path / "added")])
     kept = {name: module for name, module in sys.modules.items() if name.startswith(COMMANDS)}
-    package = importlib.import_module(COMMANDS)
+    package = vars(toolchain).get("cli")
     _forget(COMMANDS)
     artifact, unet = tiny.tiny_artifact()
     artifact.save(tmp_path / "dq-out" / "calibration", tiny.tiny_reference(artifact, unet, seeds=MINIMUM_SEEDS))
@@ -47,7 +47,9 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     _forget(COMMANDS)
     _forget(TOY)
     sys.modules.update(kept)
-    toolchain.cli = package  # type: ignore[attr-defined]
+    vars(toolchain).pop("cli", None)
+    if package is not None:
+        vars(toolchain)["cli"] = package
     vars(backends).pop("toy", None)
 
 

@@ -27,6 +27,7 @@ def test_every_target_offers_the_protocol(name: str) -> None:
     assert callable(module.lower)
     assert callable(module.open)
     assert callable(module.methods)
+    assert backends.settings(name)().model_fields_set == set()
 
 
 def test_unknown_target_lists_the_known() -> None:
