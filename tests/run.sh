@@ -9,6 +9,7 @@ style() {
     ruff check .
     ruff format --check .
     lint-imports
+    NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet  # links between pages, and what the API reference names
 }
 
 types() {
