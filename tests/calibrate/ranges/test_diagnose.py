@@ -134,4 +134,4 @@ def test_a_figure_that_is_no_number_costs_its_own_place_only(
     assert (
         Artifact.load(folder).record["stages"] == [{"stage": "x", "validation_psnr": None}] == artifact.record["stages"]
     )
-    assert artifact.record["method"]["fit"]["multi_step"]["constants"]["fit.AVERAGE"] == fit.AVERAGE
+    assert artifact.record["method"]["fit"]["multi_step"]["constants"]["multistep.fit.AVERAGE"] == fit.AVERAGE
