@@ -62,7 +62,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_written_file(
     (box / "small.toml").write_text(SMALL)
     arguments = ["calibrate", "--model", "model", "-r", "small.toml", *QUICK, "--out", "new"]
     assert run_command(arguments) == 2
-    note, err = capsys.readouterr().err.splitlines()
+    note, minutes, err = capsys.readouterr().err.splitlines()
+    assert "quick takes about" in minutes
     assert note.startswith("note: [reference] seeds is 2")
     assert err.startswith("error: cannot write new/calibration")
     assert re.search(rf"/{file}\S*: No space left on device; choose a folder with space", err)
