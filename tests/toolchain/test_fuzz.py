@@ -98,7 +98,7 @@ def check(
         assert not [c for c in out + err if c != "\n" and unicodedata.category(c) in INVISIBLE]
         if code == 2:
             lines = err.splitlines()
-            assert [line[:7] for line in lines if not line.startswith("note: ")] == ["error: "], err
+            assert [line[:7] for line in lines if not line.startswith(("note: ", "--effort "))] == ["error: "], err
             assert max(map(len, lines)) < LONGEST_LINE
             assert out == ""
         after = listing(box.parent)

@@ -139,6 +139,8 @@ def targets(name: str) -> list[dict[str, Any]]:
             "schemes": [name],
             "weight_bits": [8],
             "verified": name,
+            "default": True,
+            "any_size": True,
         }
     ]
 

@@ -81,8 +81,7 @@ def test_every_architecture_is_called_here() -> None:
 
 def test_a_module_around_a_network_gets_the_keywords_as_they_are() -> None:
     class Around(nn.Module):
-        def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool, **keywords: Tensor) -> tuple[Tensor]:
-            assert not return_dict
+        def forward(self, sample: Tensor, timestep: Tensor, **keywords: Tensor) -> tuple[Tensor]:
             return (sample + keywords["text_embeds"].sum() + timestep.sum(),)
 
     out = call_network(Around(), torch.zeros(1, 1, 2, 2), torch.tensor([3.0]), {"text_embeds": torch.ones(1, 4)})

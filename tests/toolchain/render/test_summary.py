@@ -114,7 +114,10 @@ def test_targets_say_what_is_installed_or_what_to_do() -> None:
         "verified": "here",
         "install": "pip x",
     }
-    found = [row | {"name": "one", "version": "1.2"}, row | {"name": "two", "version": None}]
+    found = [
+        row | {"name": "one", "version": "1.2", "default": True, "any_size": True},
+        row | {"name": "two", "version": None, "default": False, "any_size": False},
+    ]
     said = printed(lambda console: show_targets(console, found)).splitlines()
     assert any("one" in line and "1.2" in line and "4, 8" in line for line in said)
     assert any("two" in line and "no: pip x" in line for line in said)

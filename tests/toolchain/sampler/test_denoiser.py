@@ -57,7 +57,7 @@ def test_selecting_samples_selects_both_sides() -> None:
 class Given(nn.Module):
     """Answers with half of what it is given, and keeps it."""
 
-    def forward(self, x: Tensor, time: Tensor, class_labels: Tensor, return_dict: bool) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, time: Tensor, class_labels: Tensor) -> tuple[Tensor, ...]:
         self.sample = x
         return (x / 2,)
 
