@@ -43,7 +43,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
 
 def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:
     """What the program holds; see ``base.Backend``."""
-    from dq_toolchain.backends.executorch.runtime.device import method_names
+    from dq_toolchain.backends.executorch.runtime.methods import method_names
 
     return method_names(bundle_folder / bundle.program)
 

@@ -55,6 +55,11 @@ def runtime() -> Any:
     return _module("executorch.runtime").Runtime.get()
 
 
+def bindings() -> Any:
+    """ExecuTorch's native module, which reads a program without torch."""
+    return _module("executorch.extension.pybindings._C")
+
+
 def set_threads(count: int) -> None:
     """Threads of XNNPACK's pool, process-wide; only safe while no program runs."""
     library = _module("executorch.extension.pybindings.portable_lib")

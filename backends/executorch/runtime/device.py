@@ -51,14 +51,3 @@ class Device:
             ) from error
         copy: Tensor = torch.as_tensor(out).clone()
         return copy
-
-
-def method_names(program: Path) -> tuple[str, ...]:
-    """Methods of a .pte; none is loaded. Raises BackendError: it is no program."""
-    try:
-        with quiet(NOISE, errors=False):
-            return tuple(runtime().load_program(str(program)).method_names)
-    except (RuntimeError, KeyError, OSError) as error:
-        raise BackendError(
-            f"ExecuTorch cannot load the program: {' '.join(str(error).split())[:300]}; run `dq-toolchain export` again"
-        ) from error
