@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dq_toolchain.api.results import Bundle, Report
 
 if TYPE_CHECKING:
-    from dq_toolchain.toolchain.verdict.judge import Verdict
+    from dq_toolchain.toolchain.verdict.result import Verdict
 
 
 def validate(

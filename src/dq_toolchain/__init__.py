@@ -30,7 +30,7 @@ from dq_toolchain.toolchain import errors  # noqa: E402
 from dq_toolchain.toolchain.errors import ToolchainError as DqError  # noqa: E402
 
 if TYPE_CHECKING:
-    from dq_toolchain.toolchain.verdict.judge import Verdict
+    from dq_toolchain.toolchain.verdict.result import Verdict
 
 __all__ = [
     "Bundle",
@@ -48,7 +48,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "Verdict":
-        from dq_toolchain.toolchain.verdict.judge import Verdict
+        from dq_toolchain.toolchain.verdict.result import Verdict
 
         return Verdict
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

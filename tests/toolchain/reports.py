@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from dq_toolchain.toolchain.render.show import show_verdict
-from dq_toolchain.toolchain.verdict.judge import Verdict
+from dq_toolchain.toolchain.verdict.result import Verdict
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

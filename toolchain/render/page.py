@@ -26,7 +26,7 @@ from dq_toolchain.toolchain.metrics import PICTURE_AXES, PICTURE_CHANNELS, to_un
 from dq_toolchain.toolchain.models.decoder import Decode
 from dq_toolchain.toolchain.render.show import PARTS, worst_text
 from dq_toolchain.toolchain.verdict.comparison import note_of, row_of
-from dq_toolchain.toolchain.verdict.judge import Verdict, median_ms
+from dq_toolchain.toolchain.verdict.result import Verdict, median_ms
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_SAMPLES, MOST_DECODED = 16, 4

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from dq_toolchain.toolchain.checks import Check, Outcome, outcome_of, overall, readable
 from dq_toolchain.toolchain.console.printable import printable
-from dq_toolchain.toolchain.verdict.judge import StepFigures, Verdict, WorstSeed, median_ms
+from dq_toolchain.toolchain.verdict.result import StepFigures, Verdict, WorstSeed, median_ms
 
 
 def show_verdict(console: Console, verdict: Verdict) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dq_toolchain.toolchain.checks import Outcome, outcome_of, overall
 from dq_toolchain.toolchain.metrics import median
-from dq_toolchain.toolchain.verdict.judge import Verdict, median_ms
+from dq_toolchain.toolchain.verdict.result import Verdict, median_ms
 
 
 @dataclass(frozen=True)

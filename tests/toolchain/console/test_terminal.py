@@ -21,7 +21,8 @@ from dq_toolchain.toolchain.console.printable import INVISIBLE, LONGEST, printab
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.console.terminal import Terminal, line, plain
 from dq_toolchain.toolchain.render import show, summary
-from dq_toolchain.toolchain.verdict.judge import Verdict, validate
+from dq_toolchain.toolchain.verdict.judge import validate
+from dq_toolchain.toolchain.verdict.result import Verdict
 from tests.toolchain.devices import case, run, write_bundle, write_run
 
 HOSTILE = (

@@ -11,7 +11,8 @@ import pytest
 
 from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.render.page import _site, render, render_comparison, write_page
-from dq_toolchain.toolchain.verdict.judge import WORST, validate
+from dq_toolchain.toolchain.verdict.judge import validate
+from dq_toolchain.toolchain.verdict.result import WORST
 from tests.toolchain.reports import edit, said_by
 
 

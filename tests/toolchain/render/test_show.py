@@ -12,7 +12,8 @@ from rich.console import Console
 
 from dq_toolchain.toolchain.checks import Check
 from dq_toolchain.toolchain.render.show import mark, show_checks, show_comparison, time_per_step, worst_text
-from dq_toolchain.toolchain.verdict.judge import Verdict, WorstSeed, validate
+from dq_toolchain.toolchain.verdict.judge import validate
+from dq_toolchain.toolchain.verdict.result import Verdict, WorstSeed
 from tests.toolchain.reports import edit, said_by
 
 

@@ -15,7 +15,8 @@ from dq_toolchain.toolchain.cli.entry import run_command
 from dq_toolchain.toolchain.formats.report import first_seeds, write_report
 from dq_toolchain.toolchain.render.page import render_comparison
 from dq_toolchain.toolchain.verdict.comparison import note_of, row_of, to_json
-from dq_toolchain.toolchain.verdict.judge import median_ms, validate
+from dq_toolchain.toolchain.verdict.judge import validate
+from dq_toolchain.toolchain.verdict.result import median_ms
 from tests.toolchain.devices import Case, case, header, run, skipping, write_bundle, write_run
 
 

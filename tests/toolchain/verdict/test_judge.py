@@ -16,7 +16,8 @@ from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
 from dq_toolchain.toolchain.formats.report import first_seeds, write_report
 from dq_toolchain.toolchain.render.page import render
 from dq_toolchain.toolchain.render.show import show_verdict
-from dq_toolchain.toolchain.verdict.judge import WORST, validate
+from dq_toolchain.toolchain.verdict.judge import validate
+from dq_toolchain.toolchain.verdict.result import WORST
 from tests.toolchain.devices import Case, header, run, skipping, write_run, wrong_scale
 from tests.toolchain.reports import edit, said_by
 

@@ -33,6 +33,7 @@ def functions() -> dict[str, nn.Module]:
         "diffusers_gelu_sigmoid": ApproximateGELU(WIDTH, WIDTH), "geglu": GEGLU(WIDTH, WIDTH), "swiglu": SwiGLU(WIDTH, WIDTH),
         "layer_norm": nn.LayerNorm(WIDTH), "layer_norm_plain": nn.LayerNorm(WIDTH, elementwise_affine=False),
         "rms_norm": nn.RMSNorm(WIDTH, eps=1e-6),
+        "leaky_relu": nn.LeakyReLU(0.3), "elu": nn.ELU(0.5), "softplus": nn.Softplus(beta=2), "hardswish": nn.Hardswish(),
     }  # fmt: skip
 
 
