@@ -20,7 +20,7 @@ from dq_toolchain.calibrate.methods.corrections import SAMPLES, Step, channel_me
 from dq_toolchain.calibrate.methods.qdiffusion import QDIFFUSION
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.sampler.probe import load_scheduler
+from dq_toolchain.toolchain.sampler.diffusers_scheduler import load_scheduler
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 ON_CIRCLE = 1e-3

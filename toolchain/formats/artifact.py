@@ -5,7 +5,7 @@ Self-contained: architecture, sampler, integers and float leftovers; neither the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from dq_toolchain.toolchain.disk.files import (
     write_tensors,
 )
 from dq_toolchain.toolchain.disk.staging import staged
-from dq_toolchain.toolchain.errors import ArtifactError, ModelError
+from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.formats.artifact_checks import check_artifact
 from dq_toolchain.toolchain.formats.listing import (
     DAMAGED,
     JSON,
@@ -34,21 +35,12 @@ from dq_toolchain.toolchain.formats.listing import (
 )
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.models.loading import REFUSALS, build_network
+from dq_toolchain.toolchain.models.loading import build_network
 from dq_toolchain.toolchain.models.own import OWN, skeleton_of
 from dq_toolchain.toolchain.quant.layers import output_first
-from dq_toolchain.toolchain.quant.qparams import (
-    SMALLEST_SCALE,
-    SMALLEST_WEIGHT_SCALE,
-    activation_type,
-    fp16_exact,
-    weight_type,
-)
 from dq_toolchain.toolchain.quant.site import KEPT, FloatOp, Site
-from dq_toolchain.toolchain.quant.sites import weighted_layers
 from dq_toolchain.toolchain.quant.smoothing import smooth_by_one
 from dq_toolchain.toolchain.quant.split import split_concat_inputs
-from dq_toolchain.toolchain.sampler.step_groups import check_step_groups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 
@@ -119,7 +111,7 @@ class Artifact:
 
     def build_float_unet(self) -> nn.Module:
         """The network with dequantized weights and splits applied: float32, eval, gradients off."""
-        network = self._architecture()
+        network = self.architecture()
         state = dict(self.float_parameters)
         state |= {f"{name}.weight": layer.dequantized() for name, layer in self.layers.items()}
         network.load_state_dict(state, assign=True)
@@ -130,7 +122,7 @@ class Artifact:
 
         The weights of integer layers are on torch's meta device: they have shapes and take no memory.
         """
-        network = self._architecture()
+        network = self.architecture()
         network.load_state_dict(dict(self.float_parameters), strict=False, assign=True)
         return network.eval().requires_grad_(False)
 
@@ -142,7 +134,7 @@ class Artifact:
                 "the module again, in Python: dq_toolchain.export(artifact, target, module=...)"
             )
 
-    def _architecture(self) -> nn.Module:
+    def architecture(self) -> nn.Module:
         self.require_module()
         network = build_network(self.config) if self.module is None else skeleton_of(self.module)
         split_concat_inputs(network, self.splits)
@@ -230,89 +222,7 @@ class Artifact:
 
     def check(self, folder: Path) -> None:
         """Raise ArtifactError unless shapes, ranges and fp16-exactness hold for every site."""
-
-        def refuse(text: str) -> ArtifactError:
-            return ArtifactError(f"{folder}: {text}; {REMEDY}")
-
-        check_step_groups(self.step_groups, self.table.calls, f"{folder / JSON}: step groups")
-        self._check_dtypes(refuse)
-        self._check_parameters(refuse)
-        channels, correction = self.config.get("in_channels"), self.table.correction
-        if correction is not None and correction.channels != channels:
-            raise refuse(f"the correction has {correction.channels} channels, the latents have {channels}")
-        shape = (len(self.step_groups), len(self.sites))
-        if tuple(self.scale.shape) != shape or tuple(self.zero_point.shape) != shape:
-            raise refuse(f"activation parameters have shape {tuple(self.scale.shape)}, expected {shape}")
-        if {site.layer for site in self.sites if site.weight_bits is not None} != set(self.layers):
-            raise refuse("sites and integer weights are not those of the same layers")
-        for index, site in enumerate(self.sites):
-            fault = site.fault()
-            if fault is not None:
-                raise refuse(f"site {site.name}: {fault}")
-            kind = activation_type(site.bits)
-            zero_point = self.zero_point[:, index]
-            if not _is_scale(self.scale[:, index]):
-                raise refuse(f"scale at site {site.name} is not fp16-exact, infinite or below 6.1e-5")
-            if zero_point.min() < kind.qmin or zero_point.max() > kind.qmax:
-                raise refuse(f"zero_point at site {site.name} is outside {kind.qmin}..{kind.qmax}")
-            if site.weight_bits is not None:
-                weight, allowed = self.layers[site.layer].weight_q, weight_type(site.weight_bits)
-                if weight.amin() < allowed.qmin or weight.amax() > allowed.qmax:
-                    raise refuse(f"weights of {site.layer} are outside {allowed.qmin}..{allowed.qmax}")
-                if not _is_scale(self.layers[site.layer].weight_scale, SMALLEST_WEIGHT_SCALE):
-                    raise refuse(f"a weight scale of {site.layer} is not fp16-exact, infinite or below 2.3e-13")
-
-    def _check_dtypes(self, refuse: Callable[[str], ArtifactError]) -> None:
-        wanted = [("scale", self.scale, torch.float32), ("zero_point", self.zero_point, torch.int32)]
-        for name, layer in self.layers.items():
-            wanted += [
-                (f"{name}.weight_q", layer.weight_q, torch.int8),
-                (f"{name}.weight_scale", layer.weight_scale, torch.float32),
-            ]
-        for name, tensor, dtype in wanted:
-            if tensor.dtype != dtype:
-                raise refuse(f"{name} is {tensor.dtype}, expected {dtype}")
-        names = [site.name for site in self.sites]
-        if len(set(names)) != len(names):
-            raise refuse("a site is listed twice")
-
-    def _check_parameters(self, refuse: Callable[[str], ArtifactError]) -> None:
-        """Every parameter of the architecture is there once, in its shape, and finite."""
-        bad = [name for name, tensor in self.float_parameters.items() if not torch.isfinite(tensor).all()]
-        if bad:
-            raise refuse(f"{bad[0]!r} holds NaN or infinity")
-        is_own = self.config.get("_class_name") == OWN
-        if self.module is not None and not is_own:
-            raise refuse("its network is built from its config, and a module was given too; leave the module out")
-        if is_own and self.module is None:
-            return
-        try:
-            with torch.device("meta"):  # shapes only
-                network = self._architecture()
-                expected = {name: (tensor.shape, tensor.dtype) for name, tensor in network.state_dict().items()}
-        except (ModelError, *REFUSALS) as error:
-            raise refuse(f"the architecture cannot be built: {' '.join(str(error).split())[:400]}") from error
-        found = {name: (tensor.shape, tensor.dtype) for name, tensor in self.float_parameters.items()}
-        found |= {f"{name}.weight": (layer.weight_q.shape, torch.float32) for name, layer in self.layers.items()}
-        wrong = [name for name in sorted(set(expected) | set(found)) if expected.get(name) != found.get(name)]
-        wrong += [name for name, layer in self.layers.items() if layer.weight_scale.shape != layer.weight_q.shape[:1]]
-        if wrong and self.module is not None:
-            raise ArtifactError(
-                f"{wrong[0]!r} is missing, unknown or of another shape in the {type(self.module).__name__} that was given; "
-                f"give a module built as the one that was calibrated, a {self.config.get('class')}"
-            )
-        if wrong:
-            raise refuse(f"{wrong[0]!r} is missing, unknown or of another shape or dtype than in the architecture")
-        listed = [*self.layers, *self.float_layers]
-        unclear = {name for name, _ in weighted_layers(network)} ^ set(listed) | {
-            name for name in listed if listed.count(name) > 1
-        }
-        if unclear:
-            raise refuse(f"{min(unclear)} must be either an integer layer or listed as kept in float")
-
-
-def _is_scale(scale: Tensor, smallest: float = SMALLEST_SCALE) -> bool:
-    return bool(torch.isfinite(scale).all()) and torch.equal(scale, fp16_exact(scale, smallest))
+        check_artifact(self, folder)
 
 
 def load_reference(folder: Path) -> Reference:

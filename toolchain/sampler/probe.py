@@ -8,8 +8,8 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -17,59 +17,17 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.toolchain.errors import SamplerError
+from dq_toolchain.toolchain.sampler.diffusers_scheduler import MEMORY, Suspects, errors_of, suspects_in
 from dq_toolchain.toolchain.sampler.table import Row, SamplerTable
 
-NOT_FINITE = {text: float(text) for text in ("Infinity", "-Infinity", "NaN")}  # as a config in JSON spells them
-LARGEST = 100_000  # of every whole number in a config; published ones go to 4096, and memory grows with some of them
 MAX_HISTORY = 8  # the most latents, and the most outputs, that a device is asked to keep
 TOLERANCE = 1e-5  # relative error of one step; schedulers compute partly in float32
 NEGLIGIBLE = 1e-9  # relative to a row's largest coefficient; probing is done in float64
 DRAWS = "randn_tensor"  # by this name diffusers' schedulers know the function that draws their noise
-USUAL = (
-    "DDIMScheduler",
-    "EulerDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "PNDMScheduler",
-    "UniPCMultistepScheduler",
-    "FlowMatchEulerDiscreteScheduler",
-)
 
-Suspects = Mapping[str, tuple[Any, ...]]
 CLIPPING: Suspects = {"clip_sample": (True,), "thresholding": (True,), "clip_denoised": (True,)}
 NOISE: Suspects = {"stochastic_sampling": (True,), "algorithm_type": ("sde-dpmsolver", "sde-dpmsolver++")}
 INFINITE: Suspects = {"rescale_betas_zero_snr": (True,), "lower_order_final": (False,), "solver_type": ("bh1",)}
-MEMORY: Suspects = {"skip_prk_steps": (False,)}
-CHANNELS: Suspects = {"variance_type": ("learned", "learned_range")}
-
-
-def load_scheduler(config: Mapping[str, Any]) -> Any:
-    """The diffusers scheduler of a config dict (scheduler_config.json), chosen by its ``_class_name``.
-
-    Options that the class does not know are ignored, as in diffusers: configs carry those of other schedulers too.
-    Infinity and NaN may be spelled as text, as JSON that has no such numbers holds them.
-
-    Raises:
-        SamplerError: ``_class_name`` is missing or not a scheduler of diffusers, a number is out of bounds, or the class
-            refuses an option.
-    """
-    import diffusers.schedulers as library  # takes seconds; only whoever needs a scheduler pays
-
-    name: Any = config.get("_class_name")
-    if name not in (entry for entry in dir(library) if entry.endswith("Scheduler")):
-        raise SamplerError(
-            "scheduler_config.json: _class_name must be a scheduler of diffusers such as "
-            f"{', '.join(USUAL)}; got {name!r}, correct it"
-        )
-    for option, value in config.items():
-        if isinstance(value, int) and abs(value) > LARGEST:
-            raise SamplerError(
-                f"scheduler_config.json: {option} is {value:.4g}, allowed are whole numbers up to {LARGEST}; correct it"
-            )
-    numbers = {
-        option: NOT_FINITE.get(value, value) if isinstance(value, str) else value for option, value in config.items()
-    }
-    with _errors_of(name, config):
-        return getattr(library, name).from_config(numbers)
 
 
 def probe(scheduler: Any, steps: int, *, eta: float = 0.0, mu: float | None = None) -> SamplerTable:
@@ -92,20 +50,20 @@ def probe(scheduler: Any, steps: int, *, eta: float = 0.0, mu: float | None = No
         rows, input_scale = _impulse_response(run)
         if not rows.isfinite().all():
             raise SamplerError(
-                f"{name} divides by zero at {steps} steps{_suspects(config, INFINITE)}; "
+                f"{name} divides by zero at {steps} steps{suspects_in(config, INFINITE)}; "
                 "change --steps, or the option in a copy of scheduler_config.json, and name its folder with "
                 "--scheduler"
             )
         torch.manual_seed(1)
         if not torch.equal(rows, _impulse_response(_Run(scheduler, steps, eta, mu))[0]):
             raise SamplerError(
-                f"{name} draws noise that cannot be given from outside{_suspects(config, NOISE)}; "
+                f"{name} draws noise that cannot be given from outside{suspects_in(config, NOISE)}; "
                 "name the folder of a scheduler without noise, or of a DDIMScheduler, with --scheduler"
             )
         recurrence = _shortest_recurrence(rows)
         if recurrence is None:
             raise SamplerError(
-                f"{name} looks back over more than {MAX_HISTORY} calls{_suspects(config, MEMORY)}; "
+                f"{name} looks back over more than {MAX_HISTORY} calls{suspects_in(config, MEMORY)}; "
                 "change the option in a copy of scheduler_config.json, or take another scheduler, and name "
                 "its folder with --scheduler"
             )
@@ -124,7 +82,7 @@ def probe(scheduler: Any, steps: int, *, eta: float = 0.0, mu: float | None = No
         if call is not None:
             raise SamplerError(
                 f"{name} is not linear in latent and network output, first seen at call {call}"
-                f"{_suspects(config, CLIPPING)}; {_without_clipping(config)}"
+                f"{suspects_in(config, CLIPPING)}; {_without_clipping(config)}"
             )
     return table
 
@@ -168,31 +126,6 @@ def _check_request(scheduler: Any, steps: int, eta: float) -> None:
         )
 
 
-def _suspects(config: Mapping[str, Any], suspects: Suspects) -> str:
-    active = [f"{option}={config[option]!r}" for option, values in suspects.items() if config.get(option) in values]
-    return f" (likely because of {', '.join(active)})" if active else ""
-
-
-@contextmanager
-def _errors_of(name: str, config: Mapping[str, Any]) -> Iterator[None]:
-    """Whatever a scheduler raises, as one line of ours."""
-    try:
-        yield
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        if suspects := _suspects(config, CHANNELS):
-            raise SamplerError(
-                f"{name} takes a variance that the network predicts{suspects}, which is left aside here as by the pipelines of DiT "
-                f"and PixArt; set variance_type to {'fixed_small' if 'DDPM' in name else 'null'} in a copy of "
-                "scheduler/scheduler_config.json, and name its folder with --scheduler"
-            ) from error
-        remedy = "install it, or" if isinstance(error, ImportError) else "change --steps, or"
-        raise SamplerError(
-            f"{name} failed ({reason[:300]}){_suspects(config, MEMORY)}; {remedy} name the folder of another "
-            "scheduler_config.json with --scheduler"
-        ) from error
-
-
 class _Run:
     """A private copy of a scheduler during one run; ``scaled`` and ``step`` are called once per k, in this order."""
 
@@ -202,7 +135,7 @@ class _Run:
         self._options = {"eta": eta} if "eta" in parameters else {}
         self._takes_noise = "variance_noise" in parameters
         self._module = sys.modules[type(scheduler).__module__]
-        with _errors_of(self._name, self._config):
+        with errors_of(self._name, self._config):
             self._scheduler = copy.deepcopy(scheduler)
             self._scheduler.set_timesteps(steps, **({} if mu is None else {"mu": mu}))
             self.timesteps: Tensor = self._scheduler.timesteps
@@ -210,12 +143,12 @@ class _Run:
 
     def scaled(self, k: int, x: Tensor) -> Tensor:
         scale = getattr(self._scheduler, "scale_model_input", None)  # flow matching has none
-        with _errors_of(self._name, self._config):
+        with errors_of(self._name, self._config):
             return x if scale is None else scale(x, self.timesteps[k])
 
     def step(self, k: int, x: Tensor, f: Tensor, noise: Tensor) -> Tensor:
         given = {"variance_noise": noise} if self._takes_noise else {}
-        with _errors_of(self._name, self._config), self._drawing(noise):
+        with errors_of(self._name, self._config), self._drawing(noise):
             result = self._scheduler.step(f, self.timesteps[k], x, return_dict=False, **self._options, **given)
             following: Tensor = result[0].view_as(x)  # one that returns anything but the next latent fails here
         return following

@@ -16,7 +16,8 @@ from typing import Any
 from dq_toolchain.toolchain.errors import SamplerError
 from dq_toolchain.toolchain.models.architectures import latent_shape
 from dq_toolchain.toolchain.models.source import Source, pipeline_index
-from dq_toolchain.toolchain.sampler.probe import CLIPPING, load_scheduler, probe
+from dq_toolchain.toolchain.sampler.diffusers_scheduler import load_scheduler
+from dq_toolchain.toolchain.sampler.probe import CLIPPING, probe
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 FILE = "scheduler/scheduler_config.json"

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dq_toolchain.toolchain.errors import SamplerError
-from dq_toolchain.toolchain.sampler.probe import load_scheduler, probe
+from dq_toolchain.toolchain.sampler.diffusers_scheduler import load_scheduler
+from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.toolchain.errors import SamplerError
-from dq_toolchain.toolchain.sampler.probe import load_scheduler, probe
+from dq_toolchain.toolchain.sampler.diffusers_scheduler import load_scheduler
+from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import State, rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 

@@ -11,7 +11,7 @@ import pytest
 
 from dq_toolchain.toolchain.errors import SamplerError
 from dq_toolchain.toolchain.models.source import Source
-from dq_toolchain.toolchain.sampler.probe import load_scheduler
+from dq_toolchain.toolchain.sampler.diffusers_scheduler import load_scheduler
 from dq_toolchain.toolchain.sampler.scheduler import as_sampled, plain, sampler_table
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

@@ -1,0 +1,116 @@
+"""What an artifact must hold to be one: shapes, dtypes, ranges and fp16-exactness of every site and parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.toolchain.errors import ArtifactError, ModelError
+from dq_toolchain.toolchain.formats.listing import JSON, REMEDY
+from dq_toolchain.toolchain.models.loading import REFUSALS
+from dq_toolchain.toolchain.models.own import OWN
+from dq_toolchain.toolchain.quant.qparams import (
+    SMALLEST_SCALE,
+    SMALLEST_WEIGHT_SCALE,
+    activation_type,
+    fp16_exact,
+    weight_type,
+)
+from dq_toolchain.toolchain.quant.sites import weighted_layers
+from dq_toolchain.toolchain.sampler.step_groups import check_step_groups
+
+if TYPE_CHECKING:
+    from dq_toolchain.toolchain.formats.artifact import Artifact
+
+
+def check_artifact(artifact: Artifact, folder: Path) -> None:
+    """Raise ArtifactError unless shapes, ranges and fp16-exactness hold for every site."""
+
+    def refuse(text: str) -> ArtifactError:
+        return ArtifactError(f"{folder}: {text}; {REMEDY}")
+
+    check_step_groups(artifact.step_groups, artifact.table.calls, f"{folder / JSON}: step groups")
+    _check_dtypes(artifact, refuse)
+    _check_parameters(artifact, refuse)
+    channels, correction = artifact.config.get("in_channels"), artifact.table.correction
+    if correction is not None and correction.channels != channels:
+        raise refuse(f"the correction has {correction.channels} channels, the latents have {channels}")
+    shape = (len(artifact.step_groups), len(artifact.sites))
+    if tuple(artifact.scale.shape) != shape or tuple(artifact.zero_point.shape) != shape:
+        raise refuse(f"activation parameters have shape {tuple(artifact.scale.shape)}, expected {shape}")
+    if {site.layer for site in artifact.sites if site.weight_bits is not None} != set(artifact.layers):
+        raise refuse("sites and integer weights are not those of the same layers")
+    for index, site in enumerate(artifact.sites):
+        fault = site.fault()
+        if fault is not None:
+            raise refuse(f"site {site.name}: {fault}")
+        kind = activation_type(site.bits)
+        zero_point = artifact.zero_point[:, index]
+        if not _is_scale(artifact.scale[:, index]):
+            raise refuse(f"scale at site {site.name} is not fp16-exact, infinite or below 6.1e-5")
+        if zero_point.min() < kind.qmin or zero_point.max() > kind.qmax:
+            raise refuse(f"zero_point at site {site.name} is outside {kind.qmin}..{kind.qmax}")
+        if site.weight_bits is not None:
+            weight, allowed = artifact.layers[site.layer].weight_q, weight_type(site.weight_bits)
+            if weight.amin() < allowed.qmin or weight.amax() > allowed.qmax:
+                raise refuse(f"weights of {site.layer} are outside {allowed.qmin}..{allowed.qmax}")
+            if not _is_scale(artifact.layers[site.layer].weight_scale, SMALLEST_WEIGHT_SCALE):
+                raise refuse(f"a weight scale of {site.layer} is not fp16-exact, infinite or below 2.3e-13")
+
+
+def _check_dtypes(artifact: Artifact, refuse: Callable[[str], ArtifactError]) -> None:
+    wanted = [("scale", artifact.scale, torch.float32), ("zero_point", artifact.zero_point, torch.int32)]
+    for name, layer in artifact.layers.items():
+        wanted += [
+            (f"{name}.weight_q", layer.weight_q, torch.int8),
+            (f"{name}.weight_scale", layer.weight_scale, torch.float32),
+        ]
+    for name, tensor, dtype in wanted:
+        if tensor.dtype != dtype:
+            raise refuse(f"{name} is {tensor.dtype}, expected {dtype}")
+    names = [site.name for site in artifact.sites]
+    if len(set(names)) != len(names):
+        raise refuse("a site is listed twice")
+
+
+def _check_parameters(artifact: Artifact, refuse: Callable[[str], ArtifactError]) -> None:
+    """Every parameter of the architecture is there once, in its shape, and finite."""
+    bad = [name for name, tensor in artifact.float_parameters.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise refuse(f"{bad[0]!r} holds NaN or infinity")
+    is_own = artifact.config.get("_class_name") == OWN
+    if artifact.module is not None and not is_own:
+        raise refuse("its network is built from its config, and a module was given too; leave the module out")
+    if is_own and artifact.module is None:
+        return
+    try:
+        with torch.device("meta"):  # shapes only
+            network = artifact.architecture()
+            expected = {name: (tensor.shape, tensor.dtype) for name, tensor in network.state_dict().items()}
+    except (ModelError, *REFUSALS) as error:
+        raise refuse(f"the architecture cannot be built: {' '.join(str(error).split())[:400]}") from error
+    found = {name: (tensor.shape, tensor.dtype) for name, tensor in artifact.float_parameters.items()}
+    found |= {f"{name}.weight": (layer.weight_q.shape, torch.float32) for name, layer in artifact.layers.items()}
+    wrong = [name for name in sorted(set(expected) | set(found)) if expected.get(name) != found.get(name)]
+    wrong += [name for name, layer in artifact.layers.items() if layer.weight_scale.shape != layer.weight_q.shape[:1]]
+    if wrong and artifact.module is not None:
+        raise ArtifactError(
+            f"{wrong[0]!r} is missing, unknown or of another shape in the {type(artifact.module).__name__} that was given; "
+            f"give a module built as the one that was calibrated, a {artifact.config.get('class')}"
+        )
+    if wrong:
+        raise refuse(f"{wrong[0]!r} is missing, unknown or of another shape or dtype than in the architecture")
+    listed = [*artifact.layers, *artifact.float_layers]
+    unclear = {name for name, _ in weighted_layers(network)} ^ set(listed) | {
+        name for name in listed if listed.count(name) > 1
+    }
+    if unclear:
+        raise refuse(f"{min(unclear)} must be either an integer layer or listed as kept in float")
+
+
+def _is_scale(scale: Tensor, smallest: float = SMALLEST_SCALE) -> bool:
+    return bool(torch.isfinite(scale).all()) and torch.equal(scale, fp16_exact(scale, smallest))
