@@ -37,7 +37,7 @@ def export(
             architecture (its weights are not looked at). No code is ever loaded from an artifact.
         recipe: a TOML file or sections, of which that of the target counts.
         on_note: called with a line about what is noticed or done.
-        settings: of the target, such as ``step_groups="input"``; the recipe reference lists them.
+        settings: of the target, such as ``step_groups_as="input"``; the recipe reference lists them.
     Raises:
         DqError: ArtifactError for a damaged artifact or a module that is not its own, BackendError for a target that is not
             installed or cannot hold the artifact, RecipeError for settings.

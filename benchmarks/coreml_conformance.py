@@ -28,7 +28,7 @@ from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 PACKAGES: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32"},
     "fp16 (default)": {},
-    "fp16, run-time scales": {"step_groups": "input"},
+    "fp16, run-time scales": {"step_groups_as": "input"},
     "fp16, Neural Engine layout": {"layout": "neural-engine"},
     "fp16, tables": {"lut": True},
 }

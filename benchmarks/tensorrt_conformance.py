@@ -28,14 +28,14 @@ from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
 FORMS: dict[str, dict[str, Any]] = {
     "static, fp32 (default)": {}, "static, fp16": {"jetpack": 7},
-    "ratio, fp32": {"step_groups": "input"}, "ratio, fp16": {"step_groups": "input", "jetpack": 7},
+    "ratio, fp32": {"step_groups_as": "input"}, "ratio, fp16": {"step_groups": "input", "jetpack": 7},
 }  # fmt: skip
 
 
 def measure(artifact: Artifact, reference: Reference, settings: dict[str, Any], seeds: int) -> dict[str, Any]:
     """One form: worst and total over the first step of every step group and all seeds."""
     section = Settings(**settings)
-    ranges = ratio_table(artifact, "--step-groups input") if section.step_groups == "input" else None
+    ranges = ratio_table(artifact, "--step-groups-as input") if section.step_groups_as == "input" else None
     call = example_call(artifact, reference, None if ranges is None else ranges[:1])
     simulated, found = SimulatedNetwork(artifact), list[Comparison]()
     with tempfile.TemporaryDirectory() as name:

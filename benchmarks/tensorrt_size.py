@@ -36,7 +36,7 @@ def peak() -> float:
 def measure(scale: float, step_groups: int, weight_bits: int, section: Settings, execute: bool) -> dict[str, Any]:
     artifact = random_artifact(scale, step_groups, weight_bits)
     call = example(scale)
-    if section.step_groups == "input":
+    if section.step_groups_as == "input":
         call = call.with_ranges(torch.ones(1, len(artifact.sites)))
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
@@ -75,5 +75,5 @@ if __name__ == "__main__":
     parser.add_argument("--execute", action="store_true")
     parser.add_argument("--check-build", action="store_true")
     given = parser.parse_args()
-    settings = Settings(step_groups=given.form, precision=given.precision, check_build=given.check_build)
+    settings = Settings(step_groups_as=given.form, precision=given.precision, check_build=given.check_build)
     print(json.dumps(measure(given.scale, given.step_groups, given.weight_bits, settings, given.execute), indent=1))

@@ -70,12 +70,16 @@ class Plan:
 def plan_of(artifact: Artifact, reference: Reference, settings: Settings, say: Say) -> Plan:
     """Raises BackendError: run-time scales, or ranges of outputs, cannot be had for this artifact."""
     half = settings.precision == "fp16"
-    if settings.step_groups == "input":
+    if settings.step_groups_as == "input":
         scale = reference_scales(artifact.scale).unsqueeze(0)
         names = tuple(site.name for site in artifact.sites)
         expected = Expected(QParams(names, scale, torch.zeros(scale.shape, dtype=torch.int32)), runtime=True, half=half)
         return Plan(
-            "runtime-scales", expected, ratio_table(artifact, "--step-groups input"), reference, limits_for(reference)
+            "runtime-scales",
+            expected,
+            ratio_table(artifact, "--step-groups-as input"),
+            reference,
+            limits_for(reference),
         )
     if not settings.quantize_outputs:
         return Plan("functions", Expected(QParams.of(artifact), half=half), None, reference, limits_for(reference))

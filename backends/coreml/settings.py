@@ -12,14 +12,14 @@ from dq_toolchain.toolchain.recipe.sections import Renamed, TargetSection
 class Settings(TargetSection):
     """[coreml]"""
 
-    EXAMPLE = "--step-groups input"
-    RENAMED = {"runtime_scales": Renamed("step_groups", {"input": True, "methods": False})}  # noqa: RUF012, a ClassVar
+    EXAMPLE = "--step-groups-as input"
+    RENAMED = {"runtime_scales": Renamed("step_groups_as", {"input": True, "methods": False})}  # noqa: RUF012, a ClassVar
 
     ios: Literal[17, 18, 26] = Field(
-        default=18, description='oldest iOS that runs the package; 17 needs step_groups = "input"'
+        default=18, description='oldest iOS that runs the package; 17 needs step_groups_as = "input"'
     )
     precision: Literal["fp16", "fp32"] = Field(default="fp16", description="arithmetic between the integer layers")
-    step_groups: Literal["methods", "input"] = Field(
+    step_groups_as: Literal["methods", "input"] = Field(
         default="methods",
         description="methods: one function per step group, sharing the weights; input: one function, to which a step group's "
         "scales are an input",

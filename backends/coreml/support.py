@@ -26,16 +26,16 @@ def check_supported(artifact: Artifact, settings: Settings) -> None:
                 f"layout 'neural-engine' holds no integers at attention products, got site {site.name}; "
                 'export with --layout plain, or calibrate with [quantize] attention = "float"'
             )
-    if settings.ios == 17 and settings.step_groups == "methods":
+    if settings.ios == 17 and settings.step_groups_as == "methods":
         raise BackendError(
-            "a package for iOS 17 has one function, step groups need one each; add --step-groups input, or "
+            "a package for iOS 17 has one function, step groups need one each; add --step-groups-as input, or "
             "export for iOS 18 or 26"
         )
     if settings.ios == 17 and settings.lut:
         raise BackendError("tables of integers need iOS 18 or 26, got 17; leave --lut out")
-    if settings.step_groups == "input" and settings.quantize_outputs:
+    if settings.step_groups_as == "input" and settings.quantize_outputs:
         raise BackendError(
-            "scales that are an input reach the inputs of layers only; leave --step-groups input or --quantize-outputs out"
+            "scales that are an input reach the inputs of layers only; leave --step-groups-as input or --quantize-outputs out"
         )
     if settings.lut and not any(site.weight_bits is not None and site.weight_bits <= 4 for site in artifact.sites):
         raise BackendError(

@@ -43,7 +43,7 @@ FORMS = {"input": "sentinel", "methods": "static"}
 """What bundle.json calls the forms of the program."""
 METHOD = "forward"
 """Of the form that has one for all step groups."""
-COST = Cost(library_mb=700, bytes_per_parameter=8.0, seconds_per_layer=1.5)
+COST = Cost(library_mb=700, bytes_per_parameter=8.0, seconds_per_layer=0.9)
 """Measured by `python -m benchmarks.sd15_chain` and `benchmarks.executorch_size`."""
 
 
@@ -124,14 +124,14 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
     """
     reference = load_reference(artifact_folder)
     check_size(artifact, reference, TARGET)
-    if settings.step_groups == "methods":
+    if settings.step_groups_as == "methods":
         check_static_biases(artifact)
     network = artifact.build_float_unet()
     check_supported(artifact, network)
     call = example_call(artifact, reference)
     calls = call_counts(network, call)
     say(f"lowering {len(artifact.sites)} sites; needs {COST.of(artifact)}")
-    if settings.step_groups == "input":
+    if settings.step_groups_as == "input":
         lowered = _lower_sentinel(artifact, reference, network, call, say)
     else:
         lowered = _lower_static(artifact, reference, call, say)
@@ -152,7 +152,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
             artifact,
             call.with_ranges(None if lowered.ranges is None else lowered.ranges[:1]),
             target=TARGET,
-            form=FORMS[settings.step_groups],
+            form=FORMS[settings.step_groups_as],
             program=PROGRAM,
             methods=lowered.methods,
             operations=operations,

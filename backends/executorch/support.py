@@ -65,7 +65,7 @@ def check_static_biases(artifact: Artifact) -> None:
         if steps >= 2**31:
             raise BackendError(
                 f"{layer} has weights so small beside its bias that the bias is {float(steps):.3g} steps, "
-                "in int32 fit 2.15e+09; export with --step-groups input, where biases are float"
+                "in int32 fit 2.15e+09; export with --step-groups-as input, where biases are float"
             )
 
 

@@ -63,7 +63,7 @@ def write_graphs(artifact: Artifact, call: Call, settings: Settings, folder: Pat
         BackendError: see ``lower``.
     """
     say(f"exporting {len(artifact.sites)} sites; needs {COST.of(artifact)}")
-    ratio, planned = settings.step_groups == "input", in_float(artifact)
+    ratio, planned = settings.step_groups_as == "input", in_float(artifact)
     model = export(artifact, call.with_ranges(None), settings.graph_precision)
     Rewriter(model, artifact, settings.graph_precision, planned, ratio).run()
     share_weights(model, folder)
@@ -125,7 +125,9 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
     if settings.check_build:
         require_compiler()
     reference, groups = load_reference(artifact_folder), artifact.group_of_step
-    ranges: Tensor | None = ratio_table(artifact, "--step-groups input") if settings.step_groups == "input" else None
+    ranges: Tensor | None = (
+        ratio_table(artifact, "--step-groups-as input") if settings.step_groups_as == "input" else None
+    )
     call = example_call(artifact, reference, None if ranges is None else ranges[:1])
     beyond = known_beyond_fp16(artifact) or beyond_fp16(artifact, reference)
     if settings.graph_precision == "fp16":
@@ -165,7 +167,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
             artifact,
             call,
             target=TARGET,
-            form=f"{FORMS[settings.step_groups]}-{settings.graph_precision}",
+            form=f"{FORMS[settings.step_groups_as]}-{settings.graph_precision}",
             program=MODEL,
             methods=written.methods,
             operations=operations,

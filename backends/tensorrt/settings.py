@@ -13,9 +13,9 @@ class Settings(TargetSection):
     """[tensorrt]"""
 
     EXAMPLE = "--jetpack 7"
-    RENAMED = {"mode": Renamed("step_groups", {"methods": "static", "input": "ratio"})}  # noqa: RUF012, a ClassVar
+    RENAMED = {"mode": Renamed("step_groups_as", {"methods": "static", "input": "ratio"})}  # noqa: RUF012, a ClassVar
 
-    step_groups: Literal["methods", "input"] = Field(
+    step_groups_as: Literal["methods", "input"] = Field(
         default="methods",
         description="methods: one graph and engine per step group; input: one for all, to which a step group's scales are an "
         "input, as ratios to a power of two",

@@ -42,10 +42,10 @@ def check_supported(artifact: Artifact, settings: Settings) -> None:
                 f"zero_point must be 0 for target 'tensorrt', got {int(artifact.zero_point[:, index].max())} at "
                 f"site {site.name}; calibrate with --scheme symmetric"
             )
-        if site.kind == "attention" and settings.step_groups == "input":
+        if site.kind == "attention" and settings.step_groups_as == "input":
             raise BackendError(
-                f"--step-groups input holds no integers at attention products, got site {site.name}; export with "
-                '--step-groups methods, or calibrate with [quantize] attention = "float"'
+                f"--step-groups-as input holds no integers at attention products, got site {site.name}; export with "
+                '--step-groups-as methods, or calibrate with [quantize] attention = "float"'
             )
 
 

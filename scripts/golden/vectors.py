@@ -178,7 +178,15 @@ def _reference(case: Case, table: SamplerTable) -> Reference:
     fp32 = rollout(table, exact, start, noise=noise)
     simulation = rollout(table, simulated, start, noise=noise, on_step=lambda k, x, f: outputs.append(f))
     at = torch.stack([exact(simulation[k], k) for k in range(table.calls)])
-    return Reference(start, Conditioning(cond, uncond), noise, fp32, simulation, torch.stack(outputs), at)
+    return Reference(
+        start=start,
+        conditioning=Conditioning(cond, uncond),
+        step_noise=noise,
+        fp32_latents=fp32,
+        simulation_latents=simulation,
+        simulation_outputs=torch.stack(outputs),
+        fp32_outputs_at_simulation=at,
+    )
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -38,7 +38,7 @@ def test_pictures_through_transposed_convolutions_of_two_groups(tmp_path: Path) 
     calibration = dq.calibrate(
         modules.picture(), out=tmp_path, scheduler=tiny.scheduler(), sample_shape=(1, 8, 8), recipe=SEEDS, **FAST
     )
-    verdict = dq.validate(dq.run(dq.export(calibration, "tensorrt", step_groups="input")))
+    verdict = dq.validate(dq.run(dq.export(calibration, "tensorrt", step_groups_as="input")))
     assert verdict.outcome == "pass", [check.detail for check in verdict.checks if not check.passed]
 
 

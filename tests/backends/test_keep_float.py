@@ -14,7 +14,7 @@ from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.quant.site import KEPT
 from dq_toolchain.toolchain.recipe.sections import TargetSection
-from tests import tiny
+from tests import tiny_artifacts
 from tests.backends.executorch.conftest import small_artifact
 
 CONVOLUTION, LINEAR = "down_blocks.0.resnets.0.conv1", "time_embedding.linear_1"
@@ -29,8 +29,8 @@ OTHER = {
 
 def _lower(folder: Path, target: str, settings: TargetSection) -> tuple[Artifact, Bundle, Path]:
     artifact, unet, _ = small_artifact()
-    kept = tiny.with_kept_layers(artifact, unet, CONVOLUTION, "time_*.linear_1")
-    kept.save(folder / "calibration", tiny.tiny_reference(kept, unet))
+    kept = tiny_artifacts.with_kept_layers(artifact, unet, CONVOLUTION, "time_*.linear_1")
+    kept.save(folder / "calibration", tiny_artifacts.tiny_reference(kept, unet))
     loaded = Artifact.load(folder / "calibration")
     bundle = backends.load(target).lower(loaded, folder / "calibration", folder / "bundle", settings, lambda _: None)
     return loaded, bundle, folder / "bundle"
@@ -66,8 +66,8 @@ def test_kept_layers_are_lowered_in_the_other_form(target: str, form: str, tmp_p
 
 def test_an_artifact_with_a_layer_in_neither_list_is_refused(tmp_path: Path) -> None:
     artifact, unet, _ = small_artifact()
-    kept = tiny.with_kept_layers(artifact, unet, CONVOLUTION)
-    kept.save(tmp_path, tiny.tiny_reference(kept, unet))
+    kept = tiny_artifacts.with_kept_layers(artifact, unet, CONVOLUTION)
+    kept.save(tmp_path, tiny_artifacts.tiny_reference(kept, unet))
     hidden = replace(kept, float_operations=tuple(op for op in kept.float_operations if op.layer != CONVOLUTION))
     with pytest.raises(ArtifactError, match=f"{CONVOLUTION} must be either"):
         hidden.check(tmp_path)

@@ -14,7 +14,7 @@ import pytest
 
 from dq_toolchain import backends, toolchain
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
-from tests import tiny
+from tests import tiny_artifacts
 
 Command = Callable[..., tuple[int, str, str]]
 """(arguments) -> exit code, stdout, stderr."""
@@ -34,8 +34,10 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     kept = {name: module for name, module in sys.modules.items() if name.startswith(COMMANDS)}
     package = vars(toolchain).get("cli")
     _forget(COMMANDS)
-    artifact, unet = tiny.tiny_artifact()
-    artifact.save(tmp_path / "dq-out" / "calibration", tiny.tiny_reference(artifact, unet, seeds=MINIMUM_SEEDS))
+    artifact, unet = tiny_artifacts.tiny_artifact()
+    artifact.save(
+        tmp_path / "dq-out" / "calibration", tiny_artifacts.tiny_reference(artifact, unet, seeds=MINIMUM_SEEDS)
+    )
     monkeypatch.chdir(tmp_path)
     run_command = importlib.import_module(f"{COMMANDS}.entry").run_command
 

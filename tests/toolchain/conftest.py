@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
-from tests.tiny import tiny_artifact, tiny_condition_unet, tiny_reference, write_tiny_model
+from tests.tiny import tiny_condition_unet, write_tiny_model
+from tests.tiny_artifacts import tiny_artifact, tiny_reference
 from tests.toolchain import devices
 from tests.toolchain.devices import CORRECT, Case, case, write_bundle, write_run
 

@@ -24,7 +24,7 @@ from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 from dq_toolchain.toolchain.simulation.network import Mode, SimulatedLayer, SimulatedNetwork
 from dq_toolchain.toolchain.verdict.limits import limits_for, twin_outputs
-from tests.tiny import tiny_artifact, tiny_reference
+from tests.tiny_artifacts import tiny_artifact, tiny_reference
 
 STEPS, GROUPS, SEEDS = 8, 4, 16
 Run = tuple[Tensor, Tensor]

@@ -38,11 +38,11 @@ MISTAKES_OF_COMMANDS: dict[str, tuple[Prepare, str]] = {
     ),
     "form by its old name": (
         command("export", "--form", "static"),
-        "--form: is called --step-groups now; write --step-groups methods$",
+        "--form: is called --step-groups-as now; write --step-groups-as methods$",
     ),
     "old name of another target": (
         command("export", "--target", "coreml", "--runtime-scales"),
-        "--runtime-scales: is called --step-groups now; write --step-groups input$",
+        "--runtime-scales: is called --step-groups-as now; write --step-groups-as input$",
     ),
     "old name in a recipe": (
         with_recipe("[tensorrt]\nmode = 'ratio'"),
@@ -63,7 +63,7 @@ MISTAKES_OF_COMMANDS: dict[str, tuple[Prepare, str]] = {
     ),
     "iOS 17 with functions": (
         command("export", "--target", "coreml", "--ios", "17"),
-        "step groups need one each; add --step-groups input",
+        "step groups need one each; add --step-groups-as input",
     ),
     "tables for 8 bits": (
         command("export", "--target", "coreml", "--lut"),
@@ -79,7 +79,7 @@ MISTAKES_OF_COMMANDS: dict[str, tuple[Prepare, str]] = {
     ),
     "old name with a value that there never was": (
         command("export", "--target", "tensorrt", "--mode", "odd"),
-        "--mode: is called --step-groups now; write --step-groups methods or --step-groups input$",
+        "--mode: is called --step-groups-as now; write --step-groups-as methods or --step-groups-as input$",
     ),
     "unknown JetPack": (
         command("export", "--target", "tensorrt", "--jetpack", "5"),

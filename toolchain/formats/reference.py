@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FILE = "reference.safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reference:
     """S seeds, N network calls; latents (N+1, S, C, H, W), outputs (N, S, C, H, W), float32; samples of other axes likewise.
 

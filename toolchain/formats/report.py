@@ -80,13 +80,13 @@ def first_seeds(reference: Reference, count: int) -> Reference:
         return reference
     noise = None if reference.step_noise is None else reference.step_noise[:, :count]
     return Reference(
-        reference.start[:count],
-        reference.conditioning.select(slice(count)),
-        noise,
-        reference.fp32_latents[:, :count],
-        reference.simulation_latents[:, :count],
-        reference.simulation_outputs[:, :count],
-        reference.fp32_outputs_at_simulation[:, :count],
+        start=reference.start[:count],
+        conditioning=reference.conditioning.select(slice(count)),
+        step_noise=noise,
+        fp32_latents=reference.fp32_latents[:, :count],
+        simulation_latents=reference.simulation_latents[:, :count],
+        simulation_outputs=reference.simulation_outputs[:, :count],
+        fp32_outputs_at_simulation=reference.fp32_outputs_at_simulation[:, :count],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,27 +13,27 @@ from dq_toolchain.backends.common.checks import check_size
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
-from tests import tiny
+from tests import tiny, tiny_artifacts
 
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Reference, Path]:
     """An artifact of a network that takes any size, with a reference of 7 x 10."""
     folder = tmp_path_factory.mktemp("odd")
-    artifact, unet = tiny.tiny_artifact(unet=tiny.tiny_condition_unet(), steps=2, step_groups=1)
-    reference = tiny.tiny_reference(artifact, unet, seeds=1)
+    artifact, unet = tiny_artifacts.tiny_artifact(unet=tiny.tiny_condition_unet(), steps=2, step_groups=1)
+    reference = tiny_artifacts.tiny_reference(artifact, unet, seeds=1)
     cut = {
         name: getattr(reference, name)[..., :7, :].repeat_interleave(2, -1)[..., :10].contiguous()
         for name in ("start", "fp32_latents", "simulation_latents", "simulation_outputs", "fp32_outputs_at_simulation")
     }
     reference = Reference(
-        cut["start"],
-        reference.conditioning,
-        None,
-        cut["fp32_latents"],
-        cut["simulation_latents"],
-        cut["simulation_outputs"],
-        cut["fp32_outputs_at_simulation"],
+        start=cut["start"],
+        conditioning=reference.conditioning,
+        step_noise=None,
+        fp32_latents=cut["fp32_latents"],
+        simulation_latents=cut["simulation_latents"],
+        simulation_outputs=cut["simulation_outputs"],
+        fp32_outputs_at_simulation=cut["fp32_outputs_at_simulation"],
     )
     artifact.save(folder, reference)
     return artifact, reference, folder
@@ -50,5 +51,5 @@ def test_sides_that_cannot_be_doubled_back_are_refused_at_once(
 
 
 def test_sides_that_differ_are_fine(odd: tuple[Artifact, Reference, Path]) -> None:
-    reference = Reference(torch.zeros(1, 4, 6, 10), *list(vars(odd[1]).values())[1:])
+    reference = replace(odd[1], start=torch.zeros(1, 4, 6, 10))
     check_size(odd[0], reference, "coreml")

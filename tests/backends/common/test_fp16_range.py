@@ -20,13 +20,13 @@ from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.quant.sites import attention_layers
-from tests import tiny
+from tests import tiny, tiny_artifacts
 
 
 @pytest.fixture(scope="module")
 def plain() -> tuple[Artifact, Reference]:
-    artifact, unet = tiny.tiny_artifact(unet=tiny.with_small_weights(tiny.tiny_unet()))
-    return artifact, tiny.tiny_reference(artifact, unet)
+    artifact, unet = tiny_artifacts.tiny_artifact(unet=tiny.with_small_weights(tiny.tiny_unet()))
+    return artifact, tiny_artifacts.tiny_reference(artifact, unet)
 
 
 def test_a_network_of_ordinary_values_and_small_weights_fits(plain: tuple[Artifact, Reference]) -> None:
@@ -38,9 +38,9 @@ def test_a_network_of_ordinary_values_and_small_weights_fits(plain: tuple[Artifa
 def test_the_first_layer_whose_output_is_too_large_is_named_with_the_flag() -> None:
     unet = tiny.tiny_unet()
     unet.conv_in.weight.data.mul_(1e5)
-    artifact, network = tiny.tiny_artifact(unet=unet)
+    artifact, network = tiny_artifacts.tiny_artifact(unet=unet)
     with pytest.raises(BackendError, match=r"^conv_in reaches 2\.\d+e\+05 \(and \d+ more\).*65504.*--precision fp32"):
-        check_by_running(artifact, tiny.tiny_reference(artifact, network), "coreml")
+        check_by_running(artifact, tiny_artifacts.tiny_reference(artifact, network), "coreml")
 
 
 def test_scores_of_attention_are_looked_at() -> None:
@@ -48,8 +48,8 @@ def test_scores_of_attention_are_looked_at() -> None:
     for _, attention in attention_layers(unet):
         attention.to_q.weight.data.mul_(3e3)
         attention.to_k.weight.data.mul_(3e3)
-    artifact, network = tiny.tiny_artifact(unet=unet)
-    found = beyond_fp16(artifact, tiny.tiny_reference(artifact, network))
+    artifact, network = tiny_artifacts.tiny_artifact(unet=unet)
+    found = beyond_fp16(artifact, tiny_artifacts.tiny_reference(artifact, network))
     assert set(found) == {name for name, _ in attention_layers(network)}
 
 
@@ -85,8 +85,8 @@ def test_what_the_artifact_says_is_refused_before_anything_runs(what: str, plain
 def test_small_weights_that_stay_in_float_are_named() -> None:
     unet = tiny.tiny_unet()
     unet.conv_out.weight.data.mul_(1e-5)
-    artifact, network = tiny.tiny_artifact(unet=unet)
-    text = coarse_in_fp16(tiny.with_kept_layers(artifact, network, "conv_out", "conv_in"))
+    artifact, network = tiny_artifacts.tiny_artifact(unet=unet)
+    text = coarse_in_fp16(tiny_artifacts.with_kept_layers(artifact, network, "conv_out", "conv_in"))
     assert text is not None
     assert "conv_out, kept in float" in text
     assert "conv_in" not in text

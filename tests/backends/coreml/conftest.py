@@ -20,7 +20,7 @@ from dq_toolchain.backends.coreml.proof.audit import Audited, audit
 from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Bundle
-from tests import tiny
+from tests import tiny_artifacts
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Converted:
 
 def converted(folder: Path, settings: Mapping[str, Any], **options: Any) -> Converted:
     """A package of a tiny artifact, by the steps of the command but for executing it."""
-    artifact, unet = tiny.lively_artifact(**options)
+    artifact, unet = tiny_artifacts.lively_artifact(**options)
     section = Settings(**settings)
-    plan = plan_of(artifact, tiny.tiny_reference(artifact, unet), section, lambda _: None)
+    plan = plan_of(artifact, tiny_artifacts.tiny_reference(artifact, unet), section, lambda _: None)
     call = example_call(artifact, plan.reference, None if plan.ranges is None else plan.ranges[:1])
     folder.mkdir(parents=True, exist_ok=True)
     name, audited = write_program(artifact, call, section, plan.expected, folder, lambda _: None)
@@ -76,7 +76,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Converted:
 
 def lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) -> tuple[Bundle, Path]:
     """Save the artifact and lower it, as the command does; the bundle and its folder."""
-    artifact.save(folder / "calibration", tiny.tiny_reference(artifact, unet))
+    artifact.save(folder / "calibration", tiny_artifacts.tiny_reference(artifact, unet))
     out = folder / "coreml"
     return backends.load("coreml").lower(
         artifact, folder / "calibration", out, Settings(**settings), lambda _: None
@@ -86,16 +86,16 @@ def lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) ->
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Path]:
     """W8A8, symmetric, fp16, with guidance: what the command writes."""
-    artifact, unet = tiny.lively_artifact()
+    artifact, unet = tiny_artifacts.lively_artifact()
     return lower(tmp_path_factory.mktemp("bundle"), replace(artifact, guidance=2.0), unet)
 
 
 @pytest.fixture(scope="session")
 def half(bundle: tuple[Bundle, Path]) -> Converted:
     """The package of ``bundle``: guidance is no part of it."""
-    artifact, unet = tiny.lively_artifact()
+    artifact, unet = tiny_artifacts.lively_artifact()
     section = Settings()
-    plan = plan_of(artifact, tiny.tiny_reference(artifact, unet), section, lambda _: None)
+    plan = plan_of(artifact, tiny_artifacts.tiny_reference(artifact, unet), section, lambda _: None)
     package = bundle[1] / bundle[0].program
     programs = load(*packages_in(package))
     functions = {method: programs[method] for method in bundle[0].methods}

@@ -13,12 +13,12 @@ from tests.backends.coreml.runtime.test_conformance import comparisons
 
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "iOS 26": ({"ios": 26}, {}),
-    "run-time scales": ({"step_groups": "input"}, {}),
-    "run-time scales, iOS 17, 4 bits": ({"step_groups": "input", "ios": 17}, {"weight_bits": 4}),
+    "run-time scales": ({"step_groups_as": "input"}, {}),
+    "run-time scales, iOS 17, 4 bits": ({"step_groups_as": "input", "ios": 17}, {"weight_bits": 4}),
     "int8 attention": ({}, {"attention": True}),
-    "int8 attention, run-time scales": ({"step_groups": "input"}, {"attention": True}),
+    "int8 attention, run-time scales": ({"step_groups_as": "input"}, {"attention": True}),
     "tables": ({"lut": True}, {"weight_bits": 4}),
-    "tables, iOS 26, run-time scales": ({"lut": True, "ios": 26, "step_groups": "input"}, {"weight_bits": 4}),
+    "tables, iOS 26, run-time scales": ({"lut": True, "ios": 26, "step_groups_as": "input"}, {"weight_bits": 4}),
     "Neural Engine layout": ({"layout": "neural-engine"}, {}),
     "cross-attention": ({}, {"unet": "condition"}),
     "cross-attention, Neural Engine layout": ({"layout": "neural-engine"}, {"unet": "condition"}),
@@ -28,11 +28,11 @@ FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"unet": "condition", "weight_bits": 4},
     ),
     "everything at once": (
-        {"layout": "neural-engine", "lut": True, "chunks": 2, "step_groups": "input", "ios": 26},
+        {"layout": "neural-engine", "lut": True, "chunks": 2, "step_groups_as": "input", "ios": 26},
         {"unet": "condition", "weight_bits": 4},
     ),
     "two chunks": ({"chunks": 2}, {}),
-    "two chunks, run-time scales": ({"chunks": 2, "step_groups": "input"}, {}),
+    "two chunks, run-time scales": ({"chunks": 2, "step_groups_as": "input"}, {}),
 }
 
 

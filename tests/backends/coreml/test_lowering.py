@@ -24,7 +24,7 @@ from dq_toolchain.toolchain.errors import BackendError, ToolchainError
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.report import load_report
 from dq_toolchain.toolchain.verdict.judge import validate
-from tests import tiny
+from tests import tiny, tiny_artifacts
 from tests.backends.coreml.conftest import lower
 
 
@@ -42,13 +42,13 @@ def test_bundle_runs_here_and_passes(seeds: int | None, bundle: tuple[Bundle, Pa
 @pytest.mark.parametrize(
     ("settings", "form"),
     [
-        ({"step_groups": "input", "ios": 17}, "runtime-scales"),
+        ({"step_groups_as": "input", "ios": 17}, "runtime-scales"),
         ({"quantize_outputs": True}, "functions"),
         ({"chunks": 2, "layout": "neural-engine"}, "functions"),
     ],
 )
 def test_every_option_runs_here_and_passes(settings: dict[str, Any], form: str, tmp_path: Path) -> None:
-    artifact, unet = tiny.lively_artifact()
+    artifact, unet = tiny_artifacts.lively_artifact()
     bundle, folder = lower(tmp_path, replace(artifact, guidance=2.0), unet, **settings)
     assert bundle.form == form
     report = run_bundle(backends.load("coreml"), bundle, folder, folder)
@@ -59,15 +59,15 @@ def test_every_option_runs_here_and_passes(settings: dict[str, Any], form: str, 
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"ios": 17}, "has one function, step groups need one each; add --step-groups input"),
-        ({"ios": 17, "step_groups": "input", "lut": True}, "tables of integers need iOS 18 or 26, got 17"),
-        ({"step_groups": "input", "quantize_outputs": True}, "reach the inputs of layers only"),
+        ({"ios": 17}, "has one function, step groups need one each; add --step-groups-as input"),
+        ({"ios": 17, "step_groups_as": "input", "lut": True}, "tables of integers need iOS 18 or 26, got 17"),
+        ({"step_groups_as": "input", "quantize_outputs": True}, "reach the inputs of layers only"),
         ({"lut": True}, "tables are for weights of 4 bits and fewer, this artifact has none"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(settings: dict[str, Any], text: str, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=text):
-        lower(tmp_path, *tiny.lively_artifact(), **settings)
+        lower(tmp_path, *tiny_artifacts.lively_artifact(), **settings)
     assert [path.name for path in tmp_path.iterdir()] == ["calibration"]
 
 
@@ -75,12 +75,12 @@ def test_run_time_scales_need_symmetric_ranges(tmp_path: Path) -> None:
     with pytest.raises(
         BackendError, match=r"run-time scales need scheme 'symmetric', got a zero_point at site \S+:input"
     ):
-        lower(tmp_path, *tiny.lively_artifact(scheme="affine"), step_groups="input")
+        lower(tmp_path, *tiny_artifacts.lively_artifact(scheme="affine"), step_groups_as="input")
 
 
 def test_neural_engine_layout_refuses_integers_in_attention(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"holds no integers at attention products, got site .*:q"):
-        lower(tmp_path, *tiny.lively_artifact(attention=True), layout="neural-engine")
+        lower(tmp_path, *tiny_artifacts.lively_artifact(attention=True), layout="neural-engine")
 
 
 def test_bundle_is_self_contained_and_sealed(bundle: tuple[Bundle, Path], tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_lowering_again_replaces_the_package(
     bundle: tuple[Bundle, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _converted_before(monkeypatch, bundle)
-    artifact, unet = tiny.lively_artifact()
+    artifact, unet = tiny_artifacts.lively_artifact()
     (tmp_path / "coreml" / "model.mlpackage").mkdir(parents=True)
     (tmp_path / "coreml" / "model.mlpackage" / "old").write_text("old")
     (tmp_path / "coreml" / "notes.txt").write_text("mine")
@@ -132,7 +132,7 @@ def test_failure_anywhere_leaves_no_bundle(
     if step == "merge":
         monkeypatch.setattr(lowering, "split_into_functions", fail)
     monkeypatch.setattr(lowering, step, fail)
-    artifact, unet = tiny.lively_artifact()
+    artifact, unet = tiny_artifacts.lively_artifact()
     with pytest.raises(BackendError, match="planted"):
         lower(tmp_path, artifact, unet)
     assert [path.name for path in tmp_path.iterdir()] == ["calibration"]
@@ -169,7 +169,7 @@ def test_pass_names_exist() -> None:
 
 
 def test_unsupported_bits_are_refused_by_name(tmp_path: Path) -> None:
-    artifact, unet = tiny.lively_artifact()
+    artifact, unet = tiny_artifacts.lively_artifact()
     sites = (replace(artifact.sites[0], bits=6), *artifact.sites[1:])
     with pytest.raises(
         BackendError, match="activation bits must be 8 for target 'coreml', got 6 at site conv_in:input"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from torch import nn
@@ -14,7 +13,7 @@ from dq_toolchain.backends.executorch.settings import Settings
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.reference import Reference
-from tests import tiny
+from tests import tiny, tiny_artifacts
 from tests.shared import once
 
 
@@ -22,19 +21,18 @@ def small_artifact(
     step_groups: int = 2, guidance: float = 1.0, **options: object
 ) -> tuple[Artifact, nn.Module, Reference]:
     """A min-max artifact of ``tiny.small_unet`` with its FP32 network and held-out rollouts."""
-    with mock.patch.object(tiny, "tiny_unet", tiny.small_unet):
-        artifact, unet = tiny.tiny_artifact(step_groups=step_groups, width=8, **options)  # type: ignore[arg-type]
+    artifact, unet = tiny_artifacts.tiny_artifact(step_groups=step_groups, unet=tiny.small_unet(), **options)  # type: ignore[arg-type]
     artifact = replace(artifact, guidance=guidance)
-    return artifact, unet, tiny.tiny_reference(artifact, unet)
+    return artifact, unet, tiny_artifacts.tiny_reference(artifact, unet)
 
 
 def lower_into(
-    folder: Path, artifact: Artifact, reference: Reference, step_groups: str = "input"
+    folder: Path, artifact: Artifact, reference: Reference, step_groups_as: str = "input"
 ) -> tuple[Bundle, Path]:
     """Save the artifact, lower it, and return the bundle and its folder."""
     artifact.save(folder / "calibration", reference)
     out = folder / "bundle"
-    settings = Settings.model_validate({"step_groups": step_groups})
+    settings = Settings.model_validate({"step_groups_as": step_groups_as})
     return backends.load("executorch").lower(artifact, folder / "calibration", out, settings, lambda _: None), out
 
 
@@ -45,12 +43,12 @@ def lowered(
     folders: pytest.TempPathFactory,
     name: str,
     made: tuple[Artifact, nn.Module, Reference],
-    step_groups: str = "input",
+    step_groups_as: str = "input",
 ) -> Lowered:
     """A bundle that is lowered once, whichever process of the tests asks first."""
     artifact, unet, reference = made
     out = (
-        once(folders, f"executorch-{name}", lambda folder: lower_into(folder, artifact, reference, step_groups))
+        once(folders, f"executorch-{name}", lambda folder: lower_into(folder, artifact, reference, step_groups_as))
         / "bundle"
     )
     return artifact, unet, reference, Bundle.load(out), out
@@ -60,8 +58,8 @@ def lowered(
 def small(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
     """Sentinel form, 2 step groups, affine, with guidance, smoothed convolutions and a correction."""
     artifact, unet, _ = small_artifact(guidance=2.0, scheme="affine", smoothed=True)
-    artifact = tiny.corrected(artifact)
-    return lowered(tmp_path_factory, "small", (artifact, unet, tiny.tiny_reference(artifact, unet)))
+    artifact = tiny_artifacts.corrected(artifact)
+    return lowered(tmp_path_factory, "small", (artifact, unet, tiny_artifacts.tiny_reference(artifact, unet)))
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
 from dq_toolchain.toolchain.quant.site import FloatOp, Site
 from dq_toolchain.toolchain.verdict.judge import validate
-from tests import tiny
+from tests import tiny_artifacts
 from tests.backends.executorch.conftest import Lowered, lower_into, small_artifact
 
 NETWORK_FILES = {"bundle.json", "model.pte", "reference.safetensors"}
@@ -192,8 +192,8 @@ def replace_layer(artifact: Artifact, unet: nn.Module, layer: nn.Module) -> nn.M
 @pytest.mark.slow
 def test_attention_up_and_down_sampling_4_bit_weights(tmp_path: Path) -> None:
     """The whole of the tiny network, 55 sites, 4-bit weights; run and judged."""
-    artifact, unet = tiny.tiny_artifact(weight_bits=4)
-    reference = tiny.tiny_reference(artifact, unet)
+    artifact, unet = tiny_artifacts.tiny_artifact(weight_bits=4)
+    reference = tiny_artifacts.tiny_reference(artifact, unet)
     bundle, folder = lower_into(tmp_path, artifact, reference)
     linears = sum(site.kind == "linear" for site in artifact.sites)
     assert _products(bundle, "int8 x int4") == linears
@@ -208,4 +208,4 @@ def test_attention_up_and_down_sampling_4_bit_weights(tmp_path: Path) -> None:
 
 
 def test_settings_default_to_ranges_as_input() -> None:
-    assert Settings().step_groups == "input"
+    assert Settings().step_groups_as == "input"

@@ -20,7 +20,7 @@ from dq_toolchain.backends.tensorrt.settings import Settings
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.reference import Reference
-from tests import tiny
+from tests import tiny, tiny_artifacts
 from tests.shared import once
 
 needs_nvidia = pytest.mark.skipif(not nvidia.is_installed(), reason=f"needs NVIDIA's compiler: {nvidia.INSTALL}")
@@ -74,7 +74,7 @@ def attention_unet(head: int = 32, size: int = tiny.SIZE) -> UNet2DModel:
 
 def lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) -> Lowered:
     """Save the artifact and lower it, as the command does."""
-    reference = tiny.tiny_reference(artifact, unet)
+    reference = tiny_artifacts.tiny_reference(artifact, unet)
     source = folder / "calibration"
     artifact.save(source, reference)
     bundle = backends.load("tensorrt").lower(
@@ -85,9 +85,9 @@ def lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) ->
 
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "static-fp32": ({}, {}),
-    "ratio-fp32": ({"step_groups": "input"}, {"weight_bits": 4}),
+    "ratio-fp32": ({"step_groups_as": "input"}, {"weight_bits": 4}),
     "static-fp16": ({"jetpack": 7}, {"attention": True, "unet": "attention"}),
-    "ratio-fp16": ({"step_groups": "input", "jetpack": 7}, {}),
+    "ratio-fp16": ({"step_groups_as": "input", "jetpack": 7}, {}),
     "cross-attention": ({}, {"unet": "condition", "weight_bits": 4}),
     "smoothed": ({}, {"smoothed": True}),
 }
@@ -121,7 +121,7 @@ def _artifact_of(name: str) -> tuple[Artifact, nn.Module]:
         "condition": tiny.tiny_condition_unet,
     }
     options = {key: networks[value]() if key == "unet" else value for key, value in FORMS[name][1].items()}
-    return tiny.lively_artifact(**options)
+    return tiny_artifacts.lively_artifact(**options)
 
 
 def load_graph(path: Path) -> Any:

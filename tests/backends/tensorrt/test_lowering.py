@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import onnx
 import pytest
@@ -17,17 +17,18 @@ from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.backends.tensorrt import lowering
 from dq_toolchain.backends.tensorrt.proof import nvidia
 from dq_toolchain.backends.tensorrt.settings import Settings
+from dq_toolchain.backends.tensorrt.support import OPERATIONS
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.quant.site import FloatOp, Site
+from dq_toolchain.toolchain.quant.site import FloatOp, LayerKind, Site
 from dq_toolchain.toolchain.verdict.judge import validate
-from tests import tiny
+from tests import tiny, tiny_artifacts
 from tests.backends.tensorrt.conftest import Lowered, attention_unet, lower, needs_nvidia
 
 
 def small_artifact() -> tuple[Artifact, nn.Module]:
     """Where the network does not matter: 17 sites, wide enough for INT8 kernels."""
-    return tiny.tiny_artifact(unet=tiny.small_unet(width=16))
+    return tiny_artifacts.tiny_artifact(unet=tiny.small_unet(width=16))
 
 
 FILES = {
@@ -39,6 +40,10 @@ FILES = {
     "build_engines.sh",
     "bench.sh",
 }
+
+
+def test_every_kind_of_layer_has_an_operation() -> None:
+    assert set(OPERATIONS) == set(get_args(LayerKind))
 
 
 def test_bundle_is_complete(form: Lowered) -> None:
@@ -66,7 +71,9 @@ def test_graphs_are_valid_onnx_with_named_ports(form: Lowered) -> None:
 
 
 def test_weights_are_there_once(tmp_path: Path) -> None:
-    one, three = (lower(tmp_path / str(groups), *tiny.tiny_artifact(steps=3, step_groups=groups)) for groups in (1, 3))
+    one, three = (
+        lower(tmp_path / str(groups), *tiny_artifacts.tiny_artifact(steps=3, step_groups=groups)) for groups in (1, 3)
+    )
     weights = [(made.folder / "model" / "weights.bin").read_bytes() for made in (one, three)]
     assert weights[0] == weights[1]
     large = [layer.weight_q.numel() for layer in three.artifact.layers.values() if layer.weight_q.numel() > 1024]
@@ -77,10 +84,10 @@ def test_weights_are_there_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("condition", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["labels", "text"])
-@pytest.mark.parametrize("options", [{}, {"step_groups": "input"}, {"jetpack": 7}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"step_groups_as": "input"}, {"jetpack": 7}], ids=str)
 def test_run_and_validate_pass(options: dict[str, Any], condition: bool, tmp_path: Path) -> None:
     """The whole sampler: among what the verdict says is that the samples lose less than 1 dB against the simulation's."""
-    artifact, unet = tiny.tiny_artifact(unet=tiny.tiny_condition_unet() if condition else None)
+    artifact, unet = tiny_artifacts.tiny_artifact(unet=tiny.tiny_condition_unet() if condition else None)
     made = lower(tmp_path, replace(artifact, guidance=2.0), unet, **options)
     report = run_bundle(backends.load("tensorrt"), made.bundle, made.folder, tmp_path / "report", threads=1)
     verdict = validate(report, made.folder)
@@ -117,11 +124,11 @@ def _with_site(site: Site, **changes: object) -> Site:
 
 
 def test_what_no_engine_holds_is_refused_by_name(tmp_path: Path) -> None:
-    artifact, unet = tiny.tiny_artifact()
-    site, reference = artifact.sites[3], tiny.tiny_reference(artifact, unet)
+    artifact, unet = tiny_artifacts.tiny_artifact()
+    site, reference = artifact.sites[3], tiny_artifacts.tiny_reference(artifact, unet)
     cases = [
         (
-            tiny.tiny_artifact(scheme="affine")[0],
+            tiny_artifacts.tiny_artifact(scheme="affine")[0],
             {},
             r"zero_point must be 0 for target 'tensorrt', got .* at site conv_in:input",
         ),
@@ -136,12 +143,12 @@ def test_what_no_engine_holds_is_refused_by_name(tmp_path: Path) -> None:
             "up is a ConvTranspose2d, which target 'tensorrt' does not hold",
         ),
         (
-            tiny.tiny_artifact(attention=True, unet=attention_unet())[0],
-            {"step_groups": "input"},
-            "--step-groups input holds no integers at attention",
+            tiny_artifacts.tiny_artifact(attention=True, unet=attention_unet())[0],
+            {"step_groups_as": "input"},
+            "--step-groups-as input holds no integers at attention",
         ),
         (
-            tiny.tiny_artifact(attention=True, unet=attention_unet(head=8))[0],
+            tiny_artifacts.tiny_artifact(attention=True, unet=attention_unet(head=8))[0],
             {},
             r"attentions\.0:q would run in float on NVIDIA's builder: INT8 attention takes heads of 16, 32, 64 channels, "
             "here are 8",
@@ -189,7 +196,7 @@ def test_compiler_that_is_missing_or_refuses(tmp_path: Path, monkeypatch: pytest
 @needs_nvidia
 @pytest.mark.nvidia
 def test_compiled_bundles_say_so(tmp_path: Path) -> None:
-    made = lower(tmp_path, *tiny.tiny_artifact(), check_build=True)
+    made = lower(tmp_path, *tiny_artifacts.tiny_artifact(), check_build=True)
     said = json.loads((made.folder / "placements.json").read_text())
     assert said["compiled"]["int8"] == said["compiled"]["promised"] == len(said["int8"])
     assert all(
@@ -199,6 +206,6 @@ def test_compiled_bundles_say_so(tmp_path: Path) -> None:
 
 def test_more_tokens_than_a_kernel_takes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny, "SIZE", 48)
-    artifact, unet = tiny.tiny_artifact(attention=True, unet=attention_unet(size=48), steps=2)
+    artifact, unet = tiny_artifacts.tiny_artifact(attention=True, unet=attention_unet(size=48), steps=2)
     with pytest.raises(BackendError, match="INT8 attention takes 512 tokens, here are 576"):
         lower(tmp_path, artifact, unet)

@@ -22,7 +22,8 @@ from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.quant.qparams import weight_type
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import rollout
-from tests.tiny import conditioning_of, noise, tiny_artifact, tiny_condition_unet, tiny_unet
+from tests.tiny import conditioning_of, noise, tiny_condition_unet, tiny_unet
+from tests.tiny_artifacts import tiny_artifact
 
 
 @dataclass

@@ -22,7 +22,7 @@ from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.recipe.sections import Recipe
-from tests.tiny import tiny_artifact
+from tests.tiny_artifacts import tiny_artifact
 
 SPOIL = {"minmax": 1.0, "mse": 0.5, "accuquant": 0.875}
 RECIPE = '[quantize]\nstep_groups = 2\n[run]\ndevice = "cpu"\n[calibrate]\nsamples = 4\n'

@@ -21,7 +21,8 @@ from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
-from tests.tiny import labels, noise, tiny_artifact
+from tests.tiny import labels, noise
+from tests.tiny_artifacts import tiny_artifact
 
 CPU = torch.device("cpu")
 SEEDS = 5

@@ -57,9 +57,9 @@ def test_it_is_the_effective_recipe_of_the_flags(flags: dict[str, dict[str, obje
 
 def test_a_file_and_flags_of_calibrate_and_of_export(printed: Printed, tmp_path: Path) -> None:
     (tmp_path / "dq.toml").write_text("[quantize]\nweight_bits = 6\nstep_groups = 4\n")
-    found = printed("--recipe", str(tmp_path / "dq.toml"), "--step-groups", "2", "--step-groups", "methods")
+    found = printed("--recipe", str(tmp_path / "dq.toml"), "--step-groups", "2", "--step-groups-as", "methods")
     assert (found.quantize.weight_bits, found.quantize.step_groups) == (6, 2)
-    assert found.model_dump()[backends.DEFAULT]["step_groups"] == "methods"
+    assert found.model_dump()[backends.DEFAULT]["step_groups_as"] == "methods"
 
 
 def test_every_setting_is_printed_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,8 @@ from dq_toolchain.toolchain.formats.listing import JSON, TENSOR_FILES
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
-from tests.tiny import noise, tiny_artifact, tiny_reference
+from tests.tiny import noise
+from tests.tiny_artifacts import tiny_artifact, tiny_reference
 
 ALL = (*TENSOR_FILES, REFERENCE, JSON)
 

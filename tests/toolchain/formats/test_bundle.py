@@ -15,7 +15,8 @@ from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.bundle import JSON, Bundle, Operation, Port, bundle_hash
 from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.probe import probe
-from tests.tiny import scheduler, tiny_artifact, tiny_reference
+from tests.tiny import scheduler
+from tests.tiny_artifacts import tiny_artifact, tiny_reference
 
 
 @pytest.fixture

@@ -29,13 +29,13 @@ def reference(noise: bool = True, guided: bool = True) -> Reference:
     cond = {"encoder_hidden_states": some(SEEDS, 5, 8), "class_labels": torch.arange(SEEDS)}
     uncond = {name: torch.zeros_like(value) for name, value in cond.items()} if guided else {}
     return Reference(
-        some(SEEDS, *LATENT),
-        Conditioning(cond, uncond),
-        some(CALLS, SEEDS, *LATENT) if noise else None,
-        some(CALLS + 1, SEEDS, *LATENT),
-        some(CALLS + 1, SEEDS, *LATENT),
-        some(CALLS, SEEDS, *LATENT),
-        some(CALLS, SEEDS, *LATENT),
+        start=some(SEEDS, *LATENT),
+        conditioning=Conditioning(cond, uncond),
+        step_noise=some(CALLS, SEEDS, *LATENT) if noise else None,
+        fp32_latents=some(CALLS + 1, SEEDS, *LATENT),
+        simulation_latents=some(CALLS + 1, SEEDS, *LATENT),
+        simulation_outputs=some(CALLS, SEEDS, *LATENT),
+        fp32_outputs_at_simulation=some(CALLS, SEEDS, *LATENT),
     )
 
 

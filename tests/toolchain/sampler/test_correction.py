@@ -21,7 +21,8 @@ from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.table import SamplerTable
-from tests.tiny import noise, scheduler, tiny_artifact, tiny_reference
+from tests.tiny import noise, scheduler
+from tests.tiny_artifacts import tiny_artifact, tiny_reference
 
 CORRECTION = Correction(
     input_shift=((1 / 3, -0.1), (0.25, 1e-7), (0.0, 2.0), (5e-324, -0.0)),

@@ -24,7 +24,8 @@ from dq_toolchain.toolchain.simulation.network import (
     StepGroupSwitch,
     accumulator_dtype,
 )
-from tests.tiny import noise, tiny_artifact
+from tests.tiny import noise
+from tests.tiny_artifacts import tiny_artifact
 
 KIND = activation_type(8)
 TIME, LABEL = torch.tensor([600.0, 30.0]), torch.tensor([2, 7])

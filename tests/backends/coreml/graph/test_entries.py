@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dq_toolchain.backends.common.ratios import ratio_table, reference_scales
 from dq_toolchain.backends.coreml.graph.build import table_scale
 from dq_toolchain.toolchain.errors import BackendError
-from tests import tiny
+from tests import tiny_artifacts
 
 FP16 = st.floats(2.0**-14, 60000.0, width=16)
 
@@ -33,9 +33,11 @@ def test_scale_of_a_table_is_a_power_of_two(scales: list[float]) -> None:
 
 
 def test_scales_too_far_apart_are_refused_by_name() -> None:
-    artifact, _ = tiny.lively_artifact()
+    artifact, _ = tiny_artifacts.lively_artifact()
     scale = artifact.scale.clone()
     scale[0, 3], scale[1, 3] = 2.0**-14 * (1 + 2.0**-10), 2.0**15
-    assert torch.equal(ratio_table(artifact, "--step-groups input") * reference_scales(artifact.scale), artifact.scale)
+    assert torch.equal(
+        ratio_table(artifact, "--step-groups-as input") * reference_scales(artifact.scale), artifact.scale
+    )
     with pytest.raises(BackendError, match=f"{artifact.sites[3].name} differ too much between step groups"):
-        ratio_table(replace(artifact, scale=scale), "--step-groups input")
+        ratio_table(replace(artifact, scale=scale), "--step-groups-as input")

@@ -49,7 +49,7 @@ def test_a_table_of_zeros_has_no_factor_of_ones() -> None:
 def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Converted:
     settings: dict[str, Any] = {
         "plain": {},
-        "runtime": {"step_groups": "input"},
+        "runtime": {"step_groups_as": "input"},
         "neural-engine": {"layout": "neural-engine"},
         "lut": {"lut": True},
         "chunks": {"chunks": 2},

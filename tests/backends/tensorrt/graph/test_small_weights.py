@@ -15,7 +15,7 @@ from dq_toolchain.backends.tensorrt.proof.reading import factor_name
 from dq_toolchain.backends.tensorrt.runtime.conformance import compare
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
-from tests import tiny
+from tests import tiny, tiny_artifacts
 from tests.backends.tensorrt.conftest import Lowered, load_graph, lower
 
 LAYERS = ("mid_block.attentions.0.to_out.0", "up_blocks.0.resnets.0.conv2")
@@ -23,7 +23,9 @@ LAYERS = ("mid_block.attentions.0.to_out.0", "up_blocks.0.resnets.0.conv2")
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Lowered:
-    artifact, unet = tiny.lively_artifact(unet=tiny.with_small_weights(tiny.tiny_unet()), step_groups=1, steps=2)
+    artifact, unet = tiny_artifacts.lively_artifact(
+        unet=tiny.with_small_weights(tiny.tiny_unet()), step_groups=1, steps=2
+    )
     return lower(tmp_path_factory.mktemp("small"), artifact, unet, jetpack=7)
 
 
