@@ -71,7 +71,9 @@ PIPELINES = {
 }
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "sd21" else ()) for name in PIPELINES]
+)
 def test_a_pipeline_calibrates_from_prompts(name: str, tmp_path: Path) -> None:
     folder = PIPELINES[name](tmp_path / name)
     settings = recipe(folder, tmp_path / "out", conditioning=prompts(tmp_path))

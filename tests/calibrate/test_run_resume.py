@@ -53,7 +53,7 @@ def test_a_run_killed_at_random_points_ends_in_the_bit_identical_artifact(tiny_m
     straight = started("straight").end()
     assert straight.returncode == 0, straight.stderr
     dice, kills = random.Random(11), 0
-    for _ in range(3):
+    for _ in range(2):
         begin, process = time.time(), started("killed")
         while process.is_alive and _newest(tmp_path / "killed" / "calibration.work") <= begin:
             time.sleep(0.02)

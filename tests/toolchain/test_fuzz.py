@@ -133,8 +133,10 @@ def run_fuzz(count: int, arena: Path, capsys: pytest.CaptureFixture[str], monkey
     every()
 
 
-def test_three_hundred_inputs(arena: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    run_fuzz(300, arena, capsys, monkeypatch)
+def test_a_hundred_and_fifty_inputs(
+    arena: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_fuzz(150, arena, capsys, monkeypatch)
 
 
 @pytest.mark.slow

@@ -84,7 +84,9 @@ def test_weights_are_there_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("condition", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["labels", "text"])
-@pytest.mark.parametrize("options", [{}, {"step_groups_as": "input"}, {"jetpack": 7}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"step_groups_as": "input"}, marks=pytest.mark.slow), {"jetpack": 7}], ids=str
+)
 def test_run_and_validate_pass(options: dict[str, Any], condition: bool, tmp_path: Path) -> None:
     """The whole sampler: among what the verdict says is that the samples lose less than 1 dB against the simulation's."""
     artifact, unet = tiny_artifacts.tiny_artifact(unet=tiny.tiny_condition_unet() if condition else None)

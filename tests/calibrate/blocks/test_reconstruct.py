@@ -38,6 +38,9 @@ OPTIONS = {
     "aligned": BlockOptions(aligned=True),
     "aligned_joint": BlockOptions(temporal=True, joint=True, aligned=True),
 }
+ALWAYS = ("qdiffusion", "aligned_joint")
+"""Both orders of phases, and every option but those that add a term to the loss."""
+FEW = [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow) for name in OPTIONS]
 
 
 def start(
@@ -91,7 +94,7 @@ def test_units_never_get_worse_and_the_network_gets_better_than_nearest_rounding
     assert told[0] == planned_iterations(case.network, BlockOptions(), budget)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", FEW)
 def test_replayed_outputs_change_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     found = []
