@@ -18,6 +18,7 @@ from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
+from dq_toolchain.toolchain.sampler.transfer import to_device
 
 ROLLOUT_BATCH = 32
 ACTIVATION_LIMIT = 2 * 2**30
@@ -89,4 +90,4 @@ class Context:
 
     def noise(self, samples: Samples) -> Tensor | None:
         """(N, B, C, H, W) step noise of some samples on the device; None where the sampler adds none."""
-        return None if samples.step_noise is None else samples.step_noise.to(self.device)
+        return None if samples.step_noise is None else to_device(samples.step_noise, self.device)

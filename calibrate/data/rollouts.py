@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import State, rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
+from dq_toolchain.toolchain.sampler.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Rollouts:
 
     def select(self, index: slice, device: torch.device) -> Rollouts:
         """Some of the samples, on a device."""
-        return Rollouts(self.latents[:, index].to(device), self.outputs[:, index].to(device))
+        return Rollouts(to_device(self.latents[:, index], device), to_device(self.outputs[:, index], device))
 
     def state(self, table: SamplerTable, step: int, index: Tensor) -> State:
         """Where FP32 stands before ``step``, with the history that the sampler looks back on."""
@@ -53,12 +55,13 @@ def rollouts_of(
         part = samples.select(slice(begin, begin + batch))
         denoiser = Denoiser(network, table, part.conditioning.to(device), guidance, set_step)
         found: list[Tensor] = []
-        noise = None if part.step_noise is None else part.step_noise.to(device)
+        noise = None if part.step_noise is None else to_device(part.step_noise, device)
 
         def on_step(_k: int, _x: Tensor, f: Tensor, found: list[Tensor] = found) -> None:
-            found.append(f.cpu())
+            found.append(f.to("cpu", non_blocking=True))
             advance(1)
 
-        latents.append(rollout(table, denoiser, part.start.to(device), noise=noise, on_step=on_step).cpu())
+        run = rollout(table, denoiser, to_device(part.start, device), noise=noise, on_step=on_step)
+        latents.append(read_on_host(run, "rollouts of a batch"))  # after it, the outputs have arrived as well
         outputs.append(torch.stack(found))
     return Rollouts(torch.cat(latents, dim=1), torch.cat(outputs, dim=1))

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,9 +21,11 @@ from dq_toolchain.calibrate.multistep.diagnose import first_bad_site
 from dq_toolchain.calibrate.multistep.gradients import segment_gradient
 from dq_toolchain.calibrate.multistep.objective import robust_loss
 from dq_toolchain.calibrate.multistep.problem import Problem, Segment
+from dq_toolchain.calibrate.multistep.progress import Progress
 from dq_toolchain.calibrate.multistep.stages import Stage
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
+from dq_toolchain.calibrate.work.lagged import Lagged
 from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.errors import CalibrationError
 
@@ -41,21 +43,11 @@ DIVERGED = 30.0
 """A loss this many times the largest of the stage's first ten is divergence, not noise."""
 
 
-@dataclass
-class Progress:
-    """The part of a fit's state that is not tensors.
-
-    Attributes:
-        best: error of the best iterate so far. A stage ends with that iterate, so the next one begins with its error.
-        seconds: of work until the last checkpoint.
-    """
-
-    stage: int = 0
-    iteration: int = 0
-    best: float = math.inf
-    first_loss: float = 0.0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
+@dataclass(frozen=True)
+class _Iteration:
+    stage: Stage
+    number: int
+    segment: Segment
 
 
 class MultiStepFit:
@@ -70,6 +62,9 @@ class MultiStepFit:
         self.average: dict[str, Tensor] = {}
         self.best: dict[str, Tensor] = {}
         self.optimizer: torch.optim.Adam | None = None
+        device = problem.context.device
+        self._numbers: Lagged[_Iteration] = Lagged(device, "loss")
+        self._hold = torch.zeros((), device=device)
         self._clock = time.perf_counter()
 
     @property
@@ -104,12 +99,13 @@ class MultiStepFit:
             while self.progress.iteration < stage.iterations:
                 loss = self._iterate(stage)
                 self.progress.iteration += 1
-                advance(1, f"{stage.name}, loss {loss:.4g}")
+                advance(1, stage.name if loss is None else f"{stage.name}, loss {loss:.4g}")
                 interval = max(LEAST_INTERVAL, stage.iterations // JUDGED)
                 if self.progress.iteration % interval == 0 or self.progress.iteration == stage.iterations:
                     self._validate()
                 if self.checkpoint.due:
                     self._save()
+            self._judge(self._numbers.rest())
         self._load(self.best)
         self.progress.history.append(
             {
@@ -141,16 +137,34 @@ class MultiStepFit:
             betas=BETAS,
             fused=True,
         )
+        if self._numbers.lag:
+            self.optimizer.found_inf = self._hold  # type: ignore[attr-defined]  # fused Adam then leaves all as it is
         self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
 
-    def _iterate(self, stage: Stage) -> float:
+    def _iterate(self, stage: Stage) -> float | None:
+        """One iteration. Returns the last loss that has been read: this one's, or where numbers lag behind the one before's."""
         progress, optimizer = self.progress, self.optimizer
         assert optimizer is not None
         segment = self.problem.draw(self.network, stage, progress.stage, progress.iteration)
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * stage.rate(progress.iteration)
-        optimizer.zero_grad(set_to_none=False)
+        numbers = self._differentiate(stage, segment)
+        value = self._judge(self._numbers.put(numbers, _Iteration(stage, progress.iteration, segment)))
+        if self._numbers.lag:
+            self._hold.copy_(torch.maximum(self._hold, 1 - numbers.isfinite().all().float()))
+        optimizer.step()
+        self.network.clamp_offsets()
+        decay = min(AVERAGE, (1 + progress.iteration) / (10 + progress.iteration))
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                self.average[name].lerp_(parameter, 1 - decay)
+        return value
+
+    def _differentiate(self, stage: Stage, segment: Segment) -> Tensor:
+        """Gradients into ``.grad``. Returns (2,): the loss, of all processes, and the largest absolute gradient."""
+        assert self.optimizer is not None
+        self.optimizer.zero_grad(set_to_none=False)
         with nullcontext() if stage.learned == "ranges" else self.network.weights_once():
             loss, _ = segment_gradient(
                 self.problem.context.table,
@@ -164,36 +178,42 @@ class MultiStepFit:
             )
         workers = self.problem.context.workers
         workers.average_(parameter.grad for parameter in self.parameters.values())
-        value = float(workers.sum(loss)) / workers.count
-        self._check(value, stage, segment)
-        optimizer.step()
-        self.network.clamp_offsets()
-        decay = min(AVERAGE, (1 + progress.iteration) / (10 + progress.iteration))
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                self.average[name].lerp_(parameter, 1 - decay)
+        return torch.stack([workers.sum(loss), get_total_norm(self._gradients().values(), math.inf)])
+
+    def _gradients(self) -> dict[str, Tensor]:
+        return {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+
+    def _judge(self, due: list[tuple[list[float], _Iteration]]) -> float | None:
+        """Check iterations whose numbers have come, and return the last one's loss.
+
+        Where they come late, ``_hold`` has kept all that is learned as it was before the first that is not finite.
+        """
+        value = None
+        for (total, largest), iteration in due:
+            value = total / self.problem.context.workers.count
+            if not (math.isfinite(value) and math.isfinite(largest)):
+                self._refuse(iteration)
+            self._check_divergence(value, iteration)
         return value
 
-    def _check(self, value: float, stage: Stage, segment: Segment) -> None:
-        progress, k = self.progress, segment.first
-        gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
-        bad = []
-        if not get_total_norm(
-            gradients.values()
-        ).isfinite():  # one pass in the usual case; a norm may overflow by itself
-            bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
-        if not math.isfinite(value) or bad:
-            x = segment.start.latent
-            where = first_bad_site(self.network, lambda: segment.denoiser(x, k)) or (bad[0] if bad else "the latents")
-            raise CalibrationError(
-                f"stage {stage.name!r}, iteration {progress.iteration}: NaN or infinity at site {where}; lower "
-                "[calibrate] scale_lr or check the model; the last good checkpoint is kept"
-            )
-        if progress.iteration < EARLY:
+    def _refuse(self, iteration: _Iteration) -> None:
+        stage, segment = iteration.stage, iteration.segment
+        if self._numbers.lag:  # the gradients at hand are another iteration's
+            self._differentiate(stage, segment)
+        bad = (name for name, gradient in self._gradients().items() if not gradient.isfinite().all())
+        where = first_bad_site(self.network, lambda: segment.denoiser(segment.start.latent, segment.first))
+        raise CalibrationError(
+            f"stage {stage.name!r}, iteration {iteration.number}: NaN or infinity at site "
+            f"{where or next(bad, 'the latents')}; lower [calibrate] scale_lr or check the model; the last good checkpoint is kept"
+        )
+
+    def _check_divergence(self, value: float, iteration: _Iteration) -> None:
+        progress, stage = self.progress, iteration.stage
+        if iteration.number < EARLY:
             progress.first_loss = max(progress.first_loss, value)
         elif value > DIVERGED * progress.first_loss:
             raise CalibrationError(
-                f"stage {stage.name!r} diverges: loss {value:.3g} after {progress.iteration} iterations, "
+                f"stage {stage.name!r} diverges: loss {value:.3g} after {iteration.number} iterations, "
                 f"{progress.first_loss:.3g} at its start; lower [calibrate] scale_lr and rounding_lr"
             )
 
@@ -219,6 +239,7 @@ class MultiStepFit:
             parameter.copy_(values[name])
 
     def _save(self) -> None:
+        self._judge(self._numbers.rest())  # no checkpoint goes beyond an iteration that would be refused
         tensors = {
             f"value.{n}": v.detach()
             for n, v in (*self.network.scale_parameters().items(), *self.network.weight_parameters().items())
@@ -233,12 +254,11 @@ class MultiStepFit:
         now = time.perf_counter()
         self.progress.seconds += now - self._clock
         self._clock = now
-        self.checkpoint.save(tensors, {**vars(self.progress), "best": _finite(self.progress.best)})
+        self.checkpoint.save(tensors, self.progress.to_json())
 
     @torch.no_grad()
     def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        state["best"] = math.inf if state["best"] is None else state["best"]
-        self.progress = Progress(**state)
+        self.progress = Progress.from_json(state)
         for name, parameter in (*self.network.scale_parameters().items(), *self.network.weight_parameters().items()):
             parameter.copy_(tensors[f"value.{name}"])
         if not any(name.startswith("best.") for name in tensors):
@@ -257,7 +277,3 @@ def _adam_state(tensors: dict[str, Tensor], name: str) -> Iterator[tuple[str, Te
     for key in ("step", "exp_avg", "exp_avg_sq"):
         if f"adam.{key}.{name}" in tensors:
             yield key, tensors[f"adam.{key}.{name}"]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.data.rollouts import Rollouts
+from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.toolchain.sampler.rollout import Network, rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
@@ -36,13 +37,14 @@ def error_growth(
     """
     calls = table.calls
     measured = sorted({round(k) for k in np.linspace(0, calls - 1, min(MEASURED, calls))})
-    growth = [_growth_from(table, exact, quantized, targets, noise, k) for k in measured]
+    found = torch.stack([_growth_from(table, exact, quantized, targets, noise, k) for k in measured])
+    growth = [max(value, LEAST) for value in read_on_host(found, "growth").tolist()]
     return torch.from_numpy(np.interp(np.arange(calls), measured, growth)).float()
 
 
 def _growth_from(
     table: SamplerTable, exact: Network, quantized: Network, targets: Rollouts, noise: Tensor | None, k: int
-) -> float:
+) -> Tensor:
     before = targets.state(table, k, torch.arange(targets.latents.shape[1]))
     after = before.after(table, k, quantized(before.latent, k), noise)
     end = rollout(
@@ -55,7 +57,7 @@ def _growth_from(
         past_outputs=after.outputs,
     )[-1]
     made, grown = _norm(after.latent - targets.latents[k + 1]), _norm(end - targets.latents[-1])
-    return max(float((grown / made.clamp(min=torch.finfo(made.dtype).tiny)).median()), LEAST)
+    return (grown / made.clamp(min=torch.finfo(made.dtype).tiny)).median()
 
 
 def _norm(error: Tensor) -> Tensor:

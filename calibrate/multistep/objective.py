@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.multistep.gradients import Loss
+from dq_toolchain.calibrate.work.host_reads import read_on_host
 
 FLOOR = 1e-5
 """Added to a mean squared error under a root or a logarithm: -50 dB, below any quantization error of interest."""
@@ -35,4 +36,4 @@ def robust_loss(targets: Tensor, first: int, length: int) -> Loss:
 def final_error(samples: Tensor, targets: Tensor) -> float:
     """Mean over samples of log10 of the mean squared error: minus a tenth of the mean PSNR, up to a constant."""
     mse = (samples - targets).flatten(1).square().mean(1) + FLOOR**2
-    return float(torch.log10(mse).mean())
+    return float(read_on_host(torch.log10(mse).mean(), "validation"))

@@ -21,6 +21,7 @@ from dq_toolchain.calibrate.work.seeds import hash_seed
 from dq_toolchain.toolchain.recipe.sections import CalibrateSection
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import State, rollout
+from dq_toolchain.toolchain.sampler.transfer import to_device
 
 GROWTH_SAMPLES = 8
 
@@ -70,9 +71,10 @@ class Problem:
         else:
             fp32 = self.targets.state(context.table, first, index)
             start = State(
-                tuple(x.to(context.device) for x in fp32.latents), tuple(f.to(context.device) for f in fp32.outputs)
+                tuple(to_device(x, context.device) for x in fp32.latents),
+                tuple(to_device(f, context.device) for f in fp32.outputs),
             )
-        targets = self.targets.latents[first : first + stage.horizon + 1, index].to(context.device)
+        targets = to_device(self.targets.latents[first : first + stage.horizon + 1, index], context.device)
         return Segment(first=first, length=stage.horizon, start=start, targets=targets, denoiser=denoiser, noise=noise)
 
     def with_growth(self, network: QuantizedNetwork) -> Problem:
@@ -96,14 +98,14 @@ class Problem:
     @torch.no_grad()
     def validation_error(self, network: QuantizedNetwork) -> float:
         """``final_error`` of the validation samples after a whole run of the sampler; inf if it is not finite."""
-        context, wanted = self.context, self.targets.latents[-1, self.fitted :]
+        context = self.context
+        wanted = to_device(self.targets.latents[-1, self.fitted :], context.device)
         share = torch.arange(self.fitted, len(context.samples))[context.workers.share(len(wanted))]
         finals = [wanted[:0]]
         for rows in share.split(context.rollout_batch) if len(share) else ():
             part = context.samples.select(rows)
-            denoiser, start = context.denoiser(network, part, network.set_step), part.start.to(context.device)
-            end = rollout(context.table, denoiser, start, noise=context.noise(part))[-1]
-            finals.append(end.cpu())
+            denoiser, start = context.denoiser(network, part, network.set_step), to_device(part.start, context.device)
+            finals.append(rollout(context.table, denoiser, start, noise=context.noise(part))[-1])
         score = final_error(context.workers.gather(torch.cat(finals), len(wanted)), wanted)
         return score if math.isfinite(score) else math.inf
 
@@ -113,7 +115,7 @@ class Problem:
         run = rollout(
             self.context.table,
             denoiser,
-            start.to(self.context.device),
+            to_device(start, self.context.device),
             noise=noise,
             last=first,
             on_step=lambda _k, _x, f: outputs.append(f),

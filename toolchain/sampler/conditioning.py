@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dq_toolchain.toolchain.sampler.transfer import to_device
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -22,9 +24,10 @@ class Conditioning:
         """The conditioning of some samples."""
         return Conditioning({k: v[index] for k, v in self.cond.items()}, {k: v[index] for k, v in self.uncond.items()})
 
-    def to(self, device: torch.device | str) -> Conditioning:
+    def to(self, device: torch.device) -> Conditioning:
         return Conditioning(
-            {k: v.to(device) for k, v in self.cond.items()}, {k: v.to(device) for k, v in self.uncond.items()}
+            {k: to_device(v, device) for k, v in self.cond.items()},
+            {k: to_device(v, device) for k, v in self.uncond.items()},
         )
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.errors import SamplerError
+from dq_toolchain.toolchain.sampler.transfer import to_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +84,10 @@ class Correction:
 
 
 def _channels(row: Row, like: Tensor) -> Tensor:
-    return like.new_tensor(row).view(-1, *[1] * (like.dim() - 2))
+    import torch  # everything else here is said without it
+
+    values = to_device(torch.tensor(row, dtype=like.dtype), like.device)
+    return values.view(-1, *[1] * (like.dim() - 2))
 
 
 def _rows(data: Any) -> Rows:
