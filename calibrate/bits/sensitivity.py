@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.multistep.gradients import segment_gradient
+from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.calibrate.work.seeds import hash_seed
 from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_WEIGHT_SCALE, fake_quantize, fp16_exact, weight_type
 from dq_toolchain.toolchain.sampler.rollout import State
+from dq_toolchain.toolchain.sampler.transfer import to_device
 
 Scales = Mapping[str, Mapping[int, Tensor]]
 """layer -> bits -> weight scale (out,)."""
@@ -45,18 +47,19 @@ def final_errors(
         index = probe % len(run.samples)
         part = run.samples.select(slice(index, index + 1))
         generator = torch.Generator().manual_seed(hash_seed(context.seed, 1, probe))
-        signs = (torch.randint(0, 2, part.start.shape, generator=generator) * 2 - 1).float().to(context.device)
+        signs = to_device((torch.randint(0, 2, part.start.shape, generator=generator) * 2 - 1).float(), context.device)
 
         def at_the_end(k: int, x: Tensor, signs: Tensor = signs) -> tuple[Tensor, Tensor]:
             return torch.zeros((), device=x.device), signs if k == calls else torch.zeros_like(x)
 
         network, noise = context.denoiser(context.network, part), context.noise(part)
         with _moved_along(context.network, scales) as moved:
-            start = State((part.start.to(context.device),))
+            start = State((to_device(part.start, context.device),))
             segment_gradient(context.table, network, start, 0, calls, at_the_end, "adjoint", noise)
-        for name, widths in moved.items():
-            for bits, value in widths.items():
-                sums[name][bits] += value**2 / (probes * elements)
+        places = [(name, bits) for name, widths in moved.items() for bits in widths]
+        values = [moved[name][bits] for name, bits in places]
+        for (name, bits), value in zip(places, read_on_host(torch.stack(values), "sensitivities").tolist(), strict=True):
+            sums[name][bits] += value**2 / (probes * elements)
         advance(1)
     names = [(name, bits) for name, widths in sums.items() for bits in widths]
     total = context.workers.sum(torch.tensor([sums[name][bits] for name, bits in names], dtype=torch.float64)).tolist()
@@ -66,17 +69,20 @@ def final_errors(
 
 
 @contextmanager
-def _moved_along(network: nn.Module, scales: Scales) -> Iterator[dict[str, dict[int, float]]]:
-    """v' J dW of every layer and width, summed up over the backward passes made inside."""
-    moved = {name: dict.fromkeys(widths, 0.0) for name, widths in scales.items()}
+def _moved_along(network: nn.Module, scales: Scales) -> Iterator[dict[str, dict[int, Tensor]]]:
+    """v' J dW of every layer and width, () float64 on the device, summed up over the backward passes made inside."""
     weights = {name: network.get_parameter(f"{name}.weight") for name in scales}
+    moved = {
+        name: {bits: torch.zeros((), dtype=torch.float64, device=weights[name].device) for bits in widths}
+        for name, widths in scales.items()
+    }
 
     def take(name: str, weight: Tensor) -> None:
         gradient, weight.grad = weight.grad, None
         assert gradient is not None
         for bits, scale in scales[name].items():
             change = rounded(weight.detach(), scale, bits).sub_(weight.detach())
-            moved[name][bits] += float(torch.dot(change.flatten(), gradient.flatten()))
+            moved[name][bits] += torch.dot(change.flatten(), gradient.flatten())
 
     for weight in weights.values():
         weight.requires_grad_(True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dq_toolchain.calibrate.blocks.evaluations import Evaluations
+from dq_toolchain.calibrate.blocks.records import put_rows, rows_of
 from dq_toolchain.calibrate.blocks.replay import Replay
 from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Storage
 from dq_toolchain.toolchain.errors import CalibrationError
@@ -29,7 +30,7 @@ class _Reached(Exception):
 
 @dataclass
 class Captured:
-    """Calls of one module, tensors of any shape with the rows as first axis, on the device of the rows.
+    """Calls of one module, tensors of any shape with the rows as first axis, where ``Storage`` put them.
 
     Attributes:
         args, kwargs: of the call; what is not a tensor is that of the first batch.
@@ -46,7 +47,7 @@ class Captured:
         """args and kwargs of some rows (B,) int64, on a device."""
 
         def pick(value: Any) -> Any:
-            return value[index].to(device) if isinstance(value, Tensor) else value
+            return rows_of(value, index, device) if isinstance(value, Tensor) else value
 
         return tuple(pick(value) for value in self.args), {name: pick(value) for name, value in self.kwargs.items()}
 
@@ -69,7 +70,7 @@ class _Record:
             )
         if key not in self.values:
             self.values[key] = self.storage.empty((self.count, *value.shape[1:]), value.dtype, self.device)
-        self.values[key][index] = value.detach().to(self.device)
+        put_rows(self.values[key], index, value)
 
 
 @torch.no_grad()
@@ -127,9 +128,10 @@ def capture(
     name_of_it = next((name for name, found in network.named_modules() if found is module), "")
     with hooks(watched()), nullcontext() if replay is None else replay.playing(network, name_of_it):
         for current in batches:
-            part = rows.select(current).to(device)
+            part = rows.select(current)
             if set_step is not None:
                 set_step(int(part.step[0]))
+            part = part.to(device)
             if replay is not None:
                 replay.index = current
             try:

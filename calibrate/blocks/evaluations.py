@@ -14,6 +14,7 @@ from torch import Tensor
 from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.toolchain.sampler.table import SamplerTable
+from dq_toolchain.toolchain.sampler.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class Evaluations:
         return Evaluations(self.sample[index], self.timestep[index], keywords, self.step[index])
 
     def to(self, device: torch.device) -> Evaluations:
-        keywords = {name: value.to(device) for name, value in self.keywords.items()}
-        return Evaluations(self.sample.to(device), self.timestep.to(device), keywords, self.step.to(device))
+        keywords = {name: to_device(value, device) for name, value in self.keywords.items()}
+        sample, timestep, step = (to_device(x, device) for x in (self.sample, self.timestep, self.step))
+        return Evaluations(sample, timestep, keywords, step)
 
     def batches(self, size: int) -> Iterator[Evaluations]:
         for begin in range(0, len(self), size):

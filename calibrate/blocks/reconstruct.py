@@ -66,8 +66,8 @@ def reconstruct(
 
     Args:
         fp32: the network with the same splits, on the same device.
-        rows: on any device; recorded inputs and targets of one unit at a time, and outputs of finished units, are kept
-            there too, or on disk, as ``storage`` says.
+        rows: on the CPU; recorded inputs and targets of one unit at a time, and outputs of finished units, are kept
+            there too, on a device, or on disk, as ``storage`` says.
     Returns:
         One record per phase and unit: phase, unit, mean squared error of its output before and after (activations
         in float in the weights phase), whether it was restored (``put_back``), and seconds.
@@ -121,7 +121,7 @@ class _Reconstruction:
 
     def __post_init__(self) -> None:
         self.pools = Pools.by_step_group(self.rows, self.network.group_of_step)
-        self.weights = RowWeights(self.rows.timestep)
+        self.weights = RowWeights(self.rows.timestep, next(self.network.parameters()).device)
         self.records: list[dict[str, Any]] = []
         self.phase: BlockPhase | None = None
         self.replays = Replays.begin(self.rows, self.units, self.storage)

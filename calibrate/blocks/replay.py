@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.evaluations import Evaluations
+from dq_toolchain.calibrate.blocks.records import put_rows, rows_of
 from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL
 from dq_toolchain.calibrate.blocks.units import Unit
@@ -30,7 +31,7 @@ class Replay:
     """
 
     def __init__(self, rows: int, device: torch.device, storage: Storage) -> None:
-        """``device``: where records are kept that are not on disk."""
+        """``device``: where records are kept if ``storage`` has no other place."""
         self.rows, self.device, self.storage, self.left = rows, device, storage, storage.replayed
         self.index = torch.arange(0)
         self._outputs: dict[str, Tensor] = {}
@@ -58,7 +59,7 @@ class Replay:
     def _answer(self, name: str, forward: Any, *args: Any, **kwargs: Any) -> Any:
         if name not in self._computed and self._known[name].all():
             like = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-            return _in_order(self._outputs[name][self.index].to(like.device), self._orders[name])
+            return _in_order(rows_of(self._outputs[name], self.index, like.device), self._orders[name])
         output = forward(*args, **kwargs)
         if name not in self._computed:
             self._record(name, output)
@@ -70,7 +71,7 @@ class Replay:
             self._computed.add(name)
             self._outputs.pop(name, None)
             return
-        self._outputs[name][self.index] = output.detach().to(self.device)
+        put_rows(self._outputs[name], self.index, output)
         self._known[name][self.index] = True
 
     def _reserve(self, name: str, output: Any) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.toolchain.sampler.transfer import to_device
+
 TIMESTEP_GROUPS = 5
 ALIGNMENT = 0.25
 """Weight of the other timestep groups: the sum over four of them counts as much as the validation rows."""
@@ -36,19 +38,20 @@ class RowWeights:
     by their root mean square, logits are bounded, groups are equal shares of the distinct timesteps.
     """
 
-    def __init__(self, timestep: Tensor) -> None:
+    def __init__(self, timestep: Tensor, device: torch.device | None = None) -> None:
         """
         Args:
             timestep: (R,) float32 of all rows.
+            device: where losses are; None is the CPU.
         """
         distinct, rank = timestep.cpu().unique(return_inverse=True)
         self.part = rank * TIMESTEP_GROUPS // len(distinct)
         """(R,) int64, timestep group of each row, 0-4."""
-        self.logits = torch.zeros(len(timestep))
+        self.logits = torch.zeros(len(timestep), device=device)
 
     def of(self, index: Tensor) -> Tensor:
-        """(B,) float32 weights of the rows of a batch, mean 1."""
-        return self.logits[index].softmax(0) * len(index)
+        """(B,) float32 weights of the rows of a batch, mean 1; on the device."""
+        return self.logits[to_device(index, self.logits.device)].softmax(0) * len(index)
 
     def update(
         self,
@@ -60,16 +63,18 @@ class RowWeights:
         """Move the logits of a batch along their scores.
 
         Args:
-            index, validation: (B,), (V,) int64 row numbers.
+            index, validation: (B,), (V,) int64 row numbers, on the CPU.
             losses: rows (N,) -> (N,) losses with gradient in ``parameters``, the same whenever called with the same.
         Returns:
-            (B,) float32 scores before centring.
+            (B,) float32 scores before centring, on the device.
         """
         score = self.scores(index, validation, losses, parameters)
         centred = score - score.mean()
         size = centred.square().mean().sqrt()
-        if bool(size.isfinite()) and float(size) > 0.0:
-            self.logits[index] = (self.logits[index] + RATE * centred / size).clamp(-LIMIT, LIMIT)
+        rows = to_device(index, self.logits.device)
+        before = self.logits[rows]
+        after = (before + RATE * centred / size).clamp(-LIMIT, LIMIT)
+        self.logits[rows] = torch.where(size.isfinite() & (size > 0.0), after, before)
         return score
 
     def scores(
@@ -79,7 +84,7 @@ class RowWeights:
         losses: Callable[[Tensor], Tensor],
         parameters: Sequence[nn.Parameter],
     ) -> Tensor:
-        """(B,) float32 directional derivatives of the rows' losses.
+        """(B,) float32 directional derivatives of the rows' losses, on the device.
 
         All rows of a timestep group share a direction v, so that their <grad L_i, v> come from two forward passes at
         parameters +- eps v and not from one backward pass per row.
@@ -87,11 +92,11 @@ class RowWeights:
         members = {int(g): (self.part[index] == g).nonzero()[:, 0] for g in self.part[index].unique()}
         outer = _gradient(losses(validation), parameters)
         of_group = {g: _gradient(losses(index[at]), parameters) for g, at in members.items()}
-        score = torch.zeros(len(index))
+        score = torch.zeros(len(index), device=self.logits.device)
         for g, at in members.items():
             others = [gradient for h, gradient in of_group.items() if h != g]
             direction = [v + ALIGNMENT * sum(o[i] for o in others) for i, v in enumerate(outer)]
-            score[at] = _derivative(index[at], direction, losses, parameters)
+            score[to_device(at, score.device)] = _derivative(index[at], direction, losses, parameters)
         return score
 
 
@@ -106,11 +111,9 @@ def _derivative(
     losses: Callable[[Tensor], Tensor],
     parameters: Sequence[nn.Parameter],
 ) -> Tensor:
-    """(N,) float32 on the CPU: <grad L_i, direction> by central differences; the parameters end as they were."""
-    largest = max(float(v.abs().max()) for v in direction)
-    if largest == 0.0:
-        return torch.zeros(len(index))
-    eps = STEP / largest
+    """(N,) float32: <grad L_i, direction> by central differences; the parameters end as they were."""
+    largest = torch.stack([v.abs().max() for v in direction]).max()
+    eps = STEP / largest.double()  # the host's arithmetic, without the host
     start = [parameter.clone() for parameter in parameters]
     found = []
     for sign in (1.0, -1.0):
@@ -119,4 +122,5 @@ def _derivative(
         found.append(losses(index))
     for parameter, origin in zip(parameters, start, strict=True):
         parameter.copy_(origin)
-    return ((found[0] - found[1]) / (2 * eps)).cpu()
+    derivative = (found[0] - found[1]) / (2 * eps)
+    return torch.where(largest == 0.0, torch.zeros_like(derivative), derivative)

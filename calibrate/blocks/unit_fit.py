@@ -17,6 +17,7 @@ from dq_toolchain.calibrate.blocks.row_weights import EVERY, RowWeights
 from dq_toolchain.calibrate.blocks.unit_problem import Pools, UnitProblem
 from dq_toolchain.calibrate.network.fake_quant import ActivationQuantizer
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
+from dq_toolchain.calibrate.work.lagged import Lagged
 from dq_toolchain.calibrate.work.seeds import hash_seed
 from dq_toolchain.toolchain.console.progress import Advance
 from dq_toolchain.toolchain.errors import CalibrationError
@@ -65,6 +66,7 @@ class UnitFit:
         fitted = pools.without(validation) if weighted else pools
         generator = torch.Generator()
         draw = (self.seed, PHASES.index(phase), number)
+        numbers: Lagged[int] = Lagged(problem.device, "loss")
         norm = 2.0 if learns_weights else SCALE_NORM
         with self._learning(quantizers):
             for iteration in range(count):
@@ -81,14 +83,15 @@ class UnitFit:
                 up = [rounding.apply() for rounding in soft]
                 self.masks.manual_seed(mask_seed)
                 errors = problem.losses(index, norm)
-                loss = (errors * self.weights.of(index).to(errors.device)).mean() if weighted else errors.mean()
-                self._check(loss, problem, phase, iteration)
-                advance(1, f"{phase}, {problem.unit.name}, loss {float(loss.detach()):.4g}")
+                loss = (errors * self.weights.of(index)).mean() if weighted else errors.mean()
+                value = self._checked(numbers.put(loss.view(1), iteration), problem, phase)
+                advance(1, f"{phase}, {problem.unit.name}{'' if value is None else f', loss {value:.4g}'}")
                 for each in up:
                     loss = loss + penalty(each, iteration / count)
                 adam.zero_grad()
                 loss.backward()
                 adam.step()
+        self._checked(numbers.rest(), problem, phase)
         for rounding in soft:
             rounding.commit()
 
@@ -106,12 +109,16 @@ class UnitFit:
                 quantizer.log_scale.requires_grad_(False).grad = None
 
     @staticmethod
-    def _check(loss: Tensor, problem: UnitProblem, phase: BlockPhase, iteration: int) -> None:
-        if not bool(loss.isfinite()):
-            raise CalibrationError(
-                f"reconstruction of {problem.unit.name}, {phase}, iteration {iteration}: the loss is NaN or infinite; "
-                "check the model and its conditioning; the units finished before it are kept"
-            )
+    def _checked(due: list[tuple[list[float], int]], problem: UnitProblem, phase: BlockPhase) -> float | None:
+        """The last of the losses that have come, each with its iteration."""
+        loss = None
+        for (loss,), iteration in due:
+            if not math.isfinite(loss):
+                raise CalibrationError(
+                    f"reconstruction of {problem.unit.name}, {phase}, iteration {iteration}: the loss is NaN or infinite; "
+                    "check the model and its conditioning; the units finished before it are kept"
+                )
+        return loss
 
 
 def _closure(

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.capture import Captured, capture
 from dq_toolchain.calibrate.blocks.evaluations import Evaluations
+from dq_toolchain.calibrate.blocks.records import rows_of
 from dq_toolchain.calibrate.blocks.replay import Replays
 from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL, TemporalBlock
 from dq_toolchain.calibrate.blocks.units import Unit
 from dq_toolchain.calibrate.network.fake_quant import ActivationQuantizer
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
+from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.toolchain.quant.hooks import hooks
 
 JUDGED = 256
@@ -161,9 +163,9 @@ class UnitProblem:
         assert self.targets.output is not None
         with self._watched() as inner:
             output = self._run(index)
-        total = row_errors(output, self.targets.output[index].to(self.device), norm)
+        total = row_errors(output, rows_of(self.targets.output, index, self.device), norm)
         for name, found in inner.items():
-            target = self.targets.inner[name][index].to(self.device)
+            target = rows_of(self.targets.inner[name], index, self.device)
             total = total + self.weight_of_inner * row_errors(found, target, norm)
         return total
 
@@ -171,11 +173,11 @@ class UnitProblem:
     def error(self) -> float:
         """Mean squared error of the unit's output over the validation rows."""
         assert self.targets.output is not None
-        total, count = 0.0, 0
+        total, count = torch.zeros((), dtype=torch.float64, device=self.device), 0
         for index in self.validation.passes(self.storage.at_once):
-            difference = self._run(index) - self.targets.output[index].to(self.device)
-            total, count = total + float(difference.square().sum(dtype=torch.float64)), count + difference.numel()
-        return total / count
+            difference = self._run(index) - rows_of(self.targets.output, index, self.device)
+            total, count = total + difference.square().sum(dtype=torch.float64), count + difference.numel()
+        return float(read_on_host(total, "error of a unit")) / count
 
     def _run(self, index: Tensor) -> Tensor:
         self.network.set_step(int(self.rows.step[index[0]]))

@@ -5,15 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.rollouts import Rollouts
 from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.table import SamplerTable
+from dq_toolchain.toolchain.sampler.transfer import to_device
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
+
+
+@dataclass(frozen=True)
+class OnHost:
+    """A denoiser whose latents and outputs are on the CPU, where statistics of a step are taken: the host reads once per call."""
+
+    denoiser: Denoiser
+    device: torch.device
+
+    @property
+    def table(self) -> SamplerTable:
+        return self.denoiser.table
+
+    def with_table(self, table: SamplerTable) -> OnHost:
+        """The same with another table."""
+        return replace(self, denoiser=replace(self.denoiser, table=table))
+
+    def __call__(self, x: Tensor, k: int) -> Tensor:
+        return read_on_host(self.denoiser(to_device(x, self.device), k), "output of a step")
 
 
 @dataclass(frozen=True)
@@ -43,28 +65,29 @@ class Trajectories:
         """The FP32 network on all samples."""
         return self.context.denoiser(self.context.network, self.samples, set_step)
 
-    def quantized(self, artifact: Artifact, table: SamplerTable) -> Denoiser:
-        """The artifact's network on all samples, with ``table`` in the place of its own."""
+    def quantized(self, artifact: Artifact, table: SamplerTable) -> OnHost:
+        """The artifact's network on all samples, with ``table`` in the place of its own; latents and outputs on the CPU."""
         network = SimulatedNetwork(artifact, "fake_quantize").to(self.context.device)
         batch = self.context.rollout_batch if self.context.is_large else None
-        return replace(self.context.denoiser(network, self.samples, network.set_step, batch), table=table)
+        denoiser = self.context.denoiser(network, self.samples, network.set_step, batch)
+        return OnHost(replace(denoiser, table=table), self.context.device)
 
     def start(self) -> Tensor:
-        """(M, C, H, W) latents before the first step, on the device."""
-        return self.samples.start.to(self.context.device)
+        """(M, C, H, W) latents before the first step, on the CPU."""
+        return self.samples.start
 
     def latents(self, k: int) -> Tensor:
-        """(M, C, H, W) FP32 latents before step k, on the device."""
-        return self.targets.latents[k].to(self.context.device)
+        """(M, C, H, W) FP32 latents before step k, on the CPU."""
+        return self.targets.latents[k]
 
     def each_latent(self) -> Iterator[Tensor]:
-        """``latents`` before every step, first step first."""
-        return (self.latents(k) for k in range(self.calls))
+        """``latents`` before every step, first step first, on the device."""
+        return (to_device(self.latents(k), self.context.device) for k in range(self.calls))
 
     def outputs(self, k: int) -> Tensor:
-        """(M, C, H, W) FP32 network outputs of step k, on the device."""
-        return self.targets.outputs[k].to(self.context.device)
+        """(M, C, H, W) FP32 network outputs of step k, on the CPU."""
+        return self.targets.outputs[k]
 
     def noise(self) -> Tensor | None:
-        """(N, M, C, H, W) step noise, on the device; None where the sampler adds none."""
-        return self.context.noise(self.samples)
+        """(N, M, C, H, W) step noise, on the CPU; None where the sampler adds none."""
+        return self.samples.step_noise

@@ -32,7 +32,8 @@ class Blocks(Phase):
     def run(self, work: Work) -> FitResult:
         context, network, recipe = work.trajectories.context, work.network, work.recipe
         rows, options, budget = _rows(work), BlockOptions(**work.block_options), _budget(recipe)
-        storage = Storage(context.rollout_batch, work.checkpoint.path.parent if network.low_memory else None)
+        folder = work.checkpoint.path.parent if network.low_memory else None
+        storage = Storage(context.rollout_batch, folder, context.device)
         with work.reporter.task("reconstructing", planned_iterations(network, options, budget)) as advance:
             stages = reconstruct(
                 network, context.network, rows, options, budget, context.seed, work.checkpoint, advance, storage

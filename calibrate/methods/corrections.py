@@ -23,7 +23,7 @@ SAMPLES = 64
 
 @dataclass(frozen=True)
 class Step:
-    """What a method decides for one step, (C,) each: see ``Correction``, on top of what the table does already."""
+    """What a method decides for one step, (C,) each, on the CPU as all that it is decided from: see ``Correction``, on top of what the table does already."""
 
     output_scale: Tensor
     output_shift: Tensor
@@ -53,9 +53,9 @@ def correct_in_order(
     state = State((trajectories.start(),))
     network, noise = trajectories.quantized(artifact, table), trajectories.noise()
     for k in range(table.calls):
-        shift = before(k, state.latent).cpu()
+        shift = before(k, state.latent)
         table = with_step(table, k, replace(Step.nothing(channels), input_shift=shift))
-        output = replace(network, table=table)(state.latent, k)
+        output = network.with_table(table)(state.latent, k)
         step = after(k, output, state.latent)
         table = with_step(table, k, replace(step, input_shift=torch.zeros(channels)))
         corrected = output * _view(step.output_scale, output) + _view(step.output_shift, output)
@@ -69,9 +69,9 @@ def with_step(table: SamplerTable, k: int, step: Step) -> SamplerTable:
     old = table.correction or Correction.identity(table.calls, channels)
     scale, shift = torch.tensor(old.output_scale[k]), torch.tensor(old.output_shift[k])
     rows = {
-        "input_shift": torch.tensor(old.input_shift[k]) + step.input_shift.cpu(),
-        "output_scale": scale * step.output_scale.cpu(),
-        "output_shift": shift * step.output_scale.cpu() + step.output_shift.cpu(),
+        "input_shift": torch.tensor(old.input_shift[k]) + step.input_shift,
+        "output_scale": scale * step.output_scale,
+        "output_shift": shift * step.output_scale + step.output_shift,
     }
     changed = {
         name: (*getattr(old, name)[:k], tuple(row.tolist()), *getattr(old, name)[k + 1 :]) for name, row in rows.items()
@@ -80,9 +80,9 @@ def with_step(table: SamplerTable, k: int, step: Step) -> SamplerTable:
 
 
 def channel_mean(x: Tensor) -> Tensor:
-    """(M, C, ...) -> (C,) on the CPU."""
-    return x.mean([axis for axis in range(x.dim()) if axis != 1]).cpu()
+    """(M, C, ...) -> (C,)."""
+    return x.mean([axis for axis in range(x.dim()) if axis != 1])
 
 
 def _view(row: Tensor, like: Tensor) -> Tensor:
-    return row.to(like.device).view(-1, *[1] * (like.dim() - 2))
+    return row.view(-1, *[1] * (like.dim() - 2))

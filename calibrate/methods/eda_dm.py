@@ -17,6 +17,7 @@ from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.methods.ranges import MSE
+from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.toolchain.sampler.denoiser import outputs_at
 
 PAIRS = 1024
@@ -58,11 +59,11 @@ def _features(trajectories: Trajectories) -> Tensor:
     middle = trajectories.context.network.get_submodule("mid_block")
 
     def keep(_module: nn.Module, _inputs: Any, out: Tensor) -> None:
-        found.append(out[:1].flatten().cpu())
+        found.append(out[:1].flatten())
 
     with middle.register_forward_hook(keep):
         outputs_at(one.exact(), one.each_latent())
-    return torch.stack(found)
+    return read_on_host(torch.stack(found), "features")
 
 
 METHODS = (

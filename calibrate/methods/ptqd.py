@@ -44,7 +44,7 @@ def fit_noise(q: Tensor, r: Tensor) -> NoiseFit:
     slope = slope if r2 >= LEAST_R2 and slope > 0 else 0.0
     residual = error - slope * r.double()
     mean = channel_mean(residual)
-    spread = residual - mean.to(residual.device).view(-1, *[1] * (residual.dim() - 2))
+    spread = residual - mean.view(-1, *[1] * (residual.dim() - 2))
     return NoiseFit(slope, mean.float(), float(spread.std()), r2)
 
 

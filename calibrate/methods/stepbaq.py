@@ -51,14 +51,14 @@ def correct(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact, R
         error = x - some.latents(k)
         mean = channel_mean(error)
         variance = (
-            float((error - mean.to(error.device).view(-1, *[1] * (error.dim() - 2))).square().mean()) if k else 0.0
+            float((error - mean.view(-1, *[1] * (error.dim() - 2))).square().mean()) if k else 0.0
         )
         now = int(table.timesteps[k])
         tau = int((alphas - alphas[now] / (1 + variance)).abs().argmin())
         table = _from(table, k, now, tau, mean, alphas)
         taken.append(tau)
         variances.append(variance)
-        output = replace(network, table=table)(x, k)
+        output = network.with_table(table)(x, k)
         x = table.advance(k, [x], [output])
     return replace(artifact, table=table), {"stepbaq": {"timesteps": taken, "variance": variances}}
 

@@ -33,7 +33,7 @@ def correct(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact, R
         return -channel_mean(x - some.latents(k)) * artifact.table.input_scale[k]
 
     def after(k: int, q: Tensor, _x: Tensor) -> Step:
-        scale = torch.stack([best_scale(q[:, c], some.outputs(k)[:, c]) for c in range(q.shape[1])]).cpu()
+        scale = torch.stack([best_scale(q[:, c], some.outputs(k)[:, c]) for c in range(q.shape[1])])
         scales.append(scale.tolist())
         return replace(Step.nothing(q.shape[1]), output_scale=scale)
 

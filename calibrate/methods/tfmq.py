@@ -18,6 +18,7 @@ from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.methods.base import Method, Record
 from dq_toolchain.calibrate.methods.ranges import MSE
+from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.qparams import activation_type, range_to_qparams
@@ -44,12 +45,11 @@ def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, 
     """layer -> (N,) smallest and largest input at every step."""
     fp32, calls = trajectories.context.network, trajectories.calls
     names = temporal_layers(fp32)
-    low = {name: torch.zeros(calls) for name in names}
-    high = {name: torch.zeros(calls) for name in names}
+    ends: dict[str, list[Tensor]] = {name: [torch.zeros(2)] * calls for name in names}
     current = [0]
 
     def keep(name: str, x: Tensor) -> None:
-        low[name][current[0]], high[name][current[0]] = (v.cpu() for v in torch.aminmax(x))
+        ends[name][current[0]] = torch.stack(torch.aminmax(x))
 
     def set_step(k: int) -> None:
         current[0] = k
@@ -60,7 +60,9 @@ def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, 
     )
     with hooks(handles):
         outputs_at(trajectories.exact(set_step), trajectories.each_latent())
-    return low, high
+    found = read_on_host(torch.stack([torch.stack(steps) for steps in ends.values()]), "ranges of the temporal block")
+    low, high = found.unbind(2)
+    return dict(zip(names, low, strict=True)), dict(zip(names, high, strict=True))
 
 
 TFMQ = Method(

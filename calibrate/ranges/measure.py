@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.rollouts import Rollouts, rollouts_of
 from dq_toolchain.calibrate.network.insert import Prepared
+from dq_toolchain.calibrate.ranges.device_histogram import DeviceHistograms
 from dq_toolchain.calibrate.ranges.observer import Histogram, choose_qparams
 from dq_toolchain.calibrate.work.workers import Workers
 from dq_toolchain.toolchain.console.progress import Advance
@@ -21,6 +22,7 @@ from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.qparams import activation_type
 from dq_toolchain.toolchain.quant.sites import attention_layers
 from dq_toolchain.toolchain.recipe.sections import CalibrateSection
+from dq_toolchain.toolchain.sampler.transfer import to_device
 
 Histograms = list[list[Histogram]]
 """``[step group][site]``"""
@@ -77,7 +79,7 @@ def observe_chosen(context: Context, targets: Rollouts, chosen: Tensor | None, a
                 if not len(wanted):
                     continue
                 network = context.denoiser(context.network, samples.select(wanted), set_step)
-                network(targets.latents[k, wanted].to(context.device), k)
+                network(to_device(targets.latents[k, wanted], context.device), k)
     merge(histograms, context.workers)
     return histograms
 
@@ -120,19 +122,30 @@ def _observed(context: Context) -> Iterator[tuple[Histograms, Callable[[int], No
     prepared, current = context.prepared, [0]
     histograms = [[Histogram() for _ in prepared.sites] for _ in context.step_groups]
     column = {site.name: index for index, site in enumerate(prepared.sites)}
+    device = None if context.device.type == "cpu" else DeviceHistograms(context.device)
 
     def collect(name: str, x: Tensor) -> None:
-        histograms[current[0]][column[name]].collect(x, name)
+        if device is None:
+            histograms[current[0]][column[name]].collect(x, name)
+        else:
+            device.collect(current[0], column[name], x, name)
 
     def set_step(k: int) -> None:
         current[0] = context.group_of_step[k]
+        if device is not None:
+            device.check()
 
     def collect_output(name: str, out: Tensor) -> None:
+        if device is not None:
+            device.of(current[0], column[name]).collect_output(out)
+            return
         histogram = histograms[current[0]][column[name]]
         histogram.output = max(histogram.output, *(abs(float(end)) for end in torch.aminmax(out)))
 
     with _hooked(prepared, collect, collect_output):
         yield histograms, set_step
+    if device is not None:
+        device.into(histograms)
 
 
 @contextmanager

@@ -53,10 +53,7 @@ class Histogram:
         """Add a tensor of any shape. Raises CalibrationError naming the site when it holds NaN or infinity."""
         low, high = (float(v) for v in torch.aminmax(x.detach()))
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise CalibrationError(
-                f"activations at site {site} hold NaN or infinity in the FP32 rollout; check the "
-                "model's weights and the scheduler"
-            )
+            raise not_finite(site)
         self.low, self.high = min(self.low, low), max(self.high, high)
         largest = max(-low, high)
         if largest > self.span:
@@ -94,6 +91,13 @@ class Histogram:
         low = self.centers[int(torch.searchsorted(share, tail))]
         high = self.centers[min(BINS - 1, int(torch.searchsorted(share, 1 - tail)))]
         return float(low), float(high)
+
+
+def not_finite(site: str) -> CalibrationError:
+    """What to say of a site that was given NaN or infinity."""
+    return CalibrationError(
+        f"activations at site {site} hold NaN or infinity in the FP32 rollout; check the model's weights and the scheduler"
+    )
 
 
 def bin_counts(x: Tensor, span: float) -> Tensor:

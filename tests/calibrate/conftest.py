@@ -17,6 +17,7 @@ from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.network.insert import Prepared
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.measure import choose_all, observe_rollouts
+from dq_toolchain.calibrate.work.lagged import Lagged
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.recipe.loading import load_recipe
@@ -31,6 +32,18 @@ QUIET = Reporter(quiet=True)
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers come one iteration late, as from a device with a queue."""
+    begin = Lagged.__init__
+
+    def lagging(self: Lagged[Any], device: torch.device, name: str) -> None:
+        begin(self, device, name)
+        self.lag = 1
+
+    monkeypatch.setattr(Lagged, "__init__", lagging)
 
 
 def context_of(network: nn.Module, table: SamplerTable, samples: Samples) -> Context:

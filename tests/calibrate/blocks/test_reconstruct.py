@@ -225,6 +225,28 @@ def test_a_loss_that_is_not_finite_names_the_unit_and_leaves_the_network_usable(
     assert all(parameter.requires_grad for parameter in case.network.scale_parameters().values())
 
 
+@pytest.mark.parametrize("name", ["qdiffusion", "aligned_joint"])
+def test_losses_that_come_late_change_no_number(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    found = []
+    for folder in ("at once", "late"):
+        if folder == "late":
+            request.getfixturevalue("late")
+        case = tiny(step_groups=2, samples=3)
+        records = start(case, tmp_path / folder, OPTIONS[name])
+        found.append((state(case), [{**r, "seconds": 0} for r in records]))
+    assert found[0][1] == found[1][1]
+    assert all(torch.equal(value, found[1][0][key]) for key, value in found[0][0].items())
+
+
+def test_a_late_loss_that_is_not_finite_is_refused_before_its_unit_is_saved(late: None, tmp_path: Path) -> None:
+    case = tiny(samples=2)
+    case.rows.sample[3] = math.nan
+    with pytest.raises(CalibrationError, match="conv_in, weights, iteration 0"):
+        start(case, tmp_path, budget=BlockBudget(1, 0, 8))
+    assert not list(tmp_path.iterdir())
+    assert all(layer.weight_quantizer.chosen is None for layer in case.network.layers.values())
+
+
 def test_a_share_of_elements_is_left_in_float_alike_for_the_same_seed() -> None:
     quantizer = next(iter(tiny(samples=2).network.activations.values())).requires_grad_(False)
     x, generator = torch.randn(1000, generator=torch.Generator().manual_seed(0)), torch.Generator()

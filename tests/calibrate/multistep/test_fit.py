@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,12 +16,14 @@ from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.fitting.multi_step import MULTI_STEP
 from dq_toolchain.calibrate.fitting.phase import Work
 from dq_toolchain.calibrate.fitting.run import fit_network
+from dq_toolchain.calibrate.multistep import fit as fit_module
 from dq_toolchain.calibrate.multistep.fit import MultiStepFit
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
 from dq_toolchain.calibrate.work import checkpoint as checkpoints
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.calibrate.work.workers import Workers
+from dq_toolchain.toolchain.errors import CalibrationError
 from tests.calibrate.conftest import QUIET, Measured, measured
 
 SAMPLES = 9
@@ -115,6 +118,90 @@ def test_a_fit_that_was_stopped_anywhere_ends_in_the_same_numbers(
     assert not stops
     for name, value in values(straight).items():
         assert torch.equal(value, values(last)[name]), name
+
+
+def test_numbers_that_come_late_change_no_number(
+    ready: Measured, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    at_once = network_of(ready)
+    stages = fitted(ready, at_once, tmp_path / "at once")
+    request.getfixturevalue("late")
+    network = network_of(ready)
+    assert fitted(ready, network, tmp_path / "late") == stages
+    for name, value in values(at_once).items():
+        assert torch.equal(value, values(network)[name]), name
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The gradient of one bias is NaN from the fourth iteration on, and losses are finite: the name of the bias."""
+    name, differentiate = "down_blocks.0.resnets.0.conv1.bias", MultiStepFit._differentiate
+
+    def poisoning(self: MultiStepFit, stage: Any, segment: Any) -> Tensor:
+        numbers = differentiate(self, stage, segment)
+        if self.progress.iteration < 3:
+            return numbers
+        gradient = self.parameters[name].grad
+        assert gradient is not None
+        gradient[0] = torch.nan
+        return torch.stack([numbers[0], gradient.abs().max()])
+
+    monkeypatch.setattr(MultiStepFit, "_differentiate", poisoning)
+    return name
+
+
+@pytest.mark.parametrize("when", ["at once", "late"])
+def test_what_is_not_finite_is_refused_and_reaches_no_checkpoint(
+    when: str,
+    poisoned: str,
+    ready: Measured,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
+    if when == "late":
+        request.getfixturevalue("late")
+    network = network_of(ready)
+    with pytest.raises(CalibrationError, match=rf"warm-up', iteration 3: NaN or infinity at site {poisoned}"):
+        fitted(ready, network, tmp_path)
+    assert all(value.isfinite().all() for value in values(network).values())
+    saved = CheckpointFile.of(tmp_path, "fit", "0" * 64).load()
+    assert saved is not None
+    tensors, state = saved
+    assert state["iteration"] == 3
+    assert all(value.isfinite().all() for value in tensors.values())
+
+
+def test_a_late_refusal_is_never_saved_over(
+    poisoned: str, late: None, ready: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint is due right after the iteration whose numbers are still on their way."""
+    asked = itertools.count()
+    monkeypatch.setattr(CheckpointFile, "due", property(lambda _self: next(asked) == 3))
+    network = network_of(ready)
+    with pytest.raises(CalibrationError, match="iteration 3"):
+        fitted(ready, network, tmp_path)
+    assert CheckpointFile.of(tmp_path, "fit", "0" * 64).load() is None
+    assert all(value.isfinite().all() for value in values(network).values())
+
+
+@pytest.mark.parametrize("when", ["at once", "late"])
+def test_divergence_is_refused_by_the_iteration_that_diverged(
+    when: str, ready: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if when == "late":
+        request.getfixturevalue("late")
+    monkeypatch.setattr(fit_module, "EARLY", 2)
+    differentiate = MultiStepFit._differentiate
+
+    def diverging(self: MultiStepFit, stage: Any, segment: Any) -> Tensor:
+        numbers = differentiate(self, stage, segment)
+        return numbers * torch.tensor([1e3 if self.progress.iteration >= 4 else 1.0, 1.0])
+
+    monkeypatch.setattr(MultiStepFit, "_differentiate", diverging)
+    with pytest.raises(CalibrationError, match="diverges: loss .* after 4 iterations"):
+        fitted(ready, network_of(ready), tmp_path)
 
 
 def test_every_stage_is_recorded_and_none_leaves_the_network_worse(ready: Measured, tmp_path: Path) -> None:

@@ -10,16 +10,17 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import UNet2DModel
+from torch import Tensor
 
 from dq_toolchain.calibrate.blocks.options import BlockOptions
 from dq_toolchain.calibrate.blocks.reconstruct import BlockBudget, reconstruct
 from dq_toolchain.calibrate.blocks.unit_fit import UnitFit
-from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.finalize import finalize
 from dq_toolchain.calibrate.fitting.blocks import _rows
 from dq_toolchain.calibrate.fitting.phase import Work
@@ -29,14 +30,15 @@ from dq_toolchain.calibrate.multistep.problem import Problem
 from dq_toolchain.calibrate.multistep.stages import plan
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.prepare import setup as preparing
-from dq_toolchain.calibrate.ranges.measure import observe_chosen, shared_rollouts
-from dq_toolchain.calibrate.ranges.quantized import quantize_with
+from dq_toolchain.calibrate.ranges.measure import observe_chosen, observe_rollouts, shared_rollouts
+from dq_toolchain.calibrate.ranges.observer import choose_weight_scale
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
-from dq_toolchain.calibrate.work.host_reads import HostReads, Place
+from dq_toolchain.calibrate.work.host_reads import HostReads, Kind, Place, read_on_host
+from dq_toolchain.toolchain.quant.qparams import weight_type
 from tests.calibrate.conftest import QUIET, Measured, measured
-from tests.tiny import write_tiny_model
+from tests.tiny import SIZE, write_tiny_model
 
-STEPS = 4
+STEPS = 3
 Laps = list[Counter[Place]]
 BLOCKS = {
     "weights, activations": BlockOptions(),
@@ -44,6 +46,60 @@ BLOCKS = {
     "joint": BlockOptions(joint=True, inner=0.8, drop=0.5),
     "joint aligned": BlockOptions(joint=True, aligned=True),
 }
+
+
+class Reads(torch.autograd.Function):
+    """Reads a number in its backward pass, which for a device runs in a thread of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * float(gradient.max())
+
+
+PLANTED: dict[str, tuple[Kind | None, Callable[[Tensor], Any]]] = {
+    "float": ("read", lambda x: float(x.sum())),
+    "item": ("read", lambda x: x[0].item()),
+    "a boolean test": ("read", lambda x: bool(x.sum() > 0)),
+    "equal": ("read", lambda x: torch.equal(x, x + 1)),
+    "cpu": ("read", lambda x: x.cpu()),
+    "copy to the host": ("read", lambda x: torch.empty(3).copy_(x)),
+    "nonzero": ("read", lambda x: x.nonzero()),
+    "masked rows": ("read", lambda x: x[x > 0]),
+    "set masked rows": ("read", lambda x: x.clone().index_put_((x > 0,), x[:1])),
+    "unique": ("read", lambda x: x.unique()),
+    "bincount": ("read", lambda x: x.long().bincount()),
+    "in a backward pass": ("read", lambda x: Reads.apply(x.clone().requires_grad_()).sum().backward()),
+    "copy to the device": ("upload", lambda x: torch.ones(3).to(x.device)),
+    "set from the host": ("upload", lambda x: x.clone().copy_(torch.ones(3))),
+    "rows by an index of the host": ("upload", lambda x: x[torch.tensor([0, 1])]),
+    "copy that is queued": ("queued", lambda x: torch.ones(3).to(x.device, non_blocking=True)),
+    "read that is queued": ("queued", lambda x: x.to("cpu", non_blocking=True)),
+    "read on purpose": ("read", lambda x: read_on_host(x, "planted")),
+    "nothing": (None, lambda x: (x * 2 + torch.ones(3, device=x.device)).sum()),
+}
+"""What is found of each, and what does it to (3,) float32 on the device."""
+
+
+def few_sites() -> UNet2DModel:
+    """One level and a middle block without attention: all that a calibration does to layers, in as few operations as it takes."""
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=SIZE,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8,),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        add_attention=False,
+        norm_num_groups=4,
+        num_class_embeds=11,
+    )
+    return unet.eval().requires_grad_(False)
 
 
 @dataclass
@@ -66,8 +122,9 @@ class Scene:
     def __init__(self, device: torch.device, folder: Path) -> None:
         preparing.choose_device = lambda _name: device
         self.folder, self.device, self.found = folder, device, Found()
-        model = write_tiny_model(folder)
-        few = {"samples": 8, "batch": 4, "warmup": 3, "iterations": 2, "settling": 2, "horizon": 2, "group_iterations": 2}
+        model = write_tiny_model(folder, few_sites())
+        (folder / "dq.toml").write_text("[conditioning]\nnull_label = 10\n")
+        few = {"samples": 5, "batch": 4, "warmup": 3, "iterations": 2, "settling": 0, "horizon": 2, "group_iterations": 1}
         self.ready: Measured = measured(
             model,
             folder,
@@ -76,10 +133,29 @@ class Scene:
             calibrate=few,
             blocks={"rows": 16, "batch": 4},
         )
+        fp32 = self.ready.context.prepared.network
+        self.weight_scales = {
+            site.layer: choose_weight_scale(fp32.get_parameter(f"{site.layer}.weight").cpu(), weight_type(8))
+            for site in self.ready.context.prepared.sites
+        }
 
     def network(self) -> QuantizedNetwork:
-        ready = self.ready
-        return quantize_with(ready.context, ready.scale, ready.zero_point, ready.recipe)
+        ready, context = self.ready, self.ready.context
+        network = QuantizedNetwork(
+            context.prepared,
+            ready.scale,
+            ready.zero_point,
+            self.weight_scales,
+            context.group_of_step,
+            learned_rounding=True,
+        )
+        return network.to(self.device)
+
+    def planted(self) -> None:
+        x = torch.tensor([1.0, 2.0, 3.0]).to(self.device)
+        for name, (_, act) in PLANTED.items():
+            with HostReads() as counter, self.found.one(f"planted: {name}", counter):
+                act(x)
 
     def fit(self, gradient: str, **calibrate: Any) -> None:
         ready = self.ready
@@ -92,6 +168,7 @@ class Scene:
         with HostReads() as counter:
 
             def validated() -> float:
+                self.found.laps.setdefault("fit: before a validation", []).append(counter.lap())
                 with self.found.one("validation", counter):
                     return validate()
 
@@ -149,8 +226,6 @@ class Scene:
     def ranges(self) -> None:
         ready = self.ready
         with HostReads() as counter:
-            from dq_toolchain.calibrate.ranges.measure import observe_rollouts
-
             def advance(n: int = 1) -> None:
                 self.found.laps.setdefault("rollouts, ranges observed", []).append(counter.lap())
 
@@ -183,9 +258,12 @@ class Scene:
 
 
 def counted(device: torch.device, folder: Path) -> dict[str, Laps]:
+    """Laps of every loop, by its name."""
     scene = Scene(device, folder)
-    for gradient in ("adjoint", "surrogate", "full"):
-        scene.fit(gradient)
+    scene.planted()
+    scene.fit("adjoint")
+    for gradient in ("surrogate", "full"):
+        scene.fit(gradient, warmup=0, group_iterations=0)
     scene.growth()
     for name in BLOCKS:
         scene.blocks(name)
