@@ -14,7 +14,7 @@ from torch import Tensor
 
 BLOCK = 1024
 """Elements of one program."""
-ROW_BLOCK = 2048
+ROW_BLOCK = 1024
 """Elements that one program takes of a row of a weight at a time."""
 
 _ROUNDER = tl.constexpr(1.5 * 2.0**23)

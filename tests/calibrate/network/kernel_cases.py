@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, nn
 
-from dq_toolchain.calibrate.network import triton_kernels
+from dq_toolchain.calibrate.network import fake_quant, triton_kernels
+from dq_toolchain.calibrate.network.insert import QuantizedNetwork, prepare
 from dq_toolchain.calibrate.network.kernels import QuantizeActivation, QuantizeWeight
 from dq_toolchain.calibrate.network.straight_through import FakeQuantize, FakeQuantizeWeight, fp16_scale
+from dq_toolchain.calibrate.ranges.observer import choose_weight_scale
 from dq_toolchain.toolchain.quant.qparams import (
     SMALLEST_SCALE,
     SMALLEST_WEIGHT_SCALE,
@@ -26,7 +30,12 @@ from dq_toolchain.toolchain.quant.qparams import (
     fp16_exact,
     weight_type,
 )
+from dq_toolchain.toolchain.recipe.sections import QuantizeSection
+from tests.tiny import tiny_condition_unet
 
+DEVICE = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cpu")
+"""Of the kernels."""
+HOST = torch.device("cpu")
 BITS = (8, 4, 2)
 LONG = 2500
 """More than two programs' elements of an activation, and more than one step along a row of a weight."""
@@ -51,11 +60,12 @@ def activation(x: Tensor, kind: IntegerType, zero_points: tuple[int, ...], group
     """One tensor through both, with gradients that are random numbers in the layout of x."""
     scales = torch.tensor([raw * (1 + 0.3 * g) for g in range(len(zero_points))])
     ends = kind.qmin - float(zero_points[group]), kind.qmax - float(zero_points[group])
-    given = [(x.detach().requires_grad_(), scales.log().requires_grad_()) for _ in range(2)]
+    given = [(x.detach().to(on).requires_grad_(), scales.log().to(on).requires_grad_()) for on in (DEVICE, HOST)]
     found = QuantizeActivation.apply(*given[0], group, SMALLEST_SCALE, *ends)  # type: ignore[no-untyped-call]
     expected = FakeQuantize.apply(given[1][0], fp16_scale(given[1][1][group : group + 1]), *ends)  # type: ignore[no-untyped-call]
     sent = torch.randn(x.shape, generator=torch.Generator().manual_seed(5)).to(memory_format=torch.preserve_format)
-    one, other = (torch.autograd.grad(y, g, sent) for y, g in zip((found, expected), given, strict=True))
+    one = [gradient.cpu() for gradient in torch.autograd.grad(found, given[0], sent.to(DEVICE))]
+    other = torch.autograd.grad(expected, given[1], sent)
     y = expected.detach().double()
     scale = fp16_scale(scales.log()[group : group + 1]).double()
     inside, held = other[0] != 0, x.detach().double()
@@ -66,11 +76,11 @@ def activation(x: Tensor, kind: IntegerType, zero_points: tuple[int, ...], group
         (sent * torch.where(inside, y - held, y + (held - held))).sum() / scale * scales.log().exp()[group].double()
     )
     return Seen(
-        same_value=same(found, expected),
+        same_value=same(found.cpu(), expected),
         same_gradient=same(one[0], other[0]),
         of_log_scale=apart(one[1], other[1]) / total,
         of_truth=apart(one[1].double(), truth) / total,
-        strides_kept=found.stride() == torch.empty_like(x).stride(),
+        strides_kept=found.stride() == torch.empty_like(given[0][0]).stride(),
     )
 
 
@@ -88,16 +98,12 @@ def weight(source: Tensor, kind: IntegerType, learned: bool, chosen: bool = Fals
     log_scale = searched.log() + 0.1 * torch.randn(searched.shape, generator=generator)
     sent = torch.randn(source.shape, generator=generator)
     outcomes = []
-    for kernels in (True, False):
-        own = None if offset is None else offset.detach().requires_grad_()
-        log = log_scale.clone().requires_grad_()
-        ends = kind.qmin, kind.qmax
-        if kernels:
-            y = QuantizeWeight.apply(source, searched, own, log, SMALLEST_WEIGHT_SCALE, *ends)  # type: ignore[no-untyped-call]
-        else:
-            scale = fp16_scale(log, SMALLEST_WEIGHT_SCALE)
-            y = FakeQuantizeWeight.apply(source, searched, own, scale, *ends)  # type: ignore[no-untyped-call]
-        outcomes.append((y, *torch.autograd.grad(y, [log] if own is None else [log, own], sent)))
+    for on, rounded in ((DEVICE, _by_kernel), (HOST, _by_reference)):
+        own = None if offset is None else offset.detach().to(on).requires_grad_()
+        log = log_scale.to(on, copy=True).requires_grad_()
+        y = rounded(source.to(on), searched.to(on), own, log, kind)
+        gradients = torch.autograd.grad(y, [log] if own is None else [log, own], sent.to(on))
+        outcomes.append([y.detach().cpu(), *(gradient.cpu() for gradient in gradients)])
     (found, of_log, *of_offset), (expected, log_expected, *offset_expected) = outcomes
     terms = (sent * expected).abs().flatten(1).sum(1).clamp_min(1e-30)
     raw = log_scale.exp().double()
@@ -111,6 +117,21 @@ def weight(source: Tensor, kind: IntegerType, learned: bool, chosen: bool = Fals
         of_log_scale=apart(of_log, log_expected, terms),
         of_truth=apart(of_log.double(), truth, terms),
     )
+
+
+def _by_kernel(source: Tensor, searched: Tensor, offset: Tensor | None, log_scale: Tensor, kind: IntegerType) -> Tensor:
+    y: Tensor = QuantizeWeight.apply(  # type: ignore[no-untyped-call]
+        source, searched, offset, log_scale, SMALLEST_WEIGHT_SCALE, kind.qmin, kind.qmax
+    )
+    return y
+
+
+def _by_reference(
+    source: Tensor, searched: Tensor, offset: Tensor | None, log_scale: Tensor, kind: IntegerType
+) -> Tensor:
+    scale = fp16_scale(log_scale, SMALLEST_WEIGHT_SCALE)
+    y: Tensor = FakeQuantizeWeight.apply(source, searched, offset, scale, kind.qmin, kind.qmax)  # type: ignore[no-untyped-call]
+    return y
 
 
 def same(found: Tensor, expected: Tensor) -> bool:
@@ -193,16 +214,73 @@ def rounded_scales() -> bool:
     """Whether kernels round as ``fp16_exact`` does: all numbers of fp16's precision, their neighbours, and all ties."""
     kept = torch.arange(2**11, 2**12, dtype=torch.float32).div(2**11)
     near = torch.cat([kept, *(kept.nextafter(torch.tensor(end)) for end in (0.0, 9.0)), kept + 2.0**-12])
-    raw = torch.cat([near * 2.0**exponent for exponent in (-45, -42, 0, 15)])
+    raw = torch.cat([near * 2.0**exponent for exponent in (-45, -42, 0, 15)]).to(DEVICE)
     found = torch.empty_like(raw)
     _round[(1,)](raw, found, SMALLEST_WEIGHT_SCALE, COUNT=len(raw))
-    return torch.equal(found, fp16_exact(raw, SMALLEST_WEIGHT_SCALE))
+    return torch.equal(found.cpu(), fp16_exact(raw.cpu(), SMALLEST_WEIGHT_SCALE))
+
+
+class ExactSums(FakeQuantize):
+    """The reference with its scale's gradient summed in float64: the difference of two float32 sums is too far from it."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, y, scale = ctx.saved_tensors
+        passed, _, _, _ = FakeQuantize.backward(ctx, gradient)
+        exact = (gradient.double() * y.double()).sum() - (passed.double() * x.double()).sum()
+        return passed, (exact / scale).float(), None, None
+
+
+def network() -> dict[str, float]:
+    """The gradients of a whole network, attention products included, through the kernels and through the reference.
+
+    Returns:
+        The distance of each parameter's gradient, relative to its norm, and of the output.
+    """
+    setattr(fake_quant, "FakeQuantize", ExactSums)
+    latent, text = numbers(2, 4, 8, 8), numbers(2, 3, 8, seed=1)
+
+    def call(unet: nn.Module) -> Tensor:
+        on = next(unet.parameters()).device
+        y: Tensor = unet(latent.to(on), torch.tensor([10.0, 700.0], device=on), encoder_hidden_states=text.to(on))[0]
+        return y
+
+    plain = tiny_condition_unet()
+    prepared = prepare(
+        plain,
+        QuantizeSection(weight_bits=4, attention="int8"),
+        lambda unet: unet(latent, torch.tensor([10.0, 700.0]), encoder_hidden_states=text),
+    )
+    weights = {
+        site.layer: choose_weight_scale(
+            prepared.network.get_parameter(f"{site.layer}.weight"), weight_type(site.weight_bits)
+        )
+        for site in prepared.sites
+        if site.weight_bits is not None
+    }
+    shape, found = (2, len(prepared.sites)), []
+    for on, uses_kernels in ((DEVICE, True), (HOST, False)):
+        quantized = QuantizedNetwork(
+            prepared, torch.full(shape, 2.0**-5), torch.zeros(shape, dtype=torch.int32), weights, (0, 1),
+            learned_rounding=True,
+        ).to(on)  # fmt: skip
+        quantized.set_step(1)
+        setattr(fake_quant, "usable", lambda _x, uses_kernels=uses_kernels: uses_kernels)
+        y = call(quantized)
+        y.square().sum().backward()
+        learned = {**quantized.scale_parameters(), **quantized.weight_parameters()}
+        found.append(
+            {"output": y.detach().cpu(), **{n: p.grad.cpu() for n, p in learned.items() if p.grad is not None}}
+        )
+    one, other = found
+    assert one.keys() == other.keys()
+    return {name: float((one[name] - other[name]).norm() / other[name].norm().clamp_min(1e-12)) for name in one}
 
 
 def main() -> None:
     seen = {"activations": dict(activations()), "weights": dict(weights())}
     found = {kind: {name: asdict(each) for name, each in of_kind.items()} for kind, of_kind in seen.items()}
-    print(json.dumps({**found, "rounded_scales": rounded_scales()}))
+    print(json.dumps({**found, "rounded_scales": rounded_scales(), "network": network()}))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 from dq_toolchain.calibrate.network import kernel_choice
 from dq_toolchain.calibrate.network.kernel_choice import why_not
 
+ROOT = Path(__file__).parents[3]
 TOLERANCE = 1e-6
 """Of gradients of scales, relative to the sum of their terms' magnitudes."""
 INSTALLED = importlib.util.find_spec("triton") is not None
@@ -24,18 +25,15 @@ needs_triton = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def seen() -> dict[str, Any]:
-    """All cases of ``kernel_cases``, from one interpreter: Triton asks for the variable when it is imported."""
-    command = [sys.executable, "-m", "tests.calibrate.network.kernel_cases"]
-    done = subprocess.run(
-        command,
-        env=dict(os.environ) | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=Path(__file__).parents[3],
-    )
+@pytest.fixture(scope="module", params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
+def seen(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """All cases of ``kernel_cases``, from a process of its own: Triton asks for the variable when it is imported."""
+    on_gpu = request.param == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    command = [sys.executable, "-m", "tests.calibrate.network.kernel_cases", *(["cuda"] if on_gpu else [])]
+    environment = dict(os.environ) | ({} if on_gpu else {"TRITON_INTERPRET": "1"})
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -68,6 +66,14 @@ def test_the_layout_in_memory_is_kept(seen: dict[str, Any]) -> None:
 @needs_triton
 def test_scales_are_rounded_to_fp16_as_elsewhere(seen: dict[str, Any]) -> None:
     assert seen["rounded_scales"]
+
+
+@needs_triton
+def test_a_network_gets_the_same_gradients(seen: dict[str, Any]) -> None:
+    """Layers, attention products and learned rounding; convolutions and norms of the network are the same in both."""
+    distances = seen["network"]
+    assert len(distances) > 100
+    assert {name: distance for name, distance in distances.items() if not distance <= 1e-5} == {}
 
 
 def test_a_cpu_has_no_kernels_and_lacks_none() -> None:
