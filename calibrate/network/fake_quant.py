@@ -6,12 +6,13 @@ so that the network being fitted always computes with numbers that a device can 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from dq_toolchain.calibrate.network.kernel_choice import usable
+from dq_toolchain.calibrate.network.kernels import QuantizeActivation, QuantizeWeight
+from dq_toolchain.calibrate.network.straight_through import FakeQuantize, FakeQuantizeWeight, fp16_scale, per_channel
 from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS, ProductAttnProcessor
 from dq_toolchain.toolchain.quant.layers import Layer, operation_of
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_SCALE, SMALLEST_WEIGHT_SCALE, IntegerType, fp16_exact
@@ -24,75 +25,6 @@ from dq_toolchain.toolchain.simulation.integer_products import (
     unsigned,
 )
 from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
-
-
-def straight_through(rounded: Tensor, x: Tensor) -> Tensor:
-    """The value of ``rounded`` with the gradient of ``x``; same shape."""
-    return x + (rounded - x).detach()
-
-
-def fp16_scale(log_scale: Tensor, smallest: float = SMALLEST_SCALE) -> Tensor:
-    """exp(log_scale) rounded to fp16, gradient as if it were not rounded."""
-    scale = log_scale.exp()
-    return straight_through(fp16_exact(scale.detach(), smallest), scale)
-
-
-class FakeQuantize(torch.autograd.Function):
-    """scale * clamp(round(x / scale), lowest, highest), straight-through in x and with LSQ's gradient in scale.
-
-    That gradient (Esser et al. 2020, eq. 3), (y - x) / scale inside the range and y / scale outside, summed against
-    the gradient of y, is two dot products; they and in-place operations take a third of the time of torch's own
-    learnable fake-quantization on a CPU.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, lowest: float, highest: float) -> Tensor:
-        """x float32, any shape; scale (1,); lowest, highest: the integers' ends less the zero_point."""
-        y = (x / scale).round_().clamp_(lowest, highest).mul_(scale)
-        ctx.ends = lowest - 0.5, highest + 0.5
-        ctx.save_for_backward(x, y, scale)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        x, y, scale = ctx.saved_tensors
-        low, high = (end * float(scale) for end in ctx.ends)
-        passed = torch.ops.aten.hardtanh_backward(gradient, x, low, high)  # zero where x was clamped
-        of_scale = (_dot(gradient, y) - _dot(passed, x)) / scale
-        return passed, of_scale, None, None
-
-
-END = 2.0**-10
-
-
-class FakeQuantizeWeight(torch.autograd.Function):
-    """scale * round(clamp(ratio + offset, lowest, highest)), straight-through in the offset inside the range.
-
-    ``FakeQuantize``'s counterpart for weights, in as few passes over them as it takes: there are many.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, ratio: Tensor, offset: Tensor | None, scale: Tensor, lowest: float, highest: float) -> Tensor:
-        """ratio float32; offset of its shape or None; scale broadcasts to it."""
-        moved = ratio if offset is None else ratio + offset
-        ctx.ends = lowest, highest
-        ctx.save_for_backward(moved, scale)
-        return moved.clamp(lowest, highest).round_().mul_(scale)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor | None, Tensor, None, None]:
-        moved, scale = ctx.saved_tensors
-        low, high = ctx.ends
-        of_offset = None
-        if ctx.needs_input_grad[1]:
-            # a weight at the very end of the range may still learn to leave it
-            of_offset = torch.ops.aten.hardtanh_backward(gradient, moved, low - END, high + END).mul_(scale)
-        of_scale = moved.clamp(low, high).round_().mul_(gradient).flatten(1).sum(1).view_as(scale)
-        return None, of_offset, of_scale, None, None
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.dot(a.flatten(), b.flatten())
 
 
 class ActivationQuantizer(nn.Module):
@@ -118,7 +50,12 @@ class ActivationQuantizer(nn.Module):
         if self.float_share >= 1.0:
             return x
         g = self.switch.current
-        y: Tensor = FakeQuantize.apply(x, fp16_scale(self.log_scale[g : g + 1]), self.lowest[g], self.highest[g])  # type: ignore[no-untyped-call]
+        ends = self.lowest[g], self.highest[g]
+        y: Tensor
+        if usable(x):
+            y = QuantizeActivation.apply(x, self.log_scale, g, SMALLEST_SCALE, *ends)  # type: ignore[no-untyped-call]
+        else:
+            y = FakeQuantize.apply(x, fp16_scale(self.log_scale[g : g + 1]), *ends)  # type: ignore[no-untyped-call]
         if self.float_share > 0.0:
             y = torch.where(torch.rand(x.shape, generator=self.generator, device=x.device) < self.float_share, x, y)
         return y
@@ -167,7 +104,7 @@ class WeightQuantizer(nn.Module):
     @property
     def ratio(self) -> Tensor:
         """What is rounded, in integer steps, float32: w / s0, or the integers that were chosen."""
-        return self.weight / _per_channel(self.searched, self.weight) if self.chosen is None else self.chosen.float()
+        return self.weight / per_channel(self.searched, self.weight) if self.chosen is None else self.chosen.float()
 
     @torch.no_grad()
     def choose(self, integers: Tensor) -> None:
@@ -178,8 +115,14 @@ class WeightQuantizer(nn.Module):
 
     def forward(self) -> Tensor:
         """The dequantized weight, shape of the layer's."""
-        scale = _per_channel(fp16_scale(self.log_scale, SMALLEST_WEIGHT_SCALE), self.weight)
-        weight: Tensor = FakeQuantizeWeight.apply(self.ratio, self.offset, scale, self.kind.qmin, self.kind.qmax)  # type: ignore[no-untyped-call]
+        given = self.weight if self.chosen is None else self.chosen, self.searched, self.offset
+        ends = self.kind.qmin, self.kind.qmax
+        weight: Tensor
+        if usable(self.weight):
+            weight = QuantizeWeight.apply(*given, self.log_scale, SMALLEST_WEIGHT_SCALE, *ends)  # type: ignore[no-untyped-call]
+        else:
+            scale = fp16_scale(self.log_scale, SMALLEST_WEIGHT_SCALE)
+            weight = FakeQuantizeWeight.apply(*given, scale, *ends)  # type: ignore[no-untyped-call]
         return weight
 
     @torch.no_grad()
@@ -194,10 +137,6 @@ class WeightQuantizer(nn.Module):
         ratio = self.ratio if self.offset is None else self.ratio + self.offset
         integers = ratio.clamp(self.kind.qmin, self.kind.qmax).round_()
         return integers.to(torch.int8), self.scale
-
-
-def _per_channel(scale: Tensor, weight: Tensor) -> Tensor:
-    return scale.view(-1, *[1] * (weight.dim() - 1))
 
 
 class QuantizedLayer(nn.Module):

@@ -17,6 +17,7 @@ from dq_toolchain.calibrate.data.samples import Samples, calibration_seeds, draw
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.network.activation_memory import activation_memory_of
 from dq_toolchain.calibrate.network.insert import prepare
+from dq_toolchain.calibrate.network.kernel_choice import tell
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import latent_shape
@@ -49,6 +50,7 @@ def setup(
         ModelError, SamplerError, RecipeError: see their texts.
     """
     device = choose_device(recipe.run.device)
+    tell(device, warn)
     source = _source(recipe, warn, given)
     table = sampler_table(source.config, source.scheduler_config, recipe.sampler.steps, eta=recipe.sampler.eta)
     if method is not None and method.check is not None:
