@@ -62,7 +62,7 @@ class DeviceHistogram:
         """Span at least ``largest``, (): each doubling merges pairs of bins, d of them the bins that agree but for d bits."""
         mantissa, exponent = torch.frexp(largest)
         exponent = exponent - (mantissa == 0.5).int()  # the smallest power of two that is not below
-        exponent = torch.where(largest > 0, exponent, NOTHING).clamp(NOTHING, LARGEST)
+        exponent = exponent.masked_fill(~(largest > 0), NOTHING).clamp(NOTHING, LARGEST)
         widened = torch.maximum(self.exponent, exponent)
         merged = CENTRE + (self.bins >> (widened - self.exponent).clamp(max=31))
         self.counts = torch.zeros_like(self.counts).index_add_(0, merged, self.counts)
@@ -96,7 +96,8 @@ class DeviceHistograms:
     def collect(self, group: int, column: int, x: Tensor, site: str) -> None:
         """Add what a site was given."""
         is_finite = self.of(group, column).collect(x)
-        self.first_bad = torch.minimum(self.first_bad, torch.where(is_finite, NEVER, len(self._calls)))
+        this = torch.full_like(self.first_bad, len(self._calls)).masked_fill(is_finite, NEVER)
+        self.first_bad = torch.minimum(self.first_bad, this)
         self._calls.append(site)
 
     def check(self, *, all_of_it: bool = False) -> None:

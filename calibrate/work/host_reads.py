@@ -27,7 +27,7 @@ aten = torch.ops.aten
 DATA_DEPENDENT = {
     aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default, aten.masked_select.default,
     aten._unique2.default, aten.unique_dim.default, aten.unique_consecutive.default, aten.unique_dim_consecutive.default,
-    aten.bincount.default, aten.multinomial.default, aten._linalg_check_errors.default,
+    aten.bincount.default, aten.multinomial.default, aten.repeat_interleave.Tensor, aten._linalg_check_errors.default,
 }  # fmt: skip
 """What CUDA's kernels read on the host: a value, or the size of the result."""
 INDEXED = {
@@ -125,6 +125,8 @@ def _kind(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Kind 
         return None if _is_host(args[0]) else "upload"
     if function in DATA_DEPENDENT:
         return None if _is_host(args[0]) else "read"
+    if function is aten.where.self:  # a tensor () of the host among its operands is copied inside
+        return "upload" if len({_is_host(operand) for operand in args}) > 1 else None
     if function in INDEXED and not _is_host(args[0]):
         indices = [index for index in args[1] if index is not None]
         if any(index.dtype in (torch.bool, torch.uint8) for index in indices):

@@ -85,7 +85,7 @@ def range_to_qparams(
     import torch  # everything else here is said without it
 
     low, high = low.clamp_max(0), high.clamp_min(0)
-    least = torch.where(low == high, SMALLEST_SCALE, 0.0)
+    least = (low == high) * SMALLEST_SCALE
     if scheme == "symmetric":
         scale = fp16_exact(torch.maximum(low.abs() / -kind.qmin, high / kind.qmax).maximum(least), smallest)
         return scale, torch.zeros_like(scale, dtype=torch.int32)

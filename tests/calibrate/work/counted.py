@@ -76,10 +76,11 @@ PLANTED: dict[str, tuple[Kind | None, Callable[[Tensor], Any]]] = {
     "copy to the device": ("upload", lambda x: torch.ones(3).to(x.device)),
     "set from the host": ("upload", lambda x: x.clone().copy_(torch.ones(3))),
     "rows by an index of the host": ("upload", lambda x: x[torch.tensor([0, 1])]),
+    "a choice with a number of the host": ("upload", lambda x: torch.where(x > 0, x, torch.tensor(1.0))),
     "copy that is queued": ("queued", lambda x: torch.ones(3).to(x.device, non_blocking=True)),
     "read that is queued": ("queued", lambda x: x.to("cpu", non_blocking=True)),
     "read on purpose": ("read", lambda x: read_on_host(x, "planted")),
-    "nothing": (None, lambda x: (x * 2 + torch.ones(3, device=x.device)).sum()),
+    "nothing": (None, lambda x: torch.where(x > 0, x * torch.tensor(2.0), 1.0).sum() + torch.ones(3, device=x.device)),
 }
 """What is found of each, and what does it to (3,) float32 on the device."""
 
