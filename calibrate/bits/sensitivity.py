@@ -58,7 +58,9 @@ def final_errors(
             segment_gradient(context.table, network, start, 0, calls, at_the_end, "adjoint", noise)
         places = [(name, bits) for name, widths in moved.items() for bits in widths]
         values = [moved[name][bits] for name, bits in places]
-        for (name, bits), value in zip(places, read_on_host(torch.stack(values), "sensitivities").tolist(), strict=True):
+        for (name, bits), value in zip(
+            places, read_on_host(torch.stack(values), "sensitivities").tolist(), strict=True
+        ):
             sums[name][bits] += value**2 / (probes * elements)
         advance(1)
     names = [(name, bits) for name, widths in sums.items() for bits in widths]

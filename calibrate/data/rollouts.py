@@ -30,6 +30,7 @@ class Rollouts:
 
     def state(self, table: SamplerTable, step: int, index: Tensor) -> State:
         """Where FP32 stands before ``step``, with the history that the sampler looks back on."""
+        index = to_device(index, self.latents.device)
         back_latents, back_outputs = len(table.a[0]), len(table.b[0]) - 1
         return State(
             tuple(self.latents[k, index] for k in range(step, max(-1, step - back_latents), -1)),

@@ -23,7 +23,10 @@ SAMPLES = 64
 
 @dataclass(frozen=True)
 class Step:
-    """What a method decides for one step, (C,) each, on the CPU as all that it is decided from: see ``Correction``, on top of what the table does already."""
+    """What a method decides for one step, (C,) each: see ``Correction``, on top of what the table does already.
+
+    On the CPU, as all that it is decided from.
+    """
 
     output_scale: Tensor
     output_shift: Tensor

@@ -50,9 +50,7 @@ def correct(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact, R
     for k in range(table.calls):
         error = x - some.latents(k)
         mean = channel_mean(error)
-        variance = (
-            float((error - mean.view(-1, *[1] * (error.dim() - 2))).square().mean()) if k else 0.0
-        )
+        variance = float((error - mean.view(-1, *[1] * (error.dim() - 2))).square().mean()) if k else 0.0
         now = int(table.timesteps[k])
         tau = int((alphas - alphas[now] / (1 + variance)).abs().argmin())
         table = _from(table, k, now, tau, mean, alphas)

@@ -200,7 +200,7 @@ def test_divergence_is_refused_by_the_iteration_that_diverged(
         return numbers * torch.tensor([1e3 if self.progress.iteration >= 4 else 1.0, 1.0])
 
     monkeypatch.setattr(MultiStepFit, "_differentiate", diverging)
-    with pytest.raises(CalibrationError, match="diverges: loss .* after 4 iterations"):
+    with pytest.raises(CalibrationError, match=r"diverges: loss .* after 4 iterations"):
         fitted(ready, network_of(ready), tmp_path)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.blocks.options import BlockOptions
 from dq_toolchain.calibrate.blocks.reconstruct import BlockBudget, reconstruct
+from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.blocks.unit_fit import UnitFit
 from dq_toolchain.calibrate.finalize import finalize
 from dq_toolchain.calibrate.fitting.blocks import _rows
@@ -125,7 +126,15 @@ class Scene:
         self.folder, self.device, self.found = folder, device, Found()
         model = write_tiny_model(folder, few_sites())
         (folder / "dq.toml").write_text("[conditioning]\nnull_label = 10\n")
-        few = {"samples": 5, "batch": 4, "warmup": 3, "iterations": 2, "settling": 0, "horizon": 2, "group_iterations": 1}
+        few = {
+            "samples": 5,
+            "batch": 4,
+            "warmup": 3,
+            "iterations": 2,
+            "settling": 0,
+            "horizon": 2,
+            "group_iterations": 1,
+        }
         self.ready: Measured = measured(
             model,
             folder,
@@ -220,6 +229,7 @@ class Scene:
                     0,
                     checkpoint,
                     advance,
+                    Storage(device=self.device),
                 )
             finally:
                 UnitFit.run = run  # type: ignore[method-assign]
@@ -227,6 +237,7 @@ class Scene:
     def ranges(self) -> None:
         ready = self.ready
         with HostReads() as counter:
+
             def advance(n: int = 1) -> None:
                 self.found.laps.setdefault("rollouts, ranges observed", []).append(counter.lap())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -50,6 +49,13 @@ def test_one_read_at_most(loop: str, laps: dict[str, list[Lap]]) -> None:
     for lap in laps[loop]:
         assert len(waits(lap)) <= 1, "\n".join(map(str, waits(lap)))
         assert all(place.name for place in waits(lap))  # on purpose
+
+
+def test_a_unit_is_read_for_its_error_before_and_after_and_its_last_loss(laps: dict[str, list[Lap]]) -> None:
+    """Its records stay on the device."""
+    for lap in laps["blocks: between units"]:
+        names = [place.name for place in waits(lap)]
+        assert sorted(names) in (["error of a unit"], ["error of a unit", "error of a unit", "loss"]), names
 
 
 @pytest.mark.parametrize("loop", STEP_BY_STEP)
