@@ -69,10 +69,15 @@ def test_scales_are_rounded_to_fp16_as_elsewhere(seen: dict[str, Any]) -> None:
 
 
 @needs_triton
+def test_the_probe_of_a_device_finds_kernels_that_differ(seen: dict[str, Any]) -> None:
+    assert seen["probes"] == ["as they are"]
+
+
+@needs_triton
 def test_a_network_gets_the_same_gradients(seen: dict[str, Any]) -> None:
-    """Layers, attention products and learned rounding; convolutions and norms of the network are the same in both."""
+    """Of all sites, weights with learned rounding and biases, relative to their norms, beside sums in float64."""
     distances = seen["network"]
-    assert len(distances) > 100
+    assert len(distances) > 50
     assert {name: distance for name, distance in distances.items() if not distance <= 1e-5} == {}
 
 
