@@ -7,6 +7,7 @@ Measured is a forward pass and the gradient of everything that a fit learns, at 
 
 float     the same network with nothing quantized; its weights and biases get gradients.
 ours      the network of a fit: kernels on a GPU that has them, operations in place elsewhere.
+unfused   the same without the kernels, where there are any.
 composed  the same function in torch's elementary operations, gradients by autograd.
 torch     torch's own learnable fake-quantization; weights have no learned rounding.
 
@@ -22,12 +23,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.common import recipe_of
 from benchmarks.scaling import peak_bytes
+from dq_toolchain.calibrate.network import fake_quant
 from dq_toolchain.calibrate.network.fake_quant import ActivationQuantizer, WeightQuantizer
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork, with_tensors
 from dq_toolchain.calibrate.network.kernel_choice import why_not
@@ -170,10 +173,13 @@ def measure(model: Path | None, *, samples: int, repeats: int, conditioning: Pat
         return iteration
 
     iterations = {name: gradient_of(network) for name, network in networks.items()}
+    has_kernels = device.type == "cuda" and why_not(device) is None
+    if has_kernels:
+        iterations["unfused"] = _without_kernels(iterations["ours"])
     seconds = _in_turn(iterations, repeats, device)
     return Figures(
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        kernels=device.type == "cuda" and why_not(device) is None,
+        kernels=has_kernels,
         why_not=why_not(device),
         parameters=sum(p.numel() for p in context.model.network.parameters()),
         samples=samples,
@@ -187,6 +193,14 @@ def measure(model: Path | None, *, samples: int, repeats: int, conditioning: Pat
             for name, found in seconds.items()
         ),
     )
+
+
+def _without_kernels(iteration: Callable[[], None]) -> Callable[[], None]:
+    def without() -> None:
+        with patch.object(fake_quant, "usable", lambda _x: False):
+            iteration()
+
+    return without
 
 
 def _in_turn(iterations: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, list[float]]:

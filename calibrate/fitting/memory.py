@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-LEARNED = 13.0
+LEARNED = 12.0
 """A fit that learns all rounding at once: the FP32 weight; the offset, its gradient, Adam's two moments, average and best;
-the dequantized weight, what its gradient is made from and that gradient; and copies while the average is validated."""
-NEAREST = 4.0
+the dequantized weight and its gradient; and copies while the average is validated."""
+NEAREST = 3.0
 """The same without offsets."""
 BLOCKS = 2.5
 """Block reconstruction: the FP32 and the dequantized weight, and integers twice, chosen and packed."""

@@ -1,27 +1,24 @@
-"""The kernels beside the reference, in Triton's interpreter: every case in one process, what was seen as JSON on stdout.
+"""The kernels beside the reference on the CPU: every case in one process, what was seen as JSON on stdout.
 
-TRITON_INTERPRET=1 python -m tests.calibrate.network.kernel_cases
+In Triton's interpreter: ``TRITON_INTERPRET=1 python -m tests.calibrate.network.kernel_cases``. On a GPU without that
+variable, and with ``cuda`` as its argument.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor, nn
+from torch import Tensor
 
-from dq_toolchain.calibrate.network import fake_quant, triton_kernels
-from dq_toolchain.calibrate.network.insert import QuantizedNetwork, prepare
+from dq_toolchain.calibrate.network import triton_kernels
 from dq_toolchain.calibrate.network.kernels import QuantizeActivation, QuantizeWeight
 from dq_toolchain.calibrate.network.straight_through import FakeQuantize, FakeQuantizeWeight, fp16_scale
-from dq_toolchain.calibrate.ranges.observer import choose_weight_scale
 from dq_toolchain.toolchain.quant.qparams import (
     SMALLEST_SCALE,
     SMALLEST_WEIGHT_SCALE,
@@ -30,12 +27,8 @@ from dq_toolchain.toolchain.quant.qparams import (
     fp16_exact,
     weight_type,
 )
-from dq_toolchain.toolchain.recipe.sections import QuantizeSection
-from tests.tiny import tiny_condition_unet
+from tests.calibrate.network.kernel_network import DEVICE, HOST, network, numbers, probes
 
-DEVICE = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cpu")
-"""Of the kernels."""
-HOST = torch.device("cpu")
 BITS = (8, 4, 2)
 LONG = 2500
 """More than two programs' elements of an activation, and more than one step along a row of a weight."""
@@ -146,10 +139,6 @@ def apart(found: Tensor, expected: Tensor, terms: Tensor | None = None) -> float
     return float(distance.detach().nan_to_num(nan=float("inf")).max()) if distance.numel() else 0.0
 
 
-def numbers(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 3
-
-
 def activations() -> Iterator[tuple[str, Seen]]:
     for bits, zero in itertools.product(BITS, (0, -2, 1)):
         yield f"{bits} bits, zero_point {zero}", activation(numbers(LONG), activation_type(bits), (zero,))
@@ -220,67 +209,10 @@ def rounded_scales() -> bool:
     return torch.equal(found.cpu(), fp16_exact(raw.cpu(), SMALLEST_WEIGHT_SCALE))
 
 
-class ExactSums(FakeQuantize):
-    """The reference with its scale's gradient summed in float64: the difference of two float32 sums is too far from it."""
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        x, y, scale = ctx.saved_tensors
-        passed, _, _, _ = FakeQuantize.backward(ctx, gradient)
-        exact = (gradient.double() * y.double()).sum() - (passed.double() * x.double()).sum()
-        return passed, (exact / scale).float(), None, None
-
-
-def network() -> dict[str, float]:
-    """The gradients of a whole network, attention products included, through the kernels and through the reference.
-
-    Returns:
-        The distance of each parameter's gradient, relative to its norm, and of the output.
-    """
-    setattr(fake_quant, "FakeQuantize", ExactSums)
-    latent, text = numbers(2, 4, 8, 8), numbers(2, 3, 8, seed=1)
-
-    def call(unet: nn.Module) -> Tensor:
-        on = next(unet.parameters()).device
-        y: Tensor = unet(latent.to(on), torch.tensor([10.0, 700.0], device=on), encoder_hidden_states=text.to(on))[0]
-        return y
-
-    plain = tiny_condition_unet()
-    prepared = prepare(
-        plain,
-        QuantizeSection(weight_bits=4, attention="int8"),
-        lambda unet: unet(latent, torch.tensor([10.0, 700.0]), encoder_hidden_states=text),
-    )
-    weights = {
-        site.layer: choose_weight_scale(
-            prepared.network.get_parameter(f"{site.layer}.weight"), weight_type(site.weight_bits)
-        )
-        for site in prepared.sites
-        if site.weight_bits is not None
-    }
-    shape, found = (2, len(prepared.sites)), []
-    for on, uses_kernels in ((DEVICE, True), (HOST, False)):
-        quantized = QuantizedNetwork(
-            prepared, torch.full(shape, 2.0**-5), torch.zeros(shape, dtype=torch.int32), weights, (0, 1),
-            learned_rounding=True,
-        ).to(on)  # fmt: skip
-        quantized.set_step(1)
-        setattr(fake_quant, "usable", lambda _x, uses_kernels=uses_kernels: uses_kernels)
-        y = call(quantized)
-        y.square().sum().backward()
-        learned = {**quantized.scale_parameters(), **quantized.weight_parameters()}
-        found.append(
-            {"output": y.detach().cpu(), **{n: p.grad.cpu() for n, p in learned.items() if p.grad is not None}}
-        )
-    one, other = found
-    assert one.keys() == other.keys()
-    return {name: float((one[name] - other[name]).norm() / other[name].norm().clamp_min(1e-12)) for name in one}
-
-
 def main() -> None:
     seen = {"activations": dict(activations()), "weights": dict(weights())}
     found = {kind: {name: asdict(each) for name, each in of_kind.items()} for kind, of_kind in seen.items()}
-    print(json.dumps({**found, "rounded_scales": rounded_scales(), "network": network()}))
+    print(json.dumps({**found, "rounded_scales": rounded_scales(), "network": network(), "probes": probes()}))
 
 
 if __name__ == "__main__":
