@@ -123,7 +123,9 @@ def _check(job: Job) -> None:
             "choose one that all share (--out)"
         )
     planned, here = job.grid.provenance[job.cell], versions()
-    other = [f"{name} {here[name]} instead of {given}" for name, given in planned["versions"].items() if here[name] != given]
+    other = [
+        f"{name} {here[name]} instead of {given}" for name, given in planned["versions"].items() if here[name] != given
+    ]
     if other:
         raise ToolchainError(f"has {', '.join(other)}; install the same on every machine")
     choose_device(job.recipe.run.device)

@@ -115,7 +115,9 @@ def parse_methods(text: str, known: Sequence[str]) -> list[str]:
 def parse_place(text: str) -> str:
     """One of ``PLACES``. Raises RecipeError."""
     if text not in PLACES:
-        raise RecipeError(f"--on: got {text!r}, allowed are here (this process) and ray (the machines of a Ray cluster)")
+        raise RecipeError(
+            f"--on: got {text!r}, allowed are here (this process) and ray (the machines of a Ray cluster)"
+        )
     return text
 
 

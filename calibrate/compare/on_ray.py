@@ -7,9 +7,10 @@ reach the cluster can run code on it.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from dq_toolchain.calibrate.compare.driver import Lost
@@ -20,8 +21,8 @@ from dq_toolchain.toolchain.errors import ToolchainError
 INSTALL = "pip install 'dq-toolchain[ray]'"
 RETRIES = 3
 """How often a job begins again after its worker was lost."""
-LOOK = 30.0
-"""Seconds between looks whether any machine could do what waits."""
+LOOK = 15.0
+"""Seconds between looks which machines there are."""
 
 
 @contextmanager
@@ -36,7 +37,9 @@ def joined(reporter: Reporter) -> Iterator[RayCluster]:
         ray = importlib.import_module("ray")
     except ImportError as error:
         text = " ".join(str(error).split())
-        raise ToolchainError(f"--on ray: ray does not import ({text}); install it on every machine: {INSTALL}") from error
+        raise ToolchainError(
+            f"--on ray: ray does not import ({text}); install it on every machine: {INSTALL}"
+        ) from error
     ours = not ray.is_initialized()
     if ours:
         try:
@@ -49,7 +52,10 @@ def joined(reporter: Reporter) -> Iterator[RayCluster]:
             ) from error
     cluster = RayCluster(ray, reporter)
     try:
-        yield cluster
+        with redirect_stdout(
+            io.StringIO()
+        ):  # Ray prints the last log lines of a lost machine there, where results belong
+            yield cluster
     finally:
         cluster.stop()
         if ours:
@@ -63,6 +69,7 @@ class RayCluster:
         self.ray, self.reporter = ray, reporter
         self._task = ray.remote(do_job)
         self._running: dict[Any, Job] = {}
+        self._machines, self._idle = self._alive(), False
 
     @property
     def gpus(self) -> int:
@@ -87,12 +94,9 @@ class RayCluster:
     def finished(self) -> tuple[Job, Outcome | Lost]:
         """The next that is done. Raises ToolchainError: a machine has no dq-toolchain."""
         done: list[Any] = []
-        waited = False
         while not done:
             done, _ = self.ray.wait(list(self._running), timeout=LOOK)
-            if not done and not waited and not self.slots(next(iter(self._running.values()))):
-                self.reporter.say("no machine of the cluster can do this at the moment; waiting for one that can")
-                waited = True
+            self._look()
         job = self._running.pop(done[0])
         try:
             return job, self.ray.get(done[0])
@@ -106,6 +110,24 @@ class RayCluster:
         except self.ray.exceptions.RayError as error:
             text = " ".join(str(error).split()) or type(error).__name__
             return job, Lost(f"its worker was lost {RETRIES + 1} times, the last time: {text}")
+
+    def _look(self) -> None:
+        """Say which machines left since the last look, and when none is left that could go on."""
+        alive = self._alive()
+        for machine in self._machines.keys() - alive.keys():
+            self.reporter.warn(f"machine {self._machines[machine]} left the cluster; what it was at begins again")
+        idle = all(not self.slots(job) for job in self._running.values())
+        if idle and not self._idle:
+            self.reporter.say("no machine of the cluster can go on with this; waiting for one that joins")
+        self._machines, self._idle = alive, idle
+
+    def _alive(self) -> dict[str, str]:
+        """Machines that do jobs: id -> name."""
+        return {
+            node["NodeID"]: node["NodeManagerHostname"]
+            for node in self.ray.nodes()
+            if node["Alive"] and any(node["Resources"].get(name, 0) for name in ("CPU", "GPU"))
+        }
 
     def stop(self) -> None:
         """Have nothing done any more."""

@@ -138,9 +138,7 @@ def test_a_lost_worker_of_the_held_out_rollouts_stops_nothing(grid: Grid, fake: 
     assert len(collect(grid, grid_result(grid)).with_state("complete")) == 4
 
 
-def test_failures_and_notes_come_back(
-    grid: Grid, fake: FakeCalibrator, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failures_and_notes_come_back(grid: Grid, fake: FakeCalibrator, capsys: pytest.CaptureFixture[str]) -> None:
     run_elsewhere(grid, GridReporter(), Queue(), replace(fake, failing=("minmax",)))
     err = " ".join(capsys.readouterr().err.split())
     assert err.count("note: ddim3-w8a8-minmax-s") == 2
@@ -181,7 +179,7 @@ def test_such_a_machine_ends_the_comparison_by_name(grid: Grid, fake: FakeCalibr
         def finished(self) -> tuple[Job, Outcome | Lost]:
             return self.waiting.popleft(), Outcome(machine="node7", refusal="does not see the folder")
 
-    with pytest.raises(ToolchainError, match="^machine node7: does not see the folder$"):
+    with pytest.raises(ToolchainError, match=r"^machine node7: does not see the folder$"):
         run_elsewhere(grid, QUIET, Unfit(), fake)
     assert not list(grid.folder.rglob("*.lock"))
     assert not list(grid.folder.glob(".shared*"))
@@ -195,7 +193,9 @@ def test_a_result_that_does_not_appear_is_said(
             return self.waiting.popleft(), Outcome(machine="node7")
 
     monkeypatch.setattr(elsewhere, "LATE", 0.0)
-    with pytest.raises(ToolchainError, match="machine node7 did ddim3-w8a8-minmax-s0, but .* does not show its result"):
+    with pytest.raises(
+        ToolchainError, match=r"machine node7 did ddim3-w8a8-minmax-s0, but .* does not show its result"
+    ):
         run_elsewhere(grid, QUIET, Elsewhere(), fake)
 
 
@@ -239,7 +239,9 @@ def test_processes_of_this_machine_leave_cells_that_were_handed_out(grid: Grid, 
     assert len(fake.calls) == 4
 
 
-@pytest.mark.parametrize(("asked", "gpus", "used"), [("auto", 0, "cpu"), ("auto", 2, "cuda"), ("cpu", 2, "cpu"), ("cuda", 1, "cuda")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "gpus", "used"), [("auto", 0, "cpu"), ("auto", 2, "cuda"), ("cpu", 2, "cpu"), ("cuda", 1, "cuda")]
+)
 def test_cells_use_the_gpus_of_the_cluster_whatever_this_machine_has(
     asked: str, gpus: int, used: str, tmp_path: Path, tiny_model: Path, grid: Grid
 ) -> None:
