@@ -123,7 +123,7 @@ class Ray(ModuleType):
         ]
 
     def cluster_resources(self) -> dict[str, float]:
-        return sum((Counter(own) for own in self.machines.values()), Counter())
+        return {name: sum(own.get(name, 0.0) for own in self.machines.values()) for name in ("CPU", "GPU")}
 
     def shutdown(self) -> None:
         self.asked.append("shutdown")
