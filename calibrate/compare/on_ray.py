@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
@@ -21,6 +22,8 @@ from dq_toolchain.toolchain.errors import ToolchainError
 INSTALL = "pip install 'dq-toolchain[ray]'"
 RETRIES = 3
 """How often a job begins again after its worker was lost."""
+ANSWER = 10.0
+"""Seconds within which a cluster takes a connection."""
 LOOK = 15.0
 """Seconds between looks which machines there are."""
 
@@ -43,8 +46,9 @@ def joined(reporter: Reporter) -> Iterator[RayCluster]:
     ours = not ray.is_initialized()
     if ours:
         try:
+            _check_address(os.environ.get("RAY_ADDRESS", ""))
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             place = os.environ.get("RAY_ADDRESS", "the cluster that `ray start` began here")
             raise ToolchainError(
                 f"--on ray: {place} does not answer ({' '.join(str(error).split())}); start it with `ray start --head`, or set "
@@ -60,6 +64,13 @@ def joined(reporter: Reporter) -> Iterator[RayCluster]:
         cluster.stop()
         if ours:
             ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raises OSError: nothing listens at HOST:PORT, which Ray would find out in minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
 
 
 class RayCluster:
