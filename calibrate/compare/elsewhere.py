@@ -19,7 +19,7 @@ from dq_toolchain.calibrate.compare.floor import frechet_floor
 from dq_toolchain.calibrate.compare.grid import Cell
 from dq_toolchain.calibrate.compare.held_out import held_out
 from dq_toolchain.calibrate.compare.plan import Grid
-from dq_toolchain.calibrate.compare.run import Calibrate, Judges, do_cell
+from dq_toolchain.calibrate.compare.run import Calibrate, Judges, do_cell, is_done
 from dq_toolchain.calibrate.pipeline import calibrated
 from dq_toolchain.calibrate.prepare.identity import versions
 from dq_toolchain.calibrate.prepare.setup import choose_device
@@ -107,7 +107,7 @@ def do_job(job: Job) -> Outcome:
                 held_out(job.recipe, grid.held_out, grid.folder / "held_out", notes, locks=False)
         elif job.kind == "floor":
             floor = frechet_floor(grid, job.cell, notes, locks=False)
-        else:
+        elif not is_done(grid, job.cell):  # else a worker wrote it that was lost before it could answer
             do_cell(grid, job.cell, Judges(grid, notes, locks=False), notes, job.calibrate)
     except ToolchainError as error:
         return Outcome(machine=machine, refusal=" ".join(str(error).split()))

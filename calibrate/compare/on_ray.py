@@ -35,7 +35,7 @@ def joined(reporter: Reporter) -> Iterator[RayCluster]:
     Raises:
         ToolchainError: ray is not installed, or the cluster does not answer.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": str(RETRIES)}  # without end unless it is set
     try:
         ray = importlib.import_module("ray")
     except ImportError as error:

@@ -129,6 +129,7 @@ def test_a_cell_whose_workers_die_is_recorded_and_one_done_twice_counts_once(gri
     assert found.with_state("failed") == {names[0]: "its worker was lost 4 times, the last time: out of memory"}
     assert sorted(found.with_state("complete")) == sorted(names[1:])
     assert [(row.failed, row.seeds) for row in found.rows] == [(1, (1,)), (0, (0, 1))]
+    assert len(fake.calls) == 3
     run_elsewhere(grid, QUIET, Queue(), fake)
     assert not collect(grid, grid_result(grid)).with_state("failed")
 
