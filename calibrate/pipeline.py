@@ -44,7 +44,7 @@ from dq_toolchain.calibrate.ranges.measure import (
     shared_rollouts,
 )
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
-from dq_toolchain.calibrate.work.checkpoint import CheckpointFile, mark
+from dq_toolchain.calibrate.work.checkpoint import README, CheckpointFile, mark
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.console.quiet import heard
@@ -124,6 +124,7 @@ def calibrated(
     rolled = identity.of_rollouts(context)
     if workers.is_first:
         mark(work)
+    workers.check_sees(work / README)
     ranges = measure(recipe, method, context, work, rolled, reporter)
     if "constant_sites" in ranges.seen:
         reporter.warn(say_constant(ranges.seen["constant_sites"], len(context.step_groups)))

@@ -18,14 +18,16 @@ from dq_toolchain.toolchain.errors import ArtifactError
 SCHEMA, VERSION = "dq-toolchain/compare-floor", 1
 
 
-def frechet_floor(grid: Grid, cell: Cell, reporter: Reporter) -> float | None:
+def frechet_floor(grid: Grid, cell: Cell, reporter: Reporter, *, locks: bool = True) -> float | None:
     """The distance at the cell's sampler, from its file or found now; None without a feature extractor.
 
+    Args:
+        locks: as in ``held_out``.
     Raises:
         ToolchainError: the file cannot be written.
     """
     recipe = grid.recipes[cell]
-    held = held_out(recipe, grid.held_out, grid.folder / "held_out", reporter)
+    held = held_out(recipe, grid.held_out, grid.folder / "held_out", reporter, locks=locks)
     name, path = name_of(held.final[:1], grid.model), held.file.with_suffix(".floor.json")
     if name is None:
         return None

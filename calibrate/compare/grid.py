@@ -17,6 +17,8 @@ Bits = tuple[int, int]
 """Bits of weights, bits of activations."""
 
 FEWEST_BITS, MOST_BITS, MOST_STEPS = 2, 8, 1000
+PLACES = ("here", "ray")
+"""Where cells are done: by this process, or by the machines of a Ray cluster."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,15 @@ def parse_methods(text: str, known: Sequence[str]) -> list[str]:
             )
         found.append("+".join(parts))
     return _once(found, "--methods", text)
+
+
+def parse_place(text: str) -> str:
+    """One of ``PLACES``. Raises RecipeError."""
+    if text not in PLACES:
+        raise RecipeError(
+            f"--on: got {text!r}, allowed are here (this process) and ray (the machines of a Ray cluster)"
+        )
+    return text
 
 
 def _items(text: str, option: str) -> list[str]:

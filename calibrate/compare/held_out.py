@@ -53,11 +53,13 @@ class HeldOut:
         return self.latents[-1]
 
 
-def held_out(recipe: Recipe, seeds: int, folder: Path, reporter: Reporter) -> HeldOut:
+def held_out(recipe: Recipe, seeds: int, folder: Path, reporter: Reporter, *, locks: bool = True) -> HeldOut:
     """The FP32 rollouts of ``seeds`` held-out samples, from ``folder`` or run now and kept there.
 
     Args:
         recipe: of any cell with these steps.
+        locks: wait for a process of this machine that runs them already. False where machines share the folder: locks
+            hold on one machine only, and who hands out the work has them run once.
     Raises:
         ToolchainError: the recipe is refused, or the folder cannot be written.
     """
@@ -65,7 +67,8 @@ def held_out(recipe: Recipe, seeds: int, folder: Path, reporter: Reporter) -> He
     samples = context.draw(held_out_seeds(seeds))
     identity = identity_of(context, samples, context.guidance)
     file = CheckpointFile(folder / f"fp32-{context.table.calls}-{identity[:12]}.safetensors", identity)
-    tensors = _shared(file, lambda: _run(context, samples, context.guidance, reporter), reporter)
+    share = _shared if locks else _kept
+    tensors = share(file, lambda: _run(context, samples, context.guidance, reporter), reporter)
     return HeldOut(samples, tensors["latents"], tensors["outputs"], file.path)
 
 
@@ -83,6 +86,16 @@ def identity_of(context: Context, samples: Samples, guidance: float) -> str:
     conditioning = digest(samples.conditioning)
     return fingerprint(model, context.table.to_json(), guidance, splits, conditioning, len(samples), context.device.type,
                        torch.__version__)  # fmt: skip
+
+
+def _kept(file: CheckpointFile, run: Callable[[], dict[str, Tensor]], _reporter: Reporter) -> dict[str, Tensor]:
+    """What the file holds; if nothing, what ``run`` gives, whoever else may be at it."""
+    saved = file.load()
+    if saved is not None:
+        return saved[0]
+    tensors = run()
+    file.save(tensors, {})
+    return tensors
 
 
 def _shared(file: CheckpointFile, run: Callable[[], dict[str, Tensor]], reporter: Reporter) -> dict[str, Tensor]:

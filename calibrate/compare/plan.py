@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dq_toolchain.calibrate.compare.grid import Cell, expand, parse_bits, parse_methods, parse_steps, sampler_name
 from dq_toolchain.calibrate.compare.held_out import PLAIN
@@ -28,6 +28,7 @@ from dq_toolchain.toolchain.recipe.sections import Recipe, RunSection, TargetSec
 from dq_toolchain.toolchain.sampler.scheduler import sampler_table
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 
+Device = Literal["cpu", "cuda"]
 MOST_SEED = next(bound.le for bound in RunSection.model_fields["seed"].metadata if hasattr(bound, "le"))
 
 
@@ -38,6 +39,7 @@ class Request:
     Attributes:
         seeds: number of calibration seeds, counted up from the recipe's. held_out: number of held-out seeds.
         target_sections: which the recipe may have, for those who export what comes out; they decide nothing here.
+        gpus: of the machines that do the cells, None where this machine does them.
     """
 
     recipe: Path | None = None
@@ -49,6 +51,7 @@ class Request:
     seeds: int = 1
     held_out: int = 256
     target_sections: Mapping[str, type[TargetSection]] | None = None
+    gpus: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def plan(request: Request) -> Grid:
         {"model": {"path": request.model}, "run": {"out": request.out}},
         sections=request.target_sections,
     )
+    base, elsewhere = _for_machines(base, request.gpus)
     quantize, first_seed = base.quantize, base.run.seed
     methods = names() if request.methods is None else parse_methods(request.methods, names())
     for method in methods:
@@ -102,7 +106,8 @@ def plan(request: Request) -> Grid:
     bits = [(quantize.weight_bits, quantize.activation_bits)] if request.bits is None else parse_bits(request.bits)
     steps = [base.sampler.steps] if request.steps is None else parse_steps(request.steps)
     _check_counts(request, first_seed)
-    context = setup(_recipe(base, Cell("", steps[0], *bits[0], methods[0], first_seed)), PLAIN)
+    first = _recipe(base, Cell("", steps[0], *bits[0], methods[0], first_seed))
+    context = setup(first if elsewhere is None else with_device(first, "cpu"), PLAIN)
     network, scheduler = context.model.config, context.model.scheduler_config
     tables = {number: sampler_table(network, scheduler, number, eta=base.sampler.eta) for number in steps}
     for table in tables.values():
@@ -112,7 +117,7 @@ def plan(request: Request) -> Grid:
     )
     recipes = {cell: _recipe(base, cell) for cell in cells}
     provenance = {cell: _provenance(recipes[cell], cell, context.model, tables[cell.steps].calls) for cell in cells}
-    decides = _decides(context, request.held_out)
+    decides = _decides(context, request.held_out, elsewhere or context.device.type)
     return Grid(
         base.run.out / "compare",
         context.model.folder,
@@ -124,6 +129,28 @@ def plan(request: Request) -> Grid:
         provenance,
         _no_pictures(context.model),
     )
+
+
+def _for_machines(recipe: Recipe, gpus: int | None) -> tuple[Recipe, Device | None]:
+    """The recipe with the device that other machines do its cells on, and that device; None where this machine does them.
+
+    Raises:
+        RecipeError: it asks for a GPU, which they do not have.
+    """
+    if gpus is None:
+        return recipe, None
+    if recipe.run.device == "cuda" and not gpus:
+        raise RecipeError(
+            "[run] device: got cuda, but no machine of the cluster offers a GPU; start its workers where torch sees one "
+            "(`ray start` counts GPUs itself, or --num-gpus), or set cpu"
+        )
+    device: Device = "cuda" if gpus and recipe.run.device != "cpu" else "cpu"
+    return with_device(recipe, device), device
+
+
+def with_device(recipe: Recipe, device: Device) -> Recipe:
+    """The recipe with another device."""
+    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"device": device})})
 
 
 def _no_pictures(model: Model) -> str | None:
@@ -166,11 +193,11 @@ def _provenance(recipe: Recipe, cell: Cell, model: Model, calls: int) -> dict[st
     }
 
 
-def _decides(context: Context, held_out: int) -> list[Any]:
+def _decides(context: Context, held_out: int, device: str) -> list[Any]:
     """What decides the results beside the cell's own settings: what files hold, not where they lie."""
     bank = {f"cond.{name}": value for name, value in context.bank.cond.items()}
     bank |= {f"uncond.{name}": value for name, value in context.bank.uncond.items()}
-    return [context.model.config, context.model.scheduler_config, held_out, digest_of(bank), context.device.type]
+    return [context.model.config, context.model.scheduler_config, held_out, digest_of(bank), device]
 
 
 def _check_counts(request: Request, first_seed: int) -> None:

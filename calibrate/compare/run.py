@@ -40,22 +40,20 @@ def run(grid: Grid, reporter: GridReporter, calibrate: Calibrate = calibrated) -
     """
     if grid.no_pictures is not None:
         reporter.warn(f"{NO_PICTURES}: {grid.no_pictures}")
-    tried = {cell: _attempts(grid, cell) for cell in grid.cells}
-    left = [cell for cell in grid.cells if not _done(grid, cell)]
+    tried = {cell: attempts_of(grid, cell) for cell in grid.cells}
+    left = [cell for cell in grid.cells if not is_done(grid, cell)]
     judge_again(grid)
-    judges = _Judges(grid, reporter)
+    judges = Judges(grid, reporter)
     with reporter.grid(len(grid.cells)) as show:
         while (cell := next_cell(left, grid)) is not None:
             with claim(grid.lock(cell)) as ours:
                 if not ours:
                     continue  # taken a moment ago; now seen as taken
                 left.remove(cell)
-                done = [
-                    (r.cell, r.wall_seconds) for r in map(grid_result(grid), grid.cells) if r is not None and r.complete
-                ]
+                done = seconds_of(grid)
                 show(len(done), cell.name, seconds_left([cell, *left], done))
-                if not _done(grid, cell) and _attempts(grid, cell) == tried[cell]:  # else another process was here
-                    _do(grid, cell, judges, reporter, calibrate)
+                if not is_done(grid, cell) and attempts_of(grid, cell) == tried[cell]:  # else another process was here
+                    do_cell(grid, cell, judges, reporter, calibrate)
             clean(grid, cell)
     for cell in {grid.work(cell): cell for cell in grid.cells}.values():
         clean(grid, cell)  # what a process left that was killed in between
@@ -64,7 +62,7 @@ def run(grid: Grid, reporter: GridReporter, calibrate: Calibrate = calibrated) -
 def clean(grid: Grid, cell: Cell) -> None:
     """Remove the checkpoints that this cell shares with others, once none of those is left to do."""
     work = grid.work(cell)
-    if all(_done(grid, other) for other in grid.cells if grid.work(other) == work):
+    if all(is_done(grid, other) for other in grid.cells if grid.work(other) == work):
         remove(work)
         remove(work.parent)
 
@@ -72,6 +70,12 @@ def clean(grid: Grid, cell: Cell) -> None:
 def grid_result(grid: Grid) -> Callable[[Cell], CellResult | None]:
     """Cell -> what is on disk for it, None if nothing of this grid's recipe is."""
     return lambda cell: load_result(grid.cell_folder(cell), grid.fingerprints[cell])
+
+
+def seconds_of(grid: Grid) -> list[tuple[Cell, float]]:
+    """The cells that are complete, and what each took."""
+    found = map(grid_result(grid), grid.cells)
+    return [(result.cell, result.wall_seconds) for result in found if result is not None and result.complete]
 
 
 def next_cell(left: Sequence[Cell], grid: Grid) -> Cell | None:
@@ -111,11 +115,15 @@ def judge_again(grid: Grid) -> None:
         result.judged_again(samples, judges[file.name]).save(folder)
 
 
-class _Judges:
-    """Held-out rollouts and the judge of sets for the steps at work; one at a time, they are large."""
+class Judges:
+    """Held-out rollouts and the judge of sets for the steps at work; one at a time, they are large.
 
-    def __init__(self, grid: Grid, reporter: Reporter) -> None:
-        self.grid, self.reporter = grid, reporter
+    Args:
+        locks: as in ``held_out``.
+    """
+
+    def __init__(self, grid: Grid, reporter: Reporter, locks: bool = True) -> None:
+        self.grid, self.reporter, self.locks = grid, reporter, locks
         self._kept: tuple[int, HeldOut, SetJudge] | None = None
         self._decode: Decode | None = None
         self.no_pictures = grid.no_pictures
@@ -123,7 +131,8 @@ class _Judges:
     def of(self, cell: Cell) -> tuple[HeldOut, SetJudge]:
         if self._kept is None or self._kept[0] != cell.steps:
             self._kept = None
-            found = held_out(self.grid.recipes[cell], self.grid.held_out, self.grid.folder / "held_out", self.reporter)
+            recipe, folder = self.grid.recipes[cell], self.grid.folder / "held_out"
+            found = held_out(recipe, self.grid.held_out, folder, self.reporter, locks=self.locks)
             self._kept = cell.steps, found, SetJudge.of(found.final, self.grid.model)
         return self._kept[1:]
 
@@ -142,9 +151,10 @@ class _Judges:
         self.reporter.warn(f"{NO_PICTURES}: {reason}")
 
 
-def _do(grid: Grid, cell: Cell, judges: _Judges, reporter: Reporter, calibrate: Calibrate) -> None:
+def do_cell(grid: Grid, cell: Cell, judges: Judges, reporter: Reporter, calibrate: Calibrate) -> None:
+    """Calibrate, judge and write one cell; a failure is recorded. Raises ToolchainError: the folder cannot be written."""
     folder, begin = grid.cell_folder(cell), time.perf_counter()
-    result = CellResult(cell, grid.fingerprints[cell], _attempts(grid, cell) + 1, None, grid.provenance[cell])
+    result = begun(grid, cell)
     try:
         made = calibrate(grid.recipes[cell], reporter, grid.work(cell))
         held_out_samples, judge = judges.of(cell)
@@ -159,15 +169,27 @@ def _do(grid: Grid, cell: Cell, judges: _Judges, reporter: Reporter, calibrate: 
         replace(result, wall_seconds=time.perf_counter() - begin).save(folder)
     except ToolchainError as error:
         reason = " ".join(str(error).split())
-        replace(result, reason=reason, figures=None, free_running=None, teacher_forced=None).save(folder)
+        record_failure(grid, replace(result, reason=reason))
         reporter.warn(f"{cell.name} failed: {reason}")
 
 
-def _done(grid: Grid, cell: Cell) -> bool:
+def record_failure(grid: Grid, result: CellResult) -> None:
+    """Write a cell that failed, and why. Raises ToolchainError: the folder cannot be written."""
+    replace(result, figures=None, free_running=None, teacher_forced=None).save(grid.cell_folder(result.cell))
+
+
+def begun(grid: Grid, cell: Cell) -> CellResult:
+    """What is known of a cell before it is tried once more."""
+    return CellResult(cell, grid.fingerprints[cell], attempts_of(grid, cell) + 1, None, grid.provenance[cell])
+
+
+def is_done(grid: Grid, cell: Cell) -> bool:
+    """Whether the cell's figures are on disk."""
     result = grid_result(grid)(cell)
     return result is not None and result.complete
 
 
-def _attempts(grid: Grid, cell: Cell) -> int:
+def attempts_of(grid: Grid, cell: Cell) -> int:
+    """How often the cell was tried, by what is on disk."""
     result = grid_result(grid)(cell)
     return 0 if result is None else result.attempts

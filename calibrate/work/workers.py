@@ -6,13 +6,19 @@ Every process holds the network and takes the same decisions, on numbers that we
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, distributed
 
-from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.errors import CalibrationError, RecipeError
+
+LATE = 90.0
+"""Seconds within which a file that one machine wrote is seen by the others: NFS looks again after 60 by itself."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ class Workers:
         whole = torch.zeros(shape, dtype=part.dtype, device=self.device)
         rows = self.share(items)
         whole.narrow(dim, rows.start, rows.stop - rows.start).copy_(part)
-        distributed.all_reduce(whole)
+        with _together():
+            distributed.all_reduce(whole)
         return whole.to(part.device)
 
     def sum(self, x: Tensor) -> Tensor:
@@ -66,7 +73,8 @@ class Workers:
         if self.count > 1:
             for tensor in tensors:
                 if tensor is not None:
-                    distributed.all_reduce(tensor)
+                    with _together():
+                        distributed.all_reduce(tensor)
                     tensor.div_(self.count)
 
     def agreed(self, x: Tensor) -> Tensor:
@@ -81,12 +89,43 @@ class Workers:
                 "number of processes"
             )
 
+    def check_sees(self, file: Path) -> None:
+        """Raises RecipeError, in all of them: a process does not see a file that the first one wrote.
+
+        Checkpoints are read by all: where one did not find them, it would compute what the others wait for.
+        """
+        if self.count == 1:
+            return
+        until = time.monotonic() + LATE
+        self.sum(torch.zeros(1))  # it is written by now
+        while not (seen := file.exists()) and time.monotonic() < until:
+            time.sleep(0.5)
+        missing = self.count - int(self.sum(torch.tensor([float(seen)])))
+        if missing:
+            raise RecipeError(
+                f"{missing} of {self.count} processes do not see {file}, which the first one wrote; choose an output folder that "
+                "all machines share and see at the same place (--out)"
+            )
+
     def _reduced(self, x: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
         if self.count == 1:
             return x
         y = x.to(self.device, copy=True)
-        distributed.all_reduce(y, operation)
+        with _together():
+            distributed.all_reduce(y, operation)
         return y.to(x.device)
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """What all processes do at once. Raises CalibrationError: one of them is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise CalibrationError(
+            "another process of this launch ended, and none can go on alone; see what it said, and start all again: the same "
+            f"command continues ({' '.join(str(error).split())[:200]})"
+        ) from error
 
 
 ALONE = Workers()

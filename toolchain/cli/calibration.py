@@ -171,7 +171,8 @@ def calibrate(
 
 @app.command(
     epilog="Examples:  dq-toolchain compare --methods minmax,mse,accuquant --bits W8A8,W4A8 | "
-    "dq-toolchain compare --model ./my-unet --steps 20,50 --seeds 3 --recipe dq.toml --out study"
+    "dq-toolchain compare --model ./my-unet --steps 20,50 --seeds 3 --recipe dq.toml --out study | "
+    "dq-toolchain compare --model ./my-unet --out /shared/study --on ray"
 )
 def compare(
     recipe: RecipeFile = None,
@@ -189,11 +190,19 @@ def compare(
     steps: Annotated[str | None, typer.Option(help="comma-separated, such as 20,50  [default: the recipe's]")] = None,
     seeds: Annotated[int, typer.Option(help="calibration seeds, for the spread  [default: 1]", show_default=False)] = 1,
     held_out: Annotated[int, typer.Option(help="held-out seeds to judge on  [default: 256]", show_default=False)] = 256,
+    on: Annotated[
+        str,
+        typer.Option(
+            help="here | ray: the machines of a Ray cluster, which all see the model and OUT at the same place  [default: here]",
+            show_default=False,
+        ),
+    ] = "here",
     json_: Json = False,
 ) -> None:
     """Calibrate one model with several methods and compare them: OUT/compare. Continues; exit code 1 if a cell failed."""
-    from dq_toolchain.calibrate.compare.grid import parse_bits, parse_methods, parse_steps
+    from dq_toolchain.calibrate.compare.grid import parse_bits, parse_methods, parse_place, parse_steps
 
+    parse_place(on)
     if methods is not None:
         parse_methods(methods, method_names())
     if bits is not None:
@@ -207,7 +216,7 @@ def compare(
     from dq_toolchain.calibrate.compare.show import show_comparison
 
     request = Request(recipe, model, out, methods, bits, steps, seeds, held_out, backends.sections())
-    comparison = run_compare(request, GridReporter())
+    comparison = run_compare(request, GridReporter(), on)
     if json_:
         print_json(comparison.to_json())
     else:

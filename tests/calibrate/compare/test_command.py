@@ -91,6 +91,7 @@ MISTAKES = {
     "no seeds": (("--seeds", "0"), r"--seeds: got 0, allowed are 1-"),
     "seeds that are no number": (("--seeds", "many"), r"--seeds: got 'many'"),
     "one held-out seed": (("--held-out", "1"), r"--held-out: got 1, allowed are 2-100000"),
+    "nowhere": (("--on", "moon"), r"--on: got 'moon', allowed are here \(this process\) and ray"),
     "no model": (("--model", "nowhere"), r"nowhere/unet/config\.json.*--model takes a diffusers folder"),
     "no recipe": (("--recipe", "nowhere.toml"), r"cannot read nowhere\.toml"),
 }

@@ -53,15 +53,19 @@ device = "cpu"
 """
 
 
-def _two(recipe: Path, out: Path) -> tuple[Ended, Ended]:
-    """Two processes with what torchrun puts into their environment."""
+def _launch(count: int, code: str, *arguments: object) -> list[Ended]:
+    """Processes with what torchrun puts into their environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    arguments = ("calibrate", "--recipe", recipe, "--out", out)
-    first, second = (start(COMMAND, *arguments, **shared, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1"))
-    return first.end(), second.end()
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    running = [start(code, *arguments, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(count)]
+    return [each.end() for each in running]
+
+
+def _two(recipe: Path, out: Path) -> tuple[Ended, Ended]:
+    first, second = _launch(2, COMMAND, "calibrate", "--recipe", recipe, "--out", out)
+    return first, second
 
 
 def _launched(recipe: Path, out: Path) -> subprocess.CompletedProcess[str]:
@@ -163,6 +167,69 @@ def test_what_cannot_be_shared_is_refused(tiny_model: Path, tmp_path: Path) -> N
         assert done.returncode == 2
         assert "2 processes share the samples of multi-step fits, but qdiffusion reconstructs blocks" in done.stderr
     assert not (tmp_path / "two/calibration").exists()
+
+
+TOGETHER = """
+import torch
+from dq_toolchain.calibrate.work.workers import Workers
+workers = Workers.started(use_cuda=False)
+rank, whole = workers.rank, torch.arange(24.0).reshape(2, 4, 3)
+assert (workers.count, workers.is_first, torch.device(workers.device).type) == (3, rank == 0, "cpu")
+for items in (1, 2, 4):  # shares of 0 and 1, and of 1 and 2 items
+    part = whole[:, :items][:, workers.share(items)]
+    assert torch.equal(workers.gather(part, items, dim=1), whole[:, :items])
+mine = torch.tensor([rank, 5 - rank], dtype=torch.float64)
+assert workers.sum(mine).tolist() == [3, 12]
+assert workers.largest(mine).tolist() == [2, 5]
+assert workers.agreed(mine).tolist() == [0, 5]
+assert mine.tolist() == [rank, 5 - rank]
+gradients = [mine.clone(), None, torch.full((2,), float(rank))]
+workers.average_(gradients)
+assert (gradients[0].tolist(), gradients[2].tolist()) == ([1, 4], [1, 1])
+print("all")
+"""
+
+
+def test_three_processes_sum_average_agree_and_gather_uneven_shares() -> None:
+    done = _launch(3, TOGETHER)
+    assert [(each.returncode, each.stdout) for each in done] == [(0, "all\n")] * 3, [each.stderr for each in done]
+
+
+LEAVES = """
+import os, sys, torch
+from pathlib import Path
+from dq_toolchain.calibrate.work import workers as module
+from dq_toolchain.toolchain.errors import ToolchainError
+module.LATE = 0.5
+workers = module.Workers.started(use_cuda=False)
+try:
+    workers.check_sees(Path(sys.argv[1]))
+    workers.check_sees(Path(sys.argv[1]) / "nowhere" if workers.rank else Path(sys.argv[1]))
+except ToolchainError as error:
+    print(error, flush=True)
+if not workers.is_first:
+    os._exit(7)
+try:
+    workers.sum(torch.ones(2))
+except ToolchainError as error:
+    print(error)
+"""
+
+
+def test_a_folder_that_one_process_does_not_see_is_refused_by_all_and_one_that_ends_does_not_leave_others_waiting(
+    tmp_path: Path,
+) -> None:
+    first, second = _launch(2, LEAVES, tmp_path)
+    refused = (
+        f"1 of 2 processes do not see {tmp_path}, which the first one wrote; choose an output folder that all machines"
+    )
+    assert (first.returncode, second.returncode) == (0, 7), first.stderr
+    assert second.stdout.startswith(refused.replace(str(tmp_path), str(tmp_path / "nowhere")))
+    said, ended = first.stdout.splitlines()
+    assert said.startswith(refused)
+    assert ended.startswith(
+        "another process of this launch ended, and none can go on alone; see what it said, and start all again"
+    )
 
 
 def test_shares_are_all_items_once_and_in_order() -> None:
