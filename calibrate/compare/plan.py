@@ -49,6 +49,7 @@ class Request:
     seeds: int = 1
     held_out: int = 256
     target_sections: Mapping[str, type[TargetSection]] | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def plan(request: Request) -> Grid:
     """
     base = load_recipe(
         request.recipe,
-        {"model": {"path": request.model}, "run": {"out": request.out}},
+        {"model": {"path": request.model}, "run": {"out": request.out, "precision": request.precision}},
         sections=request.target_sections,
     )
     quantize, first_seed = base.quantize, base.run.seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.data.samples import Samples, draw
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.network.insert import Prepared
+from dq_toolchain.calibrate.network.precision import computing_in
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.models.architectures import latent_shape
 from dq_toolchain.toolchain.models.loading import Model
+from dq_toolchain.toolchain.recipe.sections import Precision
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups
@@ -36,6 +39,7 @@ class Context:
     seed: of the calibration; every random choice derives from it.
     activation_memory: of a large network, for one sample; None for a small one.
     workers: the processes that share this calibration.
+    precision: of FP32 rollouts, ranges and validation.
     """
 
     model: Model
@@ -49,6 +53,7 @@ class Context:
     seed: int
     activation_memory: ActivationMemory | None = None
     workers: Workers = ALONE
+    precision: Precision = "exact"
 
     @property
     def network(self) -> nn.Module:
@@ -72,6 +77,10 @@ class Context:
     @property
     def group_of_step(self) -> tuple[int, ...]:
         return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
+
+    def shortened(self) -> AbstractContextManager[None]:
+        """Around FP32 rollouts, ranges and validation: these may be computed in less than float32."""
+        return computing_in(self.precision, self.device)
 
     def draw(self, seeds: Sequence[int]) -> Samples:
         """The samples of the given seeds."""

@@ -105,7 +105,8 @@ class Problem:
         for rows in share.split(context.rollout_batch) if len(share) else ():
             part = context.samples.select(rows)
             denoiser, start = context.denoiser(network, part, network.set_step), to_device(part.start, context.device)
-            finals.append(rollout(context.table, denoiser, start, noise=context.noise(part))[-1])
+            with context.shortened():
+                finals.append(rollout(context.table, denoiser, start, noise=context.noise(part))[-1])
         score = final_error(context.workers.gather(torch.cat(finals), len(wanted)), wanted)
         return score if math.isfinite(score) else math.inf
 

@@ -18,6 +18,7 @@ from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.network.activation_memory import activation_memory_of
 from dq_toolchain.calibrate.network.insert import prepare
 from dq_toolchain.calibrate.network.kernel_choice import tell
+from dq_toolchain.calibrate.network.precision import check_precision
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import latent_shape
@@ -50,6 +51,7 @@ def setup(
         ModelError, SamplerError, RecipeError: see their texts.
     """
     device = choose_device(recipe.run.device)
+    check_precision(recipe.run.precision, device)
     tell(device, warn)
     source = _source(recipe, warn, given)
     table = sampler_table(source.config, source.scheduler_config, recipe.sampler.steps, eta=recipe.sampler.eta)
@@ -108,6 +110,7 @@ def setup(
         seed=recipe.run.seed,
         activation_memory=activation_memory_of(prepared.network, run_once) if is_large else None,
         workers=workers,
+        precision=recipe.run.precision,
     )
 
 
