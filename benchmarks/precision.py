@@ -31,6 +31,7 @@ from benchmarks.effort import paired
 from dq_toolchain.calibrate.compare.grid import parse_bits
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.finalize import held_out_reference
+from dq_toolchain.calibrate.network.channels_last import to_host
 from dq_toolchain.calibrate.network.precision import computing_in
 from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
 from dq_toolchain.calibrate.prepare.setup import choose_device
@@ -94,7 +95,8 @@ def tf32_on_a_cpu() -> Iterator[None]:
 def reference_of(made: Calibrated, seeds: int) -> Reference:
     """The artifact on held-out seeds, exact and on the CPU, as `calibrate` writes it."""
     samples = made.context.draw(held_out_seeds(seeds))
-    return held_out_reference(made.artifact, made.context.network.cpu(), made.context.table, samples, batch=BATCH)
+    to_host(made.context.network)
+    return held_out_reference(made.artifact, made.context.network, made.context.table, samples, batch=BATCH)
 
 
 def row_of(key: Mapping[str, Any], made: Calibrated, found: Reference, exact: Reference) -> Row:

@@ -26,6 +26,7 @@ from dq_toolchain.toolchain.sampler.transfer import to_device
 ROLLOUT_BATCH = 32
 ACTIVATION_LIMIT = 2 * 2**30
 """Bytes that activations may take in a pass without gradient."""
+ROLLOUT_BATCH_OF_A_GPU = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,11 @@ class Context:
     bank: conditioning that samples take in turn.
     samples: those to calibrate on, on the CPU.
     seed: of the calibration; every random choice derives from it.
-    activation_memory: of a large network, for one sample; None for a small one.
+    activation_memory: for one sample, of a large network or on a GPU; None for a small one.
     workers: the processes that share this calibration.
     precision: of FP32 rollouts, ranges and validation.
+    room: bytes that activations may take on a GPU in a pass without gradient; None: ACTIVATION_LIMIT.
+    gradient_batch: samples whose activations a pass with gradient may keep, of one step; None: all of an iteration.
     """
 
     model: Model
@@ -54,6 +57,8 @@ class Context:
     activation_memory: ActivationMemory | None = None
     workers: Workers = ALONE
     precision: Precision = "exact"
+    room: int | None = None
+    gradient_batch: int | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -67,7 +72,19 @@ class Context:
 
     @property
     def rollout_batch(self) -> int:
-        """How many samples run through the network at once, without gradient."""
+        """How many samples run through the network at once, without gradient.
+
+        On a GPU a power of two: what other programs take of its memory decides little then, and a run that is continued
+        finds its checkpoints.
+        """
+        if self.room is None or self.activation_memory is None:
+            return self.host_batch
+        fitting = max(1, min(ROLLOUT_BATCH_OF_A_GPU, self.room // self.activation_memory.forward))
+        return int(2 ** (fitting.bit_length() - 1))
+
+    @property
+    def host_batch(self) -> int:
+        """The same on the CPU."""
         return (
             ROLLOUT_BATCH
             if self.activation_memory is None

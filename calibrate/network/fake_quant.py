@@ -10,6 +10,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from dq_toolchain.calibrate.network.channels_last import laid_out
 from dq_toolchain.calibrate.network.kernel_choice import usable
 from dq_toolchain.calibrate.network.kernels import QuantizeActivation, QuantizeWeight
 from dq_toolchain.calibrate.network.straight_through import FakeQuantize, FakeQuantizeWeight, fp16_scale, per_channel
@@ -168,6 +169,7 @@ class QuantizedLayer(nn.Module):
         self.fixed_weight, self._integers, self._may_use_integers = weight, None, rounded
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
+        x = laid_out(x)
         if self._may_use_integers and not torch.is_grad_enabled() and self.activation.float_share == 0.0:
             product, scale = self._product()
             if product is not None and holds(x):

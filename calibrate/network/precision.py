@@ -43,11 +43,10 @@ def check_precision(precision: Precision, device: torch.device) -> None:
     """Raise RecipeError if the device cannot compute in this precision."""
     if precision == "tf32" and device.type == "cpu":
         raise RecipeError(
-            "[run] precision (--precision): got tf32, which is a format of NVIDIA GPUs, and the calibration runs on the CPU; "
-            "allowed here: exact, bf16"
+            "--precision: got tf32, a format of NVIDIA GPUs, but the calibration runs on the CPU; allowed here: exact, bf16"
         )
     if precision != "exact" and device.type == "cuda" and torch.cuda.get_device_capability(device) < TENSOR_CORES:
         raise RecipeError(
-            f"[run] precision (--precision): got {precision}, which {torch.cuda.get_device_name(device)} cannot multiply "
+            f"--precision: got {precision}, which {torch.cuda.get_device_name(device)} cannot multiply "
             "(compute capability 8.0 and later can); take exact"
         )

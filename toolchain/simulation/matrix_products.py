@@ -53,7 +53,7 @@ class MatrixProduct:
         self.weight_sums = flat.sum(1, dtype=torch.int32)
 
     def __call__(self, q: Tensor, zero_point: int, scale: Tensor, bias: Tensor | None) -> Tensor:
-        """scale * sum((q - zero_point) * weight_q) + bias, float32.
+        """scale * sum((q - zero_point) * weight_q) + bias, float32; of a convolution with channels last in memory.
 
         Args:
             q: uint8, shape of the layer's input. zero_point: 0-255. bias: (out,) float32.
@@ -68,8 +68,6 @@ class MatrixProduct:
         parts = rows.split(max(1, PATCHES // (height * width * self.length)))
         sums = torch.cat([self._sums(part.reshape(-1, self.length), zero) for part in parts])
         y = self._real(sums, len(q), scale, bias).view(len(q), height, width, self.outputs).permute(0, 3, 1, 2)
-        if q.is_contiguous():  # what follows then has the layout that it has after a float product
-            y = y.contiguous()
         return y.squeeze(2) if self.row else y
 
     def _windows(self, x: Tensor, zero: int) -> Tensor:

@@ -113,7 +113,7 @@ def test_only_shortened_passes_are_shortened_in_a_whole_calibration(
 
 
 def test_tf32_is_refused_on_a_cpu_with_what_to_do(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"--precision\): got tf32, .* allowed here: exact, bf16"):
+    with pytest.raises(RecipeError, match=r"--precision: got tf32, .* allowed here: exact, bf16"):
         setup(tiny_recipe(tiny_model, tmp_path, run={"precision": "tf32"}))
 
 
