@@ -42,12 +42,14 @@ def finalize(network: QuantizedNetwork, context: Context, record: Mapping[str, A
             prepared.network, any(site.kind == "attention" for site in prepared.sites), prepared.float_layers
         ),
         layers={
-            n: LayerWeights(*(t.cpu() for t in layer.weight_quantizer.export())) for n, layer in network.layers.items()
+            n: LayerWeights(*(t.cpu().contiguous() for t in layer.weight_quantizer.export()))
+            for n, layer in network.layers.items()
         },
         scale=torch.stack([fp16_exact(q.log_scale.exp()) for q in quantizers], dim=1).cpu(),
         zero_point=torch.stack([q.zero_point for q in quantizers], dim=1).to("cpu", torch.int32),
         float_parameters={
-            n: t.cpu() for n, t in (float_parameters(prepared.network, network.layers) | network.biases()).items()
+            n: t.cpu().contiguous()
+            for n, t in (float_parameters(prepared.network, network.layers) | network.biases()).items()
         },
         record=record,
         smoothed=prepared.smoothed,

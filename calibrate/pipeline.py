@@ -112,7 +112,7 @@ def calibrated(
         context = setup(recipe, method, reporter.warn, workers, given)
     phases = phases_of(method.fit, recipe)
     check_workers(method.name, phases, recipe, workers, context.step_groups)
-    check_memory(context, recipe, method, reporter)
+    context = check_memory(context, recipe, method, reporter)
     if announce:
         say_duration(context, recipe, method, reporter)
     kept = {

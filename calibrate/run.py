@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.finalize import held_out_reference
+from dq_toolchain.calibrate.network.channels_last import to_host
 from dq_toolchain.calibrate.pipeline import calibrated
 from dq_toolchain.calibrate.prepare.setup import choose_device
 from dq_toolchain.calibrate.work.checkpoint import remove
@@ -66,9 +67,9 @@ def calibrate(
             reporter.warn(f"--effort {recipe.calibrate.effort} leaves what was set as it is: {', '.join(own)}")
         made = calibrated(recipe, reporter, work, workers, model, announce=True)
         artifact, context = made.artifact, made.context
-        context.network.cpu()
+        to_host(context.network)
         held_out = context.draw(held_out_seeds(recipe.reference.seeds))
-        batch = context.rollout_batch
+        batch = context.host_batch
         batches = -(-len(held_out) // batch)
         with reporter.task("held-out rollouts", 3 * batches * context.table.calls) as advance:
             reference = held_out_reference(

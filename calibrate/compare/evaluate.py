@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.compare.held_out import BATCH, HeldOut
 from dq_toolchain.calibrate.data.samples import Samples
+from dq_toolchain.calibrate.network.channels_last import to_channels_last
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.metrics import psnr, relative_error, rollout_error, ssim, to_unit
@@ -77,6 +78,8 @@ def evaluate(
             "calibrate with the same steps"
         )
     network = SimulatedNetwork(artifact).to(device)
+    if device.type != "cpu" and held.final.dim() == 4:
+        to_channels_last(network, device)
     free, samples = [], []
     for begin in range(0, len(held.samples), BATCH):
         rows = slice(begin, begin + BATCH)

@@ -52,6 +52,7 @@ class Request:
     held_out: int = 256
     target_sections: Mapping[str, type[TargetSection]] | None = None
     gpus: int | None = None
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def plan(request: Request) -> Grid:
     """
     base = load_recipe(
         request.recipe,
-        {"model": {"path": request.model}, "run": {"out": request.out}},
+        {"model": {"path": request.model}, "run": {"out": request.out, "precision": request.precision}},
         sections=request.target_sections,
     )
     base, elsewhere = _for_machines(base, request.gpus)

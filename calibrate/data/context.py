@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.data.samples import Samples, draw
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.network.insert import Prepared
+from dq_toolchain.calibrate.network.precision import computing_in
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.models.architectures import latent_shape
 from dq_toolchain.toolchain.models.loading import Model
+from dq_toolchain.toolchain.recipe.sections import Precision
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups
@@ -23,6 +26,7 @@ from dq_toolchain.toolchain.sampler.transfer import to_device
 ROLLOUT_BATCH = 32
 ACTIVATION_LIMIT = 2 * 2**30
 """Bytes that activations may take in a pass without gradient."""
+ROLLOUT_BATCH_OF_A_GPU = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +38,11 @@ class Context:
     bank: conditioning that samples take in turn.
     samples: those to calibrate on, on the CPU.
     seed: of the calibration; every random choice derives from it.
-    activation_memory: of a large network, for one sample; None for a small one.
+    activation_memory: for one sample, of a large network or on a GPU; None for a small one.
     workers: the processes that share this calibration.
+    precision: of FP32 rollouts, ranges and validation.
+    room: bytes that activations may take on a GPU in a pass without gradient; None: ACTIVATION_LIMIT.
+    gradient_batch: samples whose activations a pass with gradient may keep, of one step; None: all of an iteration.
     """
 
     model: Model
@@ -49,6 +56,9 @@ class Context:
     seed: int
     activation_memory: ActivationMemory | None = None
     workers: Workers = ALONE
+    precision: Precision = "exact"
+    room: int | None = None
+    gradient_batch: int | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -62,7 +72,19 @@ class Context:
 
     @property
     def rollout_batch(self) -> int:
-        """How many samples run through the network at once, without gradient."""
+        """How many samples run through the network at once, without gradient.
+
+        On a GPU a power of two: what other programs take of its memory decides little then, and a run that is continued
+        finds its checkpoints.
+        """
+        if self.room is None or self.activation_memory is None:
+            return self.host_batch
+        fitting = max(1, min(ROLLOUT_BATCH_OF_A_GPU, self.room // self.activation_memory.forward))
+        return int(2 ** (fitting.bit_length() - 1))
+
+    @property
+    def host_batch(self) -> int:
+        """The same on the CPU."""
         return (
             ROLLOUT_BATCH
             if self.activation_memory is None
@@ -72,6 +94,10 @@ class Context:
     @property
     def group_of_step(self) -> tuple[int, ...]:
         return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
+
+    def shortened(self) -> AbstractContextManager[None]:
+        """Around FP32 rollouts, ranges and validation: these may be computed in less than float32."""
+        return computing_in(self.precision, self.device)
 
     def draw(self, seeds: Sequence[int]) -> Samples:
         """The samples of the given seeds."""

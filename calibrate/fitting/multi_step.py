@@ -65,9 +65,13 @@ class MultiStep(Phase):
 
     def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
         learned, offload = recipe.calibrate.rounding == "learned", recipe.run.offload
+        stages, count = plan(recipe.calibrate, context.step_groups), context.workers.count
+        each = one.backward + (0 if offload else one.inputs)
+        kept = [stage.kept * -(-stage.trajectories(recipe.calibrate.batch) // count) for stage in stages]
         return Needs(
             per_weight=OFFLOADED if offload else LEARNED if learned else NEAREST,
-            activations=recipe.calibrate.batch * (one.backward + (0 if offload else one.inputs)),
+            activations=each * max(kept, default=0),
+            of_one_sample=each * max((stage.kept for stage in stages), default=0),
         )
 
     def passes(self, context: Context, recipe: Recipe) -> float:

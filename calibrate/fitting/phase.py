@@ -61,12 +61,19 @@ class Needs:
     Attributes:
         per_weight: float32 values for each weight of the network. floats: others, of weights of a part of it.
         activations: bytes on the device. host: bytes of records that stay on the host.
+        of_one_sample: of the activations, where an iteration can run sample by sample; None: it cannot.
     """
 
     per_weight: float = 1.0
     floats: int = 0
     activations: int = 0
+    of_one_sample: int | None = None
     host: int = 0
+
+    @property
+    def least(self) -> int:
+        """Bytes of activations that cannot be done without."""
+        return self.activations if self.of_one_sample is None else self.of_one_sample
 
 
 class Phase(ABC):

@@ -166,16 +166,20 @@ class MultiStepFit:
         assert self.optimizer is not None
         self.optimizer.zero_grad(set_to_none=False)
         with nullcontext() if stage.learned == "ranges" else self.network.weights_once():
-            loss, _ = segment_gradient(
-                self.problem.context.table,
-                segment.denoiser,
-                segment.start,
-                segment.first,
-                segment.length,
-                robust_loss(segment.targets, segment.first, segment.length),
-                stage.gradient,
-                segment.noise,
-            )
+            losses = [
+                segment_gradient(
+                    self.problem.context.table,
+                    part.denoiser,
+                    part.start,
+                    part.first,
+                    part.length,
+                    robust_loss(part.targets, part.first, part.length, segment.samples),
+                    stage.gradient,
+                    part.noise,
+                )[0]
+                for part in self.problem.parts(segment, stage)
+            ]
+            loss = torch.stack(losses).sum()
         workers = self.problem.context.workers
         workers.average_(parameter.grad for parameter in self.parameters.values())
         return torch.stack([workers.sum(loss), get_total_norm(self._gradients().values(), math.inf)])

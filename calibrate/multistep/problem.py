@@ -37,6 +37,22 @@ class Segment:
     denoiser: Denoiser
     noise: Tensor | None
 
+    @property
+    def samples(self) -> int:
+        """B."""
+        return self.targets.shape[1]
+
+    def select(self, rows: slice) -> Segment:
+        """The same steps of some of the samples."""
+        start = State(tuple(x[rows] for x in self.start.latents), tuple(f[rows] for f in self.start.outputs))
+        return replace(
+            self,
+            start=start,
+            targets=self.targets[:, rows],
+            denoiser=replace(self.denoiser, conditioning=self.denoiser.conditioning.select(rows)),
+            noise=None if self.noise is None else self.noise[:, rows],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
@@ -65,7 +81,8 @@ class Problem:
         low, high = stage.window[0], stage.window[1] - stage.horizon
         first = self._draw_first(low, high, stage.horizon, generator)
         part = context.samples.select(index)
-        denoiser, noise = context.denoiser(network, part, network.set_step), context.noise(part)
+        denoiser = context.denoiser(network, part, network.set_step, context.gradient_batch)
+        noise = context.noise(part)
         if stage.inherited and first > 0:
             start = self._rolled_in(denoiser, part.start, first, noise)
         else:
@@ -76,6 +93,14 @@ class Problem:
             )
         targets = to_device(self.targets.latents[first : first + stage.horizon + 1, index], context.device)
         return Segment(first=first, length=stage.horizon, start=start, targets=targets, denoiser=denoiser, noise=noise)
+
+    def parts(self, segment: Segment, stage: Stage) -> list[Segment]:
+        """The samples of an iteration, at most so many at once as have room for their activations."""
+        most = self.context.gradient_batch
+        if most is None:
+            return [segment]
+        size = max(1, most // stage.kept)
+        return [segment.select(slice(begin, begin + size)) for begin in range(0, segment.samples, size)]
 
     def with_growth(self, network: QuantizedNetwork) -> Problem:
         """The same problem with the growth of errors, measured on a few samples with the network as it is."""
@@ -105,7 +130,8 @@ class Problem:
         for rows in share.split(context.rollout_batch) if len(share) else ():
             part = context.samples.select(rows)
             denoiser, start = context.denoiser(network, part, network.set_step), to_device(part.start, context.device)
-            finals.append(rollout(context.table, denoiser, start, noise=context.noise(part))[-1])
+            with context.shortened():
+                finals.append(rollout(context.table, denoiser, start, noise=context.noise(part))[-1])
         score = final_error(context.workers.gather(torch.cat(finals), len(wanted)), wanted)
         return score if math.isfinite(score) else math.inf
 

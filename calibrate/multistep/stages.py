@@ -44,6 +44,11 @@ class Stage:
         """Samples of one iteration: single steps take the whole batch, a segment half of it, for it has many steps."""
         return batch if self.horizon == 1 else max(1, batch // 2)
 
+    @property
+    def kept(self) -> int:
+        """Steps whose activations one sample keeps at once: ``full`` keeps those of the whole segment."""
+        return self.horizon if self.gradient == "full" else 1
+
     def rate(self, iteration: int) -> float:
         """Learning rate as a share of the base one: the stage's part of a half cosine."""
         begin, end = self.schedule

@@ -10,6 +10,7 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from dq_toolchain.calibrate.network.channels_last import laid_out
 from dq_toolchain.calibrate.network.kernel_choice import usable
 from dq_toolchain.calibrate.network.kernels import QuantizeActivation, QuantizeWeight
 from dq_toolchain.calibrate.network.straight_through import FakeQuantize, FakeQuantizeWeight, fp16_scale, per_channel
@@ -17,13 +18,14 @@ from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS, ProductAttn
 from dq_toolchain.toolchain.quant.layers import Layer, operation_of
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_SCALE, SMALLEST_WEIGHT_SCALE, IntegerType, fp16_exact
 from dq_toolchain.toolchain.simulation.integer_products import (
-    OFFSET,
-    IntegerProduct,
+    Product,
     geometry_of,
     holds,
     integer_product,
     unsigned,
+    unsigned_scale,
 )
+from dq_toolchain.toolchain.simulation.matrix_products import OFFSET
 from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
 
 
@@ -62,10 +64,10 @@ class ActivationQuantizer(nn.Module):
 
     @torch.no_grad()
     def unsigned(self, x: Tensor) -> tuple[Tensor, int, Tensor]:
-        """The integers of x as integer products take them: uint8, their zero_point, and the scale (1,)."""
+        """The integers of x as integer products take them: uint8, their zero_point, and the scale, (1,) or (B, 1)."""
         g = self.switch.current
         scale, zero_point = fp16_exact(self.log_scale[g : g + 1].exp()), self._zero_points[g]
-        return unsigned(x, scale, zero_point, self.kind), zero_point + OFFSET, scale
+        return unsigned(x, scale, zero_point, self.kind), zero_point + OFFSET, unsigned_scale(scale, x)
 
 
 class WeightQuantizer(nn.Module):
@@ -155,7 +157,7 @@ class QuantizedLayer(nn.Module):
         self.operation, self.geometry = operation_of(layer), geometry_of(layer)
         self.fixed_weight: Tensor | None = None
         """A weight to be used in every pass; None computes the fake-quantized one in each."""
-        self._integers: tuple[IntegerProduct | None, Tensor] | None = None
+        self._integers: tuple[Product | None, Tensor] | None = None
         self._may_use_integers = False
 
     def fix_weight(self, weight: Tensor | None, *, rounded: bool) -> None:
@@ -167,6 +169,7 @@ class QuantizedLayer(nn.Module):
         self.fixed_weight, self._integers, self._may_use_integers = weight, None, rounded
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
+        x = laid_out(x)
         if self._may_use_integers and not torch.is_grad_enabled() and self.activation.float_share == 0.0:
             product, scale = self._product()
             if product is not None and holds(x):
@@ -175,7 +178,7 @@ class QuantizedLayer(nn.Module):
         weight = self.weight_quantizer() if self.fixed_weight is None else self.fixed_weight
         return self.operation(self.activation(x), weight, self.bias)
 
-    def _product(self) -> tuple[IntegerProduct | None, Tensor]:
+    def _product(self) -> tuple[Product | None, Tensor]:
         if self._integers is None:
             weight_q, scale = self.weight_quantizer.export()
             self._integers = integer_product(self.geometry, weight_q), scale

@@ -36,7 +36,7 @@ def versions() -> dict[str, Any]:
 
 
 def of_rollouts(context: Context) -> str:
-    """Network (weights as they are after adapters, splits and smoothing), sampler, data and machine."""
+    """Network (weights as they are after adapters, splits and smoothing), sampler, data, machine and precision."""
     return fingerprint(
         "rollouts",
         versions(),
@@ -47,6 +47,7 @@ def of_rollouts(context: Context) -> str:
         context.guidance,
         _samples(context.samples),
         context.rollout_batch,
+        *(() if context.precision == "exact" else (context.precision,)),
     )
 
 

@@ -1,4 +1,4 @@
-"""How much memory a calibration needs, said before it starts; what does not fit is refused, with what would.
+"""How much memory a calibration needs, said before it starts; what does not fit runs in parts or is refused, with what would.
 
 Counted are tensors: those of the size of the weights, of which a fit holds several, activations (from a run on shapes
 alone), latents, and records of block reconstruction. Libraries and allocators come on top: ``MARGIN`` and ``SCATTERED``.
@@ -6,7 +6,8 @@ alone), latents, and records of block reconstruction. Libraries and allocators c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
@@ -17,6 +18,7 @@ from dq_toolchain.calibrate.fitting.phase import Needs, phases_of
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory, activation_memory_of
+from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -26,6 +28,8 @@ FLOAT = 4
 MARGIN = 2**30
 SCATTERED = 1.1
 """What the allocator holds for each byte in use: measured with Stable Diffusion 1.5's topology (docs/RESULTS.md)."""
+SHARE = 4
+"""Of a GPU's memory, the part that activations may take in passes without gradient: a quarter."""
 
 
 @dataclass(frozen=True)
@@ -50,38 +54,96 @@ class Estimate:
         return ", ".join(f"{name} {_gib(size)}" for name, size in parts.items())
 
 
-def check_memory(context: Context, recipe: Recipe, method: Method, reporter: Reporter) -> None:
-    """Say what the calibration of a large network needs.
+def check_memory(context: Context, recipe: Recipe, method: Method, reporter: Reporter) -> Context:
+    """Say what the calibration of a large network needs; an iteration of the fit that does not fit will run in parts.
 
+    Returns:
+        The context, with ``gradient_batch`` where that is so.
     Raises:
         CalibrationError: it does not fit into what is free; the text says what would.
     """
     if not context.is_large:
-        return
-    need, free = estimate(context, recipe, method), _free(context.device)
-    text = f"calibration needs about {_gib(need.on(context.device))} of {_name(context.device)} ({need}), {_gib(free)} are free"
-    if need.on(context.device) <= free:
-        reporter.say(text)
-        return
-    offloaded = estimate(
-        context, recipe.model_copy(update={"run": recipe.run.model_copy(update={"offload": True})}), method
-    ).on(context.device)
-    if recipe.run.offload or offloaded > free:
-        hint = "" if recipe.run.offload else f", {_gib(offloaded)} with --offload"
-        raise CalibrationError(f"{text}{hint}; lower [calibrate] batch and samples, or take a machine with more memory")
-    raise CalibrationError(f"{text}; add --offload, which needs about {_gib(offloaded)}")
+        return context
+    device, free = context.device, _free(context.device)
+    need = estimate(context, recipe, method)
+    text = f"calibration needs about {_gib(need.on(device))} of {_name(device)} ({need}), {_gib(free)} are free"
+    if need.on(device) <= free:
+        reporter.say(f"{text}{_say_batch(context)}")
+        return context
+    if estimate(context, recipe, method, in_parts=True).on(device) <= free:
+        batch = _gradient_batch(context, recipe, method, free)
+        reporter.say(
+            f"{text}: iterations run in parts of {batch} sample{'s' if batch > 1 else ''} a step, whose gradients are "
+            f"summed{_say_batch(context)}"
+        )
+        return replace(context, gradient_batch=batch)
+    tried = []
+    for change, other in _smaller(recipe):
+        size = estimate(context, other, method, in_parts=True).on(device)
+        if size <= free:
+            raise CalibrationError(f"{text}; add {change}, which needs about {_gib(size)}")
+        tried.append(f", {_gib(size)} with {change}")
+    raise CalibrationError(
+        f"{text}{''.join(tried)}; lower [calibrate] samples and [blocks] rows, or take a machine with more memory"
+    )
 
 
-def estimate(context: Context, recipe: Recipe, method: Method) -> Estimate:
-    """What the recipe's method needs at its most, of one sampler call at a time."""
+def estimate(context: Context, recipe: Recipe, method: Method, *, in_parts: bool = False) -> Estimate:
+    """What the recipe's method needs at its most, of one sampler call at a time.
+
+    Args:
+        in_parts: iterations run sample by sample.
+    """
     size = sum(parameter.numel() for parameter in context.network.parameters())
     one = _of_one_sample(context, recipe.run.offload)
     needs = [phase.needs(context, recipe, one) for phase in phases_of(method.fit, recipe)] or [Needs()]
     weights = size * max(need.per_weight for need in needs) + sum(need.floats for need in needs)
-    activations = max(context.rollout_batch * one.forward, *(need.activations for need in needs))
+    fitted = max(need.least if in_parts else need.activations for need in needs)
+    activations = max(context.rollout_batch * one.forward, fitted)
     samples, latent = context.samples.start.shape[0], context.samples.start[0].numel()
     host = (2 * context.table.calls + 1) * samples * latent * FLOAT + sum(need.host for need in needs)
     return Estimate(int(weights) * FLOAT, activations, host)
+
+
+def room_on(device: torch.device, workers: Workers = ALONE) -> int | None:
+    """Bytes that activations may take on a GPU in passes without gradient: its SHARE, or half of what is free if that is
+    less. None of other devices.
+
+    Args:
+        workers: processes that must have the same batches: what the one with the least has room for.
+    """
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    room = max(0, min(total // SHARE, (free - MARGIN) // 2))
+    return -int(workers.largest(torch.tensor(-room, dtype=torch.int64)))
+
+
+def _gradient_batch(context: Context, recipe: Recipe, method: Method, free: int) -> int:
+    """Samples of one step whose activations have room beside everything else."""
+    least = estimate(context, recipe, method, in_parts=True)
+    one = _of_one_sample(context, recipe.run.offload)
+    used = least.on(context.device) - int(SCATTERED * least.activations)
+    each = one.backward + (0 if recipe.run.offload else one.inputs)
+    return max(1, int((free - used) / SCATTERED) // each)
+
+
+def _smaller(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
+    """What can be changed to need less, and the recipe with it."""
+    exact = recipe.model_copy(update={"calibrate": recipe.calibrate.model_copy(update={"gradient": "adjoint"})})
+    is_full = recipe.calibrate.gradient == "full" and recipe.calibrate.horizon > 1
+    if is_full:
+        yield "--gradient adjoint", exact
+    if not recipe.run.offload:
+        run = {"run": recipe.run.model_copy(update={"offload": True})}
+        yield "--offload", recipe.model_copy(update=run)
+        if is_full:
+            yield "--offload --gradient adjoint", exact.model_copy(update=run)
+
+
+def _say_batch(context: Context) -> str:
+    """On a GPU its size decides how many trajectories are run at once."""
+    return "" if context.room is None else f"; without gradient {context.rollout_batch} samples run at once"
 
 
 def _of_one_sample(context: Context, low_memory: bool) -> ActivationMemory:

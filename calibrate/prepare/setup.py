@@ -16,8 +16,11 @@ from dq_toolchain.calibrate.data.notes import Warn
 from dq_toolchain.calibrate.data.samples import Samples, calibration_seeds, draw
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.network.activation_memory import activation_memory_of
+from dq_toolchain.calibrate.network.channels_last import to_channels_last
 from dq_toolchain.calibrate.network.insert import prepare
 from dq_toolchain.calibrate.network.kernel_choice import tell
+from dq_toolchain.calibrate.network.precision import check_precision
+from dq_toolchain.calibrate.prepare.memory import room_on
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import latent_shape
@@ -50,6 +53,7 @@ def setup(
         ModelError, SamplerError, RecipeError: see their texts.
     """
     device = choose_device(recipe.run.device)
+    check_precision(recipe.run.precision, device)
     tell(device, warn)
     source = _source(recipe, warn, given)
     table = sampler_table(source.config, source.scheduler_config, recipe.sampler.steps, eta=recipe.sampler.eta)
@@ -92,7 +96,10 @@ def setup(
     divisors = {} if smooth is None else smooth(model.network, table, samples)
     prepared = prepare(model.network, recipe.quantize, run_once, divisors)
     prepared.network.to(device)
-    is_large = _is_large(prepared.network, samples)
+    if device.type != "cpu" and samples.start.dim() == 4:
+        to_channels_last(prepared.network, device)
+    room = room_on(device, workers)
+    is_large = room is not None or _is_large(prepared.network, samples)
     model = replace(
         model, network=prepared.network
     )  # convolutions that were split are not kept whole beside their parts
@@ -108,6 +115,8 @@ def setup(
         seed=recipe.run.seed,
         activation_memory=activation_memory_of(prepared.network, run_once) if is_large else None,
         workers=workers,
+        precision=recipe.run.precision,
+        room=room,
     )
 
 

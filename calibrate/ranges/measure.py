@@ -47,16 +47,17 @@ def shared_rollouts(
 ) -> Rollouts:
     """FP32 rollouts of the calibration samples, of which each process runs its share."""
     workers, count = context.workers, len(context.samples)
-    part = rollouts_of(
-        context.network,
-        context.table,
-        context.samples.select(workers.share(count)),
-        guidance=context.guidance,
-        batch=context.rollout_batch,
-        device=context.device,
-        set_step=set_step,
-        advance=advance,
-    )
+    with context.shortened():
+        part = rollouts_of(
+            context.network,
+            context.table,
+            context.samples.select(workers.share(count)),
+            guidance=context.guidance,
+            batch=context.rollout_batch,
+            device=context.device,
+            set_step=set_step,
+            advance=advance,
+        )
     return Rollouts(workers.gather(part.latents, count, dim=1), workers.gather(part.outputs, count, dim=1))
 
 
@@ -70,7 +71,7 @@ def observe_chosen(context: Context, targets: Rollouts, chosen: Tensor | None, a
         CalibrationError: an activation is NaN or infinite; the text names the site.
     """
     samples = context.samples
-    with _observed(context) as (histograms, set_step):
+    with _observed(context) as (histograms, set_step), context.shortened():
         share = torch.arange(len(samples))[context.workers.share(len(samples))]
         for rows in share.split(context.rollout_batch):
             for k in range(context.table.calls):

@@ -126,6 +126,11 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     "several flags at once": (flags("--steps", "0", "--scheme", "odd"), "--steps: got 0.*--scheme: got 'odd'"),
     "no GPU": (flags("--device", "cuda"), "--device: got cuda, .*allowed here: auto, cpu"),
     "unknown device": (flags("--device", "tpu"), "--device: got 'tpu'"),
+    "no GPU for TF32": (flags("--precision", "tf32"), "--precision: got tf32, .*CPU; allowed here: exact, bf16"),
+    "unknown precision": (
+        flags("--precision", "fp16"),
+        "--precision: got 'fp16', input should be 'exact', 'tf32' or 'bf16'",
+    ),
     # conditioning
     "guidance without a null label": (without_null_label, "guidance needs .*null_label"),
     "null label out of range": (with_recipe("[conditioning]\nnull_label = 11"), "null_label: got 11, allowed 0-10"),

@@ -25,6 +25,7 @@ PLACES = {
     "out": ("run", "out"),
     "seed": ("run", "seed"),
     "device": ("run", "device"),
+    "precision": ("run", "precision"),
     "offload": ("run", "offload"),
     "steps": ("sampler", "steps"),
     "guidance": ("sampler", "guidance"),
@@ -50,6 +51,13 @@ PLACES = {
     "gradient": ("calibrate", "gradient"),
 }
 """Option of ``calibrate`` -> section and key of the recipe."""
+PrecisionName = Annotated[
+    str | None,
+    typer.Option(
+        help="exact | tf32 | bf16: of FP32 rollouts, ranges and validation; the fit, the integer simulation and held-out "
+        "samples are always exact  [default: exact]"
+    ),
+]
 
 
 def calibration_recipe(
@@ -146,6 +154,7 @@ def calibrate(
     gradient: Annotated[str | None, typer.Option(help="adjoint | surrogate | full  [default: adjoint]")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of the calibration samples  [default: 0]")] = None,
     device: Annotated[str | None, typer.Option(help="auto | cpu | cuda  [default: auto]")] = None,
+    precision: PrecisionName = None,
     offload: Annotated[
         bool | None, typer.Option("--offload", help="if memory is short: block by block, records on disk")
     ] = None,
@@ -188,6 +197,7 @@ def compare(
         str | None, typer.Option(help="comma-separated, such as W8A8,W4A8  [default: the recipe's]")
     ] = None,
     steps: Annotated[str | None, typer.Option(help="comma-separated, such as 20,50  [default: the recipe's]")] = None,
+    precision: PrecisionName = None,
     seeds: Annotated[int, typer.Option(help="calibration seeds, for the spread  [default: 1]", show_default=False)] = 1,
     held_out: Annotated[int, typer.Option(help="held-out seeds to judge on  [default: 256]", show_default=False)] = 256,
     on: Annotated[
@@ -209,13 +219,25 @@ def compare(
         parse_bits(bits)
     if steps is not None:
         parse_steps(steps)
-    check_recipe(load_recipe(recipe, {"model": {"path": model}}, warn=lambda line: None))  # what it says comes below
+    flags = {"model": {"path": model}, "run": {"precision": precision}}
+    check_recipe(load_recipe(recipe, flags, warn=lambda line: None))  # what it says comes below
     from dq_toolchain.calibrate.compare.command import compare as run_compare
     from dq_toolchain.calibrate.compare.plan import Request
     from dq_toolchain.calibrate.compare.progress import GridReporter
     from dq_toolchain.calibrate.compare.show import show_comparison
 
-    request = Request(recipe, model, out, methods, bits, steps, seeds, held_out, backends.sections())
+    request = Request(
+        recipe=recipe,
+        model=model,
+        out=out,
+        methods=methods,
+        bits=bits,
+        steps=steps,
+        seeds=seeds,
+        held_out=held_out,
+        target_sections=backends.sections(),
+        precision=precision,
+    )
     comparison = run_compare(request, GridReporter(), on)
     if json_:
         print_json(comparison.to_json())

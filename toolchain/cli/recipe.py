@@ -13,12 +13,17 @@ from dq_toolchain.toolchain.cli.before import check_method
 from dq_toolchain.toolchain.cli.calibration import PLACES, calibrate, calibration_recipe
 from dq_toolchain.toolchain.cli.options import target_options, with_options
 from dq_toolchain.toolchain.recipe import effort
+from dq_toolchain.toolchain.recipe.fields import Setting, all_settings
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.recipe.writing import to_toml
 
 OPTIONS = {parameter.name: parameter for parameter in target_options(backends.sections())}
-BOTH = set(OPTIONS) & set(PLACES)
-"""Options that calibrate and export both have, with values of other kinds: a number for one, a word for the other."""
+BOTH = {
+    setting.key: setting
+    for setting in all_settings(Recipe)
+    if setting.key in OPTIONS and PLACES.get(setting.key) == (setting.section, setting.key)
+}
+"""Options that calibrate and export both have, with values of other kinds: numbers, or words of its own, for calibrate."""
 
 
 def recipe(target: Target = None, **given: Any) -> None:
@@ -28,14 +33,19 @@ def recipe(target: Target = None, **given: Any) -> None:
     """
     options = {name: given.get(name) for name in inspect.signature(calibrate).parameters}
     of_target = {name: given[name] for name in OPTIONS if name not in BOTH}
-    for name in BOTH:
-        values = given[name] or []
-        options[name] = next((int(value) for value in reversed(values) if value.isdecimal()), None)
-        of_target[name] = next((value for value in reversed(values) if not value.isdecimal()), None)
+    for name, own in BOTH.items():
+        values = list(reversed(given[name] or []))
+        options[name] = next((own.kind(value) for value in values if _is_of(own, value)), None)
+        of_target[name] = next((value for value in values if not _is_of(own, value)), None)
     flags = {"export": {"target": target}}
     asked = calibration_recipe(options, flags, target_flags=of_target, default_target=backends.DEFAULT)
     check_method(asked)
     print(to_toml(_effective(asked)), end="")
+
+
+def _is_of(own: Setting, value: str) -> bool:
+    """Whether the value of an option that both have is meant for calibrate."""
+    return value in own.choices if own.choices else value.isdecimal()
 
 
 def _effective(asked: Recipe) -> Recipe:
@@ -54,7 +64,8 @@ def _added() -> list[inspect.Parameter]:
     found += [each for each in OPTIONS.values() if each.name not in BOTH]
     for name in sorted(BOTH):
         texts = [each.annotation.__metadata__[0].help for each in (*own, OPTIONS[name]) if each.name == name]
-        told = f"a number, of calibrate: {texts[0]}; a word, of export: {texts[1]}"
+        kind = " | ".join(BOTH[name].choices) or "a number"
+        told = f"{kind}, of calibrate: {texts[0]}; another word, of export: {texts[1]}"
         annotation = Annotated[list[str] | None, typer.Option(f"--{name.replace('_', '-')}", help=told)]
         found.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return found

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from dq_toolchain.toolchain.recipe.budget import Budget
 
 Effort = Literal["quick", "standard", "best"]
+Precision = Literal["exact", "tf32", "bf16"]
 
 
 class Section(BaseModel):
@@ -198,6 +199,11 @@ class RunSection(Section):
     out: Path = Field(default=Path("dq-out"), strict=False, description="output folder")
     seed: int = Field(default=0, ge=0, le=2**20 - 1, description="seed of the calibration samples")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to calibrate")
+    precision: Precision = Field(
+        default="exact",
+        description="what FP32 rollouts, ranges and validation are computed in; exact is float32. "
+        "Gradients, the integer simulation and held-out samples are always exact",
+    )
     offload: bool = Field(
         default=False,
         description="for networks that do not fit: rounding block after block with caches on disk, then scales, "

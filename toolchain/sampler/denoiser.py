@@ -54,7 +54,7 @@ class Denoiser:
         keywords = self.conditioning.doubled if guided else dict(self.conditioning.cond)
         batch = torch.cat([x, x]) if guided else x
         time = torch.full((len(batch),), self.table.timesteps[k], dtype=torch.float32, device=x.device)
-        out = call_network(self.network, batch, time, keywords)
+        out = call_network(self.network, batch, time, keywords).to(x.dtype)  # of a shortened pass it is bfloat16
         if not guided:
             return out
         unconditional, conditional = out.chunk(2)

@@ -1,12 +1,14 @@
-"""Products of 8-bit integers by oneDNN on a CPU: the sums that float products give, bit for bit, several times sooner.
+"""Products of 8-bit integers, by oneDNN on a CPU and by matrix products on a GPU: the sums that float products give, bit for
+bit, several times sooner.
 
-Used only where a probe, once per process, finds them exact: processors without VNNI or AMX add pairs of products in
-16 bits and saturate, other platforms have no such operations. Elsewhere the simulation multiplies in float.
+Used only where a probe, once per process and kind of device, finds them exact: processors without VNNI or AMX add pairs of
+products in 16 bits and saturate, other platforms have no such operations. Elsewhere the simulation multiplies in float.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,12 +16,10 @@ from torch import Tensor, nn
 
 from dq_toolchain.toolchain.quant.layers import TRANSPOSED, Layer, OutputFirst
 from dq_toolchain.toolchain.quant.qparams import IntegerType
+from dq_toolchain.toolchain.simulation.matrix_products import OFFSET, Geometry, MatrixProduct, marked
 
-OFFSET = 128
-"""oneDNN's activations are uint8, ours int8."""
-
-Geometry = tuple[Any, ...]
-"""(stride, padding, dilation, groups) of a Conv1d or Conv2d, () of a Linear."""
+Product = Callable[[Tensor, int, Tensor, Tensor | None], Tensor]
+"""(q, zero_point, scale, bias) -> the layer's output: ``IntegerProduct`` or ``MatrixProduct``."""
 
 
 def geometry_of(layer: Layer) -> Geometry | None:
@@ -31,14 +31,20 @@ def geometry_of(layer: Layer) -> Geometry | None:
 
 
 def holds(x: Tensor) -> bool:
-    """Whether integers can stand for x: on this kind of memory, and nothing in it NaN, which they would turn into a number."""
-    return x.device.type == "cpu" and bool(x.sum().isfinite())
+    """Whether integers can stand for x: nothing in it is NaN, which they would turn into a number. A GPU is not asked, which
+    would make the host wait: there ``unsigned_scale`` keeps NaN."""
+    return x.device.type != "cpu" or bool(x.sum().isfinite())
 
 
 def unsigned(x: Tensor, scale: Tensor, zero_point: int, kind: IntegerType) -> Tensor:
     """quantize(x) + OFFSET as uint8, shape of x; scale: one number."""
     q = (x / scale).round_().add_(zero_point + OFFSET).clamp_(kind.qmin + OFFSET, kind.qmax + OFFSET)
     return q.to(torch.uint8)
+
+
+def unsigned_scale(scale: Tensor, x: Tensor) -> Tensor:
+    """The scale that goes with ``unsigned`` of x: itself on a CPU, elsewhere one for every sample (``marked``)."""
+    return scale if x.device.type == "cpu" else marked(scale, x)
 
 
 class IntegerProduct:
@@ -86,8 +92,9 @@ class IntegerProduct:
 
 
 @functools.cache
-def available() -> bool:
-    """Whether this process has integer products and they are exact where 16-bit sums would saturate."""
+def available(device: str = "cpu") -> bool:
+    """Whether this kind of device has integer products and they are exact where 16-bit sums would saturate."""
+    kind = IntegerProduct if device == "cpu" else MatrixProduct
     try:
         for layer, shape in ((nn.Linear(64, 16), (4, 64)), (nn.Conv2d(64, 16, 3, padding=1), (1, 64, 6, 6))):
             q, weight = torch.full(shape, 255, dtype=torch.uint8), torch.full_like(layer.weight, 127)
@@ -98,22 +105,23 @@ def available() -> bool:
                 if isinstance(layer, nn.Conv2d)
                 else nn.functional.linear(integers, weight.double(), bias)
             )
-            found = IntegerProduct(geometry_of(layer) or (), weight)(q, 3, torch.ones(16), None)
-            if not torch.equal(found.double(), expected):
+            product = kind(geometry_of(layer) or (), weight.to(device))
+            found = product(q.to(device), 3, torch.ones(16, device=device), None)
+            if not torch.equal(found.cpu().double(), expected):
                 return False
     except (AttributeError, RuntimeError):
         return False
     return True
 
 
-def integer_product(geometry: Geometry | None, weight_q: Tensor) -> IntegerProduct | None:
-    """The integer product of a layer of that geometry; None where there is no exact one."""
+def integer_product(geometry: Geometry | None, weight_q: Tensor) -> Product | None:
+    """The integer product of a layer of that geometry on the weight's device; None where there is no exact one."""
     if geometry is None:
         return None
-    padding_by_name = any(isinstance(part, str) for part in geometry)
-    if padding_by_name or weight_q.device.type != "cpu" or not available():
+    padding_by_name, device = any(isinstance(part, str) for part in geometry), weight_q.device.type
+    if padding_by_name or not available(device):
         return None
     try:
-        return IntegerProduct(geometry, weight_q)
+        return (IntegerProduct if device == "cpu" else MatrixProduct)(geometry, weight_q)
     except RuntimeError:
         return None

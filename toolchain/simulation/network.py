@@ -22,7 +22,15 @@ from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS, PRODUCT_O
 from dq_toolchain.toolchain.quant.layers import Layer, channel_shape, operation_of
 from dq_toolchain.toolchain.quant.qparams import IntegerType, activation_type, dequantize, quantize
 from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
-from dq_toolchain.toolchain.simulation.integer_products import OFFSET, geometry_of, holds, integer_product, unsigned
+from dq_toolchain.toolchain.simulation.integer_products import (
+    Product,
+    geometry_of,
+    holds,
+    integer_product,
+    unsigned,
+    unsigned_scale,
+)
+from dq_toolchain.toolchain.simulation.matrix_products import OFFSET
 
 Mode = Literal["integer", "fake_quantize"]
 
@@ -68,7 +76,7 @@ class ActivationTable(nn.Module):
         q = unsigned(x, scale, zero_point, self.kind)
         if self.switch.record is not None:
             self.switch.record[self.site] = q.to(torch.float32) - OFFSET
-        return q, zero_point + OFFSET, scale
+        return q, zero_point + OFFSET, unsigned_scale(scale, x)
 
     def fake(self, x: Tensor) -> Tensor:
         """dequantize(quantize(x)) for the step group in force."""
@@ -120,19 +128,28 @@ class SimulatedLayer(nn.Module):
         self.register_buffer("weight_scale", weight_scale.view(-1, *[1] * (weight_q.dim() - 1)))
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
         self.operation = operation_of(layer)
-        self.product = integer_product(geometry_of(layer), weight_q) if mode == "integer" else None
+        self.geometry = geometry_of(layer)
+        self.product = integer_product(self.geometry, weight_q) if mode == "integer" else None
+        self._product_elsewhere: tuple[torch.device, Product | None] | None = None
         self.channel_shape = channel_shape(layer)
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
         if self.mode == "fake_quantize":
             return self.operation(self.table.fake(x), self.weight_q * self.weight_scale, self.bias)
-        if self.product is not None and holds(x):
+        product = self.product if x.device.type == "cpu" else self._product_on(x.device)
+        if product is not None and holds(x):
             q, zero_point, scale = self.table.unsigned(x)
-            return self.product(q, zero_point, scale * self.weight_scale.flatten(), self.bias)
+            return product(q, zero_point, scale * self.weight_scale.flatten(), self.bias)
         integers, scale = self.table.integers(x)
         sums = self.operation(integers.to(self.accumulator), self.weight_q.to(self.accumulator), None)
         y = sums.to(torch.float32) * (scale * self.weight_scale).view(self.channel_shape)
         return y if self.bias is None else y + self.bias.view(self.channel_shape)
+
+    def _product_on(self, device: torch.device) -> Product | None:
+        """Of a layer that was moved to another device than it was made on."""
+        if self._product_elsewhere is None or self._product_elsewhere[0] != device:
+            self._product_elsewhere = device, integer_product(self.geometry, self.weight_q)
+        return self._product_elsewhere[1]
 
 
 def _attention_product(mode: Mode) -> Callable[[Attention, str, Tensor, Tensor], Tensor]:

@@ -18,6 +18,7 @@ from dq_toolchain.calibrate.fitting.phase import Work
 from dq_toolchain.calibrate.fitting.run import fit_network
 from dq_toolchain.calibrate.multistep import fit as fit_module
 from dq_toolchain.calibrate.multistep.fit import MultiStepFit
+from dq_toolchain.calibrate.multistep.problem import Problem, Segment
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
 from dq_toolchain.calibrate.work import checkpoint as checkpoints
@@ -213,3 +214,42 @@ def test_every_stage_is_recorded_and_none_leaves_the_network_worse(ready: Measur
     quality = [stage["validation_psnr"] for stage in stages]
     assert quality == sorted(quality)  # a stage ends in its best iterate, and begins with the one before it
     assert any(not torch.equal(before[name], value) for name, value in values(network).items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [({"gradient": "adjoint"}, [3, 3, 2]), ({"gradient": "full", "warmup": 0}, [1] * 4)],
+    ids=["adjoint, single steps", "full, segments of two steps"],
+)
+def test_an_iteration_in_parts_has_the_gradient_and_the_loss_of_the_whole(
+    settings: dict[str, Any], sizes: list[int], ready: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for three samples of one step."""
+    divide = Problem.parts
+    taken: list[list[int]] = []
+    losses: list[float] = []
+
+    def divided(self: Problem, *args: Any) -> list[Segment]:
+        parts = divide(self, *args)
+        taken.append([part.samples for part in parts])
+        return parts
+
+    def summed(_self: Share, x: Tensor) -> Tensor:
+        losses.append(float(x))
+        return x
+
+    monkeypatch.setattr(Problem, "parts", divided)
+    monkeypatch.setattr(Share, "sum", summed)
+    changed = ready.recipe.model_copy(update={"calibrate": ready.recipe.calibrate.model_copy(update=settings)})
+    found = []
+    for most in (None, 3):
+        taken.clear()
+        losses.clear()
+        share = Share()
+        context = replace(ready.context, gradient_batch=most)
+        fitted(replace(ready, recipe=changed, context=context), network_of(ready), tmp_path / str(most), share)
+        found.append((torch.cat([each.flatten() for each in share.sent[0]]), losses[0], taken[0]))
+    (whole, loss, together), (parts, loss_of_parts, apart) = found
+    assert (together, apart) == ([sum(sizes)], sizes)
+    assert loss_of_parts == pytest.approx(loss, rel=1e-2)  # in another batch a value may round to the next integer
+    assert float((parts - whole).norm()) < 2e-2 * float(whole.norm())

@@ -66,6 +66,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "blocks.iterations": ({"calibrate": {"method": "qdiffusion"}}, {"iterations": 7}, FIT),
     "blocks.activation_iterations": ({"calibrate": {"method": "qdiffusion"}}, {"activation_iterations": 7}, FIT),
     "run.seed": ({}, {"seed": 5}, ALL),
+    "run.precision": ({}, {"precision": "bf16"}, ALL),
     "run.offload": ({}, {"offload": True}, BUDGET),
 }
 BY_VALUE = {"model.path", "model.variant", "model.lora", "model.lora_scale", "model.scheduler", "conditioning.file",

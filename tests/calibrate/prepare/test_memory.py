@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from dq_toolchain.calibrate.data import context as data_context
 from dq_toolchain.calibrate.data.context import Context
@@ -13,6 +15,7 @@ from dq_toolchain.calibrate.prepare import memory
 from dq_toolchain.calibrate.prepare import setup as module
 from dq_toolchain.calibrate.prepare.memory import MARGIN, check_memory, estimate
 from dq_toolchain.calibrate.prepare.setup import setup
+from dq_toolchain.calibrate.work.workers import Workers
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -66,10 +69,12 @@ def test_what_does_not_fit_is_refused_with_what_would(
     case: tuple[Context, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, recipe = case
-    need, small = (estimate(context, r, ACCUQUANT).on(context.device) for r in (recipe, offloaded(recipe)))
+    need, small = (
+        estimate(context, r, ACCUQUANT, in_parts=True).on(context.device) for r in (recipe, offloaded(recipe))
+    )
     for free, settings, message in ((need - 1, recipe, r"add --offload, which needs about 1\.\d GiB"),
-                                    (small - 1, recipe, r"with --offload; lower \[calibrate\] batch"),
-                                    (small - 1, offloaded(recipe), r"are free; lower \[calibrate\] batch")):  # fmt: skip
+                                    (small - 1, recipe, r"with --offload; lower \[calibrate\] samples"),
+                                    (small - 1, offloaded(recipe), r"are free; lower \[calibrate\] samples")):  # fmt: skip
         monkeypatch.setattr(memory, "_free", lambda _device, free=free: free)
         with pytest.raises(CalibrationError, match=message):
             check_memory(context, settings, ACCUQUANT, QUIET)
@@ -88,3 +93,84 @@ def test_a_small_network_is_not_worth_a_thought(
     large = setup(recipe)
     with pytest.raises(CalibrationError):
         check_memory(large, recipe, ACCUQUANT, QUIET)
+
+
+def _with(recipe: Recipe, **settings: object) -> Recipe:
+    return recipe.model_copy(update={"calibrate": recipe.calibrate.model_copy(update=settings)})
+
+
+class Heard(Reporter):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_an_iteration_that_does_not_fit_runs_in_parts(
+    case: tuple[Context, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, recipe = case
+    whole, least = (estimate(context, recipe, ACCUQUANT, in_parts=parts).on(context.device) for parts in (False, True))
+    assert least < whole
+    found = []
+    for free in (whole, whole - 1, (whole + least) // 2, least):
+        monkeypatch.setattr(memory, "_free", lambda _device, free=free: free)
+        reporter = Heard()
+        found.append(check_memory(context, recipe, ACCUQUANT, reporter).gradient_batch)
+        (line,) = reporter.lines
+        assert ("iterations run in parts of" in line) == (found[-1] is not None)
+    assert found[0] is None
+    batches = [batch for batch in found if batch is not None]
+    assert len(batches) == 3
+    assert recipe.calibrate.batch > batches[0] >= batches[1] >= batches[2] >= 1
+    assert batches[1] < batches[0]
+
+
+def test_full_backpropagation_counts_the_steps_of_a_segment_and_adjoint_does_not(
+    case: tuple[Context, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, recipe = case
+
+    def activations(**settings: object) -> int:
+        changed = _with(recipe, warmup=0, group_iterations=0, **settings)
+        return estimate(context, changed, ACCUQUANT).activations
+
+    assert activations(gradient="full", horizon=4) == 4 * activations(gradient="full", horizon=1, batch=32)
+    assert activations(gradient="adjoint", horizon=4) == activations(gradient="adjoint", horizon=2)
+    full = _with(recipe, gradient="full", horizon=4)
+    monkeypatch.setattr(data_context, "ACTIVATION_LIMIT", 1)  # rollouts then need less than the fit
+    need = estimate(context, full, ACCUQUANT, in_parts=True).on(context.device)
+    monkeypatch.setattr(memory, "_free", lambda _device: need - 1)
+    with pytest.raises(CalibrationError, match=r"add --gradient adjoint, which needs about 1\.\d GiB"):
+        check_memory(context, full, ACCUQUANT, QUIET)
+
+
+def test_a_gpu_runs_as_many_trajectories_as_its_memory_holds_in_powers_of_two(
+    case: tuple[Context, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, _ = case
+    assert context.activation_memory is not None
+    one = context.activation_memory.forward
+    batches = {samples: replace(context, room=samples * one).rollout_batch for samples in (0, 1, 37, 63, 64, 10_000)}
+    assert batches == {0: 1, 1: 1, 37: 32, 63: 32, 64: 64, 10_000: 256}
+    assert replace(context, room=10_000 * one).host_batch == context.rollout_batch == 32
+    gpu, gib = torch.device("cuda"), 2**30
+    found = []
+    for free in (79, 60, 20, 0):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device, free=free: (free * gib, 80 * gib))
+        found.append(memory.room_on(gpu))
+    assert found == [20 * gib, 20 * gib, 19 * gib // 2, 0]
+    assert memory.room_on(torch.device("cpu")) is None
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (79 * gib, 80 * gib))
+
+    class Beside(Workers):
+        """One of two; the other's GPU has 3 GiB of room."""
+
+        def largest(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.maximum(x, torch.tensor(-3 * gib))
+
+    assert memory.room_on(gpu, Beside(0, 2)) == 3 * gib

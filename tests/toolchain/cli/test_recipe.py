@@ -62,6 +62,13 @@ def test_a_file_and_flags_of_calibrate_and_of_export(printed: Printed, tmp_path:
     assert found.model_dump()[backends.DEFAULT]["step_groups_as"] == "methods"
 
 
+def test_a_precision_of_calibrate_and_one_of_export(printed: Printed) -> None:
+    found = printed("--target", "tensorrt", "--precision", "fp32", "--precision", "bf16")
+    assert found.run.precision == "bf16"
+    assert found.model_dump()["tensorrt"]["precision"] == "fp32"
+    assert printed("--target", "tensorrt", "--precision", "fp32").run.precision == "exact"
+
+
 def test_every_setting_is_printed_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["recipe"]) == 0
     out = capsys.readouterr().out
