@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from dq_toolchain.calibrate.multistep.objective import robust_loss
 from dq_toolchain.calibrate.multistep.problem import Problem, Segment
 from dq_toolchain.calibrate.multistep.progress import Progress
 from dq_toolchain.calibrate.multistep.stages import Stage
+from dq_toolchain.calibrate.network.graphs import recorder_for, replayed
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.calibrate.work.lagged import Lagged
@@ -54,7 +55,12 @@ class MultiStepFit:
     """Fits a QuantizedNetwork to a Problem, stage by stage."""
 
     def __init__(
-        self, network: QuantizedNetwork, problem: Problem, stages: tuple[Stage, ...], checkpoint: CheckpointFile
+        self,
+        network: QuantizedNetwork,
+        problem: Problem,
+        stages: tuple[Stage, ...],
+        checkpoint: CheckpointFile,
+        warn: Callable[[str], None],
     ) -> None:
         self.network, self.problem, self.stages, self.checkpoint = network, problem, stages, checkpoint
         self.progress = Progress()
@@ -65,6 +71,8 @@ class MultiStepFit:
         device = problem.context.device
         self._numbers: Lagged[_Iteration] = Lagged(device, "loss")
         self._hold = torch.zeros((), device=device)
+        self._warn = warn
+        self._new_recorder = None if problem.context.is_large else recorder_for(problem.context.device)
         self._clock = time.perf_counter()
 
     @property
@@ -93,7 +101,7 @@ class MultiStepFit:
     def _run_stage(self, stage: Stage, advance: Advance) -> None:
         if self.optimizer is None:
             self._begin(stage)
-        with self._weights_for(stage):
+        with self._replayed(stage), self._weights_for(stage):
             if math.isinf(self.progress.best):
                 self._validate()
             while self.progress.iteration < stage.iterations:
@@ -118,6 +126,15 @@ class MultiStepFit:
         self.progress.stage += 1
         self.progress.iteration, self.progress.first_loss, self.optimizer = 0, 0.0, None
         self._save()
+
+    def _replayed(self, stage: Stage) -> AbstractContextManager[None]:
+        """Full backpropagation has the activations of several passes at once, which recordings share."""
+        recorder = None if stage.gradient == "full" else self._new_recorder
+        return replayed(self.network, recorder, self._cannot_replay, learns_weights=stage.learned != "ranges")
+
+    def _cannot_replay(self, reason: str) -> None:
+        self._new_recorder = None
+        self._warn(reason)
 
     def _weights_for(self, stage: Stage) -> AbstractContextManager[None]:
         return self.network.frozen_weights() if stage.learned == "ranges" else nullcontext()
