@@ -174,8 +174,7 @@ class MultiStepFit:
         self.network.clamp_offsets()
         decay = min(AVERAGE, (1 + progress.iteration) / (10 + progress.iteration))
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                self.average[name].lerp_(parameter, 1 - decay)
+            torch._foreach_lerp_([*self.average.values()], [*self.parameters.values()], 1 - decay)
         return value
 
     def _differentiate(self, stage: Stage, segment: Segment) -> Tensor:

@@ -280,6 +280,11 @@ class QuantizedNetwork(nn.Module):
         """Learned biases under their names in the network's state dict."""
         return {f"{name}.bias": layer.bias.detach() for name, layer in self.layers.items() if layer.bias is not None}
 
+    @torch.no_grad()
     def clamp_offsets(self) -> None:
-        for layer in self.layers.values():
-            layer.weight_quantizer.clamp_offset()
+        """Keep every choice between floor and ceil. Called after every optimizer step."""
+        quantizers = (layer.weight_quantizer for layer in self.layers.values())
+        offsets: list[Tensor] = [quantizer.offset for quantizer in quantizers if quantizer.offset is not None]
+        if offsets:
+            torch._foreach_clamp_min_(offsets, -0.5)
+            torch._foreach_clamp_max_(offsets, 0.5)

@@ -52,9 +52,7 @@ class CudaGraphs:
             for work in works:
                 graph = torch.cuda.CUDAGraph()
                 # other threads, such as a watchdog of several processes, may go on using CUDA meanwhile
-                with torch.cuda.graph(
-                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-                ):
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                     work()
                 replays.append(graph.replay)
         return replays

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from benchmarks.graph_speed import as_on_a_gpu
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    UNet2DConditionModel,
+    UNet2DModel,
+    UniPCMultistepScheduler,
+)
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.multistep.gradients import Gradient, segment_gradient
@@ -27,7 +34,6 @@ from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import State, rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
-from dq_toolchain.toolchain.simulation import integer_products
 from tests.tiny import conditioning_of, noise, tiny_condition_unet, tiny_unet
 
 STEPS, GROUPS = 4, (0, 0, 1, 1)
@@ -37,24 +43,24 @@ FIRST = (2, 0, 1, 0, 2)
 
 
 @pytest.fixture(autouse=True)
-def at_once_and_in_float(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recorded from the first pass on; and, as on a GPU, no integer products in passes without gradient."""
-    monkeypatch.setattr(graphs, "WORTH_RECORDING", 0)
-    monkeypatch.setattr(integer_products, "available", lambda: False)
+def gpu_like() -> Iterator[None]:
+    with as_on_a_gpu():
+        yield
 
 
 @dataclass(frozen=True)
 class Case:
+    unet: UNet2DModel | UNet2DConditionModel
     network: QuantizedNetwork
     table: SamplerTable
-    guidance: float = 1.0
+    guidance: float
 
     def denoiser(self, count: int = 3) -> Denoiser:
-        conditioning = conditioning_of(self.network.inner, count)  # type: ignore[arg-type]
+        conditioning = conditioning_of(self.unet, count)
         return Denoiser(self.network, self.table, conditioning, self.guidance, self.network.set_step)
 
     def noise(self, count: int = 3, seed: int = 1) -> Tensor:
-        return noise(count, seed, self.network.inner.config.in_channels)
+        return noise(count, seed, self.unet.config.in_channels)
 
     @property
     def learned(self) -> dict[str, nn.Parameter]:
@@ -85,7 +91,7 @@ def case(*, text: bool = False, sampler: str = "ddim", guidance: float = 1.0, ro
     network = QuantizedNetwork(prepared, scale, zero_point, weight_scales, GROUPS, learned_rounding=rounding)
     clip = {"clip_sample": False} if sampler == "ddim" else {}
     scheduler = SAMPLERS[sampler](beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", **clip)
-    return Case(network, probe(scheduler, STEPS), guidance)
+    return Case(unet, network, probe(scheduler, STEPS), guidance)
 
 
 def recording(case: Case, learns_weights: bool = True) -> AbstractContextManager[None]:
@@ -150,19 +156,23 @@ def test_losses_latents_and_gradients_are_those_of_passes_run_as_they_are(name: 
     assert kinds == (6 if kind == "adjoint" else 4)
 
 
-def test_weights_that_stay_and_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_stay_and_rollouts_of_two_precisions() -> None:
     plain, replaying = case(), case()
 
     def figures(which: Case) -> Figures:
         with which.network.frozen_weights():
             found = iterate(which, "adjoint", weights=False)
             with torch.no_grad():
-                return [*found, rollout(which.table, which.denoiser(5), which.noise(5))]
+                for shortened in (False, True, False):
+                    with torch.autocast("cpu", torch.bfloat16, enabled=shortened):
+                        found.append(rollout(which.table, which.denoiser(5), which.noise(5)))
+            return found
 
     expected = figures(plain)
+    assert not torch.equal(expected[-1], expected[-2])
     with recording(replaying, learns_weights=False):
         assert same(figures(replaying), expected)
-        assert len(replaying.graphs) == 8
+        assert len(replaying.graphs) == 6 + 2 + 2
 
 
 def test_other_shapes_and_another_choice_of_what_learns_are_recorded_anew() -> None:
@@ -225,7 +235,9 @@ def test_memory_of_recordings_is_free_at_the_end() -> None:
 
 @contextmanager
 def reads_a_number(network: QuantizedNetwork) -> Iterator[None]:
-    handle = network.inner.get_submodule("conv_out").register_forward_hook(lambda _m, _i, out: out * float(out.detach().abs().max() > 0))
+    handle = network.inner.get_submodule("conv_out").register_forward_hook(
+        lambda _m, _i, out: out * float(out.detach().abs().max() > 0)
+    )
     try:
         yield
     finally:
