@@ -72,7 +72,6 @@ class MultiStepFit:
         self._numbers: Lagged[_Iteration] = Lagged(device, "loss")
         self._hold = torch.zeros((), device=device)
         self._warn = warn
-        self._new_recorder = None if problem.context.is_large else recorder_for(problem.context.device)
         self._clock = time.perf_counter()
 
     @property
@@ -94,14 +93,15 @@ class MultiStepFit:
             self._restore(*saved)
             advance(self.done_iterations)
         self._clock = time.perf_counter()
-        while self.progress.stage < len(self.stages):
-            self._run_stage(self.stages[self.progress.stage], advance)
+        with self._replayed():
+            while self.progress.stage < len(self.stages):
+                self._run_stage(self.stages[self.progress.stage], advance)
         return self.progress.history
 
     def _run_stage(self, stage: Stage, advance: Advance) -> None:
         if self.optimizer is None:
             self._begin(stage)
-        with self._replayed(stage), self._weights_for(stage):
+        with self._weights_for(stage):
             if math.isinf(self.progress.best):
                 self._validate()
             while self.progress.iteration < stage.iterations:
@@ -127,14 +127,16 @@ class MultiStepFit:
         self.progress.iteration, self.progress.first_loss, self.optimizer = 0, 0.0, None
         self._save()
 
-    def _replayed(self, stage: Stage) -> AbstractContextManager[None]:
+    def _replayed(self) -> AbstractContextManager[None]:
         """Full backpropagation has the activations of several passes at once, which recordings share."""
-        recorder = None if stage.gradient == "full" else self._new_recorder
-        return replayed(self.network, recorder, self._cannot_replay, learns_weights=stage.learned != "ranges")
-
-    def _cannot_replay(self, reason: str) -> None:
-        self._new_recorder = None
-        self._warn(reason)
+        context, left = self.problem.context, self.stages[self.progress.stage :]
+        fits = not context.is_large and all(stage.gradient != "full" for stage in left)
+        return replayed(
+            self.network,
+            recorder_for(context.device) if fits else None,
+            self._warn,
+            learns_weights=any(stage.learned != "ranges" for stage in left),
+        )
 
     def _weights_for(self, stage: Stage) -> AbstractContextManager[None]:
         return self.network.frozen_weights() if stage.learned == "ranges" else nullcontext()

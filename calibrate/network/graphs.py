@@ -18,8 +18,8 @@ from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.network.recorded import GradientPass, Gradients, PlainPass, put
 from dq_toolchain.calibrate.network.recorder import CudaGraphs, Recorder
 
-WORTH_RECORDING = 4
-"""Passes of one kind run as they are before the next one is recorded: recording takes as long as about so many."""
+WORTH_RECORDING = 3
+"""Passes of one kind run as they are before the next one is recorded: recording takes as long as so many."""
 
 NewRecorder = Callable[[], Recorder]
 Warn = Callable[[str], None]
@@ -38,7 +38,7 @@ def replayed(
     *,
     learns_weights: bool,
 ) -> Iterator[None]:
-    """Inside, passes of the network are recorded and replayed: the same numbers. Afterwards their memory is free.
+    """Inside, passes of the network are recorded and replayed: the same numbers. Afterwards their memory is free again.
 
     What cannot be recorded runs as it is, and ``warn`` is told once.
 
@@ -51,14 +51,17 @@ def replayed(
         return
     graphs = Graphs(network, new_recorder, warn)
     network.graphs = graphs if not learns_weights or graphs.record_weights(new_recorder) else None
+    del graphs
     try:
         yield
     finally:
         network.graphs = None
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # only then is the memory of recordings anybody else's
 
 
 class Graphs:
-    """The recordings of one network while it learns one set of parameters.
+    """The recordings of one network during a fit.
 
     Weights are dequantized into places that stay, which passes read and whose gradients they add to.
     """
@@ -181,7 +184,10 @@ class Graphs:
 
     def _give_up(self, error: RuntimeError) -> None:
         self._recorder, self._passes = None, {}
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        first: BaseException = error
+        while first.__context__ is not None:  # what follows from it says less
+            first = first.__context__
+        reason = str(first).strip().partition("\n")[0] or type(first).__name__
         self.warn(f"passes of the network are not replayed as CUDA graphs, which takes longer: {reason}")
 
     def __len__(self) -> int:

@@ -6,15 +6,18 @@ numbers that Python handed to a kernel stay what they were, and a number that Py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 
 Work = Callable[[], None]
 
-WARM_UPS = 3
-"""Libraries choose kernels and allocate workspaces in the first runs of an operation: torch's notes ask for three."""
+WARM_UPS = 2
+"""In the first run on a stream, libraries choose kernels and get workspaces, which cannot be recorded; the second proves that
+the first was enough."""
 
 
 class Recorder(Protocol):
@@ -41,18 +44,41 @@ class CudaGraphs:
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, works: Sequence[Work]) -> list[Work]:
-        replays: list[Work] = []
-        with torch.cuda.device(self.device):
+        with torch.cuda.device(self.device), _back_to_the_usual_stream(), _no_collection():
             usual = torch.cuda.current_stream()
             self._stream.wait_stream(usual)
             with torch.cuda.stream(self._stream):
                 for work in (*works,) * WARM_UPS:
                     work()
             usual.wait_stream(self._stream)
-            for work in works:
-                graph = torch.cuda.CUDAGraph()
-                # other threads, such as a watchdog of several processes, may go on using CUDA meanwhile
-                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                    work()
-                replays.append(graph.replay)
-        return replays
+            return [self._recorded(work) for work in works]
+
+    def _recorded(self, work: Work) -> Work:
+        graph = torch.cuda.CUDAGraph()
+        # other threads, such as the watchdog of several processes, may go on using CUDA meanwhile
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            work()
+        replay: Work = graph.replay
+        return replay
+
+
+@contextmanager
+def _back_to_the_usual_stream() -> Iterator[None]:
+    """A recording that fails may leave its own stream as the current one."""
+    usual = torch.cuda.current_stream()
+    try:
+        yield
+    finally:
+        torch.cuda.set_stream(usual)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """What Python's collector frees while CUDA records, such as another recording, would end this one."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

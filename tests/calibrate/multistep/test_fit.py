@@ -222,8 +222,7 @@ def test_a_fit_whose_passes_are_replayed_ends_in_the_same_numbers(
         assert fitted(ready, replaying, tmp_path / "replayed") == stages
     for name, value in values(plain).items():
         assert torch.equal(value, values(replaying)[name]), name
-    # one for the passes of each stage, and one for the weights of those that learn them
-    assert len(made) == len(stages) + sum(stage["stage"] in ("single-step warm-up", "multi-step") for stage in stages)
+    assert len(made) == 2  # passes, and weights
     assert replaying.graphs is None
 
 

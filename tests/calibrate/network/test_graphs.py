@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.multistep.gradients import Gradient, segment_gradient
 from dq_toolchain.calibrate.multistep.objective import robust_loss
 from dq_toolchain.calibrate.network import graphs
-from dq_toolchain.calibrate.network.graphs import Graphs, replayed
+from dq_toolchain.calibrate.network.graphs import Graphs, recorder_for, replayed
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork, prepare
 from dq_toolchain.calibrate.network.recorder import Work
 from dq_toolchain.calibrate.network.tape import Tape
@@ -55,12 +56,16 @@ class Case:
     table: SamplerTable
     guidance: float
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
     def denoiser(self, count: int = 3) -> Denoiser:
-        conditioning = conditioning_of(self.unet, count)
+        conditioning = conditioning_of(self.unet, count).to(self.device)
         return Denoiser(self.network, self.table, conditioning, self.guidance, self.network.set_step)
 
     def noise(self, count: int = 3, seed: int = 1) -> Tensor:
-        return noise(count, seed, self.unet.config.in_channels)
+        return noise(count, seed, self.unet.config.in_channels).to(self.device)
 
     @property
     def learned(self) -> dict[str, nn.Parameter]:
@@ -98,13 +103,16 @@ def recording(case: Case, learns_weights: bool = True) -> AbstractContextManager
     def warn(reason: str) -> None:
         raise AssertionError(reason)
 
-    return replayed(case.network, Tape, warn, learns_weights=learns_weights)
+    new_recorder = recorder_for(case.device) or Tape
+    return replayed(case.network, new_recorder, warn, learns_weights=learns_weights)
 
 
 Figures = list[Tensor]
 
 
-def iterate(case: Case, kind: Gradient, weights: bool = True, sizes: Sequence[int] = (3,)) -> Figures:
+def iterate(
+    case: Case, kind: Gradient, weights: bool = True, sizes: Sequence[int] = (3,), descent: float = 0.01
+) -> Figures:
     """A few iterations with a plain descent between them: losses, latents and gradients of each."""
     found: Figures = []
     history = max(len(case.table.a[0]), len(case.table.b[0]))
@@ -126,7 +134,7 @@ def iterate(case: Case, kind: Gradient, weights: bool = True, sizes: Sequence[in
         with torch.no_grad():
             for parameter in case.learned.values():
                 if parameter.grad is not None and parameter.requires_grad:
-                    parameter.sub_(0.01 * parameter.grad)
+                    parameter.sub_(descent * parameter.grad)
         case.network.clamp_offsets()
     return found
 
@@ -277,3 +285,34 @@ def test_hooks_are_heard_where_passes_are_not_replayed() -> None:
             which.denoiser()(which.noise(), 0)
         assert heard == [1]
         handle.remove()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", CASES)
+def test_on_a_gpu_latents_are_the_same_and_gradients_but_for_the_order_of_sums(name: str) -> None:
+    make, kind = CASES[name]
+    which = make()
+    which.network.to(os.environ.get("DQ_TEST_DEVICE", "cuda"))
+    expected = iterate(which, kind, descent=0.0)
+    with recording(which):
+        iterate(which, kind, descent=0.0)  # records
+        found = iterate(which, kind, descent=0.0)
+        assert len(which.graphs) > 0
+    again = iterate(which, kind, descent=0.0)
+    assert len(found) == len(expected)
+    for replay, plain, other in zip(found, expected, again, strict=True):
+        noise = float((other - plain).norm())
+        assert float((replay - plain).norm()) <= 2 * noise + 1e-5 * float(plain.norm())
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_memory_of_recordings_is_free_at_the_end() -> None:
+    which, device = case(), torch.device(os.environ.get("DQ_TEST_DEVICE", "cuda"))
+    which.network.to(device)
+    held = []
+    for _ in range(3):
+        with recording(which):
+            iterate(which, "adjoint", descent=0.0)
+            inside = torch.cuda.memory_reserved(device) if device.type == "cuda" else 1
+        held.append(torch.cuda.memory_reserved(device) if device.type == "cuda" else 0)
+    assert held[2] <= held[1] < inside

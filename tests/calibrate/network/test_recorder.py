@@ -44,6 +44,7 @@ def test_works_are_warmed_up_on_a_stream_of_their_own_and_recorded_once_in_one_p
         device=lambda _device: nullcontext(),
         stream=lambda _stream: nullcontext(),
         current_stream=lambda: Stream("usual"),
+        set_stream=lambda stream: noted.append(f"back on {stream.name}"),
     )
     monkeypatch.setattr(torch, "cuda", stand_in)
     works = (lambda: noted.append("forward"), lambda: noted.append("backward"))
@@ -58,6 +59,7 @@ def test_works_are_warmed_up_on_a_stream_of_their_own_and_recorded_once_in_one_p
         "forward",
         (1, "pool", "own"),
         "backward",
+        "back on usual",
         "replay 1",
         "replay 0",
     ]
