@@ -28,7 +28,7 @@ from torch import Tensor
 from benchmarks.common import recipe_of
 from dq_toolchain.calibrate.multistep.gradients import Gradient, segment_gradient
 from dq_toolchain.calibrate.multistep.objective import robust_loss
-from dq_toolchain.calibrate.network import graphs
+from dq_toolchain.calibrate.network import graphs, straight_through
 from dq_toolchain.calibrate.network.graphs import NewRecorder, recorder_for, replayed
 from dq_toolchain.calibrate.network.tape import Tape
 from dq_toolchain.calibrate.prepare.setup import setup
@@ -164,11 +164,15 @@ def _seconds(work: Callable[[], None], device: torch.device) -> float:
 
 @contextmanager
 def as_on_a_gpu() -> Iterator[None]:
-    """Inside, a CPU computes as a GPU does where the two differ: no integer products in passes without gradient.
+    """Inside, a CPU computes as a GPU does where the two differ: no integer products of oneDNN, no scale read by the host.
 
     Passes are recorded when they are first asked for.
     """
-    with patch.object(integer_products, "available", lambda: False), patch.object(graphs, "WORTH_RECORDING", 0):
+    with (
+        patch.object(integer_products, "available", lambda: False),
+        patch.object(straight_through, "at_hand", lambda _x: False),
+        patch.object(graphs, "WORTH_RECORDING", 0),
+    ):
         yield
 
 

@@ -17,6 +17,7 @@ from dq_toolchain.calibrate.network.fake_quant import (
     ActivationQuantizer,
     QuantizedLayer,
     WeightQuantizer,
+    clamp_offsets,
 )
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import call_network
@@ -280,11 +281,5 @@ class QuantizedNetwork(nn.Module):
         """Learned biases under their names in the network's state dict."""
         return {f"{name}.bias": layer.bias.detach() for name, layer in self.layers.items() if layer.bias is not None}
 
-    @torch.no_grad()
     def clamp_offsets(self) -> None:
-        """Keep every choice between floor and ceil. Called after every optimizer step."""
-        quantizers = (layer.weight_quantizer for layer in self.layers.values())
-        offsets: list[Tensor] = [quantizer.offset for quantizer in quantizers if quantizer.offset is not None]
-        if offsets:
-            torch._foreach_clamp_min_(offsets, -0.5)
-            torch._foreach_clamp_max_(offsets, 0.5)
+        clamp_offsets(layer.weight_quantizer for layer in self.layers.values())

@@ -207,11 +207,12 @@ def test_divergence_is_refused_by_the_iteration_that_diverged(
 
 
 def test_a_fit_whose_passes_are_replayed_ends_in_the_same_numbers(
-    ready: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ready: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     plain, replaying, made = network_of(ready), network_of(ready), list[Tape]()
     with as_on_a_gpu():
         stages = fitted(ready, plain, tmp_path / "plain")
+    request.getfixturevalue("late")
 
     def new_recorder() -> Tape:
         made.append(Tape())
