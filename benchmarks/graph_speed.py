@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.common import recipe_of
 from dq_toolchain.calibrate.multistep.gradients import Gradient, segment_gradient
@@ -58,6 +60,7 @@ class Figures:
     """``plain``, ``replayed``: median seconds of an iteration. ``ratio``: median of plain over replayed, pair by pair.
 
     ``recordings``: passes that were recorded, and ``recording`` the seconds of the iterations that it took.
+    ``operations``: that an iteration hands to the device one by one, plain and replayed; None on a GPU, where a profiler says it.
     """
 
     model: str
@@ -72,6 +75,7 @@ class Figures:
     recording: float
     apart: float
     apart_plain: float
+    operations: tuple[int, int] | None
 
 
 def measure(case: Case, new_recorder: NewRecorder | None = None) -> Figures:
@@ -131,6 +135,8 @@ def measure(case: Case, new_recorder: NewRecorder | None = None) -> Figures:
         replay = found(firsts[0])
         with network.not_replayed():
             plain, again = found(firsts[0]), found(firsts[0])
+            operations = _operations(lambda: iteration(firsts[0]))
+        operations_replayed = _operations(lambda: iteration(firsts[0]))
         recordings = len(made)
     return Figures(
         model=case.model.name if case.model else "embedded",
@@ -145,7 +151,26 @@ def measure(case: Case, new_recorder: NewRecorder | None = None) -> Figures:
         recording=recording,
         apart=float((replay - plain).norm() / plain.norm()),
         apart_plain=float((again - plain).norm() / plain.norm()),
+        operations=(operations, operations_replayed) if device.type == "cpu" else None,
     )
+
+
+def _operations(work: Callable[[], None]) -> int:
+    """Views, which cost a device nothing, are not counted. Of the calling thread: a GPU has another for gradients."""
+    with _Counting() as counting:
+        work()
+    return counting.count
+
+
+class _Counting(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aliases = [each.alias_info for each in func._schema.returns]
+        self.count += not any(alias is not None and not alias.is_write for alias in aliases)
+        return func(*args, **(kwargs or {}))
 
 
 def _refuse(reason: str) -> None:
@@ -187,11 +212,12 @@ def dry_run(model: Path | None = None) -> list[Figures]:
 
 def table_of(rows: list[Figures]) -> Table:
     table = Table("model", "device", "gradient", "steps n", "samples", "plain ms", "replayed ms", "ratio", "recordings",
-                  "recording s", "apart", "apart, plain")  # fmt: skip
+                  "recording s", "apart", "apart, plain", "operations")  # fmt: skip
     for row in rows:
         table.add_row(row.model, row.device, row.gradient, str(row.horizon), str(row.samples), f"{1e3 * row.plain:.2f}",
                       f"{1e3 * row.replayed:.2f}", f"{row.ratio:.2f}", str(row.recordings), f"{row.recording:.2f}",
-                      f"{row.apart:.1e}", f"{row.apart_plain:.1e}")  # fmt: skip
+                      f"{row.apart:.1e}", f"{row.apart_plain:.1e}",
+                      "" if row.operations is None else f"{row.operations[0]}, {row.operations[1]}")  # fmt: skip
     return table
 
 

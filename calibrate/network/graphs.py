@@ -185,10 +185,14 @@ class Graphs:
     def _give_up(self, error: RuntimeError) -> None:
         self._recorder, self._passes = None, {}
         first: BaseException = error
-        while first.__context__ is not None:  # what follows from it says less
+        while isinstance(
+            first.__context__, RuntimeError
+        ):  # what follows from it, such as a recording that ends, says less
             first = first.__context__
         reason = str(first).strip().partition("\n")[0] or type(first).__name__
-        self.warn(f"passes of the network are not replayed as CUDA graphs, which takes longer: {reason}")
+        self.warn(
+            f"passes of the network are not replayed as CUDA graphs; the numbers are the same, but it takes longer: {reason}"
+        )
 
     def __len__(self) -> int:
         """Kinds of passes that were recorded."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from dq_toolchain.calibrate.network.recorder import Work
@@ -97,8 +97,10 @@ def _spoil(operations: Sequence[_Operation]) -> None:
 
 @torch.no_grad()
 def _replay(operations: Sequence[_Operation]) -> None:
-    for operation in operations:
-        result = operation.function(*operation.args, **operation.kwargs)
-        for place, x in zip(tree_leaves(operation.result), tree_leaves(result), strict=True):
-            if isinstance(x, Tensor) and _storage(x) != _storage(place):
-                place.detach().copy_(x)
+    """Unheard by every mode around it, as one launch of a graph is."""
+    with _disable_current_modes():
+        for operation in operations:
+            result = operation.function(*operation.args, **operation.kwargs)
+            for place, x in zip(tree_leaves(operation.result), tree_leaves(result), strict=True):
+                if isinstance(x, Tensor) and _storage(x) != _storage(place):
+                    place.detach().copy_(x)

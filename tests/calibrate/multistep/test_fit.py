@@ -227,12 +227,10 @@ def test_a_fit_whose_passes_are_replayed_ends_in_the_same_numbers(
     assert replaying.graphs is None
 
 
-@pytest.mark.parametrize("replays", [False, True])
-def test_the_site_that_is_not_finite_is_named(
-    ready: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replays: bool
+def test_the_site_that_is_not_finite_is_named_though_passes_are_replayed(
+    ready: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if replays:
-        monkeypatch.setattr(fit_module, "recorder_for", lambda _device: Tape)
+    monkeypatch.setattr(fit_module, "recorder_for", lambda _device: Tape)
     network = network_of(ready)
     iterate = MultiStepFit._iterate
 

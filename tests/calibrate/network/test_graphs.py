@@ -35,7 +35,7 @@ from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import State, rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
-from tests.tiny import conditioning_of, noise, tiny_condition_unet, tiny_unet
+from tests.tiny import conditioning_of, noise, small_unet, tiny_condition_unet
 
 STEPS, GROUPS = 4, (0, 0, 1, 1)
 SAMPLERS = {"ddim": DDIMScheduler, "dpm": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
@@ -78,7 +78,7 @@ class Case:
 
 
 def case(*, text: bool = False, sampler: str = "ddim", guidance: float = 1.0, rounding: bool = True) -> Case:
-    unet = tiny_condition_unet() if text else tiny_unet()
+    unet = tiny_condition_unet() if text else small_unet()
     conditioning = conditioning_of(unet, 1)
 
     def run(network: nn.Module) -> object:
