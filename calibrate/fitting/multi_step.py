@@ -55,13 +55,14 @@ class MultiStep(Phase):
         )
         if recipe.calibrate.steps == "growth":
             problem = problem.with_growth(network)
-        fit = MultiStepFit(network, problem, plan(recipe.calibrate, context.step_groups), work.checkpoint)
+        stages = plan(recipe.calibrate, context.step_groups)
+        fit = MultiStepFit(network, problem, stages, work.checkpoint, work.reporter.warn)
         saving = checkpointed(network.inner) if network.low_memory else nullcontext()
         validating = _validation(recipe) * context.table.calls
         with saving, work.reporter.task("fitting", fit.total_iterations) as advance:
-            stages = fit.run(paced(fit.stages, recipe.calibrate.batch, validating, advance, work.reporter.say))
+            done = fit.run(paced(fit.stages, recipe.calibrate.batch, validating, advance, work.reporter.say))
         growth = None if problem.growth is None else [round(g, 4) for g in problem.growth.tolist()]
-        return FitResult(stages, growth, fit.progress.seconds)
+        return FitResult(done, growth, fit.progress.seconds)
 
     def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
         learned, offload = recipe.calibrate.rounding == "learned", recipe.run.offload

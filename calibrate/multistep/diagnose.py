@@ -22,6 +22,6 @@ def first_bad_site(network: QuantizedNetwork, run: Callable[[], object]) -> str 
         quantizer.register_forward_hook(lambda _module, inputs, output, name=name: look(name, inputs[0], output))
         for name, quantizer in network.activations.items()
     )
-    with hooks(handles), torch.no_grad():
+    with network.not_replayed(), hooks(handles), torch.no_grad():
         run()
     return bad[0] if bad else None

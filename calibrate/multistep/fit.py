@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from dq_toolchain.calibrate.multistep.objective import robust_loss
 from dq_toolchain.calibrate.multistep.problem import Problem, Segment
 from dq_toolchain.calibrate.multistep.progress import Progress
 from dq_toolchain.calibrate.multistep.stages import Stage
+from dq_toolchain.calibrate.network.graphs import recorder_for, replayed
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.calibrate.work.lagged import Lagged
@@ -54,7 +55,12 @@ class MultiStepFit:
     """Fits a QuantizedNetwork to a Problem, stage by stage."""
 
     def __init__(
-        self, network: QuantizedNetwork, problem: Problem, stages: tuple[Stage, ...], checkpoint: CheckpointFile
+        self,
+        network: QuantizedNetwork,
+        problem: Problem,
+        stages: tuple[Stage, ...],
+        checkpoint: CheckpointFile,
+        warn: Callable[[str], None],
     ) -> None:
         self.network, self.problem, self.stages, self.checkpoint = network, problem, stages, checkpoint
         self.progress = Progress()
@@ -65,6 +71,7 @@ class MultiStepFit:
         device = problem.context.device
         self._numbers: Lagged[_Iteration] = Lagged(device, "loss")
         self._hold = torch.zeros((), device=device)
+        self._warn = warn
         self._clock = time.perf_counter()
 
     @property
@@ -86,8 +93,9 @@ class MultiStepFit:
             self._restore(*saved)
             advance(self.done_iterations)
         self._clock = time.perf_counter()
-        while self.progress.stage < len(self.stages):
-            self._run_stage(self.stages[self.progress.stage], advance)
+        with self._replayed():
+            while self.progress.stage < len(self.stages):
+                self._run_stage(self.stages[self.progress.stage], advance)
         return self.progress.history
 
     def _run_stage(self, stage: Stage, advance: Advance) -> None:
@@ -118,6 +126,17 @@ class MultiStepFit:
         self.progress.stage += 1
         self.progress.iteration, self.progress.first_loss, self.optimizer = 0, 0.0, None
         self._save()
+
+    def _replayed(self) -> AbstractContextManager[None]:
+        """Full backpropagation has the activations of several passes at once, which recordings share."""
+        context, left = self.problem.context, self.stages[self.progress.stage :]
+        fits = not context.is_large and all(stage.gradient != "full" for stage in left)
+        return replayed(
+            self.network,
+            recorder_for(context.device) if fits else None,
+            self._warn,
+            learns_weights=any(stage.learned != "ranges" for stage in left),
+        )
 
     def _weights_for(self, stage: Stage) -> AbstractContextManager[None]:
         return self.network.frozen_weights() if stage.learned == "ranges" else nullcontext()
@@ -157,8 +176,7 @@ class MultiStepFit:
         self.network.clamp_offsets()
         decay = min(AVERAGE, (1 + progress.iteration) / (10 + progress.iteration))
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                self.average[name].lerp_(parameter, 1 - decay)
+            torch._foreach_lerp_([*self.average.values()], [*self.parameters.values()], 1 - decay)
         return value
 
     def _differentiate(self, stage: Stage, segment: Segment) -> Tensor:

@@ -6,6 +6,8 @@ so that the network being fitted always computes with numbers that a device can 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
@@ -128,17 +130,20 @@ class WeightQuantizer(nn.Module):
         return weight
 
     @torch.no_grad()
-    def clamp_offset(self) -> None:
-        """Keep the choice between floor and ceil. Called after every optimizer step."""
-        if self.offset is not None:
-            self.offset.clamp_(-0.5, 0.5)
-
-    @torch.no_grad()
     def export(self) -> tuple[Tensor, Tensor]:
         """int8 integers (shape of the weight) and float32 fp16-exact scale (out,)."""
         ratio = self.ratio if self.offset is None else self.ratio + self.offset
         integers = ratio.clamp(self.kind.qmin, self.kind.qmax).round_()
         return integers.to(torch.int8), self.scale
+
+
+@torch.no_grad()
+def clamp_offsets(quantizers: Iterable[WeightQuantizer]) -> None:
+    """Keep every choice between floor and ceil, all of them at once. Called after every optimizer step."""
+    offsets: list[Tensor] = [quantizer.offset for quantizer in quantizers if quantizer.offset is not None]
+    if offsets:
+        torch._foreach_clamp_min_(offsets, -0.5)
+        torch._foreach_clamp_max_(offsets, 0.5)
 
 
 class QuantizedLayer(nn.Module):

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from dq_toolchain.calibrate.network.fake_quant import (
     ActivationQuantizer,
     QuantizedLayer,
     WeightQuantizer,
+    clamp_offsets,
 )
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import call_network
@@ -28,6 +30,9 @@ from dq_toolchain.toolchain.quant.smoothing import smooth_inputs
 from dq_toolchain.toolchain.quant.split import find_concat_inputs, split_concat_inputs
 from dq_toolchain.toolchain.recipe.sections import QuantizeSection
 from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
+
+if TYPE_CHECKING:
+    from dq_toolchain.calibrate.network.graphs import Graphs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +157,8 @@ class QuantizedNetwork(nn.Module):
         self.low_memory = low_memory
         self.inner = with_shared_tensors(prepared.network)
         self.sites, self.group_of_step, self.switch = prepared.sites, group_of_step, StepGroupSwitch()
+        self.graphs: Graphs | None = None
+        """What replays passes from recordings; None runs each as it is."""
         self.activations: dict[str, ActivationQuantizer] = {}
         self.layers: dict[str, QuantizedLayer] = {}
         layers = dict(weighted_layers(self.inner))
@@ -179,7 +186,21 @@ class QuantizedNetwork(nn.Module):
 
     def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool = False, **keywords: Tensor) -> tuple[Tensor]:
         """Keywords flat, as ``call_network`` takes them; always a tuple."""
-        return (call_network(self.inner, sample, timestep, keywords),)
+        run = self.plain if self.graphs is None else self.graphs
+        return (run(sample, timestep, keywords),)
+
+    def plain(self, sample: Tensor, timestep: Tensor, keywords: Mapping[str, Tensor]) -> Tensor:
+        """A pass that is not replayed."""
+        return call_network(self.inner, sample, timestep, keywords)
+
+    @contextmanager
+    def not_replayed(self) -> Iterator[None]:
+        """Inside, every pass runs as it is, as hooks on the network's modules need it."""
+        graphs, self.graphs = self.graphs, None
+        try:
+            yield
+        finally:
+            self.graphs = graphs
 
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
@@ -190,13 +211,20 @@ class QuantizedNetwork(nn.Module):
         parameters = self.weight_parameters().values()
         for parameter in parameters:
             parameter.requires_grad_(False)
+        try:
+            with self._kept_weights() if self.graphs is None else self.graphs.frozen_weights():
+                yield
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+
+    @contextmanager
+    def _kept_weights(self) -> Iterator[None]:
         self.keep_weights(self.layers)
         try:
             yield
         finally:
             self._release()
-            for parameter in parameters:
-                parameter.requires_grad_(True)
 
     @torch.no_grad()
     def keep_weights(self, layers: Iterable[str]) -> None:
@@ -214,6 +242,10 @@ class QuantizedNetwork(nn.Module):
         """
         if self.low_memory:
             yield
+            return
+        if self.graphs is not None:
+            with self.graphs.weights_once():
+                yield
             return
         weights = [layer.weight_quantizer() for layer in self.layers.values()]
         leaves = [weight.detach().requires_grad_() for weight in weights]
@@ -250,5 +282,4 @@ class QuantizedNetwork(nn.Module):
         return {f"{name}.bias": layer.bias.detach() for name, layer in self.layers.items() if layer.bias is not None}
 
     def clamp_offsets(self) -> None:
-        for layer in self.layers.values():
-            layer.weight_quantizer.clamp_offset()
+        clamp_offsets(layer.weight_quantizer for layer in self.layers.values())

@@ -53,12 +53,17 @@ class FakeQuantize(torch.autograd.Function):
 
 def _where_inside(gradient: Tensor, x: Tensor, scale: Tensor, ends: tuple[float, float]) -> Tensor:
     """The gradient, zero where x is not between the ends in steps of the scale, (1,)."""
-    if x.device.type == "cpu":  # where the scale is at hand, one operation does it
+    if at_hand(scale):  # one operation does it
         low, high = (end * float(scale) for end in ends)
         passed: Tensor = torch.ops.aten.hardtanh_backward(gradient, x, low, high)
         return passed
     low_end, high_end = (end * scale for end in ends)  # the same float32 numbers: few bits of an end and of a scale
     return torch.where((x > low_end) & (x < high_end), gradient, 0.0)
+
+
+def at_hand(x: Tensor) -> bool:
+    """Whether the host reads a number of x without waiting for a device."""
+    return x.device.type == "cpu"
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.graph_speed import as_on_a_gpu
 from torch import Tensor
 
 from dq_toolchain.calibrate.data.trajectories import Trajectories
@@ -20,6 +21,7 @@ from dq_toolchain.calibrate.multistep import fit as fit_module
 from dq_toolchain.calibrate.multistep.fit import MultiStepFit
 from dq_toolchain.calibrate.multistep.problem import Problem, Segment
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
+from dq_toolchain.calibrate.network.tape import Tape
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
 from dq_toolchain.calibrate.work import checkpoint as checkpoints
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
@@ -203,6 +205,44 @@ def test_divergence_is_refused_by_the_iteration_that_diverged(
     monkeypatch.setattr(MultiStepFit, "_differentiate", diverging)
     with pytest.raises(CalibrationError, match=r"diverges: loss .* after 4 iterations"):
         fitted(ready, network_of(ready), tmp_path)
+
+
+def test_a_fit_whose_passes_are_replayed_ends_in_the_same_numbers(
+    ready: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    plain, replaying, made = network_of(ready), network_of(ready), list[Tape]()
+    with as_on_a_gpu():
+        stages = fitted(ready, plain, tmp_path / "plain")
+    request.getfixturevalue("late")
+
+    def new_recorder() -> Tape:
+        made.append(Tape())
+        return made[-1]
+
+    monkeypatch.setattr(fit_module, "recorder_for", lambda _device: new_recorder)
+    with as_on_a_gpu():
+        assert fitted(ready, replaying, tmp_path / "replayed") == stages
+    for name, value in values(plain).items():
+        assert torch.equal(value, values(replaying)[name]), name
+    assert len(made) == 2  # passes, and weights
+    assert replaying.graphs is None
+
+
+def test_the_site_that_is_not_finite_is_named_though_passes_are_replayed(
+    ready: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_module, "recorder_for", lambda _device: Tape)
+    network = network_of(ready)
+    iterate = MultiStepFit._iterate
+
+    def spoiled(self: MultiStepFit, stage: Any) -> float | None:
+        if stage.name == "step group 0":
+            network.activations["conv_out:input"].log_scale.data.fill_(torch.nan)
+        return iterate(self, stage)
+
+    monkeypatch.setattr(MultiStepFit, "_iterate", spoiled)
+    with as_on_a_gpu(), pytest.raises(CalibrationError, match="NaN or infinity at site conv_out:input"):
+        fitted(ready, network, tmp_path)
 
 
 def test_every_stage_is_recorded_and_none_leaves_the_network_worse(ready: Measured, tmp_path: Path) -> None:

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from dq_toolchain.calibrate.network.fake_quant import ActivationQuantizer, QuantizedLayer, WeightQuantizer
+from dq_toolchain.calibrate.network.fake_quant import (
+    ActivationQuantizer,
+    QuantizedLayer,
+    WeightQuantizer,
+    clamp_offsets,
+)
 from dq_toolchain.calibrate.ranges.observer import choose_weight_scale
 from dq_toolchain.toolchain.quant.qparams import activation_type, fake_quantize, fp16_exact, weight_type
 from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
@@ -49,7 +54,7 @@ def test_learned_rounding_stays_between_floor_and_ceil(bits: int) -> None:
     nearest, scale = quantizer.export()
     with torch.no_grad():
         quantizer.offset.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(2)) * 3)
-    quantizer.clamp_offset()
+    clamp_offsets([quantizer])
     moved, _ = quantizer.export()
     ratio = (weight / scale.view(-1, 1, 1, 1)).clamp(kind.qmin, kind.qmax)
     assert (moved >= torch.floor(ratio)).all()
