@@ -24,6 +24,8 @@ RETRIES = 3
 """How often a job begins again after its worker was lost."""
 ANSWER = 10.0
 """Seconds within which a cluster takes a connection."""
+LONGEST = 300
+"""Letters of what Ray says of a lost worker, which goes on with pages of advice."""
 LOOK = 15.0
 """Seconds between looks which machines there are."""
 
@@ -119,7 +121,7 @@ class RayCluster:
                 ) from error
             raise
         except self.ray.exceptions.RayError as error:
-            text = " ".join(str(error).split()) or type(error).__name__
+            text = next(iter(str(error).splitlines()), "")[:LONGEST] or type(error).__name__
             return job, Lost(f"its worker was lost {RETRIES + 1} times, the last time: {text}")
 
     def _look(self) -> None:

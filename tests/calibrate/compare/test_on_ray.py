@@ -171,10 +171,10 @@ def test_nothing_of_ray_comes_among_the_results(
 
 
 def test_a_worker_that_is_lost_each_time_is_no_error(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(monkeypatch, Ray.exceptions.RayError("the worker died\nof memory"))
+    stand_in(monkeypatch, Ray.exceptions.RayError("the worker died\nAdvice"))
     with joined(QUIET) as machines:
         machines.start(job_of(grid))
-        assert machines.finished()[1] == Lost("its worker was lost 4 times, the last time: the worker died of memory")
+        assert machines.finished()[1] == Lost("its worker was lost 4 times, the last time: the worker died")
 
 
 def test_what_a_machine_lacks_is_said_and_a_fault_of_ours_is_not_hidden(
