@@ -142,14 +142,14 @@ class _Work:
 
     def recorded(self, cell: Cell, outcome: Outcome | Lost, tried: int) -> None:
         """See to it that this machine sees the cell's file."""
-        if isinstance(outcome, Lost):
+        if isinstance(outcome, Lost) and not is_done(self.grid, cell):
             record_failure(self.grid, replace(begun(self.grid, cell), reason=outcome.reason))
             self.reporter.warn(f"{cell.name} failed: {outcome.reason}")
             return
-        folder = self.grid.cell_folder(cell)
+        folder, machine = self.grid.cell_folder(cell), "" if isinstance(outcome, Lost) else outcome.machine
         if not appears(lambda: attempts_of(self.grid, cell) > tried, folder):
             raise ToolchainError(
-                f"machine {outcome.machine} did {cell.name}, but {folder} does not show its result here; see whether the folder "
+                f"machine {machine} did {cell.name}, but {folder} does not show its result here; see whether the folder "
                 "is the same on both (--out), and run the same command again"
             )
 
