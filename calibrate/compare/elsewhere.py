@@ -20,6 +20,7 @@ from dq_toolchain.calibrate.compare.grid import Cell
 from dq_toolchain.calibrate.compare.held_out import held_out
 from dq_toolchain.calibrate.compare.plan import Grid
 from dq_toolchain.calibrate.compare.run import Calibrate, Judges, do_cell, is_done
+from dq_toolchain.calibrate.network.precision import check_precision
 from dq_toolchain.calibrate.pipeline import calibrated
 from dq_toolchain.calibrate.prepare.identity import versions
 from dq_toolchain.calibrate.prepare.setup import choose_device
@@ -128,7 +129,7 @@ def _check(job: Job) -> None:
     ]
     if other:
         raise ToolchainError(f"has {', '.join(other)}; install the same on every machine")
-    choose_device(job.recipe.run.device)
+    check_precision(job.recipe.run.precision, choose_device(job.recipe.run.device))
     section = job.recipe.model
     lora = None if section.lora is None else Lora(section.lora, section.lora_scale)
     found = load_model(section.path, section.variant, section.scheduler, lora)

@@ -108,7 +108,9 @@ def plan(request: Request) -> Grid:
     steps = [base.sampler.steps] if request.steps is None else parse_steps(request.steps)
     _check_counts(request, first_seed)
     first = _recipe(base, Cell("", steps[0], *bits[0], methods[0], first_seed))
-    context = setup(first if elsewhere is None else with_device(first, "cpu"), PLAIN)
+    if elsewhere == "cuda":  # this machine only plans, and may have none
+        first = _with_run(first, device="cpu", precision="exact")
+    context = setup(first, PLAIN)
     network, scheduler = context.model.config, context.model.scheduler_config
     tables = {number: sampler_table(network, scheduler, number, eta=base.sampler.eta) for number in steps}
     for table in tables.values():
@@ -146,12 +148,11 @@ def _for_machines(recipe: Recipe, gpus: int | None) -> tuple[Recipe, Device | No
             "(`ray start` counts GPUs itself, or --num-gpus), or set cpu"
         )
     device: Device = "cuda" if gpus and recipe.run.device != "cpu" else "cpu"
-    return with_device(recipe, device), device
+    return _with_run(recipe, device=device), device
 
 
-def with_device(recipe: Recipe, device: Device) -> Recipe:
-    """The recipe with another device."""
-    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"device": device})})
+def _with_run(recipe: Recipe, **values: str) -> Recipe:
+    return recipe.model_copy(update={"run": recipe.run.model_copy(update=values)})
 
 
 def _no_pictures(model: Model) -> str | None:

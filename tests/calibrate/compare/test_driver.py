@@ -246,7 +246,9 @@ def test_processes_of_this_machine_leave_cells_that_were_handed_out(grid: Grid, 
 def test_cells_use_the_gpus_of_the_cluster_whatever_this_machine_has(
     asked: str, gpus: int, used: str, tmp_path: Path, tiny_model: Path, grid: Grid
 ) -> None:
-    planned = tiny_grid(tmp_path, tiny_model, gpus=gpus, recipe=_recipe(tmp_path, asked))
+    precision = "tf32" if used == "cuda" else "exact"
+    planned = tiny_grid(tmp_path, tiny_model, gpus=gpus, recipe=_recipe(tmp_path, asked), precision=precision)
+    assert {recipe.run.precision for recipe in planned.recipes.values()} == {precision}
     assert {recipe.run.device for recipe in planned.recipes.values()} == {used}
     assert (dict(planned.fingerprints) == dict(grid.fingerprints)) == (used == "cpu")
     job = Job(kind="cell", grid=of_cell(planned, planned.cells[0]), token="")
