@@ -105,7 +105,7 @@ def test_a_fit_that_was_stopped_anywhere_ends_in_the_same_numbers(
     monkeypatch.setattr(checkpoints, "SECONDS_BETWEEN", 0.0)
     iterate, stops = MultiStepFit._iterate, [2, 7, 8]
 
-    def stopped(self: MultiStepFit, stage: Any) -> float:
+    def stopped(self: MultiStepFit, stage: Any) -> float | None:
         loss = iterate(self, stage)
         if stops and self.done_iterations == stops[0]:
             stops.pop(0)

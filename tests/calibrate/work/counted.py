@@ -122,7 +122,7 @@ class Scene:
     """A tiny model on a device, measured."""
 
     def __init__(self, device: torch.device, folder: Path) -> None:
-        preparing.choose_device = lambda _name: device
+        preparing.choose_device = lambda name: device
         self.folder, self.device, self.found = folder, device, Found()
         model = write_tiny_model(folder, few_sites())
         (folder / "dq.toml").write_text("[conditioning]\nnull_label = 10\n")
@@ -218,7 +218,7 @@ class Scene:
             def advance(n: int = 1, note: str = "") -> None:
                 self.found.laps.setdefault(f"blocks {name}", []).append(counter.lap())
 
-            UnitFit.run = fitted  # type: ignore[method-assign]
+            UnitFit.run = fitted  # type: ignore[method-assign, assignment]
             try:
                 reconstruct(
                     network,

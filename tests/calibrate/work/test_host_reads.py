@@ -66,7 +66,7 @@ def test_one_read_for_every_step_of_the_sampler(loop: str, laps: dict[str, list[
     assert [place.name for place in reads] == ["output of a step"] * STEPS, "\n".join(map(str, lap))
 
 
-@pytest.mark.parametrize("loop", [loop for loop in ITERATIONS if loop.startswith(("fit", "blocks"))])
+@pytest.mark.parametrize("loop", [loop for loop in ITERATIONS if loop.startswith(("fit ", "blocks "))])
 def test_losses_are_read(loop: str, laps: dict[str, list[Lap]]) -> None:
     assert any(place.name == "loss" for lap in laps[loop] for place in lap)
 
@@ -84,9 +84,19 @@ def test_nothing_is_found_on_the_host() -> None:
         x = torch.arange(4.0, requires_grad=True)
         loss = (x * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum()
         loss.backward()  # type: ignore[no-untyped-call]
-        assert float(read_on_host(loss, "loss")) == 20.0
+        assert float(read_on_host(loss.detach(), "loss")) == 20.0
         assert x.detach()[x.detach() > 1].tolist() == [2.0, 3.0]
     assert not counter.found
+
+
+def test_numbers_made_into_a_tensor_on_a_device_are_copied_there() -> None:
+    """On a device without memory: the pretended one is handed such tensors past every dispatch to Python."""
+    with HostReads() as counter:
+        torch.tensor([1.0, 2.0], device="meta")
+        torch.empty(2, device="meta").new_tensor([1.0, 2.0])
+        torch.zeros(2, device="meta")
+    assert sum(counter.found.values()) == 2
+    assert {place.kind for place in counter.found} == {"upload"}
 
 
 def test_numbers_come_at_once_on_a_cpu_and_one_late_elsewhere() -> None:
