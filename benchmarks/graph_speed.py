@@ -157,7 +157,8 @@ def measure(case: Case, new_recorder: NewRecorder | None = None) -> Figures:
 
 def _operations(work: Callable[[], None]) -> int:
     """Views, which cost a device nothing, are not counted. Of the calling thread: a GPU has another for gradients."""
-    with _Counting() as counting:
+    counting = _Counting()
+    with counting:
         work()
     return counting.count
 
