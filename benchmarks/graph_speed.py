@@ -195,7 +195,7 @@ def as_on_a_gpu() -> Iterator[None]:
     Passes are recorded when they are first asked for.
     """
     with (
-        patch.object(integer_products, "available", lambda: False),
+        patch.object(integer_products, "available", lambda *_: False),
         patch.object(straight_through, "at_hand", lambda _x: False),
         patch.object(graphs, "WORTH_RECORDING", 0),
     ):
