@@ -157,7 +157,8 @@ def measure(case: Case, new_recorder: NewRecorder | None = None) -> Figures:
 
 def _operations(work: Callable[[], None]) -> int:
     """Views, which cost a device nothing, are not counted. Of the calling thread: a GPU has another for gradients."""
-    with _Counting() as counting:
+    counting = _Counting()
+    with counting:
         work()
     return counting.count
 
@@ -194,7 +195,7 @@ def as_on_a_gpu() -> Iterator[None]:
     Passes are recorded when they are first asked for.
     """
     with (
-        patch.object(integer_products, "available", lambda: False),
+        patch.object(integer_products, "available", lambda *_: False),
         patch.object(straight_through, "at_hand", lambda _x: False),
         patch.object(graphs, "WORTH_RECORDING", 0),
     ):

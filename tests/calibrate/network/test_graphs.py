@@ -8,10 +8,12 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.graph_speed import as_on_a_gpu
+from benchmarks.graph_speed import Case as Speed
+from benchmarks.graph_speed import as_on_a_gpu, measure
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
@@ -239,6 +241,15 @@ def test_memory_of_recordings_is_free_at_the_end() -> None:
     finally:
         gc.enable()
     assert which.network.graphs is None
+
+
+def test_an_iteration_hands_fifty_operations_to_the_device_instead_of_thousands(tiny_model: Path) -> None:
+    found = measure(Speed(model=tiny_model, device="cpu", samples=2, steps=4, rounds=1), Tape)
+    assert found.apart == 0.0
+    assert found.operations is not None
+    plain, replaying = found.operations
+    assert plain > 2000
+    assert replaying < 50
 
 
 @contextmanager

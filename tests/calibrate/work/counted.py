@@ -173,7 +173,7 @@ class Scene:
         targets = ready.trajectories.targets
         problem = Problem(context=ready.context, targets=targets, validation=1, settings=settings)
         checkpoint = CheckpointFile(self.folder / f"{gradient}{len(calibrate)}.safetensors", "", writes=False)
-        fit = MultiStepFit(self.network(), problem, plan(settings, ready.context.step_groups), checkpoint)
+        fit = MultiStepFit(self.network(), problem, plan(settings, ready.context.step_groups), checkpoint, QUIET.warn)
         validate = fit._validation_error
         with HostReads() as counter:
 
