@@ -20,8 +20,8 @@ from dq_toolchain.calibrate.fitting.phase import Needs, phases_of
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed, outermost_blocks
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory, activation_memory_of
-from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.calibrate.network.streaming import streamed_tensors
+from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.recipe.sections import Recipe
