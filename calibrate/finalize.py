@@ -41,10 +41,7 @@ def finalize(network: QuantizedNetwork, context: Context, record: Mapping[str, A
         float_operations=float_operations(
             prepared.network, any(site.kind == "attention" for site in prepared.sites), prepared.float_layers
         ),
-        layers={
-            n: LayerWeights(*(t.cpu().contiguous() for t in layer.weight_quantizer.export()))
-            for n, layer in network.layers.items()
-        },
+        layers={name: _layer_weights(network, name) for name in network.layers},
         scale=torch.stack([fp16_exact(q.log_scale.exp()) for q in quantizers], dim=1).cpu(),
         zero_point=torch.stack([q.zero_point for q in quantizers], dim=1).to("cpu", torch.int32),
         float_parameters={
@@ -55,6 +52,12 @@ def finalize(network: QuantizedNetwork, context: Context, record: Mapping[str, A
         smoothed=prepared.smoothed,
         module=model.module,
     )
+
+
+def _layer_weights(network: QuantizedNetwork, name: str) -> LayerWeights:
+    network.bring(name)
+    integers, scale = network.layers[name].weight_quantizer.export()
+    return LayerWeights(integers.cpu().contiguous(), scale.cpu().contiguous())
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,14 @@ def calibrated(
     recipe = effective(recipe)
     with heard(reporter.warn):
         context = setup(recipe, method, reporter.warn, workers, given)
+    with closing(context):
+        return _calibrated(recipe, method, context, work, reporter, announce)
+
+
+def _calibrated(
+    recipe: Recipe, method: Method, context: Context, work: Path, reporter: Reporter, announce: bool
+) -> Calibrated:
+    workers = context.workers
     phases = phases_of(method.fit, recipe)
     check_workers(method.name, phases, recipe, workers, context.step_groups)
     context = check_memory(context, recipe, method, reporter)

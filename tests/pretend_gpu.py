@@ -1,9 +1,10 @@
 """A GPU that is none: tensors on it live on the CPU, and an operation that mixes them with tensors elsewhere is refused.
 
 It finds what a first run on a real GPU would trip over: a tensor made on the wrong side, one that was not brought along.
-It says nothing about CUDA's kernels, memory or speed, nor of ``--offload``: recomputed blocks end the process inside torch's
-guard of streams for such devices. torch lets one process have one such device, and asks it from then
-on wherever it looks for an accelerator: use it in a process of its own.
+It says nothing about CUDA's kernels, memory or speed, and of ``--offload`` little: recomputed blocks end the process inside
+torch's guard of streams for such devices, and weights are not streamed, since torch lets no tensor of the host show memory of
+such a device later on. torch lets one process have one such device, and asks it from then on wherever it looks for an
+accelerator: use it in a process of its own.
 
     python -m tests.pretend_gpu calibrate --recipe dq.toml
 """

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dq_toolchain.calibrate.blocks.evaluations import Evaluations
-from dq_toolchain.calibrate.blocks.records import put_rows, rows_of
+from dq_toolchain.calibrate.blocks.reading import Key, Rows
+from dq_toolchain.calibrate.blocks.records import put_rows
 from dq_toolchain.calibrate.blocks.replay import Replay
 from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Storage
 from dq_toolchain.toolchain.errors import CalibrationError
@@ -43,13 +44,18 @@ class Captured:
     output: Tensor | None = None
     inner: dict[str, Tensor] = field(default_factory=dict)
 
-    def call(self, index: Tensor, device: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """args and kwargs of some rows (B,) int64, on a device."""
+    @property
+    def records(self) -> Rows:
+        """All tensors, by what they are."""
+        every: dict[Key, Any] = {("output", ""): self.output}
+        every |= {("input", key): value for key, value in (*enumerate(self.args), *self.kwargs.items())}
+        every |= {("inner", name): value for name, value in self.inner.items()}
+        return {key: value for key, value in every.items() if isinstance(value, Tensor)}
 
-        def pick(value: Any) -> Any:
-            return rows_of(value, index, device) if isinstance(value, Tensor) else value
-
-        return tuple(pick(value) for value in self.args), {name: pick(value) for name, value in self.kwargs.items()}
+    def call(self, rows: Rows) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """args and kwargs of some rows of ``records``."""
+        args = tuple(rows.get(("input", place), value) for place, value in enumerate(self.args))
+        return args, {name: rows.get(("input", name), value) for name, value in self.kwargs.items()}
 
 
 class _Record:

@@ -35,7 +35,7 @@ __all__ = ["BlockBudget", "BlockOptions", "planned_iterations", "reconstruct", "
 
 def units_of(network: QuantizedNetwork, rows: Evaluations, options: BlockOptions) -> tuple[Unit, ...]:
     """The units in the order in which they are reconstructed."""
-    one = rows.select(slice(0, 1)).to(next(network.parameters()).device)
+    one = rows.select(slice(0, 1)).to(network.device)
     units = find_units(network.inner, lambda fp32: call_network(fp32, one.sample, one.timestep, one.keywords))
     return with_temporal_unit(network.inner, units) if options.temporal else units
 
@@ -121,7 +121,7 @@ class _Reconstruction:
 
     def __post_init__(self) -> None:
         self.pools = Pools.by_step_group(self.rows, self.network.group_of_step)
-        self.weights = RowWeights(self.rows.timestep, next(self.network.parameters()).device)
+        self.weights = RowWeights(self.rows.timestep, self.network.device)
         self.records: list[dict[str, Any]] = []
         self.phase: BlockPhase | None = None
         self.replays = Replays.begin(self.rows, self.units, self.storage)

@@ -21,6 +21,7 @@ from dq_toolchain.calibrate.blocks.records import put_rows, rows_of
 from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL
 from dq_toolchain.calibrate.blocks.units import Unit
+from dq_toolchain.calibrate.network.forwards import Forward, replaced_forwards
 
 
 class Replay:
@@ -47,16 +48,13 @@ class Replay:
     def playing(self, network: nn.Module, without: str) -> Iterator[None]:
         """Inside, finished modules answer with their records or make them; ``without``, a name, is computed."""
         names = [name for name in self._known if name != without and name not in self._computed]
-        modules = [(name, network.get_submodule(name)) for name in names]
-        for name, module in modules:
-            module.forward = partial(self._answer, name, module.forward)
-        try:
+        with replaced_forwards((network.get_submodule(name), partial(self._answering, name)) for name in names):
             yield
-        finally:
-            for _, module in modules:
-                del module.forward
 
-    def _answer(self, name: str, forward: Any, *args: Any, **kwargs: Any) -> Any:
+    def _answering(self, name: str, forward: Forward) -> Forward:
+        return partial(self._answer, name, forward)
+
+    def _answer(self, name: str, forward: Forward, *args: Any, **kwargs: Any) -> Any:
         if name not in self._computed and self._known[name].all():
             like = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
             return _in_order(rows_of(self._outputs[name], self.index, like.device), self._orders[name])

@@ -42,7 +42,7 @@ class UnitFit:
     masks: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
-        self.masks = torch.Generator(next(self.network.parameters()).device)
+        self.masks = torch.Generator(self.network.device)
 
     def run(self, problem: UnitProblem, phase: BlockPhase, count: int, number: int, advance: Advance) -> None:
         """``count`` iterations on the unit with that number; the rounding chosen is then in its quantizers.
@@ -53,6 +53,7 @@ class UnitFit:
             CalibrationError: a loss is not finite; the text names the unit.
         """
         learns_weights, learns_scales = phase != "activations", phase != "weights"
+        problem.bring()
         soft = [SoftRounding(self.network.layers[name]) for name in problem.unit.layers] if learns_weights else []
         quantizers = list(problem.quantizers.values()) if learns_scales else []
         variables = [rounding.v for rounding in soft]
@@ -64,15 +65,14 @@ class UnitFit:
         pools = self.pools if learns_scales else Pools.single(self.rows)
         validation = pools.share(len(self.rows) // VALIDATION_SHARE)
         fitted = pools.without(validation) if weighted else pools
-        generator = torch.Generator()
         draw = (self.seed, PHASES.index(phase), number)
         numbers: Lagged[int] = Lagged(problem.device, "loss")
         norm = 2.0 if learns_weights else SCALE_NORM
         with self._learning(quantizers):
+            upcoming = fitted.drawn(self.budget.batch, hash_seed(*draw, 0))
             for iteration in range(count):
-                generator.manual_seed(hash_seed(*draw, iteration))
                 mask_seed = hash_seed(*draw, iteration, 1)
-                chosen, index = fitted.draw(self.budget.batch, generator)
+                chosen, index, generator = upcoming
                 if weighted and iteration % EVERY == 0:
                     validated = validation.draw_from(chosen, self.budget.batch, generator)
                     losses = _closure(self, problem, soft, norm, mask_seed)
@@ -83,6 +83,9 @@ class UnitFit:
                 up = [rounding.apply() for rounding in soft]
                 self.masks.manual_seed(mask_seed)
                 errors = problem.losses(index, norm)
+                if iteration + 1 < count:
+                    upcoming = fitted.drawn(self.budget.batch, hash_seed(*draw, iteration + 1))
+                    problem.expect(upcoming[1])
                 loss = (errors * self.weights.of(index)).mean() if weighted else errors.mean()
                 value = self._checked(numbers.put(loss.view(1), iteration), problem, phase)
                 advance(1, f"{phase}, {problem.unit.name}{'' if value is None else f', loss {value:.4g}'}")

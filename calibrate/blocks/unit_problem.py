@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks.capture import Captured, capture
 from dq_toolchain.calibrate.blocks.evaluations import Evaluations
-from dq_toolchain.calibrate.blocks.records import rows_of
+from dq_toolchain.calibrate.blocks.reading import Reader, Rows, stage_for
 from dq_toolchain.calibrate.blocks.replay import Replays
 from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL, TemporalBlock
@@ -83,6 +84,11 @@ class Pools:
         chosen = int(torch.multinomial(lengths, 1, generator=generator)) if len(self.parts) > 1 else 0
         return chosen, self.draw_from(chosen, size, generator)
 
+    def drawn(self, size: int, seed: int) -> tuple[int, Tensor, torch.Generator]:
+        """``draw`` by a generator of that seed, and the generator, for what is drawn next."""
+        generator = torch.Generator().manual_seed(seed)
+        return *self.draw(size, generator), generator
+
     def draw_from(self, chosen: int, size: int, generator: torch.Generator) -> Tensor:
         """(B,) rows of one part, B <= size, without repetition."""
         part = self.parts[chosen]
@@ -123,7 +129,7 @@ class UnitProblem:
         """
         self.network, self.rows, self.unit = network, rows, unit
         self.weight_of_inner = inner if len(unit.layers) > 1 else 0.0
-        self.device = next(network.parameters()).device
+        self.device = network.device
         self.validation, self.storage = pools.share(JUDGED), storage
         root, self.module = _root_and_module(network.inner, unit)
         exact_root, exact = _root_and_module(fp32, unit)
@@ -154,34 +160,48 @@ class UnitProblem:
             storage=storage,
         )
 
+        self._reader = Reader({**self.inputs.records, **self.targets.records}, self.device, stage_for(self.device))
+
     @property
     def quantizers(self) -> dict[str, ActivationQuantizer]:
         return quantizers_of(self.network, self.unit)
 
+    def bring(self) -> None:
+        """Have the unit's weights on the device; those of the temporal block are there always."""
+        if self.unit.name != TEMPORAL:
+            self.network.bring(self.unit.name)
+
     def losses(self, index: Tensor, norm: float) -> Tensor:
         """(B,) error of the unit's output, plus the weighted ones of its layers, at rows (B,) of one step group."""
-        assert self.targets.output is not None
+        rows = self._reader.read(index)
         with self._watched() as inner:
-            output = self._run(index)
-        total = row_errors(output, rows_of(self.targets.output, index, self.device), norm)
+            output = self._run(index, rows)
+        total = row_errors(output, rows["output", ""], norm)
         for name, found in inner.items():
-            target = rows_of(self.targets.inner[name], index, self.device)
-            total = total + self.weight_of_inner * row_errors(found, target, norm)
+            total = total + self.weight_of_inner * row_errors(found, rows["inner", name], norm)
         return total
+
+    def expect(self, index: Tensor) -> None:
+        """The rows (B,) of the next ``losses``: they are brought meanwhile."""
+        self._reader.expect(index)
 
     @torch.no_grad()
     def error(self) -> float:
         """Mean squared error of the unit's output over the validation rows."""
-        assert self.targets.output is not None
         total, count = torch.zeros((), dtype=torch.float64, device=self.device), 0
-        for index in self.validation.passes(self.storage.at_once):
-            difference = self._run(index) - rows_of(self.targets.output, index, self.device)
+        batches = self.validation.passes(self.storage.at_once)
+        for index, upcoming in zip_longest(batches, batches[1:]):
+            rows = self._reader.read(index)
+            if upcoming is not None:
+                self._reader.expect(upcoming)
+            difference = self._run(index, rows) - rows["output", ""]
             total, count = total + difference.square().sum(dtype=torch.float64), count + difference.numel()
         return float(read_on_host(total, "error of a unit")) / count
 
-    def _run(self, index: Tensor) -> Tensor:
+    def _run(self, index: Tensor, rows: Rows) -> Tensor:
         self.network.set_step(int(self.rows.step[index[0]]))
-        args, kwargs = self.inputs.call(index, self.device)
+        self.bring()
+        args, kwargs = self.inputs.call(rows)
         out: Tensor = self.module(*args, **kwargs)
         return out
 

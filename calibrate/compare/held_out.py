@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,20 +64,20 @@ def held_out(recipe: Recipe, seeds: int, folder: Path, reporter: Reporter, *, lo
     Raises:
         ToolchainError: the recipe is refused, or the folder cannot be written.
     """
-    context = setup(recipe, PLAIN)
-    samples = context.draw(held_out_seeds(seeds))
-    identity = identity_of(context, samples, context.guidance)
-    file = CheckpointFile(folder / f"fp32-{context.table.calls}-{identity[:12]}.safetensors", identity)
-    share = _shared if locks else _kept
-    tensors = share(file, lambda: _run(context, samples, context.guidance, reporter), reporter)
+    with closing(setup(recipe, PLAIN)) as context:
+        samples = context.draw(held_out_seeds(seeds))
+        identity = identity_of(context, samples, context.guidance)
+        file = CheckpointFile(folder / f"fp32-{context.table.calls}-{identity[:12]}.safetensors", identity)
+        share = _shared if locks else _kept
+        tensors = share(file, lambda: _run(context, samples, context.guidance, reporter), reporter)
     return HeldOut(samples, tensors["latents"], tensors["outputs"], file.path)
 
 
 def other_samples(recipe: Recipe, seeds: int, reporter: Reporter) -> Tensor:
     """(S, C, H, W) FP32 samples of as many further held-out seeds, run now and not kept."""
-    context = setup(recipe, PLAIN)
-    samples = context.draw(held_out_seeds(seeds, first=seeds))
-    return _run(context, samples, context.guidance, reporter)["latents"][-1]
+    with closing(setup(recipe, PLAIN)) as context:
+        samples = context.draw(held_out_seeds(seeds, first=seeds))
+        return _run(context, samples, context.guidance, reporter)["latents"][-1]
 
 
 def identity_of(context: Context, samples: Samples, guidance: float) -> str:
@@ -119,7 +120,7 @@ def _shared(file: CheckpointFile, run: Callable[[], dict[str, Tensor]], reporter
 
 
 def _run(context: Context, samples: Samples, guidance: float, reporter: Reporter) -> dict[str, Tensor]:
-    network, batch = context.prepared.network.to(context.device), min(BATCH, 2 * context.rollout_batch)
+    network, batch = context.network, min(BATCH, 2 * context.rollout_batch)
     total = -(-len(samples) // batch) * context.table.calls
     with reporter.task("held-out FP32 rollouts", total) as advance:
         targets = rollouts_of(

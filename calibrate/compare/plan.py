@@ -121,6 +121,7 @@ def plan(request: Request) -> Grid:
     recipes = {cell: _recipe(base, cell) for cell in cells}
     provenance = {cell: _provenance(recipes[cell], cell, context.model, tables[cell.steps].calls) for cell in cells}
     decides = _decides(context, request.held_out, elsewhere or context.device.type)
+    context.close()
     return Grid(
         base.run.out / "compare",
         context.model.folder,

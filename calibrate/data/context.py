@@ -13,6 +13,7 @@ from dq_toolchain.calibrate.data.samples import Samples, draw
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.network.insert import Prepared
 from dq_toolchain.calibrate.network.precision import computing_in
+from dq_toolchain.calibrate.network.streaming import Streaming
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.models.architectures import latent_shape
 from dq_toolchain.toolchain.models.loading import Model
@@ -43,6 +44,7 @@ class Context:
     precision: of FP32 rollouts, ranges and validation.
     room: bytes that activations may take on a GPU in a pass without gradient; None: ACTIVATION_LIMIT.
     gradient_batch: samples whose activations a pass with gradient may keep, of one step; None: all of an iteration.
+    streaming: of the network's blocks, whose weights are then on the host; None where all of it is on ``device``.
     """
 
     model: Model
@@ -59,6 +61,12 @@ class Context:
     precision: Precision = "exact"
     room: int | None = None
     gradient_batch: int | None = None
+    streaming: Streaming | None = None
+
+    def close(self) -> None:
+        """Weights are streamed no more: those of blocks are on the host, and what was pinned is free as soon as nothing uses it."""
+        if self.streaming is not None:
+            self.streaming.close()
 
     @property
     def network(self) -> nn.Module:

@@ -11,5 +11,11 @@ BLOCKS = 2.5
 """Block reconstruction: the FP32 and the dequantized weight, and integers twice, chosen and packed."""
 OFFLOADED = 1.5
 """With ``offload``: the FP32 weight, and integers twice."""
+HOMES = 1.25
+"""With ``offload`` on a GPU, on the host: the FP32 weight, and the integer that was chosen."""
+RESIDENT = 2
+"""Then on the GPU: blocks, one at work and one on its way."""
+AT_WORK = 3.0
+"""And for each weight of the block that is at work: what is rounded, the dequantized weight, and its gradient."""
 UNIT, LARGEST = 10, 3
 """Per weight of the unit that is being reconstructed, which has about three times the weights of the largest layer."""

@@ -14,28 +14,28 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from dq_toolchain.calibrate.network.forwards import Forward, replaced_forwards
 from dq_toolchain.toolchain.models.blocks import ALL_BLOCKS
 
 
 @contextmanager
 def checkpointed(network: nn.Module) -> Iterator[None]:
     """Inside, activations of every outermost block are checkpointed; gradients are the same."""
-    blocks = _outermost_blocks(network)
-    for block in blocks:
-        block.forward = partial(_checkpointed_forward, block.forward)
-    try:
+    with replaced_forwards((block, _checkpointed) for block in outermost_blocks(network)):
         yield
-    finally:
-        for block in blocks:
-            del block.forward
 
 
-def _outermost_blocks(network: nn.Module) -> list[nn.Module]:
+def outermost_blocks(network: nn.Module) -> list[nn.Module]:
+    """Blocks that are in no other, in the order of the modules."""
     found: dict[str, nn.Module] = {}
     for name, module in network.named_modules():  # parents first
         if isinstance(module, ALL_BLOCKS) and not any(name.startswith(f"{outer}.") for outer in found):
             found[name] = module
     return list(found.values())
+
+
+def _checkpointed(forward: Forward) -> Forward:
+    return partial(_checkpointed_forward, forward)
 
 
 def _checkpointed_forward(forward: Any, *args: Any, **kwargs: Any) -> Any:

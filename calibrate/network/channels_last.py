@@ -36,7 +36,7 @@ def laid_out(x: Tensor) -> Tensor:
 
 def to_host(network: nn.Module) -> None:
     """Back to the CPU, in place, with channels first: there results do not depend on where the network was before."""
-    if next(network.parameters()).device.type != "cpu":
+    if any(parameter.device.type != "cpu" for parameter in network.parameters()):
         network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 

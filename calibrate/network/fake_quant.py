@@ -122,7 +122,7 @@ class WeightQuantizer(nn.Module):
         given = self.weight if self.chosen is None else self.chosen, self.searched, self.offset
         ends = self.kind.qmin, self.kind.qmax
         weight: Tensor
-        if usable(self.weight):
+        if usable(self.searched):  # a weight that is not at work may be on the host
             weight = QuantizeWeight.apply(*given, self.log_scale, SMALLEST_WEIGHT_SCALE, *ends)  # type: ignore[no-untyped-call]
         else:
             scale = fp16_scale(self.log_scale, SMALLEST_WEIGHT_SCALE)
@@ -162,6 +162,8 @@ class QuantizedLayer(nn.Module):
         self.operation, self.geometry = operation_of(layer), geometry_of(layer)
         self.fixed_weight: Tensor | None = None
         """A weight to be used in every pass; None computes the fake-quantized one in each."""
+        self.keeps_integers = True
+        """Whether integers are made once for all passes, not in each; to keep those of all layers takes memory."""
         self._integers: tuple[Product | None, Tensor] | None = None
         self._may_use_integers = False
 
@@ -184,10 +186,12 @@ class QuantizedLayer(nn.Module):
         return self.operation(self.activation(x), weight, self.bias)
 
     def _product(self) -> tuple[Product | None, Tensor]:
-        if self._integers is None:
-            weight_q, scale = self.weight_quantizer.export()
-            self._integers = integer_product(self.geometry, weight_q), scale
-        return self._integers
+        if self._integers is not None:
+            return self._integers
+        weight_q, scale = self.weight_quantizer.export()
+        made = integer_product(self.geometry, weight_q), scale
+        self._integers = made if self.keeps_integers else None
+        return made
 
 
 def quantized_product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:

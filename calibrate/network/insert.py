@@ -19,6 +19,7 @@ from dq_toolchain.calibrate.network.fake_quant import (
     WeightQuantizer,
     clamp_offsets,
 )
+from dq_toolchain.calibrate.network.streaming import Streaming
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS
@@ -155,6 +156,8 @@ class QuantizedNetwork(nn.Module):
         """
         super().__init__()
         self.low_memory = low_memory
+        self.streaming: Streaming | None = None
+        """What brings the weights of its blocks, if they are not on the device."""
         self.inner = with_shared_tensors(prepared.network)
         self.sites, self.group_of_step, self.switch = prepared.sites, group_of_step, StepGroupSwitch()
         self.graphs: Graphs | None = None
@@ -179,6 +182,11 @@ class QuantizedNetwork(nn.Module):
         if any(site.kind == "attention" for site in self.sites):
             for _, attention in attention_layers(self.inner):
                 attention.set_processor(QUANTIZED_ATTENTION)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes, and where what is learned lies."""
+        return next(iter(self.activations.values())).log_scale.device
 
     def set_step(self, k: int) -> None:
         """Switch to the step group of network call k."""
@@ -232,6 +240,24 @@ class QuantizedNetwork(nn.Module):
         for name in layers:
             layer = self.layers[name]
             layer.fix_weight(None if self.low_memory else layer.weight_quantizer(), rounded=True)
+            if self.streaming is not None:
+                self.streaming.chose(layer.weight_quantizer)
+
+    def stream(self, streaming: Streaming) -> None:
+        """From now on the weights of its blocks are on the host between passes; no more of them than two blocks on the device.
+
+        Raises:
+            CalibrationError: host memory cannot be pinned.
+        """
+        streaming.attach(self)
+        self.streaming = streaming
+        for layer in self.layers.values():
+            layer.keeps_integers = False
+
+    def bring(self, name: str) -> None:
+        """Weights of a module inside are on the device until the next pass: to be called before they are read outside of one."""
+        if self.streaming is not None:
+            self.streaming.bring(self.inner.get_submodule(name))
 
     @contextmanager
     def weights_once(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 Counted are tensors: those of the size of the weights, of which a fit holds several, activations (from a run on shapes
 alone), latents, and records of block reconstruction. Libraries and allocators come on top: ``MARGIN`` and ``SCATTERED``.
+With ``offload`` on a GPU, weights of blocks count on the host, where they are pinned, and two blocks on the GPU.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.context import Context
+from dq_toolchain.calibrate.fitting.memory import AT_WORK, HOMES, RESIDENT
 from dq_toolchain.calibrate.fitting.phase import Needs, phases_of
 from dq_toolchain.calibrate.methods.base import Method
-from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
+from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed, outermost_blocks
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory, activation_memory_of
+from dq_toolchain.calibrate.network.streaming import streamed_tensors
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
@@ -34,20 +37,30 @@ SHARE = 4
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes: of the weights' size, of activations at their peak, and of trajectories and records on the host."""
+    """Bytes: of the weights' size, of activations at their peak, and of trajectories and records on the host.
+
+    Attributes:
+        pinned: of weights that a GPU is streamed from the host; not counted in ``weights``.
+    """
 
     weights: int
     activations: int
     host: int
+    pinned: int = 0
 
     def on(self, device: torch.device) -> int:
         """What the device needs; the host's own share counts where the device is the host."""
         used = self.weights + self.activations + (self.host if device.type == "cpu" else 0)
         return int(SCATTERED * used) + MARGIN
 
+    @property
+    def on_host(self) -> int:
+        """What the host of a GPU needs. Pinned memory is neither scattered nor swapped out."""
+        return self.pinned + int(SCATTERED * self.host) + MARGIN
+
     def __str__(self) -> str:
         parts = {
-            "weights and their fit": self.weights,
+            "two blocks, and their fit" if self.pinned else "weights and their fit": self.weights,
             "activations": self.activations,
             "trajectories and records": self.host,
         }
@@ -69,6 +82,7 @@ def check_memory(context: Context, recipe: Recipe, method: Method, reporter: Rep
     text = f"calibration needs about {_gib(need.on(device))} of {_name(device)} ({need}), {_gib(free)} are free"
     if need.on(device) <= free:
         reporter.say(f"{text}{_say_batch(context)}")
+        _check_host(context, need, reporter)
         return context
     if estimate(context, recipe, method, in_parts=True).on(device) <= free:
         batch = _gradient_batch(context, recipe, method, free)
@@ -76,16 +90,35 @@ def check_memory(context: Context, recipe: Recipe, method: Method, reporter: Rep
             f"{text}: iterations run in parts of {batch} sample{'s' if batch > 1 else ''} a step, whose gradients are "
             f"summed{_say_batch(context)}"
         )
+        _check_host(context, need, reporter)
         return replace(context, gradient_batch=batch)
     tried = []
     for change, other in _smaller(recipe):
-        size = estimate(context, other, method, in_parts=True).on(device)
-        if size <= free:
-            raise CalibrationError(f"{text}; add {change}, which needs about {_gib(size)}")
-        tried.append(f", {_gib(size)} with {change}")
+        smaller = estimate(context, other, method, in_parts=True)
+        size = _gib(smaller.on(device))
+        if smaller.on(device) <= free:
+            host = f" and {_gib(smaller.on_host)} of the host's memory" if smaller.pinned else ""
+            raise CalibrationError(f"{text}; add {change}, which needs about {size}{host}")
+        tried.append(f", {size} with {change}")
     raise CalibrationError(
         f"{text}{''.join(tried)}; lower [calibrate] samples and [blocks] rows, or take a machine with more memory"
     )
+
+
+def _check_host(context: Context, need: Estimate, reporter: Reporter) -> None:
+    """Of a GPU. Raises CalibrationError."""
+    if context.device.type == "cpu":
+        return
+    pinned = 0 if context.streaming is None else context.streaming.pinned
+    more, free = need.on_host - pinned, _free(torch.device("cpu"))
+    of_that = f", {_gib(need.pinned)} of it pinned for the weights ({_gib(pinned)} are already)" if need.pinned else ""
+    text = f"calibration needs about {_gib(need.on_host)} of the host's memory{of_that}, {_gib(free)} are free"
+    if more <= free:
+        if need.pinned:
+            reporter.say(text)
+        return
+    hint = "lower [calibrate] samples" if need.host > need.pinned else "end what else runs there"
+    raise CalibrationError(f"{text}; {hint}, or take a host with more memory")
 
 
 def estimate(context: Context, recipe: Recipe, method: Method, *, in_parts: bool = False) -> Estimate:
@@ -95,14 +128,21 @@ def estimate(context: Context, recipe: Recipe, method: Method, *, in_parts: bool
         in_parts: iterations run sample by sample.
     """
     size = sum(parameter.numel() for parameter in context.network.parameters())
+    blocks = _blocks(context.network) if recipe.run.offload and context.device.type != "cpu" else [0]
     one = _of_one_sample(context, recipe.run.offload)
     needs = [phase.needs(context, recipe, one) for phase in phases_of(method.fit, recipe)] or [Needs()]
-    weights = size * max(need.per_weight for need in needs) + sum(need.floats for need in needs)
+    staying = (size - sum(blocks)) * max(need.per_weight for need in needs)
+    weights = staying + (RESIDENT + AT_WORK) * max(blocks) + sum(need.floats for need in needs)
     fitted = max(need.least if in_parts else need.activations for need in needs)
     activations = max(context.rollout_batch * one.forward, fitted)
     samples, latent = context.samples.start.shape[0], context.samples.start[0].numel()
     host = (2 * context.table.calls + 1) * samples * latent * FLOAT + sum(need.host for need in needs)
-    return Estimate(int(weights) * FLOAT, activations, host)
+    return Estimate(int(weights) * FLOAT, activations, host, int(HOMES * sum(blocks)) * FLOAT)
+
+
+def _blocks(network: nn.Module) -> list[int]:
+    """Weights of each block that are streamed; of a network without blocks one number, 0."""
+    return [sum(tensor.numel() for tensor in streamed_tensors(block)) for block in outermost_blocks(network)] or [0]
 
 
 def room_on(device: torch.device, workers: Workers = ALONE) -> int | None:
@@ -159,7 +199,10 @@ def _of_one_sample(context: Context, low_memory: bool) -> ActivationMemory:
 
 
 def _free(device: torch.device) -> int:
-    return int(psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0])
+    """Bytes; of a GPU also what this process holds there, the network that was put there included, which the estimate counts."""
+    if device.type == "cpu":
+        return int(psutil.virtual_memory().available)
+    return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
 
 
 def _name(device: torch.device) -> str:

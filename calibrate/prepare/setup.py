@@ -17,9 +17,11 @@ from dq_toolchain.calibrate.data.samples import Samples, calibration_seeds, draw
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.network.activation_memory import activation_memory_of
 from dq_toolchain.calibrate.network.channels_last import to_channels_last
+from dq_toolchain.calibrate.network.copiers import CudaCopier
 from dq_toolchain.calibrate.network.insert import prepare
 from dq_toolchain.calibrate.network.kernel_choice import tell
 from dq_toolchain.calibrate.network.precision import check_precision
+from dq_toolchain.calibrate.network.streaming import Streaming
 from dq_toolchain.calibrate.prepare.memory import room_on
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
@@ -95,9 +97,13 @@ def setup(
     smooth = None if method is None else method.smooth
     divisors = {} if smooth is None else smooth(model.network, table, samples)
     prepared = prepare(model.network, recipe.quantize, run_once, divisors)
-    prepared.network.to(device)
+    streaming = streaming_on(device) if recipe.run.offload else None
+    if streaming is None:
+        prepared.network.to(device)
     if device.type != "cpu" and samples.start.dim() == 4:
         to_channels_last(prepared.network, device)
+    if streaming is not None:
+        streaming.attach(prepared.network)
     room = room_on(device, workers)
     is_large = room is not None or _is_large(prepared.network, samples)
     model = replace(
@@ -117,6 +123,7 @@ def setup(
         workers=workers,
         precision=recipe.run.precision,
         room=room,
+        streaming=streaming,
     )
 
 
@@ -147,6 +154,11 @@ def _check_json(config: Mapping[str, Any], file: str) -> None:
 
 def _is_large(network: nn.Module, samples: Samples) -> bool:
     return sum(p.numel() for p in network.parameters()) > SMALL_NETWORK or samples.start[0].numel() > SMALL_LATENT
+
+
+def streaming_on(device: torch.device) -> Streaming | None:
+    """What ``--offload`` streams weights with: from the host to a GPU. None on the host itself."""
+    return Streaming(device, CudaCopier(device)) if device.type == "cuda" else None
 
 
 def choose_device(name: str) -> torch.device:

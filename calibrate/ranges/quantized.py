@@ -18,6 +18,8 @@ def quantize_with(context: Context, scale: Tensor, zero_point: Tensor, recipe: R
         for site in context.prepared.sites
         if site.weight_bits is not None
     }
+    if context.streaming is not None:
+        context.streaming.rest()  # tensors that the network shares are at home
     learned = recipe.calibrate.rounding == "learned" and not recipe.run.offload
     network = QuantizedNetwork(
         context.prepared,
@@ -28,9 +30,14 @@ def quantize_with(context: Context, scale: Tensor, zero_point: Tensor, recipe: R
         learned_rounding=learned,
         low_memory=recipe.run.offload,
     )
-    return network.to(context.device)
+    if context.streaming is None:
+        return network.to(context.device)
+    network.stream(context.streaming)
+    return network
 
 
 def weight_scale(context: Context, layer: str, bits: int) -> Tensor:
     """(out,) searched for one layer's weights."""
+    if context.streaming is not None:
+        context.streaming.bring(context.prepared.network.get_submodule(layer))
     return choose_weight_scale(context.prepared.network.get_parameter(f"{layer}.weight"), weight_type(bits))

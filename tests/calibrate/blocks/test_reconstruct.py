@@ -23,10 +23,12 @@ from dq_toolchain.calibrate.blocks.storage import IN_MEMORY, Storage
 from dq_toolchain.calibrate.blocks.temporal import TEMPORAL
 from dq_toolchain.calibrate.blocks.unit_fit import UnitFit
 from dq_toolchain.calibrate.blocks.unit_problem import Pools, UnitProblem, row_errors
+from dq_toolchain.calibrate.network.activation_checkpointing import outermost_blocks
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.quant.qparams import fp16_exact
 from tests.calibrate.blocks.test_units import Tiny, tiny
+from tests.calibrate.network.counting import streaming
 
 BUDGET = BlockBudget(iterations=3, activation_iterations=2, batch=4, lr=0.1, scale_lr=1e-2)
 OPTIONS = {
@@ -114,16 +116,27 @@ def test_replayed_outputs_change_nothing(name: str, tmp_path: Path, monkeypatch:
     assert replayed < computed
 
 
-@pytest.mark.parametrize("name", ["qdiffusion", "joint"])
+@pytest.mark.parametrize("name", ["qdiffusion", "joint", "eda_dm", "aligned_joint"])
 def test_a_lean_network_with_records_on_disk_ends_alike(name: str, tmp_path: Path) -> None:
     found = []
-    for low_memory, storage in ((False, IN_MEMORY), (True, Storage(32, tmp_path))):
-        case = tiny(step_groups=2, samples=3, learned_rounding=False)
-        case.network.low_memory = low_memory
-        records = start(case, tmp_path / str(low_memory), OPTIONS[name], storage=storage)
+    for low_memory, streams in ((False, False), (True, False), (True, True)):
+        case, storage = tiny(step_groups=2, samples=3, learned_rounding=False), IN_MEMORY
+        if low_memory:
+            case.network.low_memory, storage = True, Storage(32, tmp_path)
+        if streams:
+            engine, copier = streaming(hidden=(torch.float32,))
+            engine.attach(case.fp32)
+            case.network.stream(engine)
+        records = start(case, tmp_path / f"{low_memory} {streams}", OPTIONS[name], storage=storage)
+        if streams:
+            assert copier.most == 2
+            assert len(copier.started) == 2 * len(outermost_blocks(case.fp32))
+            engine.close()
+            copier.show()
         found.append((state(case), [{**r, "seconds": 0} for r in records]))
-    assert found[0][1] == found[1][1]
-    assert all(torch.equal(value, found[1][0][key]) for key, value in found[0][0].items())
+    for values, records in found[1:]:
+        assert records == found[0][1]
+        assert all(torch.equal(value, values[key]) for key, value in found[0][0].items())
     assert not list(tmp_path.glob("*.records"))
 
 

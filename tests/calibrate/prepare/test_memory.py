@@ -11,6 +11,8 @@ import torch
 from dq_toolchain.calibrate.data import context as data_context
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.methods import resolve
+from dq_toolchain.calibrate.network.activation_checkpointing import outermost_blocks
+from dq_toolchain.calibrate.network.streaming import streamed_tensors
 from dq_toolchain.calibrate.prepare import memory
 from dq_toolchain.calibrate.prepare import setup as module
 from dq_toolchain.calibrate.prepare.memory import MARGIN, check_memory, estimate
@@ -20,6 +22,7 @@ from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from tests.calibrate.conftest import tiny_recipe
+from tests.calibrate.network import counting
 
 QUIET, ACCUQUANT = Reporter(quiet=True), resolve("accuquant")
 
@@ -81,6 +84,65 @@ def test_what_does_not_fit_is_refused_with_what_would(
     monkeypatch.setattr(memory, "_free", lambda _device: need)
     check_memory(context, recipe, ACCUQUANT, QUIET)
     assert need > MARGIN
+
+
+GPU, HOST = torch.device("cuda", 0), torch.device("cpu")
+
+
+@pytest.fixture
+def on_gpu(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Context, Recipe]:
+    """The same model in a context that says it is on a GPU; nothing is run there."""
+    monkeypatch.setattr(module, "SMALL_NETWORK", 0)
+    recipe = tiny_recipe(tiny_model, tmp_path, calibrate={"batch": 64})
+    return replace(setup(recipe), device=GPU), recipe
+
+
+def test_offload_on_a_gpu_moves_weights_to_the_host(on_gpu: tuple[Context, Recipe]) -> None:
+    context, recipe = on_gpu
+    here = replace(context, device=HOST)
+    small, whole = estimate(context, offloaded(recipe), ACCUQUANT), estimate(context, recipe, ACCUQUANT)
+    blocks = [sum(t.numel() for t in streamed_tensors(block)) for block in outermost_blocks(context.network)]
+    outside = sum(p.numel() for p in context.network.parameters()) - sum(blocks)
+    assert small.pinned == int(1.25 * sum(blocks)) * 4
+    assert whole.pinned == 0
+    assert estimate(here, offloaded(recipe), ACCUQUANT).pinned == 0
+    unit = estimate(here, offloaded(recipe), ACCUQUANT).weights - int(1.5 * (outside + sum(blocks))) * 4
+    assert abs(small.weights - unit - (1.5 * outside + 5 * max(blocks)) * 4) <= 8
+    assert small.on(GPU) < whole.on(GPU)
+    assert small.on_host > small.pinned + small.host
+
+
+def test_the_memory_of_the_host_of_a_gpu_is_checked(
+    on_gpu: tuple[Context, Recipe], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context, recipe = on_gpu
+    small = estimate(context, offloaded(recipe), ACCUQUANT)
+
+    def check(gpu: int, host: int, settings: Recipe, reporter: Reporter = QUIET) -> None:
+        monkeypatch.setattr(memory, "_free", lambda device: host if device.type == "cpu" else gpu)
+        check_memory(context, settings, ACCUQUANT, reporter)
+
+    check(small.on(GPU), small.on_host, offloaded(recipe), Reporter())
+    said = capsys.readouterr()
+    assert "of the host's memory" in said.out + said.err
+    assert "two blocks, and their fit" in said.out + said.err
+    with pytest.raises(CalibrationError, match=r"of the host's memory, .* of it pinned for the weights .* are free; "):
+        check(small.on(GPU), small.on_host - 1, offloaded(recipe))
+    with pytest.raises(
+        CalibrationError, match=r"add --offload, which needs about \S+ GiB and \S+ GiB of the host's memory"
+    ):
+        check(small.on(GPU), small.on_host, recipe)
+    with pytest.raises(CalibrationError, match=r"host's memory, \S+ GiB are free; lower \[calibrate\] samples"):
+        check(1 << 40, 1, recipe)
+    streaming, _ = counting.streaming()
+    streaming.attach(context.network)
+    there = replace(context, streaming=streaming)
+    monkeypatch.setattr(
+        memory, "_free", lambda device: 1 << 40 if device.type != "cpu" else small.on_host - streaming.pinned
+    )
+    check_memory(there, offloaded(recipe), ACCUQUANT, QUIET)  # what is pinned already needs no room again
+    assert streaming.pinned > 0
+    streaming.close()
 
 
 def test_a_small_network_is_not_worth_a_thought(

@@ -1,0 +1,293 @@
+"""Streamed networks give the numbers of plain ones, bit for bit, with two blocks on the device and one copy of each a pass."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed, outermost_blocks
+from dq_toolchain.calibrate.network.insert import Prepared, QuantizedNetwork, prepare
+from dq_toolchain.calibrate.network.streaming import streamed_tensors
+from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.recipe.sections import QuantizeSection
+from tests.calibrate.network.counting import HOST, CountingCopier, streaming
+from tests.tiny import noise, tiny_condition_unet
+from tests.tiny_pipelines import sd3
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {"unet": tiny_condition_unet, "sd3": sd3}
+
+
+def inputs(network: nn.Module, seed: int = 1, device: torch.device = HOST) -> Callable[..., Any]:
+    """What calls a network like this one, with latents of its own if it is given some."""
+    inner = network.inner if isinstance(network, QuantizedNetwork) else network
+    keywords = {"encoder_hidden_states": torch.ones(2, 3, 8, device=device)}
+    if type(inner).__name__.startswith("SD3"):
+        keywords["pooled_projections"] = torch.ones(2, 16, device=device)
+    drawn, times = noise(2, seed=seed, channels=4).to(device), torch.tensor([5.0, 6.0], device=device)
+    return lambda called, x=drawn: call_network(called, x, times, keywords)
+
+
+def call(network: nn.Module, seed: int = 1) -> Any:
+    return inputs(network, seed)(network)
+
+
+def first(out: Tensor | tuple[Tensor]) -> Tensor:
+    """A quantized network gives a tuple."""
+    return out[0] if isinstance(out, tuple) else out
+
+
+def prepared_of(name: str) -> Prepared:
+    torch.manual_seed(0)
+    return prepare(NETWORKS[name](), QuantizeSection(attention="int8" if name == "unet" else "float"), call)
+
+
+def quantized_of(prepared: Prepared) -> QuantizedNetwork:
+    shape = (1, len(prepared.sites))
+    weights = {site.layer: torch.full((len(_weight(prepared, site.layer)),), 2.0**-7)
+               for site in prepared.sites if site.weight_bits is not None}  # fmt: skip
+    return QuantizedNetwork(
+        prepared,
+        torch.full(shape, 2.0**-5),
+        torch.zeros(shape, dtype=torch.int32),
+        weights,
+        (0,),
+        learned_rounding=False,
+        low_memory=True,
+    )
+
+
+def _weight(prepared: Prepared, layer: str) -> Tensor:
+    return prepared.network.get_parameter(f"{layer}.weight")
+
+
+def both(name: str) -> tuple[Prepared, QuantizedNetwork]:
+    prepared = prepared_of(name)
+    return prepared, quantized_of(prepared)
+
+
+def streamed(name: str) -> tuple[Prepared, QuantizedNetwork, CountingCopier]:
+    """FP32 and quantized, of which nothing is right but what was brought."""
+    prepared, (engine, copier) = prepared_of(name), streaming(hidden=(torch.float32, torch.int8))
+    engine.attach(prepared.network)
+    network = quantized_of(prepared)
+    network.stream(engine)
+    return prepared, network, copier
+
+
+def gradients(network: QuantizedNetwork) -> dict[str, Tensor]:
+    network.zero_grad()
+    with checkpointed(network.inner), network.weights_once():
+        call(network)[0].square().sum().backward()
+    learned = network.weight_parameters() | network.scale_parameters()
+    return {name: p.grad.clone() for name, p in learned.items() if p.grad is not None}
+
+
+def per_block(copier: CountingCopier) -> set[int]:
+    found = set(copier.started.values())
+    copier.started.clear()
+    return found
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_passes_without_gradient(name: str) -> None:
+    (plain, exact), (prepared, network, copier) = both(name), streamed(name)
+    with torch.no_grad():
+        for kind, (wanted, found) in {"fp32": (plain.network, prepared.network), "quantized": (exact, network)}.items():
+            assert torch.equal(first(call(found)), first(call(wanted))), kind
+            count = len(copier.started)
+            assert count == len(outermost_blocks(prepared.network)) > 1
+            assert per_block(copier) == {1}
+            for seed in (2, 3, 4):  # the order is known
+                copier.late = 0
+                assert torch.equal(first(call(found, seed)), first(call(wanted, seed)))
+                assert copier.late == (2 if seed == 2 else 0)  # that there is another pass is known from the second on
+            assert copier.most == 2
+            # of two blocks, both stay; else the first of the next pass is on its way
+            assert copier.started.total() == (3 * count + 1 if count > 2 else count), kind
+            copier.started.clear()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_passes_with_gradient_run_blocks_again_in_reverse(name: str) -> None:
+    (_, exact), (prepared, network, copier) = both(name), streamed(name)
+    wanted, blocks = gradients(exact), len(outermost_blocks(prepared.network))
+    for again in range(4):
+        copier.late = 0
+        found = gradients(network)
+        assert set(found) == set(wanted)
+        assert all(torch.equal(found[each], gradient) for each, gradient in wanted.items())
+        if again > 1:
+            assert copier.late == 0
+    assert copier.most == 2
+    # forward and backward turn at blocks that are there already
+    assert copier.started.total() <= (4 * (2 * blocks - 1) if blocks > 2 else 4)
+
+
+def test_a_gradient_of_weights_reaches_them_on_the_device() -> None:
+    """What the sensitivity of layers is made of: a hook that finds the weight beside its gradient."""
+
+    def found_in(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+        seen = {}
+        weights = {f"{n}.weight": m.weight for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+
+        def take(name: str, weight: Tensor) -> None:
+            assert weight.grad is not None
+            seen[name], weight.grad = (weight.detach().clone(), weight.grad), None
+
+        handles = []
+        for name, weight in weights.items():
+            weight.requires_grad_()
+            handles.append(weight.register_post_accumulate_grad_hook(lambda weight, name=name: take(name, weight)))
+        with checkpointed(network):
+            first(call(network)).square().sum().backward()
+        for handle, weight in zip(handles, weights.values(), strict=True):
+            handle.remove()
+            weight.requires_grad_(False)
+        return seen
+
+    (plain, _), (prepared, _, _) = both("unet"), streamed("unet")
+    wanted, found = found_in(plain.network), found_in(prepared.network)
+    assert len(wanted) > 40
+    assert set(found) == set(wanted)
+    for name, (weight, gradient) in wanted.items():
+        assert torch.equal(found[name][0], weight)
+        assert torch.equal(found[name][1], gradient)
+
+
+def test_networks_that_share_tensors_share_their_homes_and_what_is_learned_is_not_moved() -> None:
+    prepared, (engine, copier) = prepared_of("unet"), streaming()
+    weights = sum(tensor.nbytes for block in outermost_blocks(prepared.network) for tensor in streamed_tensors(block))
+    engine.attach(prepared.network)
+    assert sum(home.nbytes for home in copier.made) == weights
+    network = quantized_of(prepared)
+    learned = network.weight_parameters() | network.scale_parameters()
+    places = {name: value.data_ptr() for name, value in learned.items()}
+    engine.attach(network)
+    assert sum(home.nbytes for home in copier.made) == weights
+    gradients(network)
+    assert {name: value.data_ptr() for name, value in learned.items()} == places
+    engine.rest()
+    assert copier.resident == set()
+    held = {home.data_ptr() for home in copier.made}
+    blocks = set(outermost_blocks(network.inner))
+    places_of_blocks = tuple(f"{name}." for name, module in network.inner.named_modules() if module in blocks)
+    for name, layer in network.layers.items():
+        weight = _weight(prepared, name)
+        assert layer.weight_quantizer.weight.data_ptr() == weight.data_ptr()
+        inside = name.startswith(places_of_blocks) and not name.endswith("time_emb_proj")
+        assert (weight.data_ptr() in held) is inside
+
+
+def test_chosen_integers_are_moved_in_the_place_of_weights() -> None:
+    (_, exact), (_, network, copier) = both("unet"), streamed("unet")
+    with torch.no_grad():
+        call(network)
+        whole, copier.bytes = copier.bytes, 0
+        for each in (exact, network):
+            for name, layer in each.layers.items():
+                each.bring(name)
+                layer.weight_quantizer.choose(layer.weight_quantizer.export()[0].neg())
+            each.keep_weights(each.layers)
+        assert copier.most == 2
+        assert network.streaming is not None
+        network.streaming.rest()
+        copier.bytes = 0
+        wanted = call(exact)[0]
+        assert torch.equal(call(network)[0], wanted)
+        assert copier.bytes < 0.3 * whole
+        for each in (exact, network):
+            for layer in each.layers.values():
+                layer.weight_quantizer.chosen = None
+            each.keep_weights(each.layers)
+        network.streaming.rest()
+        copier.bytes = 0
+        again = call(network)[0]
+        assert copier.bytes == whole
+        assert torch.equal(again, call(exact)[0])
+        assert not torch.equal(again, wanted)
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_pass_that_ends_in_the_middle_leaves_the_network_usable() -> None:
+    (_, exact), (_, network, copier) = both("unet"), streamed("unet")
+    wanted = gradients(exact)
+    inside = next(layer for name, layer in network.layers.items() if name.startswith("mid_block.attentions"))
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    for grad in (False, True):
+        handle = inside.register_forward_hook(stop)
+        with torch.set_grad_enabled(grad), checkpointed(network.inner), pytest.raises(Stopped):
+            call(network)
+        handle.remove()
+        found = gradients(network)
+        assert all(torch.equal(found[name], gradient) for name, gradient in wanted.items())
+    backward = inside.activation.register_full_backward_hook(stop)
+    with pytest.raises(Stopped):
+        gradients(network)
+    backward.remove()
+    copier.fails = True
+    with pytest.raises(MemoryError):
+        gradients(network)
+    copier.fails = False
+    found = gradients(network)
+    assert all(torch.equal(found[name], gradient) for name, gradient in wanted.items())
+    assert copier.most == 2
+
+
+def test_copies_of_a_streamed_network_are_plain_and_closing_leaves_plain_networks() -> None:
+    plain, (engine, copier) = prepared_of("unet"), streaming()
+    prepared = prepared_of("unet")
+    engine.attach(prepared.network)
+    wanted = first(call(plain.network))
+    own = copy.deepcopy(prepared.network)
+    assert torch.equal(first(call(own)), wanted)
+    assert not copier.started
+    with checkpointed(prepared.network):
+        assert torch.equal(first(call(prepared.network)), wanted)
+    assert copier.started
+    engine.close()
+    copier.started.clear()
+    assert torch.equal(first(call(prepared.network)), wanted)
+    assert not copier.started
+    assert not copier.resident
+    assert not any("forward" in vars(module) for module in prepared.network.modules())
+
+
+def test_weights_that_other_modules_share_stay() -> None:
+    engine, copier = streaming()
+    prepared = prepared_of("unet")
+    network = prepared.network
+    block = outermost_blocks(network)[0]
+    shared = next(streamed_tensors(block))
+    network.register_parameter("tied", shared)
+    engine.attach(network)
+    assert shared.data_ptr() not in {home.data_ptr() for home in copier.made}
+    others = [tensor for tensor in streamed_tensors(block) if tensor is not shared]
+    assert {tensor.data_ptr() for tensor in others} <= {home.data_ptr() for home in copier.made}
+
+
+def test_a_network_that_is_dropped_is_not_kept() -> None:
+    prepared, (engine, _) = prepared_of("unet"), streaming()
+    engine.attach(prepared.network)
+    network = quantized_of(prepared)
+    network.stream(engine)
+    with torch.no_grad():
+        call(network)
+    kept = weakref.ref(network.inner)
+    engine.rest()
+    del network
+    gc.collect()
+    assert kept() is None
+    engine.close()
