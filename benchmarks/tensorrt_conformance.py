@@ -28,7 +28,7 @@ from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 
 FORMS: dict[str, dict[str, Any]] = {
     "static, fp32 (default)": {}, "static, fp16": {"jetpack": 7},
-    "ratio, fp32": {"step_groups_as": "input"}, "ratio, fp16": {"step_groups": "input", "jetpack": 7},
+    "ratio, fp32": {"step_groups_as": "input"}, "ratio, fp16": {"step_groups_as": "input", "jetpack": 7},
 }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ class Running:
         self.process.join()
         shutil.rmtree(self.folder)
 
-    def end(self, seconds: float = 300) -> Ended:
+    def end(self, seconds: float = 900) -> Ended:
         """Wait for its end, and kill it after ``seconds``."""
         self.process.join(seconds)
         out, err = ((self.folder / stream).read_text() for stream in STREAMS)

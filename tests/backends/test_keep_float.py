@@ -22,7 +22,7 @@ OTHER = {
     (name, value): pytest.mark.slow if (name, value) == ("executorch", "methods") else ()
     for name, section in backends.sections().items()
     for value in ("input", "methods")
-    if value != section().model_dump().get("step_groups")
+    if value != section().model_dump().get("step_groups_as")
 }
 """Of every target, what is not its default form; one method per step group takes minutes to lower."""
 
@@ -59,7 +59,7 @@ def test_kept_layers_are_lowered_run_and_audited(target: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("target", "form"), [pytest.param(*each, marks=marks) for each, marks in OTHER.items()])
 def test_kept_layers_are_lowered_in_the_other_form(target: str, form: str, tmp_path: Path) -> None:
-    settings = backends.settings(target).model_validate({"step_groups": form})
+    settings = backends.settings(target).model_validate({"step_groups_as": form})
     artifact, bundle, _ = _lower(tmp_path, target, settings)
     _check(artifact, bundle)
 

@@ -72,7 +72,7 @@ def test_the_command_knows_it(command: Command) -> None:
     written = tomllib.loads(
         command("recipe", "--target", "toy", "--depth", "4", "--no-polish", "--step-groups", "3")[1]
     )
-    assert written["toy"] == {"flavour": "sweet", "step_groups": "input", "depth": 4, "polish": False}
+    assert written["toy"] == {"flavour": "sweet", "step_groups_as": "input", "depth": 4, "polish": False}
     assert written["export"]["target"] == "toy"
     assert written["quantize"]["step_groups"] == 3
 
@@ -91,7 +91,7 @@ def test_its_mistakes_are_named(command: Command, tmp_path: Path) -> None:
     (tmp_path / "dq.toml").write_text("[toy]\ncolour = 'red'\ntaste = 'lemon'\n")
     code, _, err = command("export", "--recipe", "dq.toml", "--target", "toy", "--depth", "10")
     assert code == 2
-    assert "dq.toml:2 [toy] colour: unknown, allowed: flavour, step_groups, depth, polish" in err
+    assert "dq.toml:2 [toy] colour: unknown, allowed: flavour, step_groups_as, depth, polish" in err
     assert 'dq.toml:3 [toy] taste: is called flavour now; write flavour = "sour"' in err
     assert "--depth: got 10, input should be less than or equal to 9" in err
     assert "--no-polish is for target 'toy', got target" in command("export", "--no-polish")[2]

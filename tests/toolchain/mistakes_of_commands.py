@@ -46,7 +46,7 @@ MISTAKES_OF_COMMANDS: dict[str, tuple[Prepare, str]] = {
     ),
     "old name in a recipe": (
         with_recipe("[tensorrt]\nmode = 'ratio'"),
-        r"bad\.toml:2 \[tensorrt\] mode: is called step_groups now; write step_groups = \"input\"$",
+        r"bad\.toml:2 \[tensorrt\] mode: is called step_groups_as now; write step_groups_as = \"input\"$",
     ),
     "no seeds to run": (command("run", "--seeds", "0"), "--seeds"),
     "flag of another target": (
