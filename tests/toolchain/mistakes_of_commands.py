@@ -33,8 +33,8 @@ MISTAKES_OF_COMMANDS: dict[str, tuple[Prepare, str]] = {
     "argument too many": (command("inspect", "a", "b"), "b.*--help"),
     "unknown target": (command("export", "--target", "toaster"), "one of .*executorch.*got 'toaster'"),
     "unknown form": (
-        command("export", "--step-groups", "odd"),
-        "--step-groups: got 'odd', input should be 'methods' or 'input'",
+        command("export", "--step-groups-as", "odd"),
+        "--step-groups-as: got 'odd', input should be 'methods' or 'input'",
     ),
     "form by its old name": (
         command("export", "--form", "static"),
