@@ -36,6 +36,7 @@ from dq_toolchain.calibrate.ranges.observer import choose_weight_scale
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.calibrate.work.host_reads import HostReads, Kind, Place, read_on_host
 from dq_toolchain.toolchain.quant.qparams import weight_type
+from dq_toolchain.toolchain.simulation.integer_products import available
 from tests.calibrate.conftest import QUIET, Measured, measured
 from tests.tiny import SIZE, write_tiny_model
 
@@ -124,6 +125,7 @@ class Scene:
     def __init__(self, device: torch.device, folder: Path) -> None:
         preparing.choose_device = lambda name: device
         self.folder, self.device, self.found = folder, device, Found()
+        available(device.type)  # a probe, once per process
         model = write_tiny_model(folder, few_sites())
         (folder / "dq.toml").write_text("[conditioning]\nnull_label = 10\n")
         few = {

@@ -89,16 +89,6 @@ def test_nothing_is_found_on_the_host() -> None:
     assert not counter.found
 
 
-def test_numbers_made_into_a_tensor_on_a_device_are_copied_there() -> None:
-    """On a device without memory: the pretended one is handed such tensors past every dispatch to Python."""
-    with HostReads() as counter:
-        torch.tensor([1.0, 2.0], device="meta")
-        torch.empty(2, device="meta").new_tensor([1.0, 2.0])
-        torch.zeros(2, device="meta")
-    assert sum(counter.found.values()) == 2
-    assert {place.kind for place in counter.found} == {"upload"}
-
-
 def test_numbers_come_at_once_on_a_cpu_and_one_late_elsewhere() -> None:
     at_once: Lagged[int] = Lagged(torch.device("cpu"), "loss")
     assert at_once.put(torch.tensor([1.0, 2.0]), 7) == [([1.0, 2.0], 7)]
