@@ -57,7 +57,7 @@ class ActivationQuantizer(nn.Module):
         ends = self.lowest[g], self.highest[g]
         y: Tensor
         if usable(x):
-            y = QuantizeActivation.apply(x, self.log_scale, g, SMALLEST_SCALE, *ends)  # type: ignore[no-untyped-call]
+            y = QuantizeActivation.apply(x.float(), self.log_scale, g, SMALLEST_SCALE, *ends)  # type: ignore[no-untyped-call]
         else:
             y = FakeQuantize.apply(x, fp16_scale(self.log_scale[g : g + 1]), *ends)  # type: ignore[no-untyped-call]
         if self.float_share > 0.0:
