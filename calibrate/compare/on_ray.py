@@ -51,11 +51,7 @@ def joined(reporter: Reporter) -> Iterator[RayCluster]:
             _check_address(os.environ.get("RAY_ADDRESS", ""))
             ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            place = os.environ.get("RAY_ADDRESS", "the cluster that `ray start` began here")
-            raise ToolchainError(
-                f"--on ray: {place} does not answer ({' '.join(str(error).split())}); start it with `ray start --head`, or set "
-                "RAY_ADDRESS to HOST:PORT of one that runs"
-            ) from error
+            raise ToolchainError(_no_answer(error)) from error
     cluster = RayCluster(ray, reporter)
     try:
         with redirect_stdout(
@@ -66,6 +62,19 @@ def joined(reporter: Reporter) -> Iterator[RayCluster]:
         cluster.stop()
         if ours:
             ray.shutdown()
+
+
+def _no_answer(error: Exception) -> str:
+    place = os.environ.get("RAY_ADDRESS", "the cluster that `ray start` began here")
+    if "InvalidAuthToken" in f"{error} {error.__cause__}":
+        return (
+            f"--on ray: {place} wants the token that it was started with; set RAY_AUTH_MODE=token, and have the head's "
+            "~/.ray/auth_token on every machine"
+        )
+    return (
+        f"--on ray: {place} does not answer ({' '.join(str(error).split())}); start it with `ray start --head`, or set "
+        "RAY_ADDRESS to HOST:PORT of one that runs"
+    )
 
 
 def _check_address(address: str) -> None:

@@ -227,6 +227,7 @@ def test_machines_that_leave_are_named(
 REFUSALS = {
     "no ray": r"ray does not import \(.*\); install it on every machine: pip install 'dq-toolchain\[ray\]'$",
     "nobody": r"127\.0\.0\.1:\d+ does not answer \(.*refused.*\); start it with `ray start --head`",
+    "no token": r"127\.0\.0\.1:\d+ wants the token that it was started with; set RAY_AUTH_MODE=token, and have ",
     "another version": r"127\.0\.0\.1:\d+ does not answer \(Ray 1 instead of 2\); ",
 }
 
@@ -236,6 +237,8 @@ def test_without_ray_or_its_cluster_it_is_one_line(
     what: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(**_settings: Any) -> None:
+        if what == "no token":
+            raise ConnectionError("Failed to connect") from RuntimeError("RPC error: InvalidAuthToken")
         raise RuntimeError("Ray 1\ninstead of 2")
 
     with socket.socket() as port:
@@ -244,7 +247,7 @@ def test_without_ray_or_its_cluster_it_is_one_line(
         monkeypatch.setattr(stand_in(monkeypatch), "init", fails)
         if what == "no ray":
             monkeypatch.setitem(sys.modules, "ray", None)
-        if what == "another version":
+        if what != "nobody":
             port.listen()
         code = run_command(["compare", "--model", str(tiny_model), "--out", str(tmp_path / "out"), "--on", "ray"])
     out, err = capsys.readouterr()
