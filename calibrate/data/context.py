@@ -39,7 +39,8 @@ class Context:
     bank: conditioning that samples take in turn.
     samples: those to calibrate on, on the CPU.
     seed: of the calibration; every random choice derives from it.
-    activation_memory: for one sample, of a large network or on a GPU; None for a small one.
+    is_large: whether the network takes long and much memory, whatever the device.
+    activation_memory: for one sample, of a large network or on a GPU; None for others.
     workers: the processes that share this calibration.
     precision: of FP32 rollouts, ranges and validation.
     room: bytes that activations may take on a GPU in a pass without gradient; None: ACTIVATION_LIMIT.
@@ -56,6 +57,7 @@ class Context:
     samples: Samples
     device: torch.device
     seed: int
+    is_large: bool = False
     activation_memory: ActivationMemory | None = None
     workers: Workers = ALONE
     precision: Precision = "exact"
@@ -72,11 +74,6 @@ class Context:
     def network(self) -> nn.Module:
         """The FP32 network, splits and smoothing applied."""
         return self.prepared.network
-
-    @property
-    def is_large(self) -> bool:
-        """Whether memory is worth a thought before starting."""
-        return self.activation_memory is not None
 
     @property
     def rollout_batch(self) -> int:

@@ -27,7 +27,7 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
     if precision == "exact":
         yield
     elif precision == "bf16":
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):  # a recording would keep what is cached
             yield
     else:
         matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn

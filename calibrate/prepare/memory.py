@@ -68,14 +68,14 @@ class Estimate:
 
 
 def check_memory(context: Context, recipe: Recipe, method: Method, reporter: Reporter) -> Context:
-    """Say what the calibration of a large network needs; an iteration of the fit that does not fit will run in parts.
+    """Say what the calibration needs, of a large network or on a GPU; an iteration of the fit that does not fit will run in parts.
 
     Returns:
         The context, with ``gradient_batch`` where that is so.
     Raises:
         CalibrationError: it does not fit into what is free; the text says what would.
     """
-    if not context.is_large:
+    if context.activation_memory is None:
         return context
     device, free = context.device, _free(context.device)
     need = estimate(context, recipe, method)

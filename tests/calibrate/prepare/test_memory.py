@@ -236,3 +236,16 @@ def test_a_gpu_runs_as_many_trajectories_as_its_memory_holds_in_powers_of_two(
             return torch.maximum(x, torch.tensor(-3 * gib))
 
     assert memory.room_on(gpu, Beside(0, 2)) == 3 * gib
+
+
+def test_a_small_network_on_a_gpu_is_not_a_large_one(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory is known, so that its batches follow the card; passes of large networks are not recorded."""
+    recipe = tiny_recipe(tiny_model, tmp_path)
+    plain = setup(recipe)
+    assert (plain.is_large, plain.activation_memory, plain.rollout_batch) == (False, None, 32)
+    monkeypatch.setattr(module, "room_on", lambda _device, _workers: 2**40)
+    context = setup(recipe)
+    assert context.activation_memory is not None
+    assert (context.is_large, context.rollout_batch, context.host_batch) == (False, 256, 32)
