@@ -31,7 +31,7 @@ from benchmarks.common import recipe_of
 from dq_toolchain.calibrate.multistep.gradients import Gradient, segment_gradient
 from dq_toolchain.calibrate.multistep.objective import robust_loss
 from dq_toolchain.calibrate.network import graphs, straight_through
-from dq_toolchain.calibrate.network.graphs import NewRecorder, recorder_for, replayed
+from dq_toolchain.calibrate.network.graphs import NewRecorder, not_replayed, recorder_for, replayed
 from dq_toolchain.calibrate.network.tape import Tape
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
@@ -124,7 +124,7 @@ def measure(case: Case, new_recorder: NewRecorder | None = None) -> Figures:
         assert made is not None
 
         def once(first: int, replay: bool) -> float:
-            with nullcontext() if replay else network.not_replayed():
+            with nullcontext() if replay else not_replayed(network):
                 return _seconds(lambda: iteration(first), device)
 
         recording = sum(once(first, True) for _ in range(graphs.WORTH_RECORDING + 1) for first in firsts)
@@ -133,7 +133,7 @@ def measure(case: Case, new_recorder: NewRecorder | None = None) -> Figures:
         timed = [firsts[i % len(firsts)] for i in range(case.rounds)]
         pairs = [(once(first, False), once(first, True)) for first in timed]
         replay = found(firsts[0])
-        with network.not_replayed():
+        with not_replayed(network):
             plain, again = found(firsts[0]), found(firsts[0])
             operations = _operations(lambda: iteration(firsts[0]))
         operations_replayed = _operations(lambda: iteration(firsts[0]))

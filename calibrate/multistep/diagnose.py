@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from dq_toolchain.calibrate.network.graphs import not_replayed
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.toolchain.quant.hooks import hooks
 
@@ -22,6 +23,6 @@ def first_bad_site(network: QuantizedNetwork, run: Callable[[], object]) -> str 
         quantizer.register_forward_hook(lambda _module, inputs, output, name=name: look(name, inputs[0], output))
         for name, quantizer in network.activations.items()
     )
-    with network.not_replayed(), hooks(handles), torch.no_grad():
+    with not_replayed(network), hooks(handles), torch.no_grad():
         run()
     return bad[0] if bad else None

@@ -131,12 +131,8 @@ class MultiStepFit:
         """Full backpropagation has the activations of several passes at once, which recordings share."""
         context, left = self.problem.context, self.stages[self.progress.stage :]
         fits = not context.is_large and all(stage.gradient != "full" for stage in left)
-        return replayed(
-            self.network,
-            recorder_for(context.device) if fits else None,
-            self._warn,
-            learns_weights=any(stage.learned != "ranges" for stage in left),
-        )
+        learns = any(stage.learned != "ranges" for stage in left)
+        return replayed(self.network, recorder_for(context.device) if fits else None, self._warn, learns_weights=learns)
 
     def _weights_for(self, stage: Stage) -> AbstractContextManager[None]:
         return self.network.frozen_weights() if stage.learned == "ranges" else nullcontext()

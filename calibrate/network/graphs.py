@@ -60,6 +60,16 @@ def replayed(
             torch.cuda.empty_cache()  # only then is the memory of recordings anybody else's
 
 
+@contextmanager
+def not_replayed(network: QuantizedNetwork) -> Iterator[None]:
+    """Inside, every pass runs as it is, as hooks on the network's modules need it."""
+    graphs, network.graphs = network.graphs, None
+    try:
+        yield
+    finally:
+        network.graphs = graphs
+
+
 class Graphs:
     """The recordings of one network during a fit.
 

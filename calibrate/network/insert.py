@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -202,15 +202,6 @@ class QuantizedNetwork(nn.Module):
         return call_network(self.inner, sample, timestep, keywords)
 
     @contextmanager
-    def not_replayed(self) -> Iterator[None]:
-        """Inside, every pass runs as it is, as hooks on the network's modules need it."""
-        graphs, self.graphs = self.graphs, None
-        try:
-            yield
-        finally:
-            self.graphs = graphs
-
-    @contextmanager
     def frozen_weights(self) -> Iterator[None]:
         """Weights stay as they are in all passes inside; neither they nor biases get a gradient.
 
@@ -219,20 +210,15 @@ class QuantizedNetwork(nn.Module):
         parameters = self.weight_parameters().values()
         for parameter in parameters:
             parameter.requires_grad_(False)
-        try:
-            with self._kept_weights() if self.graphs is None else self.graphs.frozen_weights():
+        with nullcontext() if self.graphs is None else self.graphs.frozen_weights():
+            if self.graphs is None:
+                self.keep_weights(self.layers)
+            try:
                 yield
-        finally:
-            for parameter in parameters:
-                parameter.requires_grad_(True)
-
-    @contextmanager
-    def _kept_weights(self) -> Iterator[None]:
-        self.keep_weights(self.layers)
-        try:
-            yield
-        finally:
-            self._release()
+            finally:
+                self._release()
+                for parameter in parameters:
+                    parameter.requires_grad_(True)
 
     @torch.no_grad()
     def keep_weights(self, layers: Iterable[str]) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.multistep.gradients import Gradient, segment_gradient
 from dq_toolchain.calibrate.multistep.objective import robust_loss
 from dq_toolchain.calibrate.network import graphs
-from dq_toolchain.calibrate.network.graphs import Graphs, recorder_for, replayed
+from dq_toolchain.calibrate.network.graphs import Graphs, not_replayed, recorder_for, replayed
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork, prepare
 from dq_toolchain.calibrate.network.recorder import Work
 from dq_toolchain.calibrate.network.tape import Tape
@@ -292,7 +292,7 @@ def test_hooks_are_heard_where_passes_are_not_replayed() -> None:
         handle = which.network.activations["conv_in:input"].register_forward_hook(lambda *_: heard.append(1))
         which.denoiser()(which.noise(), 0)
         assert not heard
-        with which.network.not_replayed():
+        with not_replayed(which.network):
             which.denoiser()(which.noise(), 0)
         assert heard == [1]
         handle.remove()
