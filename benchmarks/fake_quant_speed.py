@@ -32,8 +32,9 @@ from benchmarks.common import recipe_of
 from benchmarks.scaling import peak_bytes
 from dq_toolchain.calibrate.network import fake_quant
 from dq_toolchain.calibrate.network.fake_quant import ActivationQuantizer, WeightQuantizer
-from dq_toolchain.calibrate.network.insert import QuantizedNetwork, with_tensors
+from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.network.kernel_choice import why_not
+from dq_toolchain.calibrate.network.sharing import with_tensors
 from dq_toolchain.calibrate.network.straight_through import fp16_scale, per_channel, straight_through
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.quantized import quantize_with

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dq_toolchain.calibrate.network.insert import with_tensors
+from dq_toolchain.calibrate.network.sharing import with_tensors
 from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 

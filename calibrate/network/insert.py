@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from dq_toolchain.calibrate.network.fake_quant import (
     WeightQuantizer,
     clamp_offsets,
 )
+from dq_toolchain.calibrate.network.sharing import with_shared_tensors
 from dq_toolchain.calibrate.network.streaming import Streaming
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import call_network
@@ -108,17 +108,6 @@ def prepare(
         float_layers=float_layers,
         edges=frozenset(edges),
     )
-
-
-def with_shared_tensors(network: nn.Module) -> nn.Module:
-    """A copy of the modules whose parameters and buffers are the network's own tensors."""
-    return with_tensors(network, lambda tensor: tensor)
-
-
-def with_tensors(network: nn.Module, tensor_for: Callable[[Tensor], Tensor]) -> nn.Module:
-    """A copy of the modules with what ``tensor_for`` gives in the place of each parameter and buffer, none of which is copied."""
-    tensors = [*network.parameters(), *network.buffers()]
-    return copy.deepcopy(network, {id(tensor): tensor_for(tensor) for tensor in tensors})
 
 
 def _first_and_last_convolution(

@@ -24,7 +24,7 @@ from dq_toolchain.calibrate.network.precision import check_precision
 from dq_toolchain.calibrate.network.streaming import Streaming
 from dq_toolchain.calibrate.prepare.memory import room_on
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
-from dq_toolchain.toolchain.errors import ModelError, RecipeError
+from dq_toolchain.toolchain.errors import CalibrationError, ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import latent_shape
 from dq_toolchain.toolchain.models.loading import REFUSALS, Model, load
 from dq_toolchain.toolchain.models.lora import Lora
@@ -52,7 +52,7 @@ def setup(
         method: may refuse the sampler, and smooth the network.
         warn: is told of what the user should know and nothing refuses.
     Raises:
-        ModelError, SamplerError, RecipeError: see their texts.
+        ModelError, SamplerError, RecipeError, CalibrationError: see their texts.
     """
     device = choose_device(recipe.run.device)
     check_precision(recipe.run.precision, device)
@@ -99,11 +99,13 @@ def setup(
     prepared = prepare(model.network, recipe.quantize, run_once, divisors)
     streaming = streaming_on(device) if recipe.run.offload else None
     if streaming is None:
-        prepared.network.to(device)
+        _place(prepared.network, device)
     if device.type != "cpu" and samples.start.dim() == 4:
         to_channels_last(prepared.network, device)
     if streaming is not None:
         streaming.attach(prepared.network)
+        if not streaming.pinned:
+            warn("--offload finds no blocks of diffusers in this network: all of its weights are on the GPU")
     room = room_on(device, workers)
     is_large = _is_large(prepared.network, samples)
     model = replace(
@@ -155,6 +157,18 @@ def _check_json(config: Mapping[str, Any], file: str) -> None:
 
 def _is_large(network: nn.Module, samples: Samples) -> bool:
     return sum(p.numel() for p in network.parameters()) > SMALL_NETWORK or samples.start[0].numel() > SMALL_LATENT
+
+
+def _place(network: nn.Module, device: torch.device) -> None:
+    """Raises CalibrationError: the weights alone do not fit."""
+    try:
+        network.to(device)
+    except torch.OutOfMemoryError as error:
+        size = sum(parameter.nbytes for parameter in network.parameters())
+        raise CalibrationError(
+            f"the network's weights, {size / 2**30:.1f} GiB, do not fit into what is free of the memory of {device}; add "
+            "--offload, which keeps those of its blocks on the host"
+        ) from error
 
 
 def streaming_on(device: torch.device) -> Streaming | None:

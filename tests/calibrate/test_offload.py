@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UNet2DModel
 
 from dq_toolchain.calibrate.bits import budget
+from dq_toolchain.calibrate.network import streaming as network_streaming
 from dq_toolchain.calibrate.network.streaming import Streaming
 from dq_toolchain.calibrate.prepare import setup as module
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.recipe.loading import load_recipe
@@ -93,6 +96,29 @@ def test_streamed_weights_change_nothing(
     assert all(torch.equal(other.float_parameters[name], value) for name, value in artifact.float_parameters.items())
     assert torch.equal(others.simulation_latents, reference.simulation_latents)
     assert torch.equal(others.fp32_latents, reference.fp32_latents)
+
+
+def test_weights_that_do_not_fit_are_refused_with_what_helps(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_network: object, _device: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(UNet2DModel, "to", full)
+    with pytest.raises(CalibrationError, match=r"weights, \d\.\d GiB, do not fit .*; add --offload, which keeps"):
+        module.setup(tiny_recipe(tiny_model, tmp_path))
+
+
+def test_a_network_without_blocks_is_not_streamed_and_that_is_said(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "streaming_on", lambda _device: streaming()[0])
+    said: list[str] = []
+    module.setup(tiny_recipe(tiny_model, tmp_path, run={"offload": True}), warn=said.append)
+    assert not said
+    monkeypatch.setattr(network_streaming, "outermost_blocks", lambda _network: [])
+    module.setup(tiny_recipe(tiny_model, tmp_path, run={"offload": True}), warn=said.append)
+    assert said == ["--offload finds no blocks of diffusers in this network: all of its weights are on the GPU"]
 
 
 @pytest.mark.slow

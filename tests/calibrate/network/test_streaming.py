@@ -271,6 +271,7 @@ def test_weights_that_other_modules_share_stay() -> None:
     network = prepared.network
     block = outermost_blocks(network)[0]
     shared = next(streamed_tensors(block))
+    assert isinstance(shared, nn.Parameter)
     network.register_parameter("tied", shared)
     engine.attach(network)
     assert shared.data_ptr() not in {home.data_ptr() for home in copier.made}

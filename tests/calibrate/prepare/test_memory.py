@@ -128,10 +128,11 @@ def test_the_memory_of_the_host_of_a_gpu_is_checked(
     assert "two blocks, and their fit" in said.out + said.err
     with pytest.raises(CalibrationError, match=r"of the host's memory, .* of it pinned for the weights .* are free; "):
         check(small.on(GPU), small.on_host - 1, offloaded(recipe))
+    least = estimate(context, offloaded(recipe), ACCUQUANT, in_parts=True)
     with pytest.raises(
         CalibrationError, match=r"add --offload, which needs about \S+ GiB and \S+ GiB of the host's memory"
     ):
-        check(small.on(GPU), small.on_host, recipe)
+        check(least.on(GPU), least.on_host, recipe)
     with pytest.raises(CalibrationError, match=r"host's memory, \S+ GiB are free; lower \[calibrate\] samples"):
         check(1 << 40, 1, recipe)
     streaming, _ = counting.streaming()
