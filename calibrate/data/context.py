@@ -28,6 +28,8 @@ ROLLOUT_BATCH = 32
 ACTIVATION_LIMIT = 2 * 2**30
 """Bytes that activations may take in a pass without gradient."""
 ROLLOUT_BATCH_OF_A_GPU = 256
+SMALL_NETWORK, SMALL_LATENT = 2**25, 2**14
+"""Weights of a network, and numbers in a latent, up to which both are small."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,12 @@ class Context:
     def is_large(self) -> bool:
         """Whether memory is worth a thought before starting."""
         return self.activation_memory is not None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a pass is so short that a GPU would wait for its launches. On a GPU, not the same as not ``is_large``."""
+        weights = sum(parameter.numel() for parameter in self.network.parameters())
+        return weights <= SMALL_NETWORK and self.samples.start[0].numel() <= SMALL_LATENT
 
     @property
     def rollout_batch(self) -> int:

@@ -130,7 +130,7 @@ class MultiStepFit:
     def _replayed(self) -> AbstractContextManager[None]:
         """Full backpropagation has the activations of several passes at once, which recordings share."""
         context, left = self.problem.context, self.stages[self.progress.stage :]
-        fits = not context.is_large and all(stage.gradient != "full" for stage in left)
+        fits = context.is_small and all(stage.gradient != "full" for stage in left)
         return replayed(
             self.network,
             recorder_for(context.device) if fits else None,

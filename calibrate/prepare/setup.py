@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.conditioning import check_conditioning, conditioning_bank, guidance_of
-from dq_toolchain.calibrate.data.context import Context
+from dq_toolchain.calibrate.data.context import SMALL_LATENT, SMALL_NETWORK, Context
 from dq_toolchain.calibrate.data.notes import Warn
 from dq_toolchain.calibrate.data.samples import Samples, calibration_seeds, draw
 from dq_toolchain.calibrate.methods.base import Method
@@ -34,8 +34,6 @@ from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.scheduler import FILE, as_sampled, sampler_table
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
-
-SMALL_NETWORK, SMALL_LATENT = 2**25, 2**14
 
 
 def setup(
