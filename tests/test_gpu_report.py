@@ -24,7 +24,7 @@ from benchmarks.gpu.parts import Part
 out, minutes, *names = sys.argv[1:]
 Path(out).mkdir()
 signal.signal(signal.SIGTERM, gpu_report._tell)
-parts = tuple(Part(name, name.capitalize(), 1.0, "tests.benchmarks.parts") for name in names)
+parts = tuple(Part(name, name.capitalize(), 1.0, "tests.report_parts") for name in names)
 print(gpu_report.report(Path(out), parts, float(minutes), True))
 """
 """Of parts made for these tests."""
