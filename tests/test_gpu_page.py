@@ -22,7 +22,7 @@ RECIPE = """
 steps = 3
 [calibrate]
 samples = 8
-batch = 8
+batch = 4
 warmup = 2
 settling = 2
 group_iterations = 1
