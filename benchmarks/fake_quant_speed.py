@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from benchmarks.common import recipe_of
 from benchmarks.scaling import peak_bytes
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.network import fake_quant
 from dq_toolchain.calibrate.network.fake_quant import ActivationQuantizer, WeightQuantizer
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
@@ -39,6 +40,7 @@ from dq_toolchain.calibrate.network.straight_through import fp16_scale, per_chan
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_WEIGHT_SCALE
+from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 
 SCALE = 2.0**-5
@@ -149,7 +151,11 @@ def measure(model: Path | None, *, samples: int, repeats: int, conditioning: Pat
     recipe = recipe_of(
         {"model": {"path": model}, "conditioning": {"file": conditioning}, "calibrate": {"samples": samples}}
     )
-    context = setup(recipe)
+    return measured(setup(recipe), recipe, repeats)
+
+
+def measured(context: Context, recipe: Recipe, repeats: int) -> Figures:
+    """All rows, of a context: its samples are the trajectories of an iteration."""
     device, noise = context.device, context.samples.start.to(context.device)
     shape = (len(context.step_groups), len(context.prepared.sites))
 
@@ -183,7 +189,7 @@ def measure(model: Path | None, *, samples: int, repeats: int, conditioning: Pat
         kernels=has_kernels,
         why_not=why_not(device),
         parameters=sum(p.numel() for p in context.model.network.parameters()),
-        samples=samples,
+        samples=len(context.samples),
         rows=tuple(
             Row(
                 name,

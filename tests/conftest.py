@@ -6,6 +6,7 @@ both processes end together. A file is a group of its own unless its folder is n
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ TOGETHER = (
 """Folders whose files share artifacts, bundles or programs, and files, those that take longest first."""
 
 
+GPU = os.environ.get("DQ_TEST_DEVICE", "cuda")
+"""Where tests marked ``gpu`` run; ``cpu`` runs them without a GPU, which shows that they can be run, and nothing of a GPU."""
+
+
 def group_of(file: str) -> str:
     """The group of a file, named by its path from the root of the project."""
     return next((name for name in TOGETHER if file == name or file.startswith(f"{name}/")), file)
@@ -35,6 +40,16 @@ def group_of(file: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {group: place for place, group in enumerate(TOGETHER)}
     items.sort(key=lambda item: places.get(group_of(item.path.relative_to(ROOT).as_posix()), len(places)))
+    marked = [item for item in items if item.get_closest_marker("gpu") is not None]
+    if marked and not _has_gpu():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="torch sees no GPU"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return GPU == "cpu" or torch.cuda.is_available()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -97,6 +97,7 @@ def _execute(code: str, arguments: list[str], environment: Mapping[str, str], cu
         file = os.open(f"{folder}/{stream}", os.O_WRONLY)
         os.dup2(file, descriptor)
         os.close(file)
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]  # it may start others
     os.chdir(current)
     os.environ.clear()
     os.environ.update(environment)

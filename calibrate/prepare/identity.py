@@ -7,6 +7,7 @@ processes or threads share the work is left out: a run may go on with another nu
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import version
@@ -30,9 +31,9 @@ BUDGET = (*WEIGHTS, "bits.budget", "bits.sensitivity", "bits.allocation")
 
 def versions() -> dict[str, Any]:
     """Library versions that a calibration depends on."""
-    return {name: version(name) for name in ("dq-toolchain", "torch", "diffusers", "numpy")} | {
-        "python": platform.python_version()
-    }
+    libraries = {name: version(name) for name in ("torch", "diffusers", "numpy")}
+    own = sys.modules["dq_toolchain"].__version__  # known too where nothing is installed and the sources are on the path
+    return {"dq-toolchain": own, **libraries, "python": platform.python_version()}
 
 
 def of_rollouts(context: Context) -> str:

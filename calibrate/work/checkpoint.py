@@ -23,6 +23,8 @@ from dq_toolchain.toolchain.disk.temporary import sweep
 from dq_toolchain.toolchain.errors import ArtifactError
 
 SECONDS_BETWEEN = 60.0
+CHEAP = 3.0
+"""Seconds that a save may take without being made less often: the checkpoint of a large network has many gigabytes."""
 DIGITS = 16
 """Of the identity, in a file's name."""
 README = "README.txt"
@@ -45,7 +47,7 @@ class CheckpointFile:
             names: of the sites and layers that its tensors belong to, in order.
         """
         self.path, self.identity, self.writes, self.names = path, identity, writes, tuple(names)
-        self._last = time.monotonic()
+        self._last, self._cost = time.monotonic(), 0.0
 
     @classmethod
     def of(
@@ -70,10 +72,12 @@ class CheckpointFile:
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Replace the checkpoint. Raises ToolchainError (e.g. full disk); the previous one then stays."""
+        begin = time.monotonic()
         if self.writes:
             about = {"identity": self.identity, "names": json.dumps(self.names), "state": json.dumps(state)}
             write_tensors(self.path, tensors, about)
         self._last = time.monotonic()
+        self._cost = self._last - begin
 
     def part(self, number: int) -> CheckpointFile:
         """The checkpoint of one part of the work, in a file of its own: what is done is not written again."""
@@ -87,8 +91,8 @@ class CheckpointFile:
 
     @property
     def due(self) -> bool:
-        """Whether SECONDS_BETWEEN have gone by since the last save."""
-        return time.monotonic() - self._last >= SECONDS_BETWEEN
+        """Whether SECONDS_BETWEEN have gone by since the last save, or more, so that saves take a twentieth of the time."""
+        return time.monotonic() - self._last >= SECONDS_BETWEEN * max(1.0, self._cost / CHEAP)
 
 
 def mark(folder: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from benchmarks.graph_speed import as_on_a_gpu
 from torch import Tensor
 
+from dq_toolchain.calibrate.data.context import ROLLOUT_BATCH
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.fitting.multi_step import MULTI_STEP
 from dq_toolchain.calibrate.fitting.phase import Work
@@ -20,6 +21,7 @@ from dq_toolchain.calibrate.fitting.run import fit_network
 from dq_toolchain.calibrate.multistep import fit as fit_module
 from dq_toolchain.calibrate.multistep.fit import MultiStepFit
 from dq_toolchain.calibrate.multistep.problem import Problem, Segment
+from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.network.tape import Tape
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
@@ -210,6 +212,8 @@ def test_divergence_is_refused_by_the_iteration_that_diverged(
 def test_a_fit_whose_passes_are_replayed_ends_in_the_same_numbers(
     ready: Measured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    memory = ActivationMemory(1, 1, 1)  # known of every network on a GPU, however small
+    ready = replace(ready, context=replace(ready.context, activation_memory=memory, room=ROLLOUT_BATCH))
     plain, replaying, made = network_of(ready), network_of(ready), list[Tape]()
     with as_on_a_gpu():
         stages = fitted(ready, plain, tmp_path / "plain")

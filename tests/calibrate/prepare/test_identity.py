@@ -6,6 +6,8 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from importlib import metadata
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from pydantic import BaseModel
 from safetensors.torch import save_file
 
+import dq_toolchain
 from dq_toolchain.calibrate import methods
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.methods import effective, names, resolve
@@ -245,3 +248,17 @@ def test_an_effort_counts_by_the_settings_that_it_comes_to(tiny_model: Path, tmp
     narrow = tiny_recipe(tiny_model, tmp_path, quantize={"weight_bits": 4}, calibrate=small)
     own = tiny_recipe(tiny_model, tmp_path, quantize={"weight_bits": 4}, calibrate={**small, "scale_lr": 0.5})
     assert _changed(_of(narrow), _of(own)) == set(FIT)
+
+
+def test_versions_are_known_where_nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host may have the sources on its path and no more."""
+    known = identity.versions()
+
+    def of_libraries(name: str) -> str:
+        if name == "dq-toolchain":
+            raise PackageNotFoundError(name)
+        return metadata.version(name)
+
+    monkeypatch.setattr(identity, "version", of_libraries)
+    assert identity.versions() == known
+    assert known["dq-toolchain"] == dq_toolchain.__version__

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from dq_toolchain.calibrate.work import checkpoint
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile, mark, remove
 from dq_toolchain.toolchain.disk.files import write_tensors
 
@@ -97,3 +99,25 @@ def test_removal_leaves_what_others_put_there(tmp_path: Path) -> None:
     assert elsewhere.exists()
     assert {name: (work / name).read_bytes() for name in theirs} == theirs
     assert len(list(work.iterdir())) == len(theirs) + 2
+
+
+def test_a_save_that_takes_long_is_made_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    file = CheckpointFile(tmp_path / f"fit-{'0' * 16}.safetensors", "0")
+
+    def due_after(seconds: float) -> bool:
+        clock[0] += seconds
+        found = file.due
+        clock[0] -= seconds
+        return found
+
+    assert [due_after(59), due_after(60)] == [False, True]
+    for cost, wait in ((1.0, 60.0), (30.0, 600.0), (2.0, 60.0)):
+
+        def write(*_arguments: object, cost: float = cost) -> None:
+            clock[0] += cost
+
+        monkeypatch.setattr(checkpoint, "write_tensors", write)
+        file.save({}, {})
+        assert [due_after(wait - 1), due_after(wait)] == [False, True]
