@@ -32,7 +32,9 @@ BUDGET = (*WEIGHTS, "bits.budget", "bits.sensitivity", "bits.allocation")
 def versions() -> dict[str, Any]:
     """Library versions that a calibration depends on."""
     libraries = {name: version(name) for name in ("torch", "diffusers", "numpy")}
-    own = sys.modules["dq_toolchain"].__version__  # known too where nothing is installed and the sources are on the path
+    own = sys.modules[
+        "dq_toolchain"
+    ].__version__  # known too where nothing is installed and the sources are on the path
     return {"dq-toolchain": own, **libraries, "python": platform.python_version()}
 
 
