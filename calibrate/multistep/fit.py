@@ -202,10 +202,7 @@ class MultiStepFit:
         return {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
 
     def _judge(self, due: list[tuple[list[float], _Iteration]]) -> float | None:
-        """Check iterations whose numbers have come, and return the last one's loss.
-
-        Where they come late, ``_hold`` has kept all that is learned as it was before the first that is not finite.
-        """
+        """Check iterations whose numbers have come; the last one's loss. If late, ``_hold`` has kept what is learned as it was."""
         value = None
         for (total, largest), iteration in due:
             value = total / self.problem.context.workers.count

@@ -240,22 +240,14 @@ class Scene:
         ready = self.ready
         with HostReads() as counter:
 
-            def advance(n: int = 1) -> None:
-                self.found.laps.setdefault("rollouts, ranges observed", []).append(counter.lap())
+            def lapping(name: str) -> Callable[..., None]:
+                return lambda n=1: self.found.laps.setdefault(name, []).append(counter.lap())
 
-            observe_rollouts(ready.context, advance)
+            observe_rollouts(ready.context, lapping("rollouts, ranges observed"))
             self.found.laps["after rollouts, ranges observed"] = [counter.lap()]
-
-            def advance_plain(n: int = 1) -> None:
-                self.found.laps.setdefault("rollouts", []).append(counter.lap())
-
-            shared_rollouts(ready.context, None, advance_plain)
+            shared_rollouts(ready.context, None, lapping("rollouts"))
             self.found.laps["after rollouts"] = [counter.lap()]
-
-            def advance_chosen(n: int = 1) -> None:
-                self.found.laps.setdefault("ranges of known rollouts", []).append(counter.lap())
-
-            observe_chosen(ready.context, ready.trajectories.targets, None, advance_chosen)
+            observe_chosen(ready.context, ready.trajectories.targets, None, lapping("ranges of known rollouts"))
             self.found.laps["after ranges of known rollouts"] = [counter.lap()]
 
     def methods(self) -> None:
