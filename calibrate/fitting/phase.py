@@ -21,7 +21,7 @@ from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups
 
-WEIGHTS = ("ranges.observer", "network.fake_quant")
+WEIGHTS = ("ranges.observer", "network.fake_quant", "network.straight_through")
 """Modules whose constants decide how weights are quantized, in every phase."""
 
 
