@@ -5,7 +5,8 @@ from __future__ import annotations
 from diffusers.models.attention import BasicTransformerBlock, JointTransformerBlock
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock, FluxTransformerBlock
 
 BLOCKS = (ResnetBlock2D, Attention, BasicTransformerBlock)
 """Units of block reconstruction."""
-ALL_BLOCKS = (*BLOCKS, JointTransformerBlock)
+ALL_BLOCKS = (*BLOCKS, JointTransformerBlock, FluxTransformerBlock, FluxSingleTransformerBlock)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed, outermost_blocks
@@ -292,3 +293,29 @@ def test_a_network_that_is_dropped_is_not_kept() -> None:
     gc.collect()
     assert kept() is None
     engine.close()
+
+
+def test_blocks_of_flux_are_streamed_and_run_again() -> None:
+    """All but some vectors and what leads in and out: 12 thousand million weights of FLUX.1, in whoever's module they are."""
+    torch.manual_seed(0)
+    flux = FluxTransformer2DModel(
+        patch_size=1, in_channels=4, num_layers=2, num_single_layers=3, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=8, pooled_projection_dim=16, axes_dims_rope=(2, 2, 4),
+    ).eval().requires_grad_(False)  # fmt: skip
+    tokens, ids = torch.randn(2, 9, 4), torch.zeros(9, 3)
+    given = {"encoder_hidden_states": torch.randn(2, 5, 8), "pooled_projections": torch.randn(2, 16), "txt_ids": torch.zeros(5, 3),
+             "img_ids": ids, "timestep": torch.tensor([0.5, 0.1])}  # fmt: skip
+
+    def gradient() -> Tensor:
+        x = tokens.clone().requires_grad_()
+        with checkpointed(flux):
+            flux(x, **given, return_dict=False)[0].square().sum().backward()
+        assert x.grad is not None
+        return x.grad
+
+    wanted, (engine, copier) = gradient(), streaming(hidden=(torch.float32,))
+    engine.attach(flux)
+    assert torch.equal(gradient(), wanted)
+    assert torch.equal(gradient(), wanted)
+    assert len(copier.started) == 5
+    assert copier.most == 2
