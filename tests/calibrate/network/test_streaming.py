@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -14,86 +12,20 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed, outermost_blocks
-from dq_toolchain.calibrate.network.insert import Prepared, QuantizedNetwork, prepare
 from dq_toolchain.calibrate.network.streaming import streamed_tensors
-from dq_toolchain.toolchain.models.architectures import call_network
-from dq_toolchain.toolchain.recipe.sections import QuantizeSection
-from tests.calibrate.network.counting import HOST, CountingCopier, streaming
-from tests.tiny import noise, tiny_condition_unet
-from tests.tiny_pipelines import sd3
-
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"unet": tiny_condition_unet, "sd3": sd3}
-
-
-def inputs(network: nn.Module, seed: int = 1, device: torch.device = HOST) -> Callable[..., Any]:
-    """What calls a network like this one, with latents of its own if it is given some."""
-    inner = network.inner if isinstance(network, QuantizedNetwork) else network
-    keywords = {"encoder_hidden_states": torch.ones(2, 3, 8, device=device)}
-    if type(inner).__name__.startswith("SD3"):
-        keywords["pooled_projections"] = torch.ones(2, 16, device=device)
-    drawn, times = noise(2, seed=seed, channels=4).to(device), torch.tensor([5.0, 6.0], device=device)
-    return lambda called, x=drawn: call_network(called, x, times, keywords)
-
-
-def call(network: nn.Module, seed: int = 1) -> Any:
-    return inputs(network, seed)(network)
-
-
-def first(out: Tensor | tuple[Tensor]) -> Tensor:
-    """A quantized network gives a tuple."""
-    return out[0] if isinstance(out, tuple) else out
-
-
-def prepared_of(name: str) -> Prepared:
-    torch.manual_seed(0)
-    return prepare(NETWORKS[name](), QuantizeSection(attention="int8" if name == "unet" else "float"), call)
-
-
-def quantized_of(prepared: Prepared) -> QuantizedNetwork:
-    shape = (1, len(prepared.sites))
-    weights = {site.layer: torch.full((len(_weight(prepared, site.layer)),), 2.0**-7)
-               for site in prepared.sites if site.weight_bits is not None}  # fmt: skip
-    return QuantizedNetwork(
-        prepared,
-        torch.full(shape, 2.0**-5),
-        torch.zeros(shape, dtype=torch.int32),
-        weights,
-        (0,),
-        learned_rounding=False,
-        low_memory=True,
-    )
-
-
-def _weight(prepared: Prepared, layer: str) -> Tensor:
-    return prepared.network.get_parameter(f"{layer}.weight")
-
-
-def both(name: str) -> tuple[Prepared, QuantizedNetwork]:
-    prepared = prepared_of(name)
-    return prepared, quantized_of(prepared)
-
-
-def streamed(name: str) -> tuple[Prepared, QuantizedNetwork, CountingCopier]:
-    """FP32 and quantized, of which nothing is right but what was brought."""
-    prepared, (engine, copier) = prepared_of(name), streaming(hidden=(torch.float32, torch.int8))
-    engine.attach(prepared.network)
-    network = quantized_of(prepared)
-    network.stream(engine)
-    return prepared, network, copier
-
-
-def gradients(network: QuantizedNetwork) -> dict[str, Tensor]:
-    network.zero_grad()
-    with checkpointed(network.inner), network.weights_once():
-        call(network)[0].square().sum().backward()
-    learned = network.weight_parameters() | network.scale_parameters()
-    return {name: p.grad.clone() for name, p in learned.items() if p.grad is not None}
-
-
-def per_block(copier: CountingCopier) -> set[int]:
-    found = set(copier.started.values())
-    copier.started.clear()
-    return found
+from tests.calibrate.network.counting import streaming
+from tests.calibrate.network.streaming_cases import (
+    NETWORKS,
+    both,
+    call,
+    first,
+    gradients,
+    per_block,
+    prepared_of,
+    quantized_of,
+    streamed,
+    weight_of,
+)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -180,7 +112,7 @@ def test_networks_that_share_tensors_share_their_homes_and_what_is_learned_is_no
     blocks = set(outermost_blocks(network.inner))
     places_of_blocks = tuple(f"{name}." for name, module in network.inner.named_modules() if module in blocks)
     for name, layer in network.layers.items():
-        weight = _weight(prepared, name)
+        weight = weight_of(prepared, name)
         assert layer.weight_quantizer.weight.data_ptr() == weight.data_ptr()
         inside = name.startswith(places_of_blocks) and not name.endswith("time_emb_proj")
         assert (weight.data_ptr() in held) is inside

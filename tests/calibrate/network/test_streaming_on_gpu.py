@@ -15,8 +15,8 @@ from dq_toolchain.calibrate.network.copiers import CudaCopier, pinned
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.network.streaming import Streaming, streamed_tensors
 from dq_toolchain.calibrate.prepare.setup import choose_device
+from tests.calibrate.network.streaming_cases import NETWORKS, both, first, inputs
 from tests.calibrate.network.test_copiers import TENSORS
-from tests.calibrate.network.test_streaming import NETWORKS, both, first, inputs
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")]
 
