@@ -47,7 +47,9 @@ BUDGETED = {"weight_bits": 4, "budget": "size=0.2"}
 """Bits by the sensitivity of layers, which asks for gradients of FP32 weights."""
 
 
-@pytest.mark.parametrize(("method", "quantize"), [("accuquant", BUDGETED), ("tfmq", {"weight_bits": 4})])
+@pytest.mark.parametrize(
+    ("method", "quantize"), [("accuquant", BUDGETED), pytest.param("tfmq", {"weight_bits": 4}, marks=pytest.mark.slow)]
+)
 def test_streamed_weights_change_nothing(
     method: str, quantize: dict[str, object], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
