@@ -23,9 +23,10 @@ PARTS = (
     Part("environment", "The machine", 15),
     Part("checks", "Tests marked gpu", 90),
     Part("embedded", "Embedded model, default calibration", 75),
-    Part("iterations", "Stable Diffusion 1.5's size: rollouts, ranges, iterations", 130),
+    Part("iterations", "Stable Diffusion 1.5's size: rollouts, ranges, iterations", 120),
     Part("plain", "The same network with PyTorch's own fake quantization", 35),
-    Part("quick", "Stable Diffusion 1.5's size: a whole calibration, --effort quick", 130),
+    Part("graphs", "Embedded model: passes replayed from CUDA graphs", 20),
+    Part("quick", "Stable Diffusion 1.5's size: a whole calibration, --effort quick", 120),
     Part("flux", "A transformer block of FLUX's size", 30),
     Part("cells", "CIFAR-10, 100 steps: cells of the long comparison", 35),
 )

@@ -42,7 +42,10 @@ def _check(artifact: Artifact, bundle: Bundle) -> None:
     assert sum(row.count for row in rows) == 2 * len(bundle.methods)
 
 
-@pytest.mark.parametrize("target", backends.names())
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param(name, marks=pytest.mark.slow if name == backends.DEFAULT else ()) for name in backends.names()],
+)
 def test_kept_layers_are_lowered_run_and_audited(target: str, tmp_path: Path) -> None:
     """Lowering itself executes the program and compares it with the simulation, in which these layers are float."""
     artifact, bundle, folder = _lower(tmp_path, target, backends.settings(target)())

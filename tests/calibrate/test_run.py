@@ -99,6 +99,7 @@ def test_held_out_samples_are_the_same_for_every_calibration_seed(made: Made, ti
     assert not torch.equal(made[2].simulation_latents[-1], other.simulation_latents[-1])
 
 
+@pytest.mark.slow
 def test_fitting_lowers_the_error_of_four_bit_weights(tiny_model: Path, tmp_path: Path) -> None:
     errors = {}
     for name, iterations in (("ranges", 0), ("fitted", 20)):

@@ -69,6 +69,7 @@ def test_device_errs_as_the_simulation_does(fixture: str, request: pytest.Fixtur
     assert 0.85 < (device_error / simulation_error) ** 0.5 < 1.15
 
 
+@pytest.mark.slow
 def test_program_is_free_of_scales_and_of_the_number_of_step_groups(small: Lowered, tmp_path: Path) -> None:
     """XNNPACK's weight cache keys on weights: it is safe because nothing else of an artifact is in the program."""
     artifact, _, reference = small_artifact(step_groups=4, guidance=2.0, scheme="affine", smoothed=True)

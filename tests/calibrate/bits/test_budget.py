@@ -96,6 +96,7 @@ def test_sensitive_layers_get_the_bits(
     assert pooled(made) < 0.5 * pooled(opposite)
 
 
+@pytest.mark.slow
 def test_psnr_takes_the_smallest_choice_that_reaches_it(tiny_model: Path, tmp_path: Path) -> None:
     sizes = []
     for wanted in (25, 35):
