@@ -7,7 +7,6 @@ processes or threads share the work is left out: a run may go on with another nu
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.work.checkpoint import fingerprint
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.disk.digest import digest_of
+from dq_toolchain.toolchain.formats.versions import own_version
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
 RANGES = ("ranges.observer", "ranges.measure")
@@ -32,10 +32,7 @@ BUDGET = (*WEIGHTS, "bits.budget", "bits.sensitivity", "bits.allocation")
 def versions() -> dict[str, Any]:
     """Library versions that a calibration depends on."""
     libraries = {name: version(name) for name in ("torch", "diffusers", "numpy")}
-    own = sys.modules[
-        "dq_toolchain"
-    ].__version__  # known too where nothing is installed and the sources are on the path
-    return {"dq-toolchain": own, **libraries, "python": platform.python_version()}
+    return {"dq-toolchain": own_version(), **libraries, "python": platform.python_version()}
 
 
 def of_rollouts(context: Context) -> str:

@@ -6,7 +6,6 @@ import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from dq_toolchain.backends.coreml.package import packages_in
 from dq_toolchain.backends.coreml.vendor import coremltools
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.bundle import Bundle
+from dq_toolchain.toolchain.formats.versions import own_version
 
 INTERPRETER = "dq-toolchain interpreter of ML Programs"
 
@@ -51,7 +51,7 @@ def open_package(program: Path, schedule: Schedule) -> tuple[Execute, Runtime]:
         execute = load(*packages_in(program))
         name, version, unit = (
             INTERPRETER,
-            metadata.version("dq-toolchain"),
+            own_version(),
             f"CPU, torch {torch.__version__}: not Core ML",
         )
 
