@@ -16,10 +16,12 @@ from typing import Any
 
 from benchmarks.embedded import artifact_of, inputs_of
 from dq_toolchain.backends.common.call import example_call
+from dq_toolchain.backends.common.qdq.conformance import Comparison, compare
+from dq_toolchain.backends.common.qdq.plan import plan_of
 from dq_toolchain.backends.coreml.interpreter.program import load
-from dq_toolchain.backends.coreml.lowering import plan_of, write_program
+from dq_toolchain.backends.coreml.lowering import ratios, write_program
 from dq_toolchain.backends.coreml.package import MODEL, WEIGHT_FILE, packages_in
-from dq_toolchain.backends.coreml.runtime.conformance import Comparison, compare
+from dq_toolchain.backends.coreml.runtime.forced import forced
 from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
@@ -37,23 +39,23 @@ PACKAGES: dict[str, dict[str, Any]] = {
 def measure(artifact: Artifact, reference: Reference, settings: dict[str, Any], seeds: int) -> dict[str, Any]:
     """One package: worst and total over the first step of every step group and all seeds."""
     section = Settings(**settings)
-    plan = plan_of(artifact, reference, section, print)
+    plan = plan_of(artifact, reference, section, print, ratios)
     ranges = plan.ranges
     with tempfile.TemporaryDirectory() as folder:
         call = example_call(artifact, reference, None if ranges is None else ranges[:1])
-        name, audited = write_program(artifact, call, section, plan.expected, Path(folder), lambda _: None)
-        package = Path(folder) / name
+        written = write_program(artifact, call, section, plan.expected, Path(folder), lambda _: None)
+        package = Path(folder) / written.program
         sizes = {
             "weight_bytes": (package / WEIGHT_FILE).stat().st_size,
             "program_bytes": (package / MODEL).stat().st_size,
         }
         programs = load(*packages_in(package))
-    simulated, found, methods = SimulatedNetwork(artifact), list[Comparison](), list(audited.sites)
+    simulated, found, methods = SimulatedNetwork(artifact), list[Comparison](), list(written.sites)
     for group, steps in enumerate(artifact.step_groups):
         method, k = methods[group if len(methods) > 1 else 0], steps[0]
         for seed in range(seeds):
             inputs = inputs_of(artifact, reference, k, seed, ranges)
-            found.append(compare(programs[method], audited.sites[method], artifact, simulated, k, inputs))
+            found.append(compare(forced(programs[method]), written.sites[method], artifact, simulated, k, inputs))
     places = sum(one.places for one in found)
     return {
         "integers_different": sum(one.different for one in found) / places, "places": places,

@@ -17,10 +17,10 @@ from typing import Any
 
 from benchmarks.sd15 import example, parameters, random_artifact
 from dq_toolchain.backends.common.machine import peak_memory
-from dq_toolchain.backends.coreml.graph.qparams import QParams
+from dq_toolchain.backends.common.qdq.audit import Expected
+from dq_toolchain.backends.common.qdq.qparams import QParams
 from dq_toolchain.backends.coreml.lowering import write_program
 from dq_toolchain.backends.coreml.package import MODEL, WEIGHT_FILE
-from dq_toolchain.backends.coreml.proof.audit import Expected
 from dq_toolchain.backends.coreml.settings import Settings
 
 
@@ -28,7 +28,7 @@ def measure(scale: int, step_groups: int, weight_bits: int) -> dict[str, Any]:
     artifact = random_artifact(scale, step_groups, weight_bits)
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        name, audited = write_program(
+        written = write_program(
             artifact,
             example(scale),
             Settings(),
@@ -36,10 +36,10 @@ def measure(scale: int, step_groups: int, weight_bits: int) -> dict[str, Any]:
             Path(folder),
             lambda text: print(text, flush=True),
         )
-        package = Path(folder) / name
+        package = Path(folder) / written.program
         return {
             "parameters": parameters(artifact),
-            "layers": len(artifact.layers), "functions": len(audited.sites),
+            "layers": len(artifact.layers), "functions": len(written.sites),
             "seconds": round(time.perf_counter() - begin, 1),
             "peak_gib": round(peak_memory() / 2**30, 2),
             "weight_bytes": (package / WEIGHT_FILE).stat().st_size, "program_bytes": (package / MODEL).stat().st_size,

@@ -3,51 +3,38 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dq_toolchain.backends.base import Say
-from dq_toolchain.backends.common.call import Call, example_call
-from dq_toolchain.backends.common.checks import Cost, check_size
-from dq_toolchain.backends.common.fp16_range import check_by_running, coarse_in_fp16
-from dq_toolchain.backends.common.outputs import output_qparams, output_reference
+from dq_toolchain.backends.common.call import Call
+from dq_toolchain.backends.common.checks import Cost
+from dq_toolchain.backends.common.qdq.audit import Expected, audit
+from dq_toolchain.backends.common.qdq.entries import Entry, FixedEntry, RangesInput, tagged
+from dq_toolchain.backends.common.qdq.export import Written, export, function_names
+from dq_toolchain.backends.common.qdq.network import build
+from dq_toolchain.backends.common.qdq.qparams import QParams
 from dq_toolchain.backends.common.ratios import ratio_table, reference_scales
-from dq_toolchain.backends.common.schedule import Schedule
-from dq_toolchain.backends.common.sealing import seal_bundle
-from dq_toolchain.backends.common.smoke import IN_FP16, REPORT, smoke
-from dq_toolchain.backends.common.staging import staging
-from dq_toolchain.backends.coreml.graph.build import build
 from dq_toolchain.backends.coreml.graph.chunks import cut
-from dq_toolchain.backends.coreml.graph.convert import MAIN, convert, deployment_target, right_passes
-from dq_toolchain.backends.coreml.graph.entries import (
-    TAGGED,
-    Entry,
-    FixedEntry,
-    RangesInput,
-    RuntimeEntry,
-)
-from dq_toolchain.backends.coreml.graph.functions import function_name, split_into_functions
+from dq_toolchain.backends.coreml.graph.convert import convert, deployment_target, right_passes
+from dq_toolchain.backends.coreml.graph.functions import split_into_functions
+from dq_toolchain.backends.coreml.graph.group_norm import without_group_norm
 from dq_toolchain.backends.coreml.graph.merge import merge
-from dq_toolchain.backends.coreml.graph.qparams import QParams
+from dq_toolchain.backends.coreml.graph.operators import OPERATORS
+from dq_toolchain.backends.coreml.graph.ratio import RatioEntry
 from dq_toolchain.backends.coreml.interpreter.program import load
 from dq_toolchain.backends.coreml.package import STRAY, packages_in
-from dq_toolchain.backends.coreml.proof.audit import Audited, Expected, audit
+from dq_toolchain.backends.coreml.proof.operations import operations_table
+from dq_toolchain.backends.coreml.proof.reading import MILReader
 from dq_toolchain.backends.coreml.runtime.device import open_package
 from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.backends.coreml.support import check_supported
 from dq_toolchain.backends.coreml.vendor import LIBRARY
-from dq_toolchain.toolchain.disk.files import write_tensors
 from dq_toolchain.toolchain.errors import BackendError
-from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
-from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
-from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
-from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.verdict.limits import limits_for
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.bundle import Bundle
 
 PACKAGE, CHUNKS = "model.mlpackage", "chunks"
 TARGET = "coreml"
@@ -56,53 +43,24 @@ COST = Cost(library_mb=700, bytes_per_parameter=8.2, seconds_per_layer=0.2)
 70 s for 860 M parameters in 282 layers."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the form of the package decides: expected numbers, input ranges, and the reference to be judged by."""
-
-    form: str
-    expected: Expected
-    ranges: Tensor | None
-    reference: Reference
-    limits: Mapping[str, Any]
-
-
-def plan_of(artifact: Artifact, reference: Reference, settings: Settings, say: Say) -> Plan:
-    """Raises BackendError: run-time scales, or ranges of outputs, cannot be had for this artifact."""
-    half = settings.precision == "fp16"
-    if settings.step_groups_as == "input":
-        scale = reference_scales(artifact.scale).unsqueeze(0)
-        names = tuple(site.name for site in artifact.sites)
-        expected = Expected(QParams(names, scale, torch.zeros(scale.shape, dtype=torch.int32)), runtime=True, half=half)
-        return Plan(
-            "runtime-scales",
-            expected,
-            ratio_table(artifact, "--step-groups-as input"),
-            reference,
-            limits_for(reference),
-        )
-    if not settings.quantize_outputs:
-        return Plan("functions", Expected(QParams.of(artifact), half=half), None, reference, limits_for(reference))
-    say("measuring the ranges of outputs")
-    outputs = output_qparams(artifact, reference)
-    expected = Expected(QParams.of(artifact, outputs), outputs=True, half=half)
-    return Plan("functions", expected, None, *output_reference(artifact, reference, outputs))
+def ratios(artifact: Artifact, half: bool) -> tuple[Expected, Tensor]:
+    """Step groups as an input: reference scales in the program, and the ratios to them."""
+    scale = reference_scales(artifact.scale).unsqueeze(0)
+    names = tuple(site.name for site in artifact.sites)
+    qparams = QParams(names, scale, torch.zeros(scale.shape, dtype=torch.int32))
+    return Expected(qparams, runtime="ratio", half=half), ratio_table(artifact, "--step-groups-as input")
 
 
 def write_program(
     artifact: Artifact, call: Call, settings: Settings, expected: Expected, folder: Path, say: Say
-) -> tuple[str, Audited]:
-    """Convert, cut, split into functions, read back and audit; returns the program's name in ``folder``.
-
-    Raises:
-        BackendError: see ``lower``.
-    """
+) -> Written:
+    """Convert, cut, split into functions, read back and audit; see ``common.qdq.export.Write``."""
     say(f"converting {len(artifact.sites)} sites; needs {COST.of(artifact)}")
     if expected.runtime:
         ranges = RangesInput()
-        name = _convert(artifact, call, settings, RuntimeEntry(artifact, ranges), folder, ranges)
+        name = _convert(artifact, call, settings, RatioEntry(artifact, ranges), folder, ranges)
     else:
-        name = _convert(artifact, call, settings, TAGGED, folder)
+        name = _convert(artifact, call, settings, tagged(OPERATORS), folder)
         say(f"one function per step group, {len(artifact.step_groups)} in all, sharing the weights")
         try:
             for each in packages_in(folder / name):
@@ -116,8 +74,9 @@ def write_program(
             _convert_each(artifact, call, settings, expected.qparams, folder)
     say("reading the file back: every integer, scale and zero_point of every function")
     programs = load(*packages_in(folder / name))
-    methods = (MAIN,) if expected.runtime else tuple(map(function_name, range(len(artifact.step_groups))))
-    return name, audit({method: programs[method] for method in methods}, artifact, expected)
+    programs = {method: programs[method] for method in function_names(artifact, expected)}
+    sites = audit(programs, artifact, expected, MILReader())
+    return Written(name, tuple(operations_table(programs.values())), sites)
 
 
 def _convert(
@@ -130,7 +89,7 @@ def _convert(
 ) -> str:
     """Write the program of one function, cut if the recipe asks for it; returns its name in ``folder``."""
     package = folder / PACKAGE
-    convert(build(artifact, settings, entry), call, settings, package, ranges)
+    convert(without_group_norm(build(artifact, settings, entry, OPERATORS)), call, settings, package, ranges)
     (package / STRAY).unlink(missing_ok=True)
     if settings.chunks == 1:
         return PACKAGE
@@ -146,7 +105,7 @@ def _convert_each(artifact: Artifact, call: Call, settings: Settings, qparams: Q
         own = folder / f"own{group}"
         own.mkdir()
         numbers = [qparams.at(group, index) for index in range(len(qparams.names))]  # read here: tracing cannot
-        packages.append(own / _convert(artifact, call, settings, FixedEntry(numbers.__getitem__), own))
+        packages.append(own / _convert(artifact, call, settings, FixedEntry(OPERATORS, numbers.__getitem__), own))
     merge(packages, folder / PACKAGE)
     for package in packages:
         shutil.rmtree(package.parent)
@@ -160,43 +119,16 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
             it does not execute as the simulation does. No bundle is left then.
         ToolchainError: ``out`` cannot be written.
     """
-    check_supported(artifact, settings)
-    held_out = load_reference(artifact_folder)
-    check_size(artifact, held_out, TARGET)
-    if settings.precision == "fp16":
-        check_by_running(artifact, held_out, TARGET)
-        if coarse := coarse_in_fp16(artifact):
-            say(coarse)
-    plan = plan_of(artifact, held_out, settings, say)
-    reference, ranges, groups = plan.reference, plan.ranges, artifact.group_of_step
-    call = example_call(artifact, reference, None if ranges is None else ranges[:1])
-    with staging(out) as folder:
-        program, audited = write_program(artifact, call, settings, plan.expected, folder, say)
-        methods = tuple(audited.sites)
-        say("executing it once per step group")
-        schedule = Schedule([methods[g if len(methods) > 1 else 0] for g in groups], groups, ranges)
-        execute, _ = open_package(folder / program, schedule)
-        smoke(
-            execute,
-            artifact.table,
-            artifact.guidance,
-            groups,
-            reference,
-            IN_FP16 if settings.precision == "fp16" else REPORT,
-        )
-        reference.save(folder / REFERENCE)
-        if ranges is not None:
-            write_tensors(folder / RANGES, {"ranges": ranges})
-        seal_bundle(
-            folder,
-            artifact,
-            call,
-            target=TARGET,
-            form=plan.form,
-            program=program,
-            methods=methods,
-            operations=audited.operations,
-            limits=plan.limits,
-            libraries=(LIBRARY,),
-        )
-    return Bundle.load(out)
+    return export(
+        artifact,
+        artifact_folder,
+        out,
+        settings,
+        say,
+        target=TARGET,
+        libraries=(LIBRARY,),
+        check=check_supported,
+        as_input=ratios,
+        write=write_program,
+        execute=open_package,
+    )

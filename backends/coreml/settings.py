@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from dq_toolchain.toolchain.recipe.sections import Renamed, TargetSection
+from dq_toolchain.backends.common.qdq.settings import QDQSettings
+from dq_toolchain.toolchain.recipe.sections import Renamed
 
 
-class Settings(TargetSection):
+class Settings(QDQSettings):
     """[coreml]"""
 
     EXAMPLE = "--step-groups-as input"
@@ -18,16 +19,4 @@ class Settings(TargetSection):
     ios: Literal[17, 18, 26] = Field(
         default=18, description='oldest iOS that runs the package; 17 needs step_groups_as = "input"'
     )
-    precision: Literal["fp16", "fp32"] = Field(default="fp16", description="arithmetic between the integer layers")
-    step_groups_as: Literal["methods", "input"] = Field(
-        default="methods",
-        description="methods: one function per step group, sharing the weights; input: one function, to which a step group's "
-        "scales are an input",
-    )
-    lut: bool = Field(default=False, description="weights of 4 bits and fewer as int8 tables, for the Neural Engine")
-    layout: Literal["plain", "neural-engine"] = Field(
-        default="plain",
-        description="neural-engine: transformers as (B, C, 1, S) with 1x1 convolutions and one product per head",
-    )
-    quantize_outputs: bool = Field(default=False, description="integers behind every layer too, Apple's own form")
     chunks: Literal[1, 2] = Field(default=1, description="packages that the network is cut into")

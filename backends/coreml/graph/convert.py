@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from dq_toolchain.backends.common.call import OUTPUT, Call, PositionalNetwork
+from dq_toolchain.backends.common.qdq.entries import RangesInput
 from dq_toolchain.backends.common.quiet import quiet
-from dq_toolchain.backends.coreml.graph.entries import RangesInput
 from dq_toolchain.backends.coreml.graph.lut import lut_pass
 from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.backends.coreml.vendor import NOISE, coremltools
@@ -26,7 +26,6 @@ WRONG_PASSES = (
 )
 """Passes of coremltools 9.0 that change what the network computes."""
 SINUSOID = ("sin", "cos")
-MAIN = "main"
 INPUT_TYPES = {"float32": np.float32, "int64": np.int32}
 
 

@@ -11,18 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from dq_toolchain.backends.coreml.graph.qparams import QParams
-from dq_toolchain.backends.coreml.graph.tags import site_of_tag
+from dq_toolchain.backends.common.qdq.export import function_name
+from dq_toolchain.backends.common.qdq.qparams import QParams
+from dq_toolchain.backends.common.qdq.tags import site_of_tag
 from dq_toolchain.backends.coreml.package import load_spec, name_of, operations_of, save_spec, scalar_constant
 from dq_toolchain.backends.coreml.vendor import mil_proto, model_proto
 from dq_toolchain.toolchain.errors import BackendError
 
 FLOATS = {"FLOAT16": np.float16, "FLOAT32": np.float32}
 """The types that a scale can have in an ML Program."""
-
-
-def function_name(step_group: int) -> str:
-    return f"steps_g{step_group}"
 
 
 def split_into_functions(package: Path, qparams: QParams) -> tuple[str, ...]:

@@ -6,9 +6,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from dq_toolchain.backends.common.qdq.export import MAIN, function_name
 from dq_toolchain.backends.common.quiet import quiet
-from dq_toolchain.backends.coreml.graph.convert import MAIN
-from dq_toolchain.backends.coreml.graph.functions import function_name
 from dq_toolchain.backends.coreml.vendor import NOISE, coremltools
 
 

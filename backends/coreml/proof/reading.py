@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-"""Operations of layers; their weights are integers."""
+from dq_toolchain.backends.common.qdq.reading import Found, Operand, Tail, Unreadable, Weight
+from dq_toolchain.backends.coreml.graph.operators import OPERATORS
+from dq_toolchain.backends.coreml.interpreter.program import Program
+from dq_toolchain.backends.coreml.package import PRODUCTS
+
 TABLE = "constexpr_lut_to_dense"
 SAME_NUMBERS = ("cast", "slice_by_index", "squeeze", "expand_dims", "reshape", "split")
 """Operations that may stand between the input ``ranges`` and the ratio taken from it."""
-
-
-class Unreadable(Exception):
-    """An operation is not of a form that lowering makes; the text says how."""
-
-
-@dataclass(frozen=True)
-class Weight:
-    """Integers (int8, shape of the weight), scale (out,) or (1,) as unpacked, and whether a table holds them."""
-
-    integers: Tensor
-    scale: Tensor
-    is_table: bool
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A tensor that passes quantize and dequantize.
-
-    Attributes:
-        name: of the quantize operation.
-        numbers: (scale, zero_point) of quantize and of dequantize.
-        dtype: of the integers.
-        ratio: column of ``ranges`` by which the tensor is divided before, None if it is not.
-    """
-
-    name: str
-    numbers: tuple[tuple[float, int], tuple[float, int]]
-    dtype: str
-    ratio: int | None
 
 
 def to_tensor(value: Any, dtype: torch.dtype) -> Tensor:
@@ -93,11 +66,6 @@ def _int8(value: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.asarray(value).astype(np.int8)))
 
 
-def digest(integers: Tensor) -> bytes:
-    """What integers are found by."""
-    return hashlib.blake2b(integers.contiguous().numpy().tobytes()).digest()
-
-
 def is_dequantized(var: Any) -> bool:
     return var.op is not None and var.op.op_type == "dequantize"
 
@@ -128,17 +96,6 @@ def ratio_column(var: Any) -> int | None:
             column = list(op.outputs).index(var)
         var = op.x
     return column if var.name == "ranges" else None
-
-
-@dataclass(frozen=True)
-class Tail:
-    """What follows a product until it is the layer's output: factors per channel (their product), ratio, bias (None: none)."""
-
-    rest: Tensor
-    ratio: int | None
-    bias: Tensor | None
-    half: bool
-    out: Any
 
 
 def read_tail(op: Any, factors: int, has_ratio: bool, has_bias: bool) -> Tail:
@@ -179,3 +136,43 @@ def _next(var: Any, op_type: str) -> tuple[Any, Any]:
         )
     user = users[0]
     return user.outputs[0], user.y if user.x is var else user.x
+
+
+class MILReader:
+    """``common.qdq.reading.Reader`` of a function's operations, in PyMIL's form."""
+
+    def products(self, program: Program) -> Iterator[Found]:
+        for op in program.operations:
+            text = f"{op.op_type} {op.name!r}"
+            if op.op_type in PRODUCTS:
+                yield Found("integer" if has_integer_weights(op) else "float", text, op)
+            elif op.op_type == "matmul" and is_dequantized(op.x) and is_dequantized(op.y):
+                yield Found("product", text, op)
+
+    def weight(self, op: Any) -> Weight:
+        return read_weight(op)
+
+    def operand(self, op: Any, number: int = 0) -> Operand:
+        return read_operand(op.y if number else op.x)
+
+    def factors(self, scale: Tensor, is_table: bool, half: bool) -> int:
+        return len(OPERATORS.scale_and_factors(scale, is_table, half)[1])
+
+    def tail(self, op: Any, factors: int, has_ratio: bool, has_bias: bool) -> Tail:
+        return read_tail(op, factors, has_ratio, has_bias)
+
+    def ratio(self, out: Any) -> tuple[Any, int | None]:
+        return read_ratio(out)
+
+    def result(self, op: Any) -> Any:
+        return op.outputs[0]
+
+    def output(self, tail: Tail) -> Operand:
+        users = tail.out.child_ops
+        if len(users) != 1 or users[0].op_type != "quantize":
+            raise Unreadable("is not quantized")
+        return read_operand(users[0].outputs[0].child_ops[0].outputs[0])
+
+    def float_parameters(self, op: Any) -> tuple[Tensor | None, Tensor | None, bool]:
+        half = op.weight.val is not None and np.asarray(op.weight.val).dtype == np.float16
+        return read_float(op.weight), read_float(op.bias), half

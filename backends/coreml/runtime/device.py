@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dq_toolchain.backends.base import Execute, Runtime
 from dq_toolchain.backends.common.call import OUTPUT
+from dq_toolchain.backends.common.qdq.export import MAIN
 from dq_toolchain.backends.common.schedule import Schedule
-from dq_toolchain.backends.coreml.graph.convert import MAIN
 from dq_toolchain.backends.coreml.interpreter.program import load
 from dq_toolchain.backends.coreml.package import packages_in
 from dq_toolchain.backends.coreml.vendor import coremltools

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from dq_toolchain import backends
 from dq_toolchain.backends.common.call import example_call
+from dq_toolchain.backends.common.qdq.audit import audit
+from dq_toolchain.backends.common.qdq.export import Written
+from dq_toolchain.backends.common.qdq.plan import Plan, plan_of
 from dq_toolchain.backends.coreml.interpreter.program import Program, load
-from dq_toolchain.backends.coreml.lowering import Plan, plan_of, write_program
+from dq_toolchain.backends.coreml.lowering import ratios, write_program
 from dq_toolchain.backends.coreml.package import packages_in
-from dq_toolchain.backends.coreml.proof.audit import Audited, audit
+from dq_toolchain.backends.coreml.proof.reading import MILReader
 from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Bundle
@@ -32,7 +35,7 @@ class Converted:
     program: Path
     functions: dict[str, Program]
     plan: Plan
-    audited: Audited
+    audited: Written
 
     def function_of(self, group: int) -> tuple[str, Program]:
         """Name and program that execute a step group."""
@@ -58,12 +61,12 @@ def converted(folder: Path, settings: Mapping[str, Any], **options: Any) -> Conv
     """A package of a tiny artifact, by the steps of the command but for executing it."""
     artifact, unet = tiny_artifacts.lively_artifact(**options)
     section = Settings(**settings)
-    plan = plan_of(artifact, tiny_artifacts.tiny_reference(artifact, unet), section, lambda _: None)
+    plan = plan_of(artifact, tiny_artifacts.tiny_reference(artifact, unet), section, lambda _: None, ratios)
     call = example_call(artifact, plan.reference, None if plan.ranges is None else plan.ranges[:1])
     folder.mkdir(parents=True, exist_ok=True)
-    name, audited = write_program(artifact, call, section, plan.expected, folder, lambda _: None)
-    programs = load(*packages_in(folder / name))
-    return Converted(artifact, unet, folder / name, {m: programs[m] for m in audited.sites}, plan, audited)
+    written = write_program(artifact, call, section, plan.expected, folder, lambda _: None)
+    programs = load(*packages_in(folder / written.program))
+    return Converted(artifact, unet, folder / written.program, {m: programs[m] for m in written.sites}, plan, written)
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +98,15 @@ def half(bundle: tuple[Bundle, Path]) -> Converted:
     """The package of ``bundle``: guidance is no part of it."""
     artifact, unet = tiny_artifacts.lively_artifact()
     section = Settings()
-    plan = plan_of(artifact, tiny_artifacts.tiny_reference(artifact, unet), section, lambda _: None)
+    plan = plan_of(artifact, tiny_artifacts.tiny_reference(artifact, unet), section, lambda _: None, ratios)
     package = bundle[1] / bundle[0].program
     programs = load(*packages_in(package))
     functions = {method: programs[method] for method in bundle[0].methods}
-    return Converted(artifact, unet, package, functions, plan, audit(functions, artifact, plan.expected))
+    return Converted(
+        artifact,
+        unet,
+        package,
+        functions,
+        plan,
+        Written(bundle[0].program, bundle[0].operations, audit(functions, artifact, plan.expected, MILReader())),
+    )

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.backends.common.call import Call
-from dq_toolchain.backends.coreml.graph.build import LayerNormGroupNorm
 from dq_toolchain.backends.coreml.graph.convert import convert
+from dq_toolchain.backends.coreml.graph.group_norm import LayerNormGroupNorm
 from dq_toolchain.backends.coreml.interpreter.program import Function, Program, as_declared, load
 from dq_toolchain.backends.coreml.interpreter.registry import OPERATIONS
 from dq_toolchain.backends.coreml.settings import Settings

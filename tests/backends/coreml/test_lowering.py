@@ -14,10 +14,10 @@ from torch import nn
 from dq_toolchain import backends
 from dq_toolchain.backends import base
 from dq_toolchain.backends.common.call import Call
+from dq_toolchain.backends.common.qdq.tags import tag
 from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.backends.coreml import lowering
 from dq_toolchain.backends.coreml.graph import convert
-from dq_toolchain.backends.coreml.graph.tags import tag
 from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.backends.coreml.vendor import coremltools
 from dq_toolchain.toolchain.errors import BackendError, ToolchainError
@@ -140,7 +140,9 @@ def test_failure_anywhere_leaves_no_bundle(
 
 def test_wrong_pass_of_coremltools_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """coremltools' own pipeline merges DQ(s1) -> reshape -> Q(s2) into a reshape of integers: the interpreter tells."""
-    from dq_toolchain.backends.coreml.graph.entries import quantized
+    from dq_toolchain.backends.coreml.graph.operators import OPERATORS
+
+    quantized = OPERATORS.quantized
     from dq_toolchain.backends.coreml.interpreter.program import load
 
     class Twice(nn.Module):

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dq_toolchain.backends.common.qdq.layer import table_scale
 from dq_toolchain.backends.common.ratios import ratio_table, reference_scales
-from dq_toolchain.backends.coreml.graph.build import table_scale
 from dq_toolchain.toolchain.errors import BackendError
 from tests import tiny_artifacts
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dq_toolchain.backends.common.qdq.tags import FIRST_TAG, site_of_tag, tag
 from dq_toolchain.backends.coreml import lowering
-from dq_toolchain.backends.coreml.graph.tags import FIRST_TAG, site_of_tag, tag
 from dq_toolchain.backends.coreml.package import (
     WEIGHT_FILE,
     function_names,

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from dq_toolchain.backends.coreml.graph.qparams import QParams
+from dq_toolchain.backends.common.qdq.audit import Expected, audit
+from dq_toolchain.backends.common.qdq.qparams import QParams
 from dq_toolchain.backends.coreml.interpreter.program import Program, load
 from dq_toolchain.backends.coreml.package import load_spec, operations_of, save_spec
-from dq_toolchain.backends.coreml.proof.audit import Expected, audit
+from dq_toolchain.backends.coreml.proof.reading import MILReader
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from tests.backends.coreml.conftest import Converted
@@ -23,7 +24,7 @@ LAYER = "mid_block.resnets.0.conv1"
 
 
 def _audit(programs: dict[str, Program], artifact: Artifact) -> None:
-    audit(programs, artifact, Expected(QParams.of(artifact)))
+    audit(programs, artifact, Expected(QParams.of(artifact)), MILReader())
 
 
 def _flip_integer(artifact: Artifact) -> Artifact:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dq_toolchain.backends.coreml.runtime.conformance import Comparison, compare
+from dq_toolchain.backends.common.qdq.conformance import Comparison, compare
+from dq_toolchain.backends.coreml.runtime.forced import forced
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 from tests.backends.coreml.conftest import Converted
 
@@ -16,7 +17,7 @@ def comparisons(made: Converted, seeds: int = 4) -> list[Comparison]:
         (name, function), k = made.function_of(group), steps[0]
         for seed in range(seeds):
             sites = made.audited.sites[name]
-            found.append(compare(function, sites, made.artifact, simulated, k, made.inputs(k, seed)))
+            found.append(compare(forced(function), sites, made.artifact, simulated, k, made.inputs(k, seed)))
     return found
 
 
@@ -38,7 +39,7 @@ def test_exchanged_step_groups_show(exact: Converted) -> None:
     """The comparison is sharp: the other group's function is off by many integers."""
     first, second = exact.functions
     wrong = compare(
-        exact.functions[second],
+        forced(exact.functions[second]),
         exact.audited.sites[second],
         exact.artifact,
         SimulatedNetwork(exact.artifact),

@@ -1,4 +1,4 @@
-"""Proof, from the saved package alone, that every function holds the artifact's integers and its step group's scales.
+"""Proof, from the saved program alone, that every function holds the artifact's integers and its step group's scales.
 
 Layers are recognised by their integers, not by names or tags. Anything that is not as it must be stops the export.
 """
@@ -8,41 +8,33 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dq_toolchain.backends.coreml.graph.build import scale_and_factors
-from dq_toolchain.backends.coreml.graph.qparams import QParams
-from dq_toolchain.backends.coreml.interpreter.program import Program
-from dq_toolchain.backends.coreml.package import PRODUCTS
-from dq_toolchain.backends.coreml.proof.operations import operations_table
-from dq_toolchain.backends.coreml.proof.reading import (
+from dq_toolchain.backends.common.qdq.qparams import QParams
+from dq_toolchain.backends.common.qdq.reading import (
+    Column,
+    Found,
+    Numbers,
     Operand,
+    Reader,
     Tail,
     Unreadable,
     Weight,
     digest,
-    has_integer_weights,
-    is_dequantized,
-    read_float,
-    read_operand,
-    read_ratio,
-    read_tail,
-    read_weight,
 )
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.formats.bundle import Operation
 from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS
 
 REMEDY = "nothing was exported; report it with calibration.json"
 
 
-def _fail(text: str) -> BackendError:
-    return BackendError(f"audit of the saved package failed: {text}; {REMEDY}")
+def fail(text: str) -> BackendError:
+    """What an audit raises."""
+    return BackendError(f"audit of the saved program failed: {text}; {REMEDY}")
 
 
 @dataclass(frozen=True)
@@ -50,32 +42,28 @@ class Expected:
     """The numbers a package must hold.
 
     Attributes:
-        runtime: its scales are reference scales, alike in all step groups, and ratios come in as an input.
+        runtime: "ratio": its scales are reference scales, alike in all step groups, and ratios to them come in as an input;
+            "scale": the scales themselves do; None: scales are constants.
         outputs: the outputs of layers are quantized too.
         half: arithmetic between integer layers is fp16.
     """
 
     qparams: QParams
-    runtime: bool = False
+    runtime: Literal["ratio", "scale"] | None = None
     outputs: bool = False
     half: bool = True
 
-
-@dataclass(frozen=True)
-class Audited:
-    """What the audit found out.
-
-    Attributes:
-        operations: the table of what runs in integers, what in float, and why; counted over all functions.
-        sites: function -> name of a quantize operation -> its column in ``Expected.qparams``.
-    """
-
-    operations: tuple[Operation, ...]
-    sites: Mapping[str, Mapping[str, int]]
+    def numbers(self, group: int, index: int) -> Numbers:
+        """What the Q/DQ of a column must hold in a step group."""
+        return (Column(index), 0) if self.runtime == "scale" else self.qparams.at(group, index)
 
 
-def audit(programs: Mapping[str, Program], artifact: Artifact, expected: Expected) -> Audited:
-    """Check every function.
+Sites = Mapping[str, Mapping[str, int]]
+"""function -> name of a quantize operation -> its column in ``Expected.qparams``."""
+
+
+def audit(programs: Mapping[str, Any], artifact: Artifact, expected: Expected, reader: Reader[Any]) -> Sites:
+    """Check every function; returns which site each quantize operation belongs to.
 
     Args:
         programs: by function name; one per row of ``expected.qparams``, in their order.
@@ -84,56 +72,61 @@ def audit(programs: Mapping[str, Program], artifact: Artifact, expected: Expecte
     """
     rows = len(expected.qparams.scale)
     if len(programs) != rows:
-        raise _fail(f"{len(programs)} functions, expected {rows}")
+        raise fail(f"{len(programs)} functions, expected {rows}")
     by_digest: dict[bytes, list[str]] = defaultdict(list)
     for layer, weights in artifact.layers.items():
         by_digest[digest(weights.weight_q)].append(layer)
-    sites = {
-        name: dict(_FunctionAudit(artifact, expected, group, by_digest).check(program))
+    return {
+        name: dict(_FunctionAudit(artifact, expected, group, by_digest, reader).check(name, program))
         for group, (name, program) in enumerate(programs.items())
     }
-    return Audited(tuple(operations_table(programs.values())), sites)
 
 
 class _FunctionAudit:
     """One function against one step group; layers and attention products are crossed off as they are found."""
 
     def __init__(
-        self, artifact: Artifact, expected: Expected, group: int, by_digest: Mapping[bytes, list[str]]
+        self,
+        artifact: Artifact,
+        expected: Expected,
+        group: int,
+        by_digest: Mapping[bytes, list[str]],
+        reader: Reader[Any],
     ) -> None:
         self.artifact, self.expected, self.group, self.by_digest = artifact, expected, group, by_digest
+        self.reader = reader
         self.layers = {name: artifact.site_index(name) for name in artifact.layers}
         self.kept = list(artifact.float_layers)
         self.products = list(_attention_products(artifact))
 
-    def check(self, program: Program) -> Iterator[tuple[str, int]]:
+    def check(self, name: str, program: Any) -> Iterator[tuple[str, int]]:
         """(name of a quantize operation, its column) of everything found."""
-        for op in program.operations:
+        for found in self.reader.products(program):
             try:
-                if op.op_type in PRODUCTS and not has_integer_weights(op):
-                    self._kept(op)
-                elif op.op_type in PRODUCTS:
-                    yield from self._layer(op, read_weight(op))
-                elif op.op_type == "matmul" and is_dequantized(op.x) and is_dequantized(op.y):
-                    yield from self._product(op)
+                if found.kind == "float":
+                    self._kept(found)
+                elif found.kind == "integer":
+                    yield from self._layer(found, self.reader.weight(found.op))
+                else:
+                    yield from self._product(found)
             except Unreadable as error:
-                raise _fail(str(error)) from error
+                raise fail(str(error)) from error
         missing = [*self.layers, *self.kept, *(self.expected.qparams.names[pair[0]] for pair in self.products)]
         if missing:
-            raise _fail(f"{missing[0]} is not in function {program.name}")
+            raise fail(f"{missing[0]} is not in function {name}")
 
-    def _layer(self, op: Any, weight: Weight) -> Iterator[tuple[str, int]]:
+    def _layer(self, found: Found, weight: Weight) -> Iterator[tuple[str, int]]:
         """Cross off the layer: among those of the same integers, the one of which the rest is right too."""
         same = [name for name in self.by_digest.get(digest(weight.integers), ()) if name in self.layers]
-        faults = [f"{op.op_type} {op.name!r} has integers of no layer that is left"]
+        faults = [f"{found.text} has integers of no layer that is left"]
         for layer in same:
             site = self.layers[layer]
             try:
-                operand = self._operand(op.x, site)
+                operand = self._operand(site, found.op)
                 has_bias = f"{layer}.bias" in self.artifact.float_parameters
                 wanted = self.artifact.layers[layer].weight_scale
-                factors = len(scale_and_factors(wanted, weight.is_table, self.expected.half)[1])
-                tail = read_tail(op, factors, operand.ratio is not None, has_bias)
+                factors = self.reader.factors(wanted, weight.is_table, self.expected.half)
+                tail = self.reader.tail(found.op, factors, operand.ratio is not None, has_bias)
                 self._tail(tail, operand.ratio, layer, weight.scale)
             except Unreadable as error:
                 faults.append(str(error))
@@ -146,20 +139,19 @@ class _FunctionAudit:
             return
         raise Unreadable(faults[:2][-1])
 
-    def _kept(self, op: Any) -> None:
+    def _kept(self, found: Found) -> None:
         """Cross off the layer kept in float that has these weights and this bias, in the type of the program's arithmetic."""
-        weight, bias = read_float(op.weight), read_float(op.bias)
-        half = op.weight.val is not None and np.asarray(op.weight.val).dtype == np.float16
+        weight, bias, half = self.reader.float_parameters(found.op)
         for layer in self.kept:
-            found = (self.artifact.float_parameters.get(f"{layer}.{name}") for name in ("weight", "bias"))
-            pairs = zip((weight, bias), found, strict=True)
+            parameters = (self.artifact.float_parameters.get(f"{layer}.{name}") for name in ("weight", "bias"))
+            pairs = zip((weight, bias), parameters, strict=True)
             if all(_same_floats(got, wanted, half) for got, wanted in pairs):
                 self.kept.remove(layer)
                 return
-        raise Unreadable(f"{op.op_type} {op.name!r} runs in float and is no layer of keep_float")
+        raise Unreadable(f"{found.text} runs in float and is no layer of keep_float")
 
     def _tail(self, tail: Tail, ratio: int | None, layer: str, scale: Tensor) -> None:
-        """Scales of channels and the bias, in the type of the program's arithmetic; coremltools fills in zeros for a bias."""
+        """Scales of channels and the bias, in the type of the program's arithmetic; a converter may fill in zeros for a bias."""
         wanted = self.artifact.layers[layer].weight_scale
         got = scale * tail.rest  # one number if the program has one for the whole tensor
         if got.numel() not in (1, wanted.numel()) or not torch.equal(got.expand_as(wanted), wanted):
@@ -172,36 +164,39 @@ class _FunctionAudit:
         if not torch.equal(*torch.broadcast_tensors(added, summand)):
             raise _Different(f"the bias of {layer} differs")
 
-    def _product(self, op: Any) -> Iterator[tuple[str, int]]:
+    def _product(self, found: Found) -> Iterator[tuple[str, int]]:
         """Cross off the pair of sites by its numbers: modules are not executed in the order in which they are listed."""
-        faults = [f"attention product {op.name!r} is none of the artifact's"]
+        faults = [f"attention product {found.text} is none of the artifact's"]
         for pair in self.products:
             try:
-                operands = [self._operand(var, site) for var, site in zip((op.x, op.y), pair, strict=True)]
+                operands = [self._operand(site, found.op, number) for number, site in enumerate(pair)]
             except _Different as error:
                 faults.append(str(error))
                 continue
-            out = op.outputs[0]
+            out = self.reader.result(found.op)
             for operand in operands:
                 if operand.ratio is not None:
-                    out, ratio = read_ratio(out)
+                    out, ratio = self.reader.ratio(out)
                     if ratio != operand.ratio:
                         raise Unreadable(
-                            f"product {op.name!r} is divided by ratio {operand.ratio}, multiplied by {ratio}"
+                            f"product {found.text} is divided by ratio {operand.ratio}, multiplied by {ratio}"
                         )
             self.products.remove(pair)
             yield from zip((operand.name for operand in operands), pair, strict=True)
             return
         raise Unreadable(faults[:2][-1])
 
-    def _operand(self, var: Any, index: int) -> Operand:
+    def _operand(self, index: int, op: Any, number: int = 0) -> Operand:
         """Raises _Different: no Q/DQ in front of a product, or with other numbers."""
-        name, wanted = self.expected.qparams.names[index], self.expected.qparams.at(self.group, index)
         try:
-            operand = read_operand(var)
+            operand = self.reader.operand(op, number)
         except Unreadable as error:
-            raise _Different(f"{name} {error}") from error
-        ratio = index if self.expected.runtime else None
+            raise _Different(f"{self.expected.qparams.names[index]} {error}") from error
+        return self._right(operand, index)
+
+    def _right(self, operand: Operand, index: int) -> Operand:
+        name, wanted = self.expected.qparams.names[index], self.expected.numbers(self.group, index)
+        ratio = index if self.expected.runtime == "ratio" else None
         if operand.ratio != ratio:
             raise _Different(f"{name} is divided by ratio {operand.ratio}, expected is {ratio}")
         for what, got in zip(("quantize", "dequantize"), operand.numbers, strict=True):
@@ -215,14 +210,16 @@ class _FunctionAudit:
         return operand
 
     def _output(self, tail: Tail, index: int) -> str:
-        users = tail.out.child_ops
-        if len(users) != 1 or users[0].op_type != "quantize":
-            raise Unreadable(f"{self.expected.qparams.names[index]} is not quantized")
-        return self._operand(users[0].outputs[0].child_ops[0].outputs[0], index).name
+        name = self.expected.qparams.names[index]
+        try:
+            operand = self.reader.output(tail)
+        except Unreadable as error:
+            raise Unreadable(f"{name} {error}") from error
+        return self._right(operand, index).name
 
 
 def _same_floats(got: Tensor | None, wanted: Tensor | None, half: bool) -> bool:
-    """Equal numbers, shapes aside; coremltools fills in zeros for a bias."""
+    """Equal numbers, shapes aside; a converter may fill in zeros for a bias."""
     if got is None or wanted is None:
         return (
             not (torch.zeros(()) if got is None else got).any()

@@ -1,25 +1,27 @@
-"""Operation by operation: does the package compute what the integer simulation computes?
+"""Operation by operation: does the program compute what the integer simulation computes?
 
 A flip of one rounding travels through a network and grows, so free-running outputs say little. Here every quantize
-operation is compared with the simulation's integers at its site and then *given* them, so that each operation starts
-from the simulation's own numbers and an error cannot hide behind an earlier one.
+operation is compared with the simulation's integers at its site, and what follows it is *given* them, so that each operation
+starts from the simulation's own numbers and an error cannot hide behind an earlier one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from dq_toolchain.backends.common.call import OUTPUT
-from dq_toolchain.backends.coreml.interpreter.program import Program
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.metrics import relative_error
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
+
+Given = Callable[[str, Sequence[int]], Tensor | None]
+"""(name of a quantize operation, shape of its result) -> the integers to go on with, float32; None: its own."""
+Forced = Callable[[Mapping[str, Tensor], Given], tuple[Mapping[str, Tensor], Tensor]]
+"""(inputs by name, given) -> what every quantize operation computed, by name, and the output."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Comparison:
     Attributes:
         different: places where an integer differs. places: in all. largest: difference, in integer steps.
         worst_site: where it occurs.
-        output_error: ||package - simulation|| / ||simulation|| of the network's output.
+        output_error: ||program - simulation|| / ||simulation|| of the network's output.
     """
 
     different: int
@@ -39,15 +41,15 @@ class Comparison:
     output_error: float
 
 
-def _in_layout(integers: Tensor, like: Tensor) -> Tensor:
-    """(B, T, C) as (B, C, 1, T) where the package is in the Neural Engine's layout; otherwise reshaped."""
-    turn = integers.dim() == 3 and like.dim() == 4
-    return (integers.transpose(1, 2) if turn else integers).reshape(like.shape)
+def in_layout(integers: Tensor, shape: Sequence[int]) -> Tensor:
+    """(B, T, C) as (B, C, 1, T) where the program is in the Neural Engine's layout; otherwise reshaped."""
+    turn = integers.dim() == 3 and len(shape) == 4 and shape[2] == 1
+    return (integers.transpose(1, 2) if turn else integers).reshape(tuple(shape))
 
 
 @torch.no_grad()
 def compare(
-    program: Program,
+    execute: Forced,
     sites: Mapping[str, int],
     artifact: Artifact,
     simulated: SimulatedNetwork,
@@ -64,20 +66,20 @@ def compare(
     keywords = {name: value for name, value in inputs.items() if name not in ("sample", "timestep", "ranges")}
     with simulated.recording() as integers:
         expected = call_network(simulated, inputs["sample"], inputs["timestep"], keywords)
+
+    def given(name: str, shape: Sequence[int]) -> Tensor | None:
+        inside = sites[name] < len(artifact.sites)  # outputs are no sites of the simulation
+        return in_layout(integers[artifact.sites[sites[name]].name], shape) if inside else None
+
+    computed, out = execute(inputs, given)
     different = places = largest = 0
     worst = ""
-
-    def watch(op: Any, value: Tensor) -> Tensor:
-        nonlocal different, places, largest, worst
-        if op.op_type != "quantize" or sites[op.name] >= len(artifact.sites):
-            return value
-        site = artifact.sites[sites[op.name]].name
-        wanted = _in_layout(integers[site], value)
+    for name, value in computed.items():
+        wanted = given(name, value.shape)
+        if wanted is None:
+            continue
         distance = (value.to(torch.float32) - wanted).abs()
         different, places = different + int((distance > 0).sum()), places + distance.numel()
         if int(distance.max()) > largest:
-            largest, worst = int(distance.max()), site
-        return wanted.to(value.dtype)
-
-    out = program(inputs, watch)[OUTPUT]
+            largest, worst = int(distance.max()), artifact.sites[sites[name]].name
     return Comparison(different, places, largest, worst, float(relative_error(out, expected)))

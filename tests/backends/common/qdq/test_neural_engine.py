@@ -9,7 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from dq_toolchain.backends.coreml.graph.neural_engine import ChannelsFirstNorm, as_convolution, to_channels_first
+from dq_toolchain.backends.common.qdq.neural_engine import ChannelsFirstNorm, as_convolution, to_channels_first
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 from tests import tiny
