@@ -17,4 +17,4 @@ def check_supported(artifact: Artifact, settings: Settings) -> None:
         )
     if settings.ios == 17 and settings.lut:
         raise BackendError("tables of integers need iOS 18 or 26, got 17; leave --lut out")
-    check_sites(artifact, settings, "coreml")
+    check_sites(artifact, settings, "coreml", "export for target 'tensorrt'")

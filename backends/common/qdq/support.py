@@ -10,14 +10,18 @@ from dq_toolchain.toolchain.formats.artifact import Artifact
 
 HELD = ("conv1d", "conv2d", "linear", "attention")
 """Kinds of sites with integers."""
-KEEP = "calibrate with keep_float for it (--keep-float {layer}), or export for target 'tensorrt'"
+KEEP = "calibrate with keep_float for it (--keep-float {layer})"
 
 
-def check_sites(artifact: Artifact, settings: QDQSettings, target: str) -> None:
-    """Raise BackendError for the first site that the program cannot hold in integers, or settings that exclude each other."""
+def check_sites(artifact: Artifact, settings: QDQSettings, target: str, otherwise: str) -> None:
+    """Raise BackendError for the first site that the program cannot hold in integers, or settings that exclude each other.
+
+    Args:
+        otherwise: what to do about a layer of a kind that it cannot hold, besides keeping it in float.
+    """
     check_activation_bits(artifact, target)
     check_float_operations(artifact, target)
-    check_kinds(artifact, target, HELD, KEEP)
+    check_kinds(artifact, target, HELD, f"{KEEP}, or {otherwise}")
     if settings.precision == "fp16":
         check_known(artifact, target)
     for site in artifact.sites:

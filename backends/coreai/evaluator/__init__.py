@@ -1,0 +1,1 @@
+"""Executes an .aimodel in torch, for networks that Apple's interpreter takes too long for."""

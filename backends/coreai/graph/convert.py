@@ -1,0 +1,65 @@
+"""torch.export and coreai-torch: from the network with Q/DQ to a program with one function.
+
+Source: what was measured to work with coreai-torch 0.4.3 is in docs/COREAI.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.backends.common.call import OUTPUT, Call, PositionalNetwork
+from dq_toolchain.backends.common.qdq.entries import RangesInput
+from dq_toolchain.backends.common.quiet import quiet
+from dq_toolchain.backends.coreai.vendor import NOISE, converter, operators
+from dq_toolchain.toolchain.errors import BackendError
+
+
+class HalfInside(nn.Module):
+    """A network in fp16 with float32 inputs and outputs; the timestep stays float32 as far as the network lets it.
+
+    The sinusoids of the timestep stay in float32 whatever the precision, their angles reach 1000 radians.
+    """
+
+    def __init__(self, whole: nn.Module, inputs: int) -> None:
+        super().__init__()
+        self.whole, self.inputs = whole, inputs
+
+    def forward(self, sample: Tensor, timestep: Tensor, *rest: Tensor) -> Tensor:
+        others = (one.half() if one.is_floating_point() else one for one in rest)
+        out: Tensor = self.whole(sample.half(), timestep, *others)
+        return out.float()
+
+
+def convert(network: nn.Module, call: Call, half: bool, function: str, ranges: RangesInput | None = None) -> Any:
+    """The vendor's program of one function.
+
+    Args:
+        network: from ``common.qdq.network.build``; it becomes fp16 where ``half`` asks for it.
+        ranges: where the network looks for ``call.ranges``.
+    Raises:
+        BackendError: coreai-torch refuses the network.
+    """
+    operators()
+    whole: nn.Module = PositionalNetwork(network, tuple(call.conditioning), None if ranges is None else ranges.set)
+    if half:
+        whole = HalfInside(whole.half(), len(call.arguments))
+    names: Mapping[str, Tensor] = call.named
+    try:
+        with quiet(NOISE), torch.no_grad():
+            program = torch.export.export(whole, call.arguments, strict=False)
+            program = program.run_decompositions(converter().get_decomp_table())
+            to_core_ai = converter().TorchConverter(mode=converter().TorchConverter.Mode.RELEASE)
+            to_core_ai.add_exported_program(
+                program, entrypoint_name=function, input_names=list(names), output_names=[OUTPUT]
+            )
+            return to_core_ai.to_coreai()
+    except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError, IndexError, AssertionError) as error:
+        text = " ".join(str(error).split())
+        raise BackendError(
+            f"coreai-torch cannot convert this network: {type(error).__name__} {text[:300]}; "
+            "report it with the model's config.json"
+        ) from error

@@ -1,0 +1,92 @@
+"""From the calibration artifact to a bundle folder: convert once, a function per step group, read back and audit, execute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from dq_toolchain.backends.base import Say
+from dq_toolchain.backends.common.call import Call
+from dq_toolchain.backends.common.checks import Cost
+from dq_toolchain.backends.common.qdq.audit import Expected, audit
+from dq_toolchain.backends.common.qdq.entries import Entry, RangesInput, tagged
+from dq_toolchain.backends.common.qdq.export import MAIN, Written, export, function_names
+from dq_toolchain.backends.common.qdq.network import build
+from dq_toolchain.backends.common.qdq.qparams import QParams
+from dq_toolchain.backends.common.ratios import check_symmetric
+from dq_toolchain.backends.coreai.asset import load, save
+from dq_toolchain.backends.coreai.graph.convert import convert
+from dq_toolchain.backends.coreai.graph.entry import OperandEntry
+from dq_toolchain.backends.coreai.graph.functions import split_into_functions
+from dq_toolchain.backends.coreai.graph.operators import CoreAIOperators
+from dq_toolchain.backends.coreai.patch import canonical
+from dq_toolchain.backends.coreai.proof.lint import check_known_faults
+from dq_toolchain.backends.coreai.proof.operations import operations_table
+from dq_toolchain.backends.coreai.proof.reading import CoreAIReader
+from dq_toolchain.backends.coreai.runtime.device import open_asset
+from dq_toolchain.backends.coreai.settings import Settings
+from dq_toolchain.backends.coreai.support import check_supported
+from dq_toolchain.backends.coreai.vendor import LIBRARIES
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.bundle import Bundle
+
+TARGET, ASSET = "coreai", "model.aimodel"
+COST = Cost(library_mb=700, bytes_per_parameter=4.5, seconds_per_layer=0.6)
+"""Measured by `python -m benchmarks.coreai_size`."""
+
+
+def scales(artifact: Artifact, half: bool) -> tuple[Expected, Tensor]:
+    """Step groups as an input: the scales themselves."""
+    check_symmetric(artifact, "--step-groups-as input")
+    qparams = QParams(tuple(site.name for site in artifact.sites), artifact.scale[:1], artifact.zero_point[:1])
+    return Expected(qparams, runtime="scale", half=half), artifact.scale
+
+
+def write_program(
+    artifact: Artifact, call: Call, settings: Settings, expected: Expected, folder: Path, say: Say
+) -> Written:
+    """Convert, split into functions, save, read back and audit; see ``common.qdq.export.Write``.
+
+    Raises:
+        BackendError: see ``lower``.
+    """
+    say(f"converting {len(artifact.sites)} sites; needs {COST.of(artifact)}")
+    operators, ranges = CoreAIOperators(expected.half), RangesInput() if expected.runtime else None
+    entry: Entry = tagged(operators) if ranges is None else OperandEntry(operators, ranges)
+    owner = convert(build(artifact, settings, entry, operators), call, expected.half, MAIN, ranges)
+    if ranges is None:
+        say(f"one function per step group, {len(artifact.step_groups)} in all, sharing the weights")
+        split_into_functions(owner, MAIN, expected.qparams)
+    canonical(owner)
+    save(owner, folder / ASSET)
+    del owner
+    say("reading the file back: every integer, scale and zero_point of every function")
+    program = load(folder / ASSET)
+    functions = {name: program.functions[name] for name in function_names(artifact, expected)}
+    sites = audit(functions, artifact, expected, CoreAIReader(program))
+    check_known_faults(program, sites, expected.qparams)
+    return Written(ASSET, tuple(operations_table(program)), sites)
+
+
+def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
+    """Write the bundle folder ``out``: model.aimodel and reference, bundle.json last.
+
+    Raises:
+        BackendError: a site cannot be held, coreai-torch refuses the network, the asset differs from the artifact, or
+            it does not execute as the simulation does. No bundle is left then.
+        ToolchainError: ``out`` cannot be written.
+    """
+    return export(
+        artifact,
+        artifact_folder,
+        out,
+        settings,
+        say,
+        target=TARGET,
+        libraries=LIBRARIES,
+        check=check_supported,
+        as_input=scales,
+        write=write_program,
+        execute=open_asset,
+    )

@@ -1,0 +1,1 @@
+"""What the program's file is read back for."""
