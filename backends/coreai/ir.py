@@ -185,7 +185,8 @@ def read_constant(raw: Any, dtype: str, shape: Sequence[int]) -> np.ndarray:
     """A constant's numbers, in its shape; four-bit integers as int8 or uint8."""
     stored = read_bytes(raw, dtype, shape)
     if dtype not in PACKED:
-        return stored.view(NUMPY[dtype]).reshape(shape)
+        numbers: np.ndarray = stored.view(NUMPY[dtype])
+        return numbers.reshape(shape)
     halves = np.stack([stored & 15, stored >> 4], -1).reshape(-1)[: int(np.prod(shape, dtype=np.int64))]
     numbers = halves.astype(PACKED[dtype])
     if dtype == "si4":

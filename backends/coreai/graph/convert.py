@@ -5,6 +5,8 @@ Source: what was measured to work with coreai-torch 0.4.3 is in docs/COREAI.md.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,14 +21,14 @@ from dq_toolchain.toolchain.errors import BackendError
 
 
 class HalfInside(nn.Module):
-    """A network in fp16 with float32 inputs and outputs; the timestep stays float32 as far as the network lets it.
+    """A network in fp16 with float32 inputs and outputs.
 
     The sinusoids of the timestep stay in float32 whatever the precision, their angles reach 1000 radians.
     """
 
-    def __init__(self, whole: nn.Module, inputs: int) -> None:
+    def __init__(self, whole: nn.Module) -> None:
         super().__init__()
-        self.whole, self.inputs = whole, inputs
+        self.whole = whole
 
     def forward(self, sample: Tensor, timestep: Tensor, *rest: Tensor) -> Tensor:
         others = (one.half() if one.is_floating_point() else one for one in rest)
@@ -46,10 +48,10 @@ def convert(network: nn.Module, call: Call, half: bool, function: str, ranges: R
     operators()
     whole: nn.Module = PositionalNetwork(network, tuple(call.conditioning), None if ranges is None else ranges.set)
     if half:
-        whole = HalfInside(whole.half(), len(call.arguments))
+        whole = HalfInside(whole.half())
     names: Mapping[str, Tensor] = call.named
     try:
-        with quiet(NOISE), torch.no_grad():
+        with quiet(NOISE), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):  # a progress bar
             program = torch.export.export(whole, call.arguments, strict=False)
             program = program.run_decompositions(converter().get_decomp_table())
             to_core_ai = converter().TorchConverter(mode=converter().TorchConverter.Mode.RELEASE)

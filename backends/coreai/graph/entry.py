@@ -15,4 +15,4 @@ class OperandEntry:
         self.operators, self.ranges = operators, ranges
 
     def __call__(self, x: Tensor, site: int) -> tuple[Tensor, Tensor | None]:
-        return self.operators.quantized(x, self.ranges.column(site).reshape(())), None
+        return self.operators.quantized(x, self.ranges.row[0, site]), None

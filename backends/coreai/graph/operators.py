@@ -51,7 +51,7 @@ class CoreAIOperators:
 
     def weight(self, layer: nn.Module, bits: int) -> Tensor:
         buffers = dict(layer.named_buffers(recurse=False))
-        kind = torch.int4 if bits <= PACKED_BITS else torch.int8
+        kind: torch.dtype = torch.int4 if bits <= PACKED_BITS else torch.int8  # type: ignore[attr-defined]
         if "weight_lut" in buffers:
             q, kind = operators().lut_to_dense(buffers["weight_indices"], buffers["weight_lut"], 0), torch.int8
         else:

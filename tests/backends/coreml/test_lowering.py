@@ -14,6 +14,7 @@ from torch import nn
 from dq_toolchain import backends
 from dq_toolchain.backends import base
 from dq_toolchain.backends.common.call import Call
+from dq_toolchain.backends.common.qdq import export
 from dq_toolchain.backends.common.qdq.tags import tag
 from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.backends.coreml import lowering
@@ -131,7 +132,7 @@ def test_failure_anywhere_leaves_no_bundle(
     _converted_before(monkeypatch, bundle)
     if step == "merge":
         monkeypatch.setattr(lowering, "split_into_functions", fail)
-    monkeypatch.setattr(lowering, step, fail)
+    monkeypatch.setattr(export if step == "smoke" else lowering, step, fail)
     artifact, unet = tiny_artifacts.lively_artifact()
     with pytest.raises(BackendError, match="planted"):
         lower(tmp_path, artifact, unet)
