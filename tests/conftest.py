@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 TOGETHER = (
     "tests/backends/executorch",
     "tests/backends/coreml",
+    "tests/backends/coreai",
     "tests/backends/tensorrt",
     "tests/runtime_samples",
     "tests/test_pipelines.py",

@@ -203,7 +203,7 @@ REFUSED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["executorch", "coreml", "tensorrt"])
+@pytest.mark.parametrize("target", ["executorch", "coreml", "coreai", "tensorrt"])
 @pytest.mark.parametrize("name", [*PIPELINES, "dit", "pixart", "sd3"])
 def test_every_family_is_exported_or_refused_plainly(
     name: str, target: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]

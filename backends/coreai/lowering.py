@@ -16,6 +16,7 @@ from dq_toolchain.backends.common.qdq.network import build
 from dq_toolchain.backends.common.qdq.qparams import QParams
 from dq_toolchain.backends.common.ratios import check_symmetric
 from dq_toolchain.backends.coreai.asset import load, save
+from dq_toolchain.backends.coreai.graph.activations import for_neural_engine
 from dq_toolchain.backends.coreai.graph.convert import convert
 from dq_toolchain.backends.coreai.graph.entry import OperandEntry
 from dq_toolchain.backends.coreai.graph.functions import split_into_functions
@@ -54,7 +55,10 @@ def write_program(
     say(f"converting {len(artifact.sites)} sites; needs {COST.of(artifact)}")
     operators, ranges = CoreAIOperators(expected.half), RangesInput() if expected.runtime else None
     entry: Entry = tagged(operators) if ranges is None else OperandEntry(operators, ranges)
-    owner = convert(build(artifact, settings, entry, operators), call, expected.half, MAIN, ranges)
+    network = build(artifact, settings, entry, operators)
+    if settings.layout == "neural-engine":
+        network = for_neural_engine(network)
+    owner = convert(network, call, expected.half, MAIN, ranges)
     if ranges is None:
         say(f"one function per step group, {len(artifact.step_groups)} in all, sharing the weights")
         split_into_functions(owner, MAIN, expected.qparams)

@@ -51,7 +51,7 @@ MISTAKES_OF_COMMANDS: dict[str, tuple[Prepare, str]] = {
     "no seeds to run": (command("run", "--seeds", "0"), "--seeds"),
     "flag of another target": (
         command("export", "--target", "executorch", "--lut"),
-        "--lut is for target 'coreml', got target 'executorch'",
+        "--lut is for target 'coreai' or 'coreml', got target 'executorch'",
     ),
     "unsupported iOS": (
         command("export", "--target", "coreml", "--ios", "16"),
@@ -75,7 +75,7 @@ MISTAKES_OF_COMMANDS: dict[str, tuple[Prepare, str]] = {
     ),
     "precision of a target without": (
         command("export", "--precision", "fp16"),
-        "--precision is for target 'coreml' or 'tensorrt', got target 'executorch'",
+        "--precision is for target 'coreai', 'coreml' or 'tensorrt', got target 'executorch'",
     ),
     "old name with a value that there never was": (
         command("export", "--target", "tensorrt", "--mode", "odd"),

@@ -84,6 +84,11 @@ def _target(merged: dict[str, Any], default: str | None) -> str:
     return str(_table(merged, "export").get("target", ""))
 
 
+def _either(names: Sequence[str]) -> str:
+    """'a', 'b' or 'c'."""
+    return " or ".join(part for part in (", ".join(map(repr, names[:-1])), repr(names[-1])) if part)
+
+
 def _flags_of(target: str, given: Mapping[str, Any], sections: Mapping[str, type[TargetSection]]) -> dict[str, Any]:
     """The flags that were given. Raises RecipeError for one that only other targets understand."""
     flags = {name: value for name, value in given.items() if value is not None}
@@ -91,7 +96,7 @@ def _flags_of(target: str, given: Mapping[str, Any], sections: Mapping[str, type
         owners = [owner for owner, section in sections.items() if name in {*section.model_fields, *section.RENAMED}]
         if target not in owners:
             known = {setting.key: setting.flag for owner in owners for setting in settings_of(owner, sections[owner])}
-            flag, only = known.get(name, f"--{name.replace('_', '-')}"), " or ".join(map(repr, owners))
+            flag, only = known.get(name, f"--{name.replace('_', '-')}"), _either(owners)
             raise RecipeError(f"{flag} is for target {only}, got target {target!r}; leave it out")
     return flags if target in sections else {}
 
