@@ -30,7 +30,11 @@ def measure(scale: int, step_groups: int, weight_bits: int) -> dict[str, Any]:
     begin = time.perf_counter()
 
     def say(text: str) -> None:
-        print(f"{time.perf_counter() - begin:6.1f} s {peak_memory() / 2**30:5.2f} GiB  {text}", file=sys.stderr, flush=True)
+        print(
+            f"{time.perf_counter() - begin:6.1f} s {peak_memory() / 2**30:5.2f} GiB  {text}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     with tempfile.TemporaryDirectory() as folder:
         expected = Expected(QParams.of(artifact))
@@ -50,7 +54,17 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     row = measure(arguments.scale, arguments.step_groups, arguments.weight_bits)
     if arguments.step_groups > 1:
-        command = [sys.executable, "-m", "benchmarks.coreai_size", "--scale", str(arguments.scale), "--step-groups", "1"]
-        alone = subprocess.run([*command, "--weight-bits", str(arguments.weight_bits)], stdout=subprocess.PIPE, check=True)
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.coreai_size",
+            "--scale",
+            str(arguments.scale),
+            "--step-groups",
+            "1",
+        ]
+        alone = subprocess.run(
+            [*command, "--weight-bits", str(arguments.weight_bits)], stdout=subprocess.PIPE, check=True
+        )
         row["of_one_step_group"] = row["bytes"] / json.loads(alone.stdout)["bytes"]
     print(json.dumps(row, indent=1))

@@ -59,6 +59,7 @@ def write_program(
     if settings.layout == "neural-engine":
         network = for_neural_engine(network)
     owner = convert(network, call, expected.half, MAIN, ranges)
+    del network  # its memory is needed for what follows
     if ranges is None:
         say(f"one function per step group, {len(artifact.step_groups)} in all, sharing the weights")
         split_into_functions(owner, MAIN, expected.qparams)

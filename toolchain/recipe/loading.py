@@ -7,7 +7,7 @@ model is data of somebody else: it may recommend settings, but no path and nothi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 

@@ -37,7 +37,7 @@ class IntegerLayer(nn.Module):
     ) -> None:
         super().__init__()
         own, factors = operators.scale_and_factors(weights.weight_scale, lut, half)
-        operators.keep_weight(self, weights.weight_q.reshape(layer.weight.shape).clone(), own, bits, lut)
+        operators.keep_weight(self, weights.weight_q.reshape(layer.weight.shape), own, bits, lut)
         self.factors = [f"factor{number}" for number in range(len(factors))]
         for name, factor in zip(self.factors, factors, strict=True):
             self.register_buffer(name, factor)

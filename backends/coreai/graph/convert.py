@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dq_toolchain.backends.common.call import OUTPUT, Call, PositionalNetwork
 from dq_toolchain.backends.common.qdq.entries import RangesInput
 from dq_toolchain.backends.common.quiet import quiet
+from dq_toolchain.backends.coreai.graph.without_effect import without_effect
 from dq_toolchain.backends.coreai.vendor import NOISE, converter, operators
 from dq_toolchain.toolchain.errors import BackendError
 
@@ -53,7 +54,7 @@ def convert(network: nn.Module, call: Call, half: bool, function: str, ranges: R
     try:
         with quiet(NOISE), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):  # a progress bar
             program = torch.export.export(whole, call.arguments, strict=False)
-            program = program.run_decompositions(converter().get_decomp_table())
+            program = without_effect(program.run_decompositions(converter().get_decomp_table()))
             to_core_ai = converter().TorchConverter(mode=converter().TorchConverter.Mode.RELEASE)
             to_core_ai.add_exported_program(
                 program, entrypoint_name=function, input_names=list(names), output_names=[OUTPUT]
