@@ -25,17 +25,20 @@ public struct RuntimeDescription: Sendable {
     public let compileMilliseconds: Double?
     /// No device ran: times say nothing.
     public let emulated: Bool
+    /// What else has a name or version worth knowing; joins `versions` of the report.
+    public let versions: [String: String]
 
     public init(
         name: String, version: String, computeUnit: String, loadMilliseconds: Double? = nil, compileMilliseconds: Double? = nil,
-        emulated: Bool = false
+        emulated: Bool = false, versions: [String: String] = [:]
     ) {
         (self.name, self.version, self.computeUnit) = (name, version, computeUnit)
-        (self.loadMilliseconds, self.compileMilliseconds, self.emulated) = (loadMilliseconds, compileMilliseconds, emulated)
+        (self.loadMilliseconds, self.compileMilliseconds) = (loadMilliseconds, compileMilliseconds)
+        (self.emulated, self.versions) = (emulated, versions)
     }
 }
 
-/// What runs the network: Core ML, or a recording of it.
+/// What runs the network: a runtime, or a recording of one.
 public protocol Network: Sendable {
     /// Makes ready whatever `step` needs; its time is not part of the step's.
     func prepare(step: Int) async throws

@@ -39,12 +39,13 @@ public struct Report: Sendable {
 
     private func header(folder: URL, tensors: String) throws -> JSONObject {
         func time(_ milliseconds: Double?) -> JSONValue { runtime.emulated ? .null : .figure(milliseconds) }
+        var versions: JSONObject = ["system": .string(machine.system), "architecture": .string(machine.architecture)]
+        for (name, version) in runtime.versions.sorted(by: { $0.key < $1.key }) { versions[name] = .string(version) }
         var report: JSONObject = [
             "schema": .string("dq-toolchain/report"), "schema_version": .integer(1), "target": .string(bundle.target),
             "runtime": .object(["name": .string(runtime.name), "version": .string(runtime.version)]),
-            "device": .string(machine.model),
-            "versions": .object(["system": .string(machine.system), "architecture": .string(machine.architecture)]),
-            "compute_unit": .string(runtime.computeUnit), "bundle": .string(relativePath(from: folder, to: bundle.folder)),
+            "device": .string(machine.model), "versions": .object(versions), "compute_unit": .string(runtime.computeUnit),
+            "bundle": .string(relativePath(from: folder, to: bundle.folder)),
             "bundle_sha256": .string(bundle.sha256), "load_ms": time(runtime.loadMilliseconds),
             "step_ms": .array(result.stepMilliseconds.map(time)),
             "peak_memory_bytes": machine.peakMemory().map(JSONValue.integer) ?? .null,

@@ -1,17 +1,13 @@
 import DQSampler
+import DQTesting
 import Foundation
 import XCTest
 
-/// The golden vectors: the folder in DQ_GOLDEN, or the one beside this package.
+/// The golden vectors.
 enum Golden {
     static let cases = ["ddim-corrected", "ddim-guided", "ddim-noise", "dpm-history", "euler-latents", "overflow"]
 
-    static var folder: URL {
-        if let path = ProcessInfo.processInfo.environment["DQ_GOLDEN"] { return URL(fileURLWithPath: path, isDirectory: true) }
-        let package = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent()
-        return package.deletingLastPathComponent().appendingPathComponent("golden", isDirectory: true)
-    }
+    static let folder = goldenFolder
 
     static func bundle(_ name: String) throws -> ExportedBundle {
         try ExportedBundle(folder.appendingPathComponent("\(name)/bundle", isDirectory: true), target: "golden")

@@ -2,7 +2,7 @@ import DQSampler
 import Foundation
 import XCTest
 
-/// What is loaded when: the part of the Core ML network that can be tested without Core ML.
+/// What is loaded when.
 final class FunctionStoreTests: XCTestCase {
     /// Counts itself while it lives.
     private final class Function: Sendable {
