@@ -10,7 +10,7 @@
 set -euo pipefail
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
-packages=(swift_core coreml coreai)
+packages=(swift_core coreml coreai ios_app)
 folder="$root/.swift"
 mode=test
 

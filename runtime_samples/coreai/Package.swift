@@ -4,7 +4,7 @@ import PackageDescription
 let core = Target.Dependency.product(name: "DQSampler", package: "swift_core")
 
 var targets: [Target] = [
-    .executableTarget(name: "dq-run-coreai", dependencies: [core, "DQCoreAI"], path: "Sources/dq-run")
+    .executableTarget(name: "dq-run-coreai", dependencies: [core, "DQCoreAI"])
 ]
 
 if Context.environment["DQ_STAND_IN"] == nil {
@@ -24,7 +24,7 @@ let package = Package(
     platforms: [.macOS(.v15), .iOS(.v18)],  // of the app, which runs Core ML too; Core AI itself is checked for (27)
     products: [
         .library(name: "DQCoreAI", targets: ["DQCoreAI"]),
-        .executable(name: "dq-run", targets: ["dq-run-coreai"]),
+        .executable(name: "dq-run-coreai", targets: ["dq-run-coreai"]),
     ],
     dependencies: [.package(path: "../swift_core")],
     targets: targets,

@@ -15,8 +15,8 @@ from dq_toolchain.toolchain.formats.report import load_report
 from tests.runtime_samples.swift import ROOT, SLOW_AND_ONLY_WITH_SWIFT, inside, packages_tested
 
 GOLDEN = ROOT / "runtime_samples" / "golden"
-PROGRAM = "coreai/.build/debug/dq-run"
-WITH_STAND_IN = "coreai/.build/stand-in/debug/dq-run"
+PROGRAM = "coreai/.build/debug/dq-run-coreai"
+WITH_STAND_IN = "coreai/.build/stand-in/debug/dq-run-coreai"
 
 pytestmark = SLOW_AND_ONLY_WITH_SWIFT
 

@@ -32,21 +32,13 @@ public struct ExportedBundle: Sendable {
     /// - Parameter target: the only one accepted; nil takes any.
     /// - Throws: SampleError: missing, damaged, of another kind, version or target.
     public init(_ folder: URL, target wanted: String?) throws {
-        let file = folder.appendingPathComponent("bundle.json"), place = "bundle.json"
-        let kind = Self.fileType(at: file)  // a FIFO would be waited on
-        guard kind == .typeRegular || kind == .typeSymbolicLink, let bytes = try? Data(contentsOf: file) else {
-            throw SampleError("cannot read \(file.path); give the folder that export wrote as --bundle")
-        }
-        let json = try JSONReader.read(Array(bytes), name: place).asObject(place)
-        guard json["schema"] == .string("dq-toolchain/bundle"), json["schema_version"] == .integer(1) else {
-            throw SampleError("\(file.path) must be dq-toolchain/bundle, version 1, and is not; export the bundle again")
-        }
+        let place = "bundle.json", (json, bytes) = try Self.header(folder)
         target = try json.required("target", place).asString("\(place): target")
         if let wanted, target != wanted {
             throw SampleError("the bundle is for target '\(target)', this program runs '\(wanted)'; export with --target \(wanted)")
         }
         self.folder = folder
-        sha256 = SHA256.of(Array(bytes))
+        sha256 = SHA256.of(bytes)
         let files = try json.required("files", place).asObject("\(place): files")
         let programName = try json.required("program", place).asString("\(place): program")
         inputs = try Self.ports(json, "inputs", place)
@@ -87,6 +79,26 @@ public struct ExportedBundle: Sendable {
         guard abs(guidance) <= 1e6 else {
             throw SampleError("\(place): guidance must be within a million, got \(guidance); export the bundle again")
         }
+    }
+
+    /// Which runtime a bundle is for, without a look at anything else in it.
+    /// - Throws: SampleError: there is no bundle of this version.
+    public static func target(of folder: URL) throws -> String {
+        try header(folder).json.required("target", "bundle.json").asString("bundle.json: target")
+    }
+
+    /// bundle.json, of the right kind and version.
+    private static func header(_ folder: URL) throws -> (json: JSONObject, bytes: [UInt8]) {
+        let file = folder.appendingPathComponent("bundle.json"), place = "bundle.json"
+        let kind = fileType(at: file)  // a FIFO would be waited on
+        guard kind == .typeRegular || kind == .typeSymbolicLink, let bytes = try? Data(contentsOf: file) else {
+            throw SampleError("cannot read \(file.path); give the folder that export wrote as --bundle")
+        }
+        let json = try JSONReader.read(Array(bytes), name: place).asObject(place)
+        guard json["schema"] == .string("dq-toolchain/bundle"), json["schema_version"] == .integer(1) else {
+            throw SampleError("\(file.path) must be dq-toolchain/bundle, version 1, and is not; export the bundle again")
+        }
+        return (json, Array(bytes))
     }
 
     /// Of one input or output.

@@ -10,7 +10,7 @@ public var goldenFolder: URL {
 }
 
 /// A golden bundle whose program is made for the stand-in of a runtime instead.
-public struct StandInBundle<Program: Encodable> {
+public struct StandInBundle<Program: Encodable & Sendable>: Sendable {
     let golden: String
     let programs: [String: Program]
     let methods: [String]?

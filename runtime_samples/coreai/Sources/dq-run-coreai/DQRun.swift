@@ -12,7 +12,7 @@ struct DQRun {
             Arguments.Option("--program"),
         ]
         exit(
-            await Command.run("dq-run", options: options) { arguments in
+            await Command.run("dq-run-coreai", options: options) { arguments in
                 if let missing = CoreAIRuntime.missing { throw missing }
                 let unit = arguments.own["--compute-unit"].flatMap(ComputeUnit.init) ?? .neuralEngine
                 let compiled = arguments.own["--program"].map { URL(fileURLWithPath: $0) }
