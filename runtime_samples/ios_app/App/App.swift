@@ -1,4 +1,4 @@
-#if canImport(SwiftUI) && canImport(CoreML)
+#if canImport(SwiftUI)
 import SwiftUI
 
 /// Runs the bundle that lies in the app on this device and hands out the report.

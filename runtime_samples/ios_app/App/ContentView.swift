@@ -1,5 +1,5 @@
-#if canImport(SwiftUI) && canImport(CoreML)
-import DQCoreML
+#if canImport(SwiftUI)
+import DQDevice
 import DQSampler
 import SwiftUI
 
@@ -31,18 +31,23 @@ struct SettingsSection: View {
 
     var body: some View {
         Section {
-            if DeviceRun.bundles.isEmpty {
+            if model.bundles.isEmpty {
                 Text("There is no bundle in this app: drag the exported folder into the project, as a folder reference.")
             }
-            Picker("Bundle", selection: $model.folder) {
-                ForEach(DeviceRun.bundles, id: \.self) { Text($0.lastPathComponent).tag(URL?.some($0)) }
+            Picker("Bundle", selection: $model.bundle) {
+                ForEach(model.bundles, id: \.self) { Text($0.folder.lastPathComponent).tag(DeviceBundle?.some($0)) }
             }
-            Picker("Compute units", selection: $model.units) {
-                ForEach(ComputeUnits.allCases, id: \.self) { Text($0.name).tag($0) }
+            if let problem = model.bundle?.problem {
+                Text(problem)
+            } else if let runtime = model.bundle?.runtime {
+                LabeledContent("Runs with", value: runtime.name)
+                Picker("Compute units", selection: Binding(get: { model.unit }, set: { model.wantedUnit = $0 })) {
+                    ForEach(runtime.units, id: \.self) { Text($0.name).tag(DeviceRuntime.Unit?.some($0)) }
+                }
             }
             Toggle("Keep all functions loaded", isOn: $model.keepFunctions)
             Stepper(model.seeds == 0 ? "All seeds" : "First \(model.seeds) seeds", value: $model.seeds, in: 0...64)
-            Button("Run") { model.start() }.disabled(model.folder == nil)
+            Button("Run") { model.start() }.disabled(!model.canRun)
         }
     }
 }

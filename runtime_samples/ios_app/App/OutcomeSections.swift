@@ -1,4 +1,4 @@
-#if canImport(SwiftUI) && canImport(CoreML)
+#if canImport(SwiftUI)
 import DQSampler
 import Foundation
 import SwiftUI

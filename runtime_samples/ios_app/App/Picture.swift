@@ -1,4 +1,4 @@
-#if canImport(SwiftUI) && canImport(CoreML)
+#if canImport(SwiftUI)
 import CoreGraphics
 import DQSampler
 import SwiftUI

@@ -1,5 +1,5 @@
-#if canImport(SwiftUI) && canImport(CoreML)
-import DQCoreML
+#if canImport(SwiftUI)
+import DQDevice
 import DQSampler
 import Foundation
 import Observation
@@ -17,12 +17,27 @@ final class SampleModel {
     }
 
     private(set) var state = State.idle
-    var folder = DeviceRun.bundles.first
-    var units = ComputeUnits.cpuAndNeuralEngine
+    let bundles: [DeviceBundle]
+    var bundle: DeviceBundle?
+    /// Of the runtime of the bundle that was chosen then; see `unit`.
+    var wantedUnit: DeviceRuntime.Unit?
     var keepFunctions = false
     /// 0: all.
     var seeds = 0
     private var task: Task<Void, Never>?
+
+    init() {
+        bundles = Bundle.main.resourceURL.map(DeviceBundle.all) ?? []
+        bundle = bundles.first
+    }
+
+    /// What was chosen, as far as the runtime of this bundle knows it.
+    var unit: DeviceRuntime.Unit? {
+        guard let units = bundle?.runtime?.units else { return nil }
+        return units.first { $0 == wantedUnit } ?? units.first
+    }
+
+    var canRun: Bool { unit != nil && bundle?.problem == nil }
 
     var isRunning: Bool {
         if case .running = state { return true }
@@ -30,10 +45,11 @@ final class SampleModel {
     }
 
     func start() {
-        guard let folder, !isRunning else { return }
+        guard let bundle, let runtime = bundle.runtime, let unit, canRun, !isRunning else { return }
         state = .running(nil)
         UIApplication.shared.isIdleTimerDisabled = true  // a sleeping phone is a slow phone
-        let run = DeviceRun(folder: folder, units: units, keepFunctions: keepFunctions, seeds: seeds == 0 ? nil : seeds)
+        let run = DeviceRun(
+            folder: bundle.folder, runtime: runtime, unit: unit, keepFunctions: keepFunctions, seeds: seeds == 0 ? nil : seeds)
         task = Task {
             do {
                 let outcome = try await run.run { progress in

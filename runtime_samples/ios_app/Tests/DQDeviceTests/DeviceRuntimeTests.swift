@@ -75,4 +75,23 @@ final class DeviceRuntimeTests: XCTestCase {
             }
         }
     }
+
+    func testWhatCannotRunIsListedWithTheReason() async throws {
+        try await Self.coreai.use { bundle in
+            let home = bundle.folder.appendingPathComponent("app", isDirectory: true)
+            let sources = [("a", bundle.folder), ("b", goldenFolder.appendingPathComponent("dpm-history/bundle"))]
+            for (name, source) in sources {
+                let folder = home.appendingPathComponent(name, isDirectory: true)
+                try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+                let file = folder.appendingPathComponent("bundle.json")
+                try FileManager.default.copyItem(at: source.appendingPathComponent("bundle.json"), to: file)
+            }
+            try FileManager.default.createDirectory(at: home.appendingPathComponent("no-bundle"), withIntermediateDirectories: true)
+            let found = DeviceBundle.all(in: home)
+            XCTAssertEqual(found.map(\.folder.lastPathComponent), ["a", "b"])
+            XCTAssertEqual(found.map(\.runtime), [.coreai, nil])
+            XCTAssertNil(found[0].problem)
+            XCTAssert(found[1].problem?.contains("target 'golden'") ?? false)
+        }
+    }
 }

@@ -14,14 +14,19 @@ public struct StandInBundle<Program: Encodable & Sendable>: Sendable {
     let golden: String
     let programs: [String: Program]
     let methods: [String]?
+    let stepGroups: [[Int]]?
     let target: String
 
     /// - Parameters:
     ///   - golden: the case.
     ///   - programs: what is written as stand-in.json, by the path of the folder it comes into.
-    ///   - methods: instead of the bundle's own.
-    public init(_ golden: String, _ programs: [String: Program], methods: [String]? = nil, target: String = "golden") {
-        (self.golden, self.programs, self.methods, self.target) = (golden, programs, methods, target)
+    ///   - methods, stepGroups: instead of the bundle's own.
+    public init(
+        _ golden: String, _ programs: [String: Program], methods: [String]? = nil, stepGroups: [[Int]]? = nil,
+        target: String = "golden"
+    ) {
+        (self.golden, self.programs, self.target) = (golden, programs, target)
+        (self.methods, self.stepGroups) = (methods, stepGroups)
     }
 
     /// Calls `body` with a copy in a folder of its own, which goes afterwards.
@@ -41,6 +46,7 @@ public struct StandInBundle<Program: Encodable & Sendable>: Sendable {
         bundle["files"] = .object(files)
         bundle["target"] = .string(target)
         if let methods { bundle["methods"] = .array(methods.map(JSONValue.string)) }
+        if let stepGroups { bundle["step_groups"] = .array(stepGroups.map { .array($0.map(JSONValue.integer)) }) }
         try Data(JSONValue.object(bundle).text.utf8).write(to: file)
         try await body(try ExportedBundle(folder, target: target))
     }
