@@ -12,7 +12,8 @@ struct ArrayLayout {
         offsets = array.shape.enumerated().map { dimension, length in
             (0..<length).map { index in
                 guard let interleave, interleave.dimension == dimension else { return index * strides[dimension] }
-                return index / interleave.factor * strides[dimension] + index % interleave.factor  // in blocks, see InterleaveLayout
+                let factor = interleave.factor  // elements of a block lie side by side, the stride is that of blocks
+                return index / factor * strides[dimension] + index % factor
             }
         }
     }

@@ -22,12 +22,12 @@ extension NDArray {
             write(
                 try tensor.values.map { value in
                     guard let narrow = Int32(exactly: value) else {
-                        throw SampleError("'\(name)' holds \(value), the program takes int32; correct the conditioning, export again")
+                        throw SampleError("'\(name)' holds \(value), the program takes int32; correct that input, export again")
                     }
                     return narrow
                 })
         default:
-            throw SampleError("the program wants '\(name)' as \(descriptor.scalarType), which this sample does not make; export again")
+            throw SampleError("the program wants '\(name)' as \(descriptor.scalarType), which is not made here; export again")
         }
     }
 

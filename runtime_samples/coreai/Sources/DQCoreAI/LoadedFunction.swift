@@ -44,8 +44,8 @@ struct LoadedFunction: ProgramFunction {
         } catch {
             throw try refusal("does not execute", error, unit.advice)
         }
-        guard let array = outputs.remove(output.name)?.ndArray else {
-            throw SampleError("the program answers without '\(output.name)'; export again")
+        guard let value = outputs.remove(output.name), let array = value.ndArray else {
+            throw SampleError("the program answers without an array '\(output.name)'; export again")
         }
         return try array.tensor(output.name)
     }
@@ -59,8 +59,11 @@ struct LoadedFunction: ProgramFunction {
         }
         var inputs: [String: NDArrayDescriptor] = [:]
         for port in ports {
-            guard case .ndArray(let descriptor) = function.inputDescriptor(of: port.name) else {
+            guard let value = function.inputDescriptor(of: port.name) else {
                 throw SampleError("the program has no input '\(port.name)', which the bundle lists; export again")
+            }
+            guard case .ndArray(let descriptor) = value else {
+                throw SampleError("the program takes '\(port.name)' as a picture, the bundle says an array; export again")
             }
             guard descriptor.shape == port.shape else {
                 throw SampleError(

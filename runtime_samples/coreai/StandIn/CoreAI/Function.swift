@@ -1,11 +1,19 @@
-public enum InferenceValueDescriptor: Sendable {
-    case ndArray(NDArrayDescriptor)
+public struct ImageDescriptor: Equatable, Sendable {
+    public let width: Int
+    public let height: Int
 }
 
-public struct InferenceValue: Sendable {
-    public typealias Descriptor = InferenceValueDescriptor
+public struct InferenceValue: ~Copyable, Sendable {
+    public enum Descriptor: Sendable {
+        case image(ImageDescriptor)
+        case ndArray(NDArrayDescriptor)
+    }
 
-    public let ndArray: NDArray?
+    private let array: NDArray
+
+    init(_ array: NDArray) { self.array = array }
+
+    public var ndArray: NDArray? { consuming get { array } }
 }
 
 public struct InferenceFunctionDescriptor: Sendable {
@@ -18,11 +26,11 @@ public struct InferenceFunctionDescriptor: Sendable {
     public var outputNames: [String] { [function.output.name] }
 
     public func inputDescriptor(of inputName: String) -> InferenceValue.Descriptor? {
-        function.inputs.first { $0.name == inputName }.map { .ndArray($0.descriptor) }
+        function.inputs.first { $0.name == inputName }.map { $0.value }
     }
 
     public func outputDescriptor(of outputName: String) -> InferenceValue.Descriptor? {
-        outputName == function.output.name ? .ndArray(function.output.descriptor) : nil
+        outputName == function.output.name ? function.output.value : nil
     }
 }
 
@@ -33,7 +41,8 @@ public struct InferenceFunction: Sendable {
         init(_ values: [String: NDArray]) { self.values = values }
 
         public mutating func remove(_ outputName: String) -> InferenceValue? {
-            values.removeValue(forKey: outputName).map { InferenceValue(ndArray: $0) }
+            guard let array = values.removeValue(forKey: outputName) else { return nil }
+            return InferenceValue(array)
         }
     }
 

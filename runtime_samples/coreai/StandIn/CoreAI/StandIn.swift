@@ -18,9 +18,14 @@ public struct StandInPort: Codable, Sendable {
     /// Elements behind every row, of the last dimension, that belong to nobody.
     public var padding = 0
     public var interleave: NDArray.InterleaveLayout?
+    public var image: Bool?
 
     public init(_ name: String, _ shape: [Int], _ scalarType: NDArray.ScalarType) {
         (self.name, self.shape, self.scalarType) = (name, shape, scalarType)
+    }
+
+    var value: InferenceValue.Descriptor {
+        image == true ? .image(ImageDescriptor(width: shape[shape.count - 1], height: shape[shape.count - 2])) : .ndArray(descriptor)
     }
 
     var descriptor: NDArrayDescriptor {

@@ -62,6 +62,7 @@ final class RefusalTests: XCTestCase {
             (StandInProgram(["other": function()]), "no function 'main', only other"),
             (StandInProgram(["main": function { $0.inputs.append(.init("pixels", [1], .float32)) }]), "an input 'pixels'"),
             (StandInProgram(["main": function { $0.inputs.removeLast() }]), "no input 'class_labels'"),
+            (StandInProgram(["main": function { $0.inputs[0].image = true }]), "takes 'sample' as a picture"),
             (StandInProgram(["main": function { $0.inputs[0].shape = [1, 3, 8, 8] }]), "'sample' of shape [1, 3, 8, 8]"),
             (StandInProgram(["main": function { $0.inputs[0].shape = [1, 3, -1, 6] }]), "'sample' of shape [1, 3, -1, 6]"),
             (StandInProgram(["main": function { $0.output.name = "noise" }]), "no output 'output'"),

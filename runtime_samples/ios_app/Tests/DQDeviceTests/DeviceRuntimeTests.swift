@@ -12,8 +12,11 @@ final class DeviceRuntimeTests: XCTestCase {
 
     private static let coreml = StandInBundle(
         "dpm-history",
-        ["model.mlpackage": ["main": CoreML.StandInFunction(inputs: ["sample", "timestep", "class_labels"], output: "output", factor: 2)]],
-        methods: ["main"], target: "coreml")
+        [
+            "model.mlpackage": [
+                "main": CoreML.StandInFunction(inputs: ["sample", "timestep", "class_labels"], output: "output", factor: 2)
+            ]
+        ], methods: ["main"], target: "coreml")
 
     private static let coreai = StandInBundle(
         "dpm-history",
