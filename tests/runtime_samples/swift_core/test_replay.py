@@ -28,7 +28,8 @@ def built() -> None:
 
 
 def test_every_package_ran_its_tests() -> None:
-    counts = [int(count) for count in re.findall(r"Test Suite 'All tests' passed.*\n\s*Executed (\d+) tests, with 0 failures", packages_tested())]
+    passed = re.findall(r"'All tests' passed.*\n\s*Executed (\d+) tests, with 0 failures", packages_tested())
+    counts = [int(count) for count in passed]
     assert len(counts) == TESTED
     assert min(counts) > 0
 
