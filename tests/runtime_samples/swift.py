@@ -32,9 +32,7 @@ def packages_tested() -> str:
     return done.stdout + done.stderr
 
 
-def inside(
-    arguments: Sequence[str | Path], visible: Path, *, timeout: int = 600
-) -> subprocess.CompletedProcess[str]:
+def inside(arguments: Sequence[str | Path], visible: Path, *, timeout: int = 600) -> subprocess.CompletedProcess[str]:
     """Runs a program of a package (``PACKAGE/.build/...``), which sees the folder ``visible`` under its own path."""
     environment = {**os.environ, "SWIFT_BIND": str(visible)}
     command = [str(SCRIPT), "--", *map(str, arguments)]

@@ -36,7 +36,11 @@ def _bundle(folder: Path, *, neural_engine: bool = True) -> Path:
     shutil.copytree(GOLDEN / "dpm-history" / "bundle", bundle)
     data = json.loads((bundle / "bundle.json").read_text())
     (sample,) = (port["shape"] for port in data["inputs"] if port["name"] == "sample")
-    inputs = [_port("sample", sample, "float16"), _port("timestep", [1], "float32"), _port("class_labels", [1], "int32")]
+    inputs = [
+        _port("sample", sample, "float16"),
+        _port("timestep", [1], "float32"),
+        _port("class_labels", [1], "int32"),
+    ]
     function = {"inputs": inputs, "output": _port("output", sample, "float16"), "loads": True, "executes": True}
     functions = {name: {**function, "factor": index / 8} for index, name in enumerate(data["methods"])}
     program = bundle / "model.aimodel"
