@@ -47,7 +47,7 @@ bind() {
 
 inside() {
   env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 LD_LIBRARY_PATH=/usr/libexec/swift/lib/swift/linux \
-    DEBIAN_FRONTEND=noninteractive DQ_GOLDEN=/dq/golden chroot "$folder" "$@"
+    DEBIAN_FRONTEND=noninteractive chroot "$folder" "$@"
 }
 
 setup() {

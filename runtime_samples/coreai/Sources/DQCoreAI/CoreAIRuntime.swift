@@ -7,13 +7,8 @@ public enum CoreAIRuntime {
     public static var missing: SampleError? {
         #if canImport(CoreAI)
         if #available(macOS 27, iOS 27, *) { return nil }
-        let system = ProcessInfo.processInfo.operatingSystemVersionString
-        return SampleError("Core AI needs macOS 27 or iOS 27, this is \(system); update, or export with --target coreml")
-        #else
-        return SampleError(
-            "Core AI is only on Apple systems, for programs built with Xcode 27, and not in the simulator; run it on a Mac or a "
-                + "device, or use dq-replay here")
         #endif
+        return elsewhere
     }
 
     /// Specialises the program for this device, unless the system has it in its cache; functions load when they are first needed.
@@ -34,6 +29,17 @@ public enum CoreAIRuntime {
             ) { try LoadedFunction(program, $0) }
         }
         #endif
-        throw missing ?? SampleError("Core AI cannot be used here")
+        throw elsewhere
+    }
+
+    private static var elsewhere: SampleError {
+        #if canImport(CoreAI)
+        let system = ProcessInfo.processInfo.operatingSystemVersionString
+        return SampleError("Core AI needs macOS 27 or iOS 27, this is \(system); update, or export with --target coreml")
+        #else
+        return SampleError(
+            "Core AI is only on Apple systems, for programs built with Xcode 27, and not in the simulator; run it on a Mac or a "
+                + "device, or use dq-replay here")
+        #endif
     }
 }

@@ -1,9 +1,8 @@
 import DQSampler
 import Foundation
 
-/// The golden vectors: the folder in DQ_GOLDEN, or the one beside the packages.
+/// The golden vectors, beside the packages.
 public var goldenFolder: URL {
-    if let path = ProcessInfo.processInfo.environment["DQ_GOLDEN"] { return URL(fileURLWithPath: path, isDirectory: true) }
     var folder = URL(fileURLWithPath: #filePath)
     for _ in 0..<4 { folder.deleteLastPathComponent() }
     return folder.appendingPathComponent("golden", isDirectory: true)
