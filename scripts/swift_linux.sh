@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Builds and tests the Swift sample on Linux, in a Debian 13 folder that has the Swift compiler. Root and 3 GB of disk.
+# Builds and tests the Swift packages on Linux, in a Debian 13 folder that has the Swift compiler. Root and 3 GB of disk.
 #
 #     scripts/swift_linux.sh [FOLDER]            toolchain in FOLDER (default .swift), made if it is not there; build, test
 #     scripts/swift_linux.sh [FOLDER] --setup    make the toolchain only
-#     scripts/swift_linux.sh [FOLDER] -- COMMAND...   run a command inside, in the package's folder, e.g. a replay
+#     scripts/swift_linux.sh [FOLDER] -- COMMAND...   run a command inside, in the folder of the packages, e.g. a replay
 #
 # DEBIAN_MIRROR: where to get Debian from; default: the mirror in this system's apt sources, else debootstrap's own.
 # SWIFT_BIND: folders separated by colons that commands inside see under the same path.
 set -euo pipefail
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
-package="$root/runtime_samples/coreml"
+packages=(swift_core coreml coreai ios_app)
 folder="$root/.swift"
 mode=test
 
@@ -47,7 +47,7 @@ bind() {
 
 inside() {
   env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 LD_LIBRARY_PATH=/usr/libexec/swift/lib/swift/linux \
-    DEBIAN_FRONTEND=noninteractive DQ_GOLDEN=/dq/golden chroot "$folder" "$@"
+    DEBIAN_FRONTEND=noninteractive chroot "$folder" "$@"
 }
 
 setup() {
@@ -72,27 +72,33 @@ setup() {
   touch "$folder/.swift-ready"
 }
 
-# The package is copied, never built in place: a build folder of Linux would confuse Xcode, and sources stay read-only.
+# The packages are copied, never built in place: a build folder of Linux would confuse Xcode, and sources stay read-only.
 copy_in() {
-  rm -rf "$folder/dq/package"  # with what was built: a changed interface leaves stale objects in an incremental build
-  mkdir -p "$folder/dq/package"
-  tar -C "$package" --exclude=./.build -cf - . | tar -C "$folder/dq/package" -xf -
-  rm -rf "$folder/dq/golden" && cp -r "$root/runtime_samples/golden" "$folder/dq/golden"
+  rm -rf "$folder/dq"  # with what was built: a changed interface leaves stale objects in an incremental build
+  mkdir -p "$folder/dq"
+  tar -C "$root/runtime_samples" --exclude=.build -cf - golden "${packages[@]}" | tar -C "$folder/dq" -xf -
 }
+
+# swift_in PACKAGE ARGUMENTS [VARIABLE=VALUE...]: warnings are errors.
+swift_in() { inside env "${@:3}" sh -c "cd /dq/$1 && swift $2 -Xswiftc -warnings-as-errors"; }
 
 [[ -e $folder/.swift-ready ]] || setup
 folder="$(realpath "$folder")"
 [[ $mode != setup ]] || exit 0
 exec 9>"$folder/.lock"
-flock 9  # one build at a time: the package inside is one
+flock 9  # one build at a time: the packages inside are one copy
 mountpoint -q "$folder/proc" || mount_proc
 [[ -z ${SWIFT_BIND:-} ]] || while IFS= read -r -d : path; do bind "$path"; done <<<"$SWIFT_BIND:"
 if [[ $mode == command ]]; then
-  [[ -d $folder/dq/package ]] || copy_in
-  inside sh -c 'cd /dq/package && exec "$@"' sh "$@"
+  [[ -d $folder/dq/${packages[0]} ]] || copy_in
+  inside sh -c 'cd /dq && exec "$@"' sh "$@"
   exit
 fi
 copy_in
-inside sh -c 'cd /dq/package && swift build -Xswiftc -warnings-as-errors && swift test -Xswiftc -warnings-as-errors'
-# Once more with a stand-in for Core ML, which compiles and tests what is empty on Linux otherwise.
-inside env DQ_STAND_IN=1 sh -c 'cd /dq/package && swift test --scratch-path .build/stand-in -Xswiftc -warnings-as-errors'
+swift_in swift_core build
+swift_in swift_core test
+# The runtimes as they are on Linux, almost empty; then with stand-ins for them, which compiles and tests the rest.
+for package in "${packages[@]:1}"; do
+  swift_in "$package" build
+  swift_in "$package" "test --scratch-path .build/stand-in" DQ_STAND_IN=1
+done

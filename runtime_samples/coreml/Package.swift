@@ -1,33 +1,32 @@
 // swift-tools-version: 6.0
 import PackageDescription
 
+let core = Target.Dependency.product(name: "DQSampler", package: "swift_core")
+
 var targets: [Target] = [
-    .target(name: "DQSampler"),
-    .executableTarget(name: "dq-run", dependencies: ["DQSampler", "DQCoreML"]),
-    .executableTarget(name: "dq-replay", dependencies: ["DQSampler"]),
-    .testTarget(name: "DQSamplerTests", dependencies: ["DQSampler"]),
+    .executableTarget(name: "dq-run", dependencies: [core, "DQCoreML"])
 ]
 
 if Context.environment["DQ_STAND_IN"] == nil {
-    targets.append(.target(name: "DQCoreML", dependencies: ["DQSampler"]))
+    targets.append(.target(name: "DQCoreML", dependencies: [core]))
 } else {
     // Where there is no Core ML: a module that has its names, so that DQCoreML compiles and can be tested (see StandIn/).
+    let testing = Target.Dependency.product(name: "DQTesting", package: "swift_core")
     targets += [
         .target(name: "CoreML", path: "StandIn/CoreML"),
-        .target(name: "DQCoreML", dependencies: ["DQSampler", "CoreML"]),
-        .testTarget(name: "DQCoreMLTests", dependencies: ["DQCoreML", "CoreML"]),
+        .target(name: "DQCoreML", dependencies: [core, "CoreML"]),
+        .testTarget(name: "DQCoreMLTests", dependencies: [core, testing, "DQCoreML", "CoreML"]),
     ]
 }
 
 let package = Package(
-    name: "dq-sample",
+    name: "coreml",
     platforms: [.macOS(.v15), .iOS(.v18)],
     products: [
-        .library(name: "DQSampler", targets: ["DQSampler"]),
         .library(name: "DQCoreML", targets: ["DQCoreML"]),
         .executable(name: "dq-run", targets: ["dq-run"]),
-        .executable(name: "dq-replay", targets: ["dq-replay"]),
     ],
+    dependencies: [.package(path: "../swift_core")],
     targets: targets,
     swiftLanguageModes: [.v6]
 )

@@ -6,15 +6,19 @@ import DQSampler
 ///
 /// Unchecked, because MLModel's own word on it changed between systems: predictions of one model happen one after the
 /// other here, first by whoever loads it, then by the network that was given it.
-final class LoadedFunction: @unchecked Sendable {
+final class LoadedFunction: ProgramFunction, @unchecked Sendable {
     /// What coremltools calls the function of a package that has only one; such packages are loaded without a name.
     static let only = "main"
 
     private let models: [MLModel]
+    private let output: String
 
     /// Blocks until everything is loaded.
+    ///
+    /// - Parameter output: the name of what the last chunk answers.
     /// - Throws: SampleError: Core ML refuses.
-    init(_ program: CompiledProgram, function: String, units: ComputeUnits) throws {
+    init(_ program: CompiledProgram, function: String, units: ComputeUnits, output: String) throws {
+        self.output = output
         do {
             models = try program.models.map { url in
                 try MLModel(contentsOf: url, configuration: Self.configuration(function, units))
@@ -36,9 +40,9 @@ final class LoadedFunction: @unchecked Sendable {
     /// Executes all chunks.
     ///
     /// - Parameter inputs: by name; each chunk takes what it declares.
-    /// - Returns: the tensor `output` of the last chunk, float32.
+    /// - Returns: the output of the last chunk, float32.
     /// - Throws: SampleError: an input is missing, or Core ML refuses.
-    func execute(_ inputs: [String: AnyTensor], output: String) throws -> Tensor {
+    func execute(_ inputs: [String: AnyTensor]) throws -> Tensor {
         var values = inputs.mapValues(\.feature)
         for model in models {
             var features: [String: MLFeatureValue] = [:]

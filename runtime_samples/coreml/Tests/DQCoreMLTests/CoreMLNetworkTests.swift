@@ -1,6 +1,7 @@
 @testable import DQCoreML
 import CoreML
 import DQSampler
+import DQTesting
 import Foundation
 import XCTest
 
@@ -11,7 +12,7 @@ final class CoreMLNetworkTests: XCTestCase {
     override func setUp() { StandInLog.shared.clear() }
 
     /// What a stand-in package answers to zeros: the sum of all inputs but the sample.
-    private func answer(_ network: CoreMLNetwork, step: Int, label: Int64 = 0, timestep: Float = 0) async throws -> Float {
+    private func answer(_ network: any Network, step: Int, label: Int64 = 0, timestep: Float = 0) async throws -> Float {
         try await network.prepare(step: step)
         let call = NetworkCall(
             step: step, sample: Tensor(shape: [1, 3, 6, 6], values: [Float](repeating: 1, count: 108)), timestep: timestep,
@@ -26,8 +27,8 @@ final class CoreMLNetworkTests: XCTestCase {
     }
 
     func testEveryStepExecutesTheFunctionOfItsGroup() async throws {
-        try await withBundle("dpm-history", ["model.mlpackage": ["steps_g0": function(2), "steps_g1": function(5)]]) { bundle in
-            let network = try await CoreMLNetwork(bundle)
+        try await StandInBundle("dpm-history", ["model.mlpackage": ["steps_g0": function(2), "steps_g1": function(5)]]).use { bundle in
+            let network = try await CoreMLRuntime.open(bundle)
             for (step, factor) in [2, 2, 5, 5, 5].enumerated() {
                 let got = try await answer(network, step: step, label: 7, timestep: 100)
                 XCTAssertEqual(got, Float(factor) + 107)
@@ -38,8 +39,8 @@ final class CoreMLNetworkTests: XCTestCase {
     }
 
     func testKeepingFunctionsLoadsEachOnce() async throws {
-        try await withBundle("dpm-history", ["model.mlpackage": ["steps_g0": function(2), "steps_g1": function(5)]]) { bundle in
-            let network = try await CoreMLNetwork(bundle, units: .cpu, keepFunctions: true)
+        try await StandInBundle("dpm-history", ["model.mlpackage": ["steps_g0": function(2), "steps_g1": function(5)]]).use { bundle in
+            let network = try await CoreMLRuntime.open(bundle, units: .cpu, keepFunctions: true)
             for step in [0, 1, 2, 3, 4, 0, 1, 2] { _ = try await answer(network, step: step) }
             XCTAssertEqual(StandInLog.shared.loaded.sorted(), ["steps_g0", "steps_g1"])
             let runtime = await network.describe()
@@ -55,8 +56,8 @@ final class CoreMLNetworkTests: XCTestCase {
 
     func testRangesAreThoseOfTheStepGroup() async throws {
         let main = function(1, inputs: Self.inputs + ["ranges"])
-        try await withBundle("ddim-guided", ["model.mlpackage": ["main": main]], methods: ["main"]) { bundle in
-            let network = try await CoreMLNetwork(bundle)
+        try await StandInBundle("ddim-guided", ["model.mlpackage": ["main": main]], methods: ["main"]).use { bundle in
+            let network = try await CoreMLRuntime.open(bundle)
             for (step, sum) in [6, 6, 22, 22, 22].enumerated() {  // rows 0 1 2 3 and 4 5 6 7
                 try await network.prepare(step: step)
                 let output = try await network.execute(
@@ -73,18 +74,18 @@ final class CoreMLNetworkTests: XCTestCase {
             "chunks/chunk1.mlpackage": ["main": function(2, output: "middle")],
             "chunks/chunk2.mlpackage": ["main": function(3, inputs: ["middle", "timestep"])],
         ]
-        try await withBundle("dpm-history", chunks, methods: ["main"]) { bundle in
-            let network = try await CoreMLNetwork(bundle)
+        try await StandInBundle("dpm-history", chunks, methods: ["main"]).use { bundle in
+            let network = try await CoreMLRuntime.open(bundle)
             let got = try await answer(network, step: 0, label: 4, timestep: 10)
             XCTAssertEqual(got, 3 * (2 + 4 + 10) + 10)
         }
     }
 
     func testTheWholeRunWritesAReport() async throws {
-        try await withBundle("dpm-history", ["model.mlpackage": ["steps_g0": function(1), "steps_g1": function(1)]]) { bundle in
+        try await StandInBundle("dpm-history", ["model.mlpackage": ["steps_g0": function(1), "steps_g1": function(1)]]).use { bundle in
             let report = bundle.folder.appendingPathComponent("report", isDirectory: true)
             let outcome = try await Sampling.run(bundle.folder, target: "golden", report: report) { bundle, _ in
-                try await CoreMLNetwork(bundle)
+                try await CoreMLRuntime.open(bundle)
             }
             XCTAssertEqual(outcome.samples.count, 2)
             XCTAssert(FileManager.default.fileExists(atPath: report.appendingPathComponent(Report.jsonName).path))
@@ -109,9 +110,9 @@ final class CoreMLNetworkTests: XCTestCase {
             (["chunks/part1.mlpackage": ["main": function(1)]], "neither a .mlpackage nor a folder"),
         ]
         for (packages, text) in wrong {
-            try await withBundle("dpm-history", packages, methods: ["main"]) { bundle in
+            try await StandInBundle("dpm-history", packages, methods: ["main"]).use { bundle in
                 do {
-                    _ = try await answer(try await CoreMLNetwork(bundle), step: 0)
+                    _ = try await answer(try await CoreMLRuntime.open(bundle), step: 0)
                     XCTFail("accepted: \(text)")
                 } catch let error as SampleError { XCTAssert(error.description.contains(text), "\(error)") }
             }
@@ -119,8 +120,8 @@ final class CoreMLNetworkTests: XCTestCase {
     }
 
     private func loadedNames(methods: [String], function name: String) async throws -> [String] {
-        try await withBundle("dpm-history", ["model.mlpackage": [name: function(1)]], methods: methods) { bundle in
-            let network = try await CoreMLNetwork(bundle)
+        try await StandInBundle("dpm-history", ["model.mlpackage": [name: function(1)]], methods: methods).use { bundle in
+            let network = try await CoreMLRuntime.open(bundle)
             for step in 0..<5 { _ = try await answer(network, step: step) }
         }
         return StandInLog.shared.loaded

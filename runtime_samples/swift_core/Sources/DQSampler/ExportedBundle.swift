@@ -1,0 +1,179 @@
+import Foundation
+
+/// An exported bundle as far as a device needs it; every file in it has been compared with its SHA-256.
+public struct ExportedBundle: Sendable {
+    /// An input or output of the lowered program, batch 1.
+    public struct Port: Sendable, Equatable {
+        public enum Kind: String, Sendable {
+            case float32, int64
+        }
+
+        public let name: String
+        public let kind: Kind
+        public let shape: [Int]
+    }
+
+    public let folder: URL
+    /// SHA-256 of bundle.json itself.
+    public let sha256: String
+    public let target: String
+    /// File or folder of the lowered model.
+    public let program: URL
+    public let inputs: [Port]
+    public let output: Port
+    public let schedule: StepSchedule
+    public let table: SamplerTable
+    /// 1: one execution per step. Otherwise two, combined with this weight.
+    public let guidance: Double
+
+    /// Names of the conditioning, in the order of the inputs.
+    public var conditioning: [Port] { inputs.filter { !["sample", "timestep", "ranges"].contains($0.name) } }
+
+    /// - Parameter target: the only one accepted; nil takes any.
+    /// - Throws: SampleError: missing, damaged, of another kind, version or target.
+    public init(_ folder: URL, target wanted: String?) throws {
+        let place = "bundle.json", (json, bytes) = try Self.header(folder)
+        target = try json.required("target", place).asString("\(place): target")
+        if let wanted, target != wanted {
+            throw SampleError("the bundle is for target '\(target)', this program runs '\(wanted)'; export with --target \(wanted)")
+        }
+        self.folder = folder
+        sha256 = SHA256.of(bytes)
+        let files = try json.required("files", place).asObject("\(place): files")
+        let programName = try json.required("program", place).asString("\(place): program")
+        inputs = try Self.ports(json, "inputs", place)
+        let takesRanges = inputs.contains { $0.name == "ranges" }
+        for name in [programName, "reference.safetensors"] + (takesRanges ? ["ranges.safetensors"] : [])
+        where !files.keys.contains(where: { $0 == name || $0.hasPrefix(name + "/") }) {
+            throw SampleError("\(place) lists no file '\(name)'; export the bundle again")
+        }
+        for name in files.keys {
+            try Self.check(folder, name, try files.required(name, place).asString("\(place): files"))
+        }
+        program = folder.appendingPathComponent(programName)
+        let outputs = try Self.ports(json, "outputs", place)
+        guard let sample = inputs.first(where: { $0.name == "sample" }), sample.kind == .float32, sample.shape.count == 4,
+            inputs.contains(where: { $0.name == "timestep" && $0.kind == .float32 && $0.shape == [1] }), outputs.count == 1,
+            outputs[0].shape == sample.shape, outputs[0].kind == .float32, Set(inputs.map(\.name)).count == inputs.count,
+            inputs.allSatisfy({ $0.name != "ranges" || ($0.kind == .float32 && $0.shape.count == 2) })
+        else {
+            throw SampleError(
+                "\(place) must have inputs sample (1, C, H, W) and timestep (1), float32, perhaps ranges (1, R), no name twice, and "
+                    + "one output of the sample's shape; export the bundle again")
+        }
+        output = outputs[0]
+        table = try SamplerTable(json.required("table", place).asObject("\(place): table"), place: "\(place): table")
+        if let channels = table.correction?.channels, channels != sample.shape[1] {
+            throw SampleError(
+                "\(place): table.correction must have a number for each of \(sample.shape[1]) channels, got \(channels); "
+                    + "export the bundle again")
+        }
+        let groups = try json.required("step_groups", place).asArray("\(place): step_groups").map { group in
+            try group.asArray("\(place): step_groups").map { try $0.asInt("\(place): step_groups") }
+        }
+        let methods = try json.required("methods", place).asArray("\(place): methods").map {
+            try Self.plain($0.asString("\(place): methods"), "\(place): methods")
+        }
+        schedule = try StepSchedule(stepGroups: groups, methods: methods, calls: table.calls, place: place)
+        guidance = try json.required("guidance", place).asDouble("\(place): guidance")
+        guard abs(guidance) <= 1e6 else {
+            throw SampleError("\(place): guidance must be within a million, got \(guidance); export the bundle again")
+        }
+    }
+
+    /// Which runtime a bundle is for, without a look at anything else in it.
+    /// - Throws: SampleError: there is no bundle of this version.
+    public static func target(of folder: URL) throws -> String {
+        try header(folder).json.required("target", "bundle.json").asString("bundle.json: target")
+    }
+
+    /// bundle.json, of the right kind and version.
+    private static func header(_ folder: URL) throws -> (json: JSONObject, bytes: [UInt8]) {
+        let file = folder.appendingPathComponent("bundle.json"), place = "bundle.json"
+        let kind = fileType(at: file)  // a FIFO would be waited on
+        guard kind == .typeRegular || kind == .typeSymbolicLink, let bytes = try? Data(contentsOf: file) else {
+            throw SampleError("cannot read \(file.path); give the folder that export wrote as --bundle")
+        }
+        let json = try JSONReader.read(Array(bytes), name: place).asObject(place)
+        guard json["schema"] == .string("dq-toolchain/bundle"), json["schema_version"] == .integer(1) else {
+            throw SampleError("\(file.path) must be dq-toolchain/bundle, version 1, and is not; export the bundle again")
+        }
+        return (json, Array(bytes))
+    }
+
+    /// Of one input or output.
+    private static let mostElements = 2_147_483_647
+
+    /// nil: there is nothing. A link is not followed.
+    private static func fileType(at file: URL) -> FileAttributeType? {
+        (try? FileManager.default.attributesOfItem(atPath: file.path))?[.type] as? FileAttributeType
+    }
+
+    /// The name of a method or a port: letters, digits, and _ . - behind the first.
+    private static func plain(_ name: String, _ place: String) throws -> String {
+        let first = Set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"), others = first.union("0123456789.-")
+        guard let letter = name.first, first.contains(letter), name.count <= 100, name.allSatisfy(others.contains) else {
+            throw SampleError("\(place): the name '\(name)' must be letters, digits, _ . and -; export the bundle again")
+        }
+        return name
+    }
+
+    /// Names that lead out of the folder are refused: a bundle from elsewhere must not choose what is read.
+    private static func check(_ folder: URL, _ name: String, _ digest: String) throws {
+        let parts = name.split(separator: "/", omittingEmptySubsequences: false)
+        let odd = name.unicodeScalars.contains { $0 == "\\" || $0 == ":" || $0.value < 0x20 || $0.value == 0x7F }
+        guard !odd, !parts.contains(where: { ["", ".", ".."].contains($0) }) else {
+            throw SampleError("bundle.json names the file '\(name)', names must stay in the folder; export the bundle again")
+        }
+        var path = folder
+        for (index, part) in parts.enumerated() {
+            path.appendPathComponent(String(part))
+            guard let found = fileType(at: path) else { throw SampleError("cannot read \(path.path); copy the bundle again, whole") }
+            let wanted: FileAttributeType = index == parts.count - 1 ? .typeRegular : .typeDirectory
+            guard found == wanted else {
+                throw SampleError("\(path.path) is a link or no regular file; export the bundle again")
+            }
+        }
+        guard try SHA256.of(file: folder.appendingPathComponent(name)) == digest else {
+            throw SampleError("\(name) was changed after export (its SHA-256 is another); copy the bundle again, whole")
+        }
+    }
+
+    private static func ports(_ json: JSONObject, _ key: String, _ place: String) throws -> [Port] {
+        try json.required(key, place).asArray("\(place): \(key)").map { row in
+            let here = "\(place): \(key)", object = try row.asObject(here)
+            let type = try object.required("dtype", here).asString(here)
+            let shape = try object.required("shape", here).asArray(here).map { try $0.asInt(here) }
+            guard let kind = Port.Kind(rawValue: type), shape.first == 1, shape.allSatisfy({ $0 > 0 }), fits(shape) else {
+                throw SampleError(
+                    "\(here): dtype \(type) and shape \(shape), allowed are float32 and int64, batch 1, at most \(mostElements) "
+                        + "numbers; export the bundle again")
+            }
+            return Port(name: try plain(object.required("name", here).asString(here), here), kind: kind, shape: shape)
+        }
+    }
+
+    /// Whether a positive shape has at most `mostElements` numbers.
+    private static func fits(_ shape: [Int]) -> Bool {
+        var product = 1
+        for side in shape {
+            guard side <= mostElements / product else { return false }
+            product *= side
+        }
+        return true
+    }
+
+    /// The input `ranges` of every step group, (1, R) each; nil where the program has no such input.
+    /// - Throws: SampleError: ranges.safetensors is missing or of another shape.
+    public func ranges() throws -> [Tensor]? {
+        guard let port = inputs.first(where: { $0.name == "ranges" }) else { return nil }
+        let file = try SafetensorsFile(folder.appendingPathComponent("ranges.safetensors"))
+        let groups = (schedule.groupOfStep.max() ?? 0) + 1, wanted = [groups] + port.shape.dropFirst()
+        guard file.shape(of: "ranges") == wanted, file.kind(of: "ranges") == .float32, file.isFinite("ranges") else {
+            throw SampleError(
+                "ranges.safetensors must hold 'ranges', finite F32 of shape \(wanted), got "
+                    + "\(file.shape(of: "ranges").map { "\($0)" } ?? "none"); export the bundle again")
+        }
+        return try (0..<groups).map { try file.floats("ranges", at: [$0]).reshaped(port.shape) }
+    }
+}
