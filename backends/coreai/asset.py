@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from dq_toolchain.backends.common.quiet import quiet
 from dq_toolchain.backends.coreai.ir import Program, read
 from dq_toolchain.backends.coreai.vendor import NOISE, authoring
+from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.errors import BackendError
 
 BYTECODE, HASH = "main.mlirb", "main.hash"
@@ -23,10 +23,10 @@ def check_hash(asset: Path) -> None:
         BackendError: a file is missing, or the program is not the one that was saved.
     """
     try:
-        stored, program = (asset / HASH).read_bytes(), (asset / BYTECODE).read_bytes()
+        stored, found = (asset / HASH).read_bytes(), sha256(asset / BYTECODE)
     except OSError as error:
         raise BackendError(f"{asset} is no whole .aimodel: {error}; {AGAIN}") from error
-    if hashlib.sha256(program).digest() != stored:
+    if found != stored.hex():
         raise BackendError(f"{asset / BYTECODE} is damaged, its SHA-256 is not that of {HASH}; {AGAIN}")
 
 
