@@ -67,7 +67,7 @@ def test_from_a_folder_the_module_is_given_again(wave: dq.Calibration, wave_bund
 
 
 def test_without_the_module_nothing_is_built(wave: dq.Calibration, tmp_path: Path) -> None:
-    for target in ("tensorrt", "coreml", "executorch"):
+    for target in ("tensorrt", "coreml", "coreai", "executorch"):
         with pytest.raises(dq.errors.ArtifactError, match=r"export\(artifact, target, module=\.\.\.\)"):
             dq.export(wave.folder, target, out=tmp_path / target)
         assert not (tmp_path / target).exists()
@@ -80,7 +80,7 @@ def test_another_module_is_refused_by_name(wave: dq.Calibration, tmp_path: Path)
         dq.export(wave.folder, "tensorrt", module=modules.Wave(width=8), out=tmp_path / "out")
 
 
-@pytest.mark.parametrize("target", ["coreml", "executorch"])
+@pytest.mark.parametrize("target", ["coreml", "coreai", "executorch"])
 def test_layers_that_a_target_has_no_integers_for_are_refused_with_what_to_do(
     target: str, wave: dq.Calibration, tmp_path: Path
 ) -> None:
@@ -125,9 +125,12 @@ def test_one_layer_under_two_names_is_refused(tmp_path: Path) -> None:
         dq.calibrate(twice, out=tmp_path, scheduler=tiny.scheduler(), sample_shape=(2, 16), **FAST)
 
 
-def test_core_ml_holds_rows_in_integers_and_a_transposed_convolution_in_float(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["coreml", "coreai"])
+def test_apples_targets_hold_rows_in_integers_and_a_transposed_convolution_in_float(
+    target: str, tmp_path: Path
+) -> None:
     calibration = calibrated_wave(tmp_path, keep_float=["up"], steps=2, step_groups=1, method="mse")
-    verdict = dq.validate(dq.run(dq.export(calibration, "coreml"), seeds=2))
+    verdict = dq.validate(dq.run(dq.export(calibration, target), seeds=2))
     assert verdict.outcome != "fail", [check.detail for check in verdict.checks if not check.passed]
     with pytest.raises(dq.errors.BackendError, match=r"into is a conv1d, .*in float either"):
         dq.export(

@@ -64,5 +64,5 @@ def convert(network: nn.Module, call: Call, half: bool, function: str, ranges: R
         text = " ".join(str(error).split())
         raise BackendError(
             f"coreai-torch cannot convert this network: {type(error).__name__} {text[:300]}; "
-            "report it with the model's config.json"
+            f"{'try --precision fp32, or ' if half else ''}report it with the model's config.json"
         ) from error
