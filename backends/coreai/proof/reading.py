@@ -35,6 +35,12 @@ def source(value: Value, through: tuple[str, ...] = SAME_NUMBERS) -> Operation |
     return value.producer
 
 
+def _is_operand(value: Value) -> bool:
+    """It is quantized for this product; the quantized output of a layer is split into heads on the way to one."""
+    maker = source(value, ("reshape", "expand_dims", "shrink_dims"))
+    return maker is not None and maker.name == "dequantize"
+
+
 def to_float(numbers: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(numbers.astype(np.float32)))
 
@@ -55,7 +61,7 @@ class CoreAIReader:
                 yield Found("integer", op.label, op)
             elif kinds[1] == "constant":
                 yield Found("float", op.label, op)
-            elif kinds == ["dequantize", "dequantize"]:
+            elif all(_is_operand(one) for one in op.operands[:2]):
                 yield Found("product", op.label, op)
 
     def weight(self, op: Operation) -> Weight:

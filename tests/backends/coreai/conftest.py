@@ -68,12 +68,18 @@ def converted(folder: Path, settings: Mapping[str, Any], **options: Any) -> Conv
     return Converted(artifact, unet, folder / written.program, plan, written)
 
 
+EXACT: dict[str, Any] = {
+    "settings": {"precision": "fp32"},
+    "weight_bits": 4,
+    "scheme": "affine",
+    "smoothed": True,
+}
+
+
 @pytest.fixture(scope="session")
 def exact(tmp_path_factory: pytest.TempPathFactory) -> Converted:
     """W4A8, affine, fp32, smoothed convolutions."""
-    return converted(
-        tmp_path_factory.mktemp("exact"), {"precision": "fp32"}, weight_bits=4, scheme="affine", smoothed=True
-    )
+    return converted(tmp_path_factory.mktemp("exact"), **EXACT)
 
 
 def lower(folder: Path, artifact: Artifact, unet: nn.Module, **settings: Any) -> tuple[Bundle, Path]:

@@ -41,7 +41,7 @@ def blob(numbers: np.ndarray, dtype: str, name: str) -> Any:
         "f32": ir.F32Type.get,
         "f16": ir.F16Type.get,
         "i1": lambda: ir.IntegerType.get_signless(1),
-        **{f"si{bits}": functools.partial(ir.IntegerType.get_signed, bits) for bits in (4, 8, 16, 32)},
+        **{f"si{bits}": functools.partial(ir.IntegerType.get_signed, bits) for bits in (4, 8, 16, 32, 64)},
         **{f"ui{bits}": functools.partial(ir.IntegerType.get_unsigned, bits) for bits in (4, 8, 16, 32)},
     }
     kind = ir.RankedTensorType.get(list(numbers.shape), elements[dtype]())

@@ -157,10 +157,3 @@ def test_one_bit_of_the_file_is_found(name: str, exact: Converted, tmp_path: Pat
     (copy / name).write_bytes(data)
     with pytest.raises(BackendError, match=r"main\.mlirb is damaged, its SHA-256 is not that of main\.hash"):
         prove(copy, exact.artifact, exact.plan.expected)
-
-
-def test_saving_an_asset_unchanged_changes_no_byte(exact: Converted, tmp_path: Path) -> None:
-    """What the tests above find is what they planted."""
-    again = planted(exact.asset, tmp_path, lambda program: None)
-    for one in exact.asset.iterdir():
-        assert (again / one.name).read_bytes() == one.read_bytes()
