@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from dq_toolchain.backends.coreai.vendor import NOISE, authoring
 from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.errors import BackendError
 
-BYTECODE, HASH = "main.mlirb", "main.hash"
+BYTECODE, HASH, METADATA = FILES = ("main.mlirb", "main.hash", "metadata.json")
 AGAIN = "run `dq-toolchain export --target coreai` again"
 
 
@@ -56,6 +57,8 @@ def save(owner: Any, asset: Path) -> None:
         with quiet(NOISE):
             saved = owner.save_asset(asset)
             saved.update_metadata(lambda metadata: setattr(metadata, "creation_date", 0.0))
+        metadata = json.loads((asset / METADATA).read_bytes())  # Apple writes its keys in an order of chance
+        (asset / METADATA).write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")
     except (RuntimeError, OSError) as error:
         cause = error.__cause__ or error
         text = " ".join(str(cause).split())[:300]

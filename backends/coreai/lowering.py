@@ -9,22 +9,21 @@ from torch import Tensor
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.common.checks import Cost
-from dq_toolchain.backends.common.qdq.audit import Expected, audit
+from dq_toolchain.backends.common.qdq.audit import Expected
 from dq_toolchain.backends.common.qdq.entries import Entry, RangesInput, tagged
-from dq_toolchain.backends.common.qdq.export import MAIN, Written, export, function_names
+from dq_toolchain.backends.common.qdq.export import MAIN, Written, export
 from dq_toolchain.backends.common.qdq.network import build
 from dq_toolchain.backends.common.qdq.qparams import QParams
 from dq_toolchain.backends.common.ratios import check_symmetric
-from dq_toolchain.backends.coreai.asset import load, save
+from dq_toolchain.backends.coreai.asset import save
 from dq_toolchain.backends.coreai.graph.activations import for_neural_engine
 from dq_toolchain.backends.coreai.graph.convert import convert
 from dq_toolchain.backends.coreai.graph.entry import OperandEntry
 from dq_toolchain.backends.coreai.graph.functions import split_into_functions
 from dq_toolchain.backends.coreai.graph.operators import CoreAIOperators
 from dq_toolchain.backends.coreai.patch import canonical
-from dq_toolchain.backends.coreai.proof.lint import check_known_faults
+from dq_toolchain.backends.coreai.proof.file import prove
 from dq_toolchain.backends.coreai.proof.operations import operations_table
-from dq_toolchain.backends.coreai.proof.reading import CoreAIReader
 from dq_toolchain.backends.coreai.runtime.device import open_asset
 from dq_toolchain.backends.coreai.settings import Settings
 from dq_toolchain.backends.coreai.support import check_supported
@@ -67,10 +66,7 @@ def write_program(
     save(owner, folder / ASSET)
     del owner
     say("reading the file back: every integer, scale and zero_point of every function")
-    program = load(folder / ASSET)
-    functions = {name: program.functions[name] for name in function_names(artifact, expected)}
-    sites = audit(functions, artifact, expected, CoreAIReader(program))
-    check_known_faults(program, sites, expected.qparams)
+    program, sites = prove(folder / ASSET, artifact, expected)
     return Written(ASSET, tuple(operations_table(program)), sites)
 
 

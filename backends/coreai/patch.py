@@ -178,7 +178,7 @@ def _rename_blobs(program: Program) -> None:
                 continue
             if old not in by_name:
                 stored = read_bytes(op.raw, op.out.dtype, op.out.shape)
-                key = (_digest(stored), str(op.out.raw.type))
+                key = (digest(stored), str(op.out.raw.type))
                 if key not in by_content:
                     blob = ir.DenseResourceElementsAttr.get_from_buffer(
                         stored, f"blob_{len(by_content)}", op.out.raw.type, alignment=ALIGNMENT
@@ -188,7 +188,8 @@ def _rename_blobs(program: Program) -> None:
             op.raw.attributes["value"] = by_name[old]
 
 
-def _digest(stored: Any) -> bytes:
+def digest(stored: Any) -> bytes:
+    """What blobs are told apart by."""
     return hashlib.sha256(stored.tobytes()).digest()
 
 

@@ -21,7 +21,7 @@ LIBRARIES = tuple(VERSIONS)
 NOISE = Noise(
     loggers=("coreai", "coreai_torch"),
     native=(b"coreai-torch ", b"ODIE [default]: Loading function"),  # progress
-    modules=("coreai", "coreai_torch"),
+    modules=("coreai", "coreai_torch", "importlib"),  # which version of torch it was tested with
 )
 
 

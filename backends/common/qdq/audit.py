@@ -118,7 +118,7 @@ class _FunctionAudit:
     def _layer(self, found: Found, weight: Weight) -> Iterator[tuple[str, int]]:
         """Cross off the layer: among those of the same integers, the one of which the rest is right too."""
         same = [name for name in self.by_digest.get(digest(weight.integers), ()) if name in self.layers]
-        faults = [f"{found.text} has integers of no layer that is left"]
+        faults = [f"{found.text} has integers of no layer that is left{'' if same else self._nearest(weight.integers)}"]
         for layer in same:
             site = self.layers[layer]
             try:
@@ -148,7 +148,18 @@ class _FunctionAudit:
             if all(_same_floats(got, wanted, half) for got, wanted in pairs):
                 self.kept.remove(layer)
                 return
-        raise Unreadable(f"{found.text} runs in float and is no layer of keep_float")
+        near = "" if weight is None else self._nearest(weight, in_float=True)
+        raise Unreadable(f"{found.text} runs in float and is no layer of keep_float{near}")
+
+    def _nearest(self, numbers: Tensor, in_float: bool = False) -> str:
+        """For the text of an error, whose weight it may have been: of the layers left the one that differs least."""
+        distances = {}
+        for name in self.layers:
+            weights = self.artifact.layers[name]
+            if weights.weight_q.numel() == numbers.numel():
+                wanted = weights.weight_q.flatten(1) * (weights.weight_scale.view(-1, 1) if in_float else 1)
+                distances[name] = float((numbers.flatten().to(torch.float32) - wanted.flatten()).abs().sum())
+        return f"; nearest is {min(distances, key=distances.__getitem__)}" if distances else ""
 
     def _tail(self, tail: Tail, ratio: int | None, layer: str, scale: Tensor) -> None:
         """Scales of channels and the bias, in the type of the program's arithmetic; a converter may fill in zeros for a bias."""

@@ -49,7 +49,8 @@ class IntegerLayer(nn.Module):
         x, ratio = self.entry(x, self.site)
         whole = not self.factors and ratio is None
         y = self.operation(x, self.operators.weight(self, self.bits), self.bias if whole else None)
-        for name in self.factors:
+        for number, name in enumerate(self.factors):
+            y = y if number == 0 else self.operators.apart(y)
             y = y * self.get_buffer(name).view(self.channel_shape)
         if ratio is not None:
             y = y * ratio

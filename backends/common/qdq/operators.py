@@ -30,3 +30,7 @@ class Operators(Protocol):
 
     def weight(self, layer: nn.Module, bits: int) -> Tensor:
         """The weight of a layer, unpacked to float."""
+
+    def apart(self, y: Tensor) -> Tensor:
+        """``y`` as it is, between two factors that the converter would otherwise multiply with each other: fp16 does not
+        hold their product."""

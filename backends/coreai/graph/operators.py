@@ -13,6 +13,7 @@ from dq_toolchain.backends.coreai.vendor import operators
 
 PACKED_BITS = 4
 """Weights of at most so many bits are stored two in a byte."""
+LOWEST = float(torch.finfo(torch.float16).min)
 TABLE = torch.arange(-8, 8, dtype=torch.int8)
 
 
@@ -60,3 +61,7 @@ class CoreAIOperators:
             q = buffers["weight_q"]
         weight: Tensor = operators().constexpr_blockwise_shift_scale(q, buffers["weight_scale"], None, None, kind)
         return weight
+
+    def apart(self, y: Tensor) -> Tensor:
+        """Core AI multiplies constants first, whatever comes of it: 2^-14 * 2^-14 is 0. It does not look through a maximum."""
+        return y.clamp(min=LOWEST)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.common.qdq.reading import Column, Found, Numbers, Operand, Tail, Unreadable, Weight
-from dq_toolchain.backends.coreai.graph.operators import CoreAIOperators
+from dq_toolchain.backends.coreai.graph.operators import LOWEST, CoreAIOperators
 from dq_toolchain.backends.coreai.ir import Graph, Operation, Program, Value
 
 SAME_NUMBERS = ("reshape", "transpose", "pad", "slice", "split", "cast", "expand_dims", "shrink_dims", "broadcast_to")
@@ -35,6 +35,12 @@ def source(value: Value, through: tuple[str, ...] = SAME_NUMBERS) -> Operation |
     return value.producer
 
 
+def _is_operand(value: Value) -> bool:
+    """It is quantized for this product; the quantized output of a layer is split into heads on the way to one."""
+    maker = source(value, ("reshape", "expand_dims", "shrink_dims"))
+    return maker is not None and maker.name == "dequantize"
+
+
 def to_float(numbers: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(numbers.astype(np.float32)))
 
@@ -55,7 +61,7 @@ class CoreAIReader:
                 yield Found("integer", op.label, op)
             elif kinds[1] == "constant":
                 yield Found("float", op.label, op)
-            elif kinds == ["dequantize", "dequantize"]:
+            elif all(_is_operand(one) for one in op.operands[:2]):
                 yield Found("product", op.label, op)
 
     def weight(self, op: Operation) -> Weight:
@@ -122,7 +128,11 @@ class CoreAIReader:
 
     def tail(self, op: Operation, factors: int, has_ratio: bool, has_bias: bool) -> Tail:
         out, rest, bias, half = op.out, torch.ones(1), None, False
-        for _ in range(factors):
+        for each in range(factors):
+            if each > 0:
+                out, lowest = self._next(out, "maximum")
+                if np.any(self._constant(lowest, f"the bound of {op.label}") > LOWEST):
+                    raise Unreadable(f"{op.label} is cut off between its factors")
             out, factor = self._next(out, "mul")
             rest = rest * to_float(self._constant(factor, f"a factor of {op.label}")).flatten()
         if has_bias:

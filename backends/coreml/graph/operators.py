@@ -47,5 +47,9 @@ class MILOperators:
         )
         return weight
 
+    def apart(self, y: Tensor) -> Tensor:
+        """coremltools leaves the factors as they are."""
+        return y
+
 
 OPERATORS = MILOperators()
