@@ -1,0 +1,155 @@
+"""Executes a function of an .aimodel in torch, operation by operation, on any machine.
+
+Every result is rounded to the type that the program declares for it; sums inside one operation are float64, as in the
+interpreter of the other target of Apple's, whose kernels these are. Checked against Apple's own interpreter, operation by
+operation and on whole small networks; it is there for networks that Apple's takes too long for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dq_toolchain.backends.coreai.evaluator import elementwise, moves, products, quantization  # noqa: F401
+from dq_toolchain.backends.common.kernels.declared import as_declared
+from dq_toolchain.backends.common.kernels.lifetimes import last_uses
+from dq_toolchain.backends.coreai.evaluator.registry import OPERATIONS, unknown
+from dq_toolchain.backends.coreai.ir import Graph, Operation, Program, Value
+from dq_toolchain.toolchain.errors import BackendError
+
+DTYPES = {
+    "f32": torch.float32, "f16": torch.float16, "i1": torch.bool, "si64": torch.int64, "si32": torch.int32,
+    "ui32": torch.int64, "si16": torch.int16, "ui16": torch.int32, "si8": torch.int8, "ui8": torch.uint8,
+    "si4": torch.int8, "ui4": torch.uint8,
+}  # fmt: skip
+"""What values of a declared type are rounded to."""
+SMALL = 2**16
+"""Constants of at most so many elements are kept in torch's form from call to call."""
+INVOKE, CONSTANT, QUANTIZE = "invoke", "constant", "quantize"
+Watch = Callable[[Operation, Tensor], Tensor]
+"""(operation, its result) -> the value to go on with; sees the first result of every operation of the function itself."""
+
+
+class Function:
+    """One function of a program, or a private graph that functions invoke, ready to be called."""
+
+    def __init__(self, program: Program, graph: Graph, invoked: dict[str, Function] | None = None) -> None:
+        """``invoked``: private graphs by name, shared by the functions of a program.
+
+        Raises:
+            BackendError: the function, or a graph that it invokes, holds an operation that is not known; the text names it.
+        """
+        self.program, self.graph = program, graph
+        self._invoked: dict[str, Function] = {} if invoked is None else invoked
+        self._from_constants = _from_constants(graph)
+        self._operations = [op for op in graph.operations if op.out not in self._from_constants]
+        _refuse_unknown(graph)
+        for op in graph.operations:
+            if op.name == INVOKE and (callee := program.callee(op)).name not in self._invoked:
+                self._invoked[callee.name] = Function(program, callee, self._invoked)
+        self._dead = last_uses([op.operands for op in self._operations], set(graph.outputs.values()))
+        self._kept: dict[Value, Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, inputs: Mapping[str, Tensor], watch: Watch | None = None) -> dict[str, Tensor]:
+        """Outputs by name, float32 or integer.
+
+        Raises:
+            BackendError: an operation fails; the text names it.
+        """
+        values = {
+            value: as_declared(inputs[name].reshape(value.shape), _dtype(value))
+            for name, value in self.graph.inputs.items()
+        }
+        for op, dead in zip(self._operations, self._dead, strict=True):
+            results = self._results(op, values)
+            if watch is not None:
+                results = (as_declared(watch(op, results[0]), _dtype(op.out)), *results[1:])
+            values.update(zip(op.results, results, strict=True))
+            for value in dead:
+                values.pop(value, None)
+        return {name: self._value(value, values) for name, value in self.graph.outputs.items()}
+
+    def _results(self, op: Operation, values: Mapping[Value, Tensor]) -> tuple[Tensor, ...]:
+        """Rounded to their declared types."""
+        operands = [self._value(value, values) for value in op.operands]
+        if op.name == INVOKE:
+            callee = self._invoked[self.program.callee(op).name]
+            return tuple(callee(dict(zip(callee.graph.inputs, operands, strict=True))).values())
+        return _execute(op, operands)
+
+    def _value(self, value: Value, values: Mapping[Value, Tensor]) -> Tensor:
+        """Of an operand. What depends on constants alone is unpacked where it is used; of that only small tensors are kept."""
+        if value in values:
+            return values[value]
+        if value in self._kept:
+            return self._kept[value]
+        op = value.producer
+        assert op is not None
+        found = self._constant(value) if op.name == CONSTANT else self._results(op, values)[value.number]
+        if found.numel() <= SMALL:
+            self._kept[value] = found
+        return found
+
+    def _constant(self, value: Value) -> Tensor:
+        numbers = self.program.constant(value)
+        assert numbers is not None
+        return as_declared(torch.from_numpy(np.ascontiguousarray(numbers)), _dtype(value))
+
+
+def _from_constants(graph: Graph) -> set[Value]:
+    """Values that depend on constants alone. A quantize among them is executed in its place all the same: it may be watched."""
+    found: set[Value] = set()
+    for op in graph.operations:
+        if op.name not in (QUANTIZE, INVOKE) and all(operand in found for operand in op.operands):
+            found.update(op.results)
+    return found
+
+
+def _refuse_unknown(graph: Graph) -> None:
+    names = {unknown(op) for op in graph.operations if op.name not in (INVOKE, CONSTANT)} - {None}
+    types = {value.dtype for value in _values(graph)} - DTYPES.keys()
+    found = sorted(map(str, names)) + [f"type {name}" for name in sorted(types)]
+    if found:
+        raise BackendError(
+            f"{graph.name!r} holds operations that the evaluator does not know: {', '.join(found)}; "
+            "report it with calibration.json"
+        )
+
+
+def _values(graph: Graph) -> Iterable[Value]:
+    yield from graph.inputs.values()
+    for op in graph.operations:
+        yield from op.results
+
+
+def _dtype(value: Value) -> torch.dtype:
+    return DTYPES[value.dtype]
+
+
+def _execute(op: Operation, operands: list[Tensor]) -> tuple[Tensor, ...]:
+    try:
+        result: Any = OPERATIONS[op.name](op, *operands)
+    except (RuntimeError, NotImplementedError, TypeError, KeyError, ValueError, IndexError) as error:
+        raise BackendError(
+            f"the evaluator cannot execute {op.label}: {' '.join(str(error).split())[:200]}; "
+            "report it with calibration.json"
+        ) from error
+    results = result if isinstance(result, tuple) else (result,)
+    for value, one in zip(op.results, results, strict=True):
+        if tuple(one.shape) != value.shape:
+            raise BackendError(
+                f"{op.label} gives {tuple(one.shape)}, its program declares {value.shape}; "
+                "report it with calibration.json"
+            )
+    return tuple(as_declared(one, _dtype(value)) for value, one in zip(op.results, results, strict=True))
+
+
+def functions(program: Program) -> dict[str, Function]:
+    """Every function by name. Raises BackendError: one holds an operation that is not known; the text names it."""
+    invoked: dict[str, Function] = {}
+    return {name: Function(program, graph, invoked) for name, graph in program.functions.items()}
