@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dq_toolchain.backends.coreai.evaluator import elementwise, moves, products, quantization  # noqa: F401
 from dq_toolchain.backends.common.kernels.declared import as_declared
 from dq_toolchain.backends.common.kernels.lifetimes import last_uses
+from dq_toolchain.backends.coreai.evaluator import elementwise, moves, products, quantization  # noqa: F401
 from dq_toolchain.backends.coreai.evaluator.registry import OPERATIONS, unknown
 from dq_toolchain.backends.coreai.ir import Graph, Operation, Program, Value
 from dq_toolchain.toolchain.errors import BackendError
