@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ def _symmetric(index: Tensor, side: int) -> Tensor:
     return torch.where(index >= side, 2 * side - 1 - index, index)
 
 
-SOURCES = {
+SOURCES: Mapping[str, Callable[[Tensor, int], Tensor]] = {
     "replicate": lambda index, side: index.clamp(0, side - 1),
     "reflect": _reflect,
     "symmetric": _symmetric,

@@ -51,14 +51,14 @@ def softmax(x: Tensor, axis: int) -> Tensor:
     return x.double().softmax(axis)
 
 
-def mean(x: Tensor, axes: Sequence[int] | None, keep_axes: bool) -> Tensor:
+def mean(x: Tensor, axes: list[int] | None, keep_axes: bool) -> Tensor:
     return x.double().mean(axes, keepdim=keep_axes)
 
 
-def total(x: Tensor, axes: Sequence[int] | None, keep_axes: bool) -> Tensor:
+def total(x: Tensor, axes: list[int] | None, keep_axes: bool) -> Tensor:
     return x.double().sum(axes, keepdim=keep_axes)
 
 
-def largest(x: Tensor, axes: Sequence[int] | None, keep_axes: bool) -> Tensor:
+def largest(x: Tensor, axes: list[int] | None, keep_axes: bool) -> Tensor:
     """Exact, in the type of x."""
-    return x.amax([] if axes is None else list(axes), keepdim=keep_axes)
+    return x.amax([] if axes is None else axes, keepdim=keep_axes)

@@ -16,8 +16,9 @@ def _without_op(function: Callable[..., Tensor]) -> Implementation:
     return lambda _op, *operands: function(*operands)
 
 
+OPERATIONS.update({name: _without_op(function) for name, function in elementwise.UNARY.items()})
+OPERATIONS.update({name: _without_op(function) for name, function in elementwise.BINARY.items()})
 OPERATIONS.update(
-    {name: _without_op(function) for name, function in {**elementwise.UNARY, **elementwise.BINARY}.items()},
     rsqrt=lambda _op, x: x.double().rsqrt(), log=lambda _op, x: x.log(),
     where=lambda _op, condition, x, y: torch.where(condition, x, y),
 )  # fmt: skip

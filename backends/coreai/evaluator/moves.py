@@ -61,6 +61,11 @@ def slice_(op: Operation, x: Tensor, starts: Tensor, ends: Tensor, strides: Tens
     return x[tuple(slice(*one) for one in bounds)]
 
 
+@operation("reverse")
+def reverse(_op: Operation, x: Tensor, axes: Tensor) -> Tensor:
+    return x.flip(integers(axes))
+
+
 @operation("gather_nd")
 def gather_nd(_op: Operation, x: Tensor, indices: Tensor) -> Tensor:
     """The last axis of ``indices`` addresses the first axes of x; negative ones count from the end."""

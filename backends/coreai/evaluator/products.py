@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
+
+import torch
 from torch import Tensor
 
 from dq_toolchain.backends.common.kernels import moves, products
-from dq_toolchain.backends.coreai.evaluator.registry import integer, integers, operation
+from dq_toolchain.backends.common.kernels.slices import MOST, in_slices
+from dq_toolchain.backends.coreai.evaluator.registry import DTYPES, integer, integers, operation
 from dq_toolchain.backends.coreai.ir import Operation
 
 
@@ -33,13 +37,22 @@ def conv_transpose2d(
 
 
 @operation("batch_matmul")
-def batch_matmul(_op: Operation, x: Tensor, y: Tensor) -> Tensor:
-    return products.matmul(x, y)
+def batch_matmul(op: Operation, x: Tensor, y: Tensor) -> Tensor:
+    lead = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    shape = (*lead, x.shape[-2], y.shape[-1])
+    if prod(shape) <= MOST:
+        return products.matmul(x, y)
+    parts = (one.expand(*lead, *one.shape[-2:]).reshape(-1, *one.shape[-2:]) for one in (x, y))
+    return in_slices(products.matmul, DTYPES[op.out.dtype], *parts).reshape(shape)
 
 
 @operation("softmax")
-def softmax(_op: Operation, x: Tensor, axis: Tensor) -> Tensor:
-    return products.softmax(x, integer(axis))
+def softmax(op: Operation, x: Tensor, axis: Tensor) -> Tensor:
+    along = integer(axis) % x.dim()
+    if x.numel() <= MOST:
+        return products.softmax(x, along)
+    parts = x.reshape(-1, *x.shape[along:])
+    return in_slices(lambda part: products.softmax(part, 1), DTYPES[op.out.dtype], parts).reshape(x.shape)
 
 
 @operation("reduce_mean")
@@ -55,3 +68,10 @@ def reduce_sum(_op: Operation, x: Tensor, axes: Tensor) -> Tensor:
 @operation("reduce_max")
 def reduce_max(_op: Operation, x: Tensor, axes: Tensor) -> Tensor:
     return products.largest(x, integers(axes), True)
+
+
+@operation("sum_pool_2d")
+def sum_pool_2d(op: Operation, x: Tensor, kernel: Tensor, stride: Tensor, dilation: Tensor) -> Tensor:
+    """A product with ones."""
+    ones = x.new_ones(x.shape[1], 1, *integers(kernel))
+    return products.conv(x, ones, None, integers(stride), integers(dilation), x.shape[1])

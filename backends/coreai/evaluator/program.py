@@ -7,7 +7,7 @@ operation and on whole small networks; it is there for networks that Apple's tak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,10 @@ from torch import Tensor
 from dq_toolchain.backends.common.kernels.declared import as_declared
 from dq_toolchain.backends.common.kernels.lifetimes import last_uses
 from dq_toolchain.backends.coreai.evaluator import elementwise, moves, products, quantization  # noqa: F401
-from dq_toolchain.backends.coreai.evaluator.registry import OPERATIONS, unknown
-from dq_toolchain.backends.coreai.ir import Graph, Operation, Program, Value
+from dq_toolchain.backends.coreai.evaluator.registry import DTYPES, OPERATIONS, unknown
+from dq_toolchain.backends.coreai.ir import Graph, Operation, Program, Value, read_constant
 from dq_toolchain.toolchain.errors import BackendError
 
-DTYPES = {
-    "f32": torch.float32, "f16": torch.float16, "i1": torch.bool, "si64": torch.int64, "si32": torch.int32,
-    "ui32": torch.int64, "si16": torch.int16, "ui16": torch.int32, "si8": torch.int8, "ui8": torch.uint8,
-    "si4": torch.int8, "ui4": torch.uint8,
-}  # fmt: skip
-"""What values of a declared type are rounded to."""
 SMALL = 2**16
 """Constants of at most so many elements are kept in torch's form from call to call."""
 INVOKE, CONSTANT, QUANTIZE = "invoke", "constant", "quantize"
@@ -95,9 +89,11 @@ class Function:
             self._kept[value] = found
         return found
 
-    def _constant(self, value: Value) -> Tensor:
-        numbers = self.program.constant(value)
-        assert numbers is not None
+    @staticmethod
+    def _constant(value: Value) -> Tensor:
+        """Not through ``Program.constant``, which keeps what it has read."""
+        assert value.producer is not None
+        numbers = read_constant(value.producer.raw, value.dtype, value.shape)
         return as_declared(torch.from_numpy(np.ascontiguousarray(numbers)), _dtype(value))
 
 
@@ -141,12 +137,17 @@ def _execute(op: Operation, operands: list[Tensor]) -> tuple[Tensor, ...]:
         ) from error
     results = result if isinstance(result, tuple) else (result,)
     for value, one in zip(op.results, results, strict=True):
-        if tuple(one.shape) != value.shape:
+        if not _fits(one.shape, value.shape):
             raise BackendError(
                 f"{op.label} gives {tuple(one.shape)}, its program declares {value.shape}; "
                 "report it with calibration.json"
             )
     return tuple(as_declared(one, _dtype(value)) for value, one in zip(op.results, results, strict=True))
+
+
+def _fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
+    """A side below zero is one that the program computes: the converter writes poolings so."""
+    return len(shape) == len(declared) and all(b < 0 or a == b for a, b in zip(shape, declared, strict=True))
 
 
 def functions(program: Program) -> dict[str, Function]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from dq_toolchain.backends.coreai.ir import Operation
@@ -12,6 +13,13 @@ from dq_toolchain.backends.coreai.ir import Operation
 Implementation = Callable[..., Tensor | tuple[Tensor, ...]]
 """Called with the operation, whose attributes and declared types it may need, and its operands in order."""
 Known = TypeVar("Known", bound=Implementation)
+
+DTYPES = {
+    "f32": torch.float32, "f16": torch.float16, "i1": torch.bool, "si64": torch.int64, "si32": torch.int32,
+    "ui32": torch.int64, "si16": torch.int16, "ui16": torch.int32, "si8": torch.int8, "ui8": torch.uint8,
+    "si4": torch.int8, "ui4": torch.uint8,
+}  # fmt: skip
+"""What values of a declared type are rounded to."""
 
 OPERATIONS: dict[str, Implementation] = {}
 ATTRIBUTES: dict[tuple[str, str], Mapping[str, object]] = {}
