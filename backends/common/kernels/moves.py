@@ -18,7 +18,7 @@ def pairs(flat: Sequence[int]) -> Pairs:
 
 
 def pad(x: Tensor, sizes: Pairs, mode: str, value: float = 0.0) -> Tensor:
-    """Modes: constant; replicate, reflect, symmetric (which repeats the border), circular. Raises KeyError: another one."""
+    """Modes: constant; replicate, reflect (which leaves the border out). Raises KeyError: another one."""
     if mode == "constant":
         return F.pad(x, [n for pair in reversed(sizes) for n in pair], value=value)
     for axis, (before, after) in enumerate(sizes, x.dim() - len(sizes)):
@@ -32,16 +32,9 @@ def _reflect(index: Tensor, side: int) -> Tensor:
     return (side - 1 - (side - 1 - index.abs()).abs()).abs()
 
 
-def _symmetric(index: Tensor, side: int) -> Tensor:
-    index = torch.where(index < 0, -1 - index, index)
-    return torch.where(index >= side, 2 * side - 1 - index, index)
-
-
 SOURCES: Mapping[str, Callable[[Tensor, int], Tensor]] = {
     "replicate": lambda index, side: index.clamp(0, side - 1),
     "reflect": _reflect,
-    "symmetric": _symmetric,
-    "circular": lambda index, side: index % side,
 }
 """(place before padding, perhaps outside; side) -> the place whose number goes there."""
 
@@ -50,14 +43,6 @@ def cut(x: Tensor, sizes: Pairs) -> Tensor:
     """What ``pad`` would add, taken away."""
     for axis, (before, after) in enumerate(sizes, x.dim() - len(sizes)):
         x = x.narrow(axis, before, x.shape[axis] - before - after)
-    return x
-
-
-def insert_axes(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """Axes of one, at places in the result."""
-    rank = x.dim() + len(axes)
-    for axis in sorted(axis % rank for axis in axes):
-        x = x.unsqueeze(axis)
     return x
 
 

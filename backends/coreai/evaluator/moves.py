@@ -20,19 +20,12 @@ def transpose(_op: Operation, x: Tensor, permutation: Tensor) -> Tensor:
     return x.permute(integers(permutation))
 
 
-@operation("expand_dims")
-def expand_dims(_op: Operation, x: Tensor, axes: Tensor) -> Tensor:
-    return moves.insert_axes(x, integers(axes))
-
-
-@operation("shrink_dims")
-def shrink_dims(_op: Operation, x: Tensor, axes: Tensor) -> Tensor:
-    return x.squeeze(tuple(integers(axes)))
-
-
-@operation("broadcast_to")
-def broadcast_to(_op: Operation, x: Tensor, shape: Tensor) -> Tensor:
-    return x.broadcast_to(integers(shape))
+@operation("broadcast_in_dims")
+def broadcast_in_dims(_op: Operation, x: Tensor, sizes: Tensor, axes: Tensor) -> Tensor:
+    shape = list(x.shape)
+    for axis, size in zip(integers(axes), integers(sizes), strict=True):
+        shape[axis] = size
+    return x.broadcast_to(shape)
 
 
 @operation("tile")

@@ -26,7 +26,10 @@ def transpose(x: Tensor, perm: Tensor) -> Tensor:
 
 @operation("expand_dims")
 def expand_dims(x: Tensor, axes: Tensor) -> Tensor:
-    return moves.insert_axes(x, integers(axes))
+    rank = x.dim() + len(integers(axes))
+    for axis in sorted(axis % rank for axis in integers(axes)):
+        x = x.unsqueeze(axis)
+    return x
 
 
 @operation("squeeze")
