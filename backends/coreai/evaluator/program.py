@@ -7,7 +7,7 @@ operation and on whole small networks; it is there for networks that Apple's tak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,11 @@ Watch = Callable[[Operation, Tensor], Tensor]
 
 
 class Function:
-    """One function of a program, or a private graph that functions invoke, ready to be called."""
+    """One function of a program, or a private graph that functions invoke, ready to be called.
+
+    Attributes:
+        kept: small constants, and small tensors that depend on constants alone, in torch's form from call to call.
+    """
 
     def __init__(self, program: Program, graph: Graph, invoked: dict[str, Function] | None = None) -> None:
         """``invoked``: private graphs by name, shared by the functions of a program.
@@ -46,7 +50,7 @@ class Function:
             if op.name == INVOKE and (callee := program.callee(op)).name not in self._invoked:
                 self._invoked[callee.name] = Function(program, callee, self._invoked)
         self._dead = last_uses([op.operands for op in self._operations], set(graph.outputs.values()))
-        self._kept: dict[Value, Tensor] = {}
+        self.kept: dict[Value, Tensor] = {}
 
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor], watch: Watch | None = None) -> dict[str, Tensor]:
@@ -80,13 +84,13 @@ class Function:
         """Of an operand. What depends on constants alone is unpacked where it is used; of that only small tensors are kept."""
         if value in values:
             return values[value]
-        if value in self._kept:
-            return self._kept[value]
+        if value in self.kept:
+            return self.kept[value]
         op = value.producer
         assert op is not None
         found = self._constant(value) if op.name == CONSTANT else self._results(op, values)[value.number]
         if found.numel() <= SMALL:
-            self._kept[value] = found
+            self.kept[value] = found
         return found
 
     @staticmethod
@@ -150,7 +154,8 @@ def _fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
     return len(shape) == len(declared) and all(b < 0 or a == b for a, b in zip(shape, declared, strict=True))
 
 
-def functions(program: Program) -> dict[str, Function]:
-    """Every function by name. Raises BackendError: one holds an operation that is not known; the text names it."""
+def functions(program: Program, names: Collection[str] | None = None) -> dict[str, Function]:
+    """Functions by name; all of them where none are named. Raises BackendError: see ``Function``."""
     invoked: dict[str, Function] = {}
-    return {name: Function(program, graph, invoked) for name, graph in program.functions.items()}
+    wanted = program.functions if names is None else names
+    return {name: Function(program, program.functions[name], invoked) for name in wanted}

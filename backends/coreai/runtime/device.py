@@ -70,7 +70,7 @@ def _open_here(asset: Path, methods: Sequence[str]) -> tuple[Call, Runtime]:
     if most <= MOST_MACS:
         unit = f"CPU, in float: no compute unit of a device ({size}; up to {limit} Apple's interpreter executes)"
         return Model(asset), Runtime(INTERPRETER, VERSIONS["coreai-core"], unit, 0.0)
-    executors = functions(program)
+    executors = functions(program, set(methods))
     unit = (
         f"CPU, torch {torch.__version__}: not Core AI ({size}; above {limit} Apple's interpreter takes more than "
         f"{SECONDS} s)"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dq_toolchain.backends.coreai.vendor import operators
 
 EXACT, FP32, FP16, SUMMED_IN_FP16 = 0.0, 2e-6, 5e-4, 5e-3
-"""Largest ||evaluator - Apple's|| / ||Apple's||. Apple's interpreter sums matrix products of fp16 in fp16; the evaluator does not."""
+"""Largest ||evaluator - Apple's|| / ||Apple's||. Apple's interpreter sums matrix products of fp16 in fp16."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def elementwise() -> dict[str, Case]:
 
 def quantized() -> dict[str, Case]:
     """Integers are equal, whatever the type around them."""
-    O, i8, u8 = operators(), torch.int8, torch.uint8
+    core, i8, u8 = operators(), torch.int8, torch.uint8
     ties = torch.arange(-600, 600).float().reshape(1, -1) * 0.25
     x = torch.cat([ties, 40 * rand(1, 1200)])
     z = {"z": torch.tensor(-7, dtype=i8)}
@@ -158,36 +158,37 @@ def quantized() -> dict[str, Case]:
     channels = {"s": torch.rand(6, generator=GENERATOR) + 0.1, "z": whole(-9, 9, 6)}
     w8, w4, low = whole(-128, 127, 6, 8), whole(-8, 7, 6, 8), whole(-2, 3, 6, 1)
     each = {"scale": torch.rand(6, 1, generator=GENERATOR) + 0.01}
+    odd = {"q": whole(-8, 7, 3, 3), "scale": torch.rand(3, 1, generator=GENERATOR) + 0.01}
     blocks = {"scale": torch.rand(3, 2, generator=GENERATOR) + 0.01}
     table, tables = rand(1, 1, 16, 1), rand(3, 1, 16, 1)
     indices = {"w_indices": whole(0, 15, 6, 8, dtype=u8)}
     f = {"x": rand(6, 8)}
 
     def weight(x: Tensor, q: Tensor, scale: Tensor, zero: Tensor | None = None, dtype: Any = i8) -> Tensor:
-        out: Tensor = O.constexpr_blockwise_shift_scale(q, scale, zero, None, dtype)
+        out: Tensor = core.constexpr_blockwise_shift_scale(q, scale, zero, None, dtype)
         return x * out
 
     def found(x: Tensor, at: Tensor, lut: Tensor, axis: int = 0) -> Tensor:
-        out: Tensor = O.lut_to_dense(at, lut, axis)
+        out: Tensor = core.lut_to_dense(at, lut, axis)
         return out if x.shape != out.shape else x * out
 
     return {
-        "quantize": exact(lambda x, s: O.quantize(x, s, i8), x, s=s),
-        "quantize, zero_point": exact(lambda x, s, z: O.quantize(x, s, i8, z), x, s=s, **z),
-        "quantize, uint8": exact(lambda x, s, z: O.quantize(x, s, u8, z), x, s=s, z=torch.tensor(9, dtype=u8)),
-        "quantize, small scale": exact(lambda x, s: O.quantize(x, s, i8), x / 4000, s=small),
-        "quantize, channels": exact(lambda x, s, z: O.quantize(x, s, i8, z, None, 1), 40 * rand(2, 6, 5), **channels),
-        "quantize, fp16": exact(lambda x, s: O.quantize(x, s, i8), (x / 300).half(), s=torch.tensor(0.0013).half()),
-        "quantize, smallest value": exact(lambda x, s, m: O.quantize(x, s, i8, None, m), x, s=s, m=torch.tensor(3.7)),
-        "dequantize": exact(lambda x, s, z: O.dequantize(O.quantize(x, s, i8, z), s, z), x, s=torch.tensor(0.037), **z),
+        "quantize": exact(lambda x, s: core.quantize(x, s, i8), x, s=s),
+        "quantize, zero_point": exact(lambda x, s, z: core.quantize(x, s, i8, z), x, s=s, **z),
+        "quantize, uint8": exact(lambda x, s, z: core.quantize(x, s, u8, z), x, s=s, z=torch.tensor(9, dtype=u8)),
+        "quantize, small scale": exact(lambda x, s: core.quantize(x, s, i8), x / 4000, s=small),
+        "quantize, channels": exact(lambda x, s, z: core.quantize(x, s, i8, z, None, 1), 40 * rand(2, 6, 5), **channels),
+        "quantize, fp16": exact(lambda x, s: core.quantize(x, s, i8), (x / 300).half(), s=torch.tensor(0.0013).half()),
+        "quantize, smallest value": exact(lambda x, s, m: core.quantize(x, s, i8, None, m), x, s=s, m=torch.tensor(3.7)),
+        "dequantize": exact(lambda x, s, z: core.dequantize(core.quantize(x, s, i8, z), s, z), x, s=torch.tensor(0.037), **z),
         "dequantize, fp16": exact(
-            lambda x, s, z: O.dequantize(O.quantize(x, s, i8, z), s, z), x.half(), s=torch.tensor(0.037).half(), **z
+            lambda x, s, z: core.dequantize(core.quantize(x, s, i8, z), s, z), x.half(), s=torch.tensor(0.037).half(), **z
         ),
-        "scale as an input": exact(lambda x, s: O.dequantize(O.quantize(x, s[0, 1], i8), s[0, 1]), x, rand(1, 2).abs()),
+        "scale as an input": exact(lambda x, s: core.dequantize(core.quantize(x, s[0, 1], i8), s[0, 1]), x, rand(1, 2).abs()),
         "int8 weights": exact(weight, f["x"], q=w8, **each),
         "int8 weights, offset": close(weight, f["x"], q=w8, **each, z=low),
         "int4 weights": exact(lambda x, q, scale: weight(x, q, scale, None, torch.int4), f["x"], q=w4, **each),  # type: ignore[attr-defined]
-        "int4 weights, odd": exact(lambda x, q, scale: weight(x, q, scale, None, torch.int4), rand(3, 3), q=whole(-8, 7, 3, 3), scale=rand(3, 1)),  # type: ignore[attr-defined]
+        "int4 weights, odd": exact(lambda x, q, scale: weight(x, q, scale, None, torch.int4), rand(3, 3), **odd),  # type: ignore[attr-defined]
         "int8 weights, blocks": exact(weight, f["x"], q=w8, **blocks),
         "int8 weights, fp16": exact(weight, f["x"].half(), q=w8, scale=each["scale"].half()),
         "table": exact(found, f["x"], **indices, w_lut=table),
