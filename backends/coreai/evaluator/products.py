@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from math import prod
-
-import torch
 from torch import Tensor
 
-from dq_toolchain.backends.common.kernels import moves, products
-from dq_toolchain.backends.common.kernels.slices import MOST, in_slices
-from dq_toolchain.backends.coreai.evaluator.registry import DTYPES, integer, integers, operation
+from dq_toolchain.backends.common.kernels import moves, parts, products
+from dq_toolchain.backends.common.kernels.parts import Parts
+from dq_toolchain.backends.coreai.evaluator.registry import integer, integers, operation
 from dq_toolchain.backends.coreai.ir import Operation
 
 
@@ -37,22 +34,13 @@ def conv_transpose2d(
 
 
 @operation("batch_matmul")
-def batch_matmul(op: Operation, x: Tensor, y: Tensor) -> Tensor:
-    lead = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-    shape = (*lead, x.shape[-2], y.shape[-1])
-    if prod(shape) <= MOST:
-        return products.matmul(x, y)
-    parts = (one.expand(*lead, *one.shape[-2:]).reshape(-1, *one.shape[-2:]) for one in (x, y))
-    return in_slices(products.matmul, DTYPES[op.out.dtype], *parts).reshape(shape)
+def batch_matmul(_op: Operation, x: Tensor, y: Tensor) -> Parts:
+    return parts.matmul(x, y)
 
 
 @operation("softmax")
-def softmax(op: Operation, x: Tensor, axis: Tensor) -> Tensor:
-    along = integer(axis) % x.dim()
-    if x.numel() <= MOST:
-        return products.softmax(x, along)
-    parts = x.reshape(-1, *x.shape[along:])
-    return in_slices(lambda part: products.softmax(part, 1), DTYPES[op.out.dtype], parts).reshape(x.shape)
+def softmax(_op: Operation, x: Tensor, axis: Tensor) -> Parts:
+    return parts.softmax(x, integer(axis))
 
 
 @operation("reduce_mean")

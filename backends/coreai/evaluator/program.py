@@ -8,7 +8,6 @@ operation and on whole small networks; it is there for networks that Apple's tak
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from dq_toolchain.backends.common.kernels.declared import as_declared
 from dq_toolchain.backends.common.kernels.lifetimes import last_uses
+from dq_toolchain.backends.common.kernels.parts import Parts
 from dq_toolchain.backends.coreai.evaluator import elementwise, moves, products, quantization  # noqa: F401
 from dq_toolchain.backends.coreai.evaluator.registry import DTYPES, OPERATIONS, unknown
 from dq_toolchain.backends.coreai.ir import Graph, Operation, Program, Value, read_constant
@@ -133,20 +133,26 @@ def _dtype(value: Value) -> torch.dtype:
 
 def _execute(op: Operation, operands: list[Tensor]) -> tuple[Tensor, ...]:
     try:
-        result: Any = OPERATIONS[op.name](op, *operands)
+        result = OPERATIONS[op.name](op, *operands)
+        results = result if isinstance(result, tuple) else (result,)
+        rounded = tuple(_rounded(one, value) for one, value in zip(results, op.results, strict=True))
     except (RuntimeError, NotImplementedError, TypeError, KeyError, ValueError, IndexError) as error:
         raise BackendError(
             f"the evaluator cannot execute {op.label}: {' '.join(str(error).split())[:200]}; "
             "report it with calibration.json"
         ) from error
-    results = result if isinstance(result, tuple) else (result,)
-    for value, one in zip(op.results, results, strict=True):
+    for value, one in zip(op.results, rounded, strict=True):
         if not _fits(one.shape, value.shape):
             raise BackendError(
                 f"{op.label} gives {tuple(one.shape)}, its program declares {value.shape}; "
                 "report it with calibration.json"
             )
-    return tuple(as_declared(one, _dtype(value)) for value, one in zip(op.results, results, strict=True))
+    return rounded
+
+
+def _rounded(result: Tensor | Parts, value: Value) -> Tensor:
+    dtype = _dtype(value)
+    return result.joined(dtype) if isinstance(result, Parts) else as_declared(result, dtype)
 
 
 def _fits(shape: Sequence[int], declared: Sequence[int]) -> bool:

@@ -8,9 +8,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from dq_toolchain.backends.common.kernels.parts import Parts
 from dq_toolchain.backends.coreai.ir import Operation
 
-Implementation = Callable[..., Tensor | tuple[Tensor, ...]]
+Implementation = Callable[..., Tensor | Parts | tuple[Tensor, ...]]
 """Called with the operation, whose attributes and declared types it may need, and its operands in order."""
 Known = TypeVar("Known", bound=Implementation)
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dq_toolchain.backends.common.kernels import slices
+from dq_toolchain.backends.common.kernels import parts
 from dq_toolchain.backends.coreai.asset import load
-from dq_toolchain.backends.coreai.evaluator import products
 from dq_toolchain.backends.coreai.evaluator.macs import macs
 from dq_toolchain.backends.coreai.evaluator.program import SMALL, functions
 from dq_toolchain.toolchain.errors import BackendError
@@ -61,13 +60,10 @@ def test_products_in_parts_are_the_same(asset: Path, monkeypatch: pytest.MonkeyP
     attention = functions(load(asset), ["attention"])["attention"]
     inputs = {f"x{i}": rand(1, 2, 16, 8) for i in range(3)}
     whole = attention(inputs)["y0"]
-    parts: list[int] = []
-
-    def in_slices(function, dtype, *operands):  # type: ignore[no-untyped-def]
-        parts.append(len(operands[0]))
-        return slices.in_slices(function, dtype, *operands)
-
-    monkeypatch.setattr(products, "in_slices", in_slices)
-    monkeypatch.setattr(products, "MOST", 16)
+    monkeypatch.setattr(parts, "BLOCK", 3 * 2 * 16)  # three rows, and one at the end
+    lengths: list[int] = []
+    monkeypatch.setattr(
+        parts.products, "softmax", lambda x, axis: lengths.append(x.shape[2]) or x.double().softmax(axis)
+    )
     assert torch.equal(attention(inputs)["y0"], whole)
-    assert parts == [2, 32, 2]
+    assert lengths == [3, 3, 3, 3, 3, 1]
