@@ -1,24 +1,38 @@
-"""An .aimodel ready to execute: Core AI itself on a Mac, Apple's interpreter elsewhere."""
+"""An .aimodel ready to execute: Core AI itself on a Mac; elsewhere Apple's interpreter, or our evaluator for large networks."""
 
 from __future__ import annotations
 
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from dq_toolchain.backends.base import Execute, Runtime
 from dq_toolchain.backends.common.call import OUTPUT
 from dq_toolchain.backends.common.schedule import Schedule
+from dq_toolchain.backends.coreai.asset import load
+from dq_toolchain.backends.coreai.evaluator.macs import macs
+from dq_toolchain.backends.coreai.evaluator.program import functions
 from dq_toolchain.backends.coreai.runtime.apple import Model
 from dq_toolchain.backends.coreai.vendor import VERSIONS
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.bundle import Bundle
+from dq_toolchain.toolchain.formats.versions import own_version
 
 INTERPRETER = "Apple's Core AI interpreter"
+EVALUATOR = "dq-toolchain evaluator of .aimodel programs"
+SECONDS = 60
+"""The longest that one call may take with Apple's interpreter."""
+MACS_PER_SECOND = 0.5e9
+"""What Apple's interpreter was measured to do at least, by `python -m benchmarks.coreai_interpreters`."""
+MOST_MACS = SECONDS * MACS_PER_SECOND
+Call = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""(function, inputs by name) -> outputs by name."""
 
 
 def open_bundle(bundle: Bundle, folder: Path, threads: int | None) -> tuple[Execute, Runtime]:
@@ -35,14 +49,30 @@ def open_asset(asset: Path, schedule: Schedule) -> tuple[Execute, Runtime]:
         BackendError: the asset does not load.
     """
     start = time.perf_counter()
-    model = Model(asset)
-    if sys.platform == "darwin":
-        name, version, unit = "Core AI", platform.mac_ver()[0], "as Core AI chooses"
-    else:
-        name, version, unit = INTERPRETER, VERSIONS["coreai-core"], "CPU, in float: no compute unit of a device"
+    call, runtime = _open_macos(asset) if sys.platform == "darwin" else _open_here(asset, schedule.method_of_step)
 
     def step(k: int, sample: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         inputs = {"sample": sample, "timestep": timestep, **conditioning, **schedule.inputs(k)}
-        return model(schedule.method_of_step[k], inputs)[OUTPUT]
+        return call(schedule.method_of_step[k], inputs)[OUTPUT]
 
-    return step, Runtime(name, version, unit, (time.perf_counter() - start) * 1e3)
+    return step, replace(runtime, load_ms=(time.perf_counter() - start) * 1e3)
+
+
+def _open_macos(asset: Path) -> tuple[Call, Runtime]:
+    return Model(asset), Runtime("Core AI", platform.mac_ver()[0], "as Core AI chooses", 0.0)
+
+
+def _open_here(asset: Path, methods: Sequence[str]) -> tuple[Call, Runtime]:
+    """Apple's interpreter where a call takes it a minute at most, our evaluator above that. Raises BackendError: see above."""
+    program = load(asset)
+    most = max(macs(program, program.functions[name]) for name in set(methods))
+    size, limit = f"{most / 1e9:.3g} GMAC a call", f"{MOST_MACS / 1e9:.3g}"
+    if most <= MOST_MACS:
+        unit = f"CPU, in float: no compute unit of a device ({size}; up to {limit} Apple's interpreter executes)"
+        return Model(asset), Runtime(INTERPRETER, VERSIONS["coreai-core"], unit, 0.0)
+    executors = functions(program, set(methods))
+    unit = (
+        f"CPU, torch {torch.__version__}: not Core AI ({size}; above {limit} Apple's interpreter takes more than "
+        f"{SECONDS} s)"
+    )
+    return lambda name, inputs: executors[name](inputs), Runtime(EVALUATOR, own_version(), unit, 0.0)

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from dq_toolchain.backends.common.kernels import elementwise
 from dq_toolchain.backends.coreml.interpreter.registry import OPERATIONS, operation
 
+
+def _of_x(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: function(x)
+
+
+def _of_x_and_y(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda x, y: function(x, y)
+
+
+OPERATIONS.update({name: _of_x(function) for name, function in elementwise.UNARY.items()})
+OPERATIONS.update({name: _of_x_and_y(function) for name, function in elementwise.BINARY.items()})
 OPERATIONS.update(
-    add=lambda x, y: x + y, sub=lambda x, y: x - y, mul=lambda x, y: x * y, real_div=lambda x, y: x / y,
-    pow=lambda x, y: x**y, maximum=lambda x, y: torch.maximum(x, y), minimum=lambda x, y: torch.minimum(x, y),
-    equal=lambda x, y: x == y, not_equal=lambda x, y: x != y, greater=lambda x, y: x > y, less=lambda x, y: x < y,
-    greater_equal=lambda x, y: x >= y, less_equal=lambda x, y: x <= y,
-    sin=lambda x: x.sin(), cos=lambda x: x.cos(), exp=lambda x: x.exp(), sqrt=lambda x: x.sqrt(), abs=lambda x: x.abs(),
-    square=lambda x: x.square(), tanh=lambda x: x.tanh(), sigmoid=lambda x: x.sigmoid(), relu=lambda x: x.relu(),
-    round=lambda x: x.round(), floor=lambda x: x.floor(), identity=lambda x: x,
-    silu=lambda x: F.silu(x), select=lambda cond, a, b: torch.where(cond, a, b),
+    real_div=lambda x, y: x / y, less=lambda x, y: x < y, greater_equal=lambda x, y: x >= y,
+    less_equal=lambda x, y: x <= y, square=lambda x: x.square(), floor=lambda x: x.floor(), identity=lambda x: x,
+    select=lambda cond, a, b: torch.where(cond, a, b),
 )  # fmt: skip
 
 
 @operation("cast")
 def cast(x: Tensor, dtype: str) -> Tensor:
     """To the declared type, which the interpreter applies to every result; integers truncate."""
-    return x.trunc() if dtype.startswith(("int", "uint")) and x.is_floating_point() else x
+    return elementwise.truncated(x) if dtype.startswith(("int", "uint")) else x
 
 
 @operation("clip")
@@ -44,4 +52,4 @@ def inverse(x: Tensor, epsilon: Tensor | float = 1e-4) -> Tensor:
 
 @operation("gelu")
 def gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
-    return F.gelu(x, approximate="tanh" if mode == "TANH_APPROXIMATION" else "none")
+    return elementwise.gelu(x, mode == "TANH_APPROXIMATION")

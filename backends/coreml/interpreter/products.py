@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dq_toolchain.backends.common.kernels import moves, products
 from dq_toolchain.backends.coreml.interpreter.registry import integer, integers, operation
 
 
@@ -22,19 +23,12 @@ def conv(
     dilations: Tensor | None = None,
     groups: Tensor | int = 1,
 ) -> Tensor:
-    spatial = x.dim() - 2
     if pad_type == "custom":
         assert pad is not None
-        sizes = integers(pad)
-        x = F.pad(x, [n for i in reversed(range(spatial)) for n in sizes[2 * i : 2 * i + 2]])
+        x = moves.pad(x, moves.pairs(integers(pad)), "constant")
     elif pad_type != "valid":
         raise NotImplementedError(f"pad_type {pad_type}")
-    function = {1: F.conv1d, 2: F.conv2d}[spatial]
-    stride = [1] * spatial if strides is None else integers(strides)
-    dilation = [1] * spatial if dilations is None else integers(dilations)
-    bias = None if bias is None else bias.double()
-    out: Tensor = function(x.double(), weight.double(), bias, stride, 0, dilation, integer(groups))
-    return out
+    return products.conv(x, weight, bias, _each(strides, x), _each(dilations, x), integer(groups))
 
 
 @operation("conv_transpose")
@@ -50,31 +44,33 @@ def conv_transpose(
     output_shape: Tensor | None = None,
 ) -> Tensor:
     """weight: (in, out / groups, *kernel); ``pad`` is cut off the result."""
-    spatial = x.dim() - 2
     if pad_type not in ("valid", "custom"):
         raise NotImplementedError(f"pad_type {pad_type}")
-    function = {1: F.conv_transpose1d, 2: F.conv_transpose2d}[spatial]
-    stride = [1] * spatial if strides is None else integers(strides)
-    dilation = [1] * spatial if dilations is None else integers(dilations)
-    bias = None if bias is None else bias.double()
-    out: Tensor = function(x.double(), weight.double(), bias, stride, 0, 0, integer(groups), dilation)
-    sizes = [0] * 2 * spatial if pad is None or pad_type == "valid" else integers(pad)
-    for axis, (before, after) in enumerate(zip(sizes[::2], sizes[1::2], strict=True), 2):
-        out = out.narrow(axis, before, out.shape[axis] - before - after)
+    out = products.conv_transpose(x, weight, bias, _each(strides, x), _each(dilations, x), integer(groups))
+    if pad is not None and pad_type == "custom":
+        out = moves.cut(out, moves.pairs(integers(pad)))
     if output_shape is not None and list(out.shape) != integers(output_shape):
         raise NotImplementedError(f"output_shape {integers(output_shape)} of what is {list(out.shape)}")
     return out
 
 
+def _each(value: Tensor | None, x: Tensor) -> list[int]:
+    """One number per spatial side; 1 where none is given."""
+    return [1] * (x.dim() - 2) if value is None else integers(value)
+
+
+def _axes(value: Tensor | None) -> list[int] | None:
+    return None if value is None else integers(value)
+
+
 @operation("linear")
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    return products.linear(x, weight, bias)
 
 
 @operation("matmul")
 def matmul(x: Tensor, y: Tensor, transpose_x: Tensor | bool = False, transpose_y: Tensor | bool = False) -> Tensor:
-    x, y = x.double(), y.double()
-    return torch.matmul(x.mT if bool(transpose_x) else x, y.mT if bool(transpose_y) else y)
+    return products.matmul(x.mT if bool(transpose_x) else x, y.mT if bool(transpose_y) else y)
 
 
 @operation("einsum")
@@ -90,22 +86,22 @@ def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | Non
 
 @operation("softmax")
 def softmax(x: Tensor, axis: Tensor | int = -1) -> Tensor:
-    return x.double().softmax(integer(axis))
+    return products.softmax(x, integer(axis))
 
 
 @operation("reduce_mean")
 def reduce_mean(x: Tensor, axes: Tensor | None = None, keep_dims: Tensor | bool = False) -> Tensor:
-    return x.double().mean(None if axes is None else integers(axes), keepdim=bool(keep_dims))
+    return products.mean(x, _axes(axes), bool(keep_dims))
 
 
 @operation("reduce_sum")
 def reduce_sum(x: Tensor, axes: Tensor | None = None, keep_dims: Tensor | bool = False) -> Tensor:
-    return x.double().sum(None if axes is None else integers(axes), keepdim=bool(keep_dims))
+    return products.total(x, _axes(axes), bool(keep_dims))
 
 
 @operation("reduce_max")
 def reduce_max(x: Tensor, axes: Tensor | None = None, keep_dims: Tensor | bool = False) -> Tensor:
-    return x.amax([] if axes is None else integers(axes), keepdim=bool(keep_dims))
+    return products.largest(x, _axes(axes), bool(keep_dims))
 
 
 @operation("layer_norm")

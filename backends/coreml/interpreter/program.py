@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dq_toolchain.backends.common.kernels import declared
+from dq_toolchain.backends.common.kernels.lifetimes import last_uses
 from dq_toolchain.backends.coreml.interpreter import elementwise, products, quantization, shapes  # noqa: F401
 from dq_toolchain.backends.coreml.interpreter.registry import OPERATIONS
 from dq_toolchain.backends.coreml.package import WEIGHTS, load_spec
@@ -21,10 +23,10 @@ from dq_toolchain.backends.coreml.vendor import restore_program, type_name
 from dq_toolchain.toolchain.errors import BackendError
 
 DTYPES = {
-    "fp32": torch.float32, "fp16": torch.float32, "bool": torch.bool, "int32": torch.int32, "int16": torch.int16,
+    "fp32": torch.float32, "fp16": torch.float16, "bool": torch.bool, "int32": torch.int32, "int16": torch.int16,
     "uint16": torch.int32, "int8": torch.int8, "uint8": torch.uint8, "int4": torch.int8, "uint4": torch.uint8,
 }  # fmt: skip
-"""How values of a declared type are held; fp16 as float32 that has been rounded to fp16."""
+"""What values of a declared type are rounded to."""
 
 SMALL = 2**16
 """Constants of at most so many elements are kept in torch's form from call to call."""
@@ -64,11 +66,7 @@ class Function:
                 f"{', '.join(unknown)}; report it with calibration.json"
             )
         self._constants: dict[Any, Any] = {}
-        last_use = {var: index for index, op in enumerate(self.operations) for var in _variables(op)}
-        self._dead: list[list[Any]] = [[] for _ in self.operations]
-        for var, index in last_use.items():
-            if var not in self._outputs:
-                self._dead[index].append(var)
+        self._dead = last_uses([_variables(op) for op in self.operations], self._outputs)
 
     @torch.no_grad()
     def __call__(self, inputs: Mapping[str, Tensor], watch: Watch | None = None) -> dict[str, Tensor]:
@@ -145,9 +143,7 @@ def as_declared(value: Tensor, dtype: str) -> Tensor:
     """A value as the program's type holds it. Raises BackendError: a type that is not in ``DTYPES``."""
     if dtype not in DTYPES:
         raise BackendError(f"the interpreter of Core ML programs does not know the type {dtype}; report it")
-    if dtype == "fp16":
-        return value.to(torch.float16).to(torch.float32)
-    return value.to(DTYPES[dtype])
+    return declared.as_declared(value, DTYPES[dtype])
 
 
 def _constant(var: Any) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from dq_toolchain.backends.common.kernels import moves
 from dq_toolchain.backends.coreml.interpreter.registry import integer, integers, operation
 from dq_toolchain.toolchain.errors import BackendError
 
@@ -109,13 +109,8 @@ def gather(
 
 @operation("pad")
 def pad(x: Tensor, pad: Tensor, mode: str = "constant", constant_val: Tensor | float = 0.0) -> Tensor:
-    """MIL lists (begin, end) of the last axes from the first of them on; torch from the last one on."""
-    sizes = integers(pad)
-    pairs = [sizes[i : i + 2] for i in range(0, len(sizes), 2)]
-    flat = [n for pair in reversed(pairs) for n in pair]
-    if mode == "constant":
-        return F.pad(x, flat, value=float(constant_val))
-    return F.pad(x, flat, mode={"reflect": "reflect", "replicate": "replicate"}[mode])
+    """MIL lists (begin, end) of the last axes, from the first of them on."""
+    return moves.pad(x, moves.pairs(integers(pad)), mode, float(constant_val))
 
 
 @operation("upsample_nearest_neighbor")
