@@ -217,7 +217,9 @@ def test_every_family_is_exported_or_refused_plainly(
     settings = recipe(folder, tmp_path / "out", conditioning=conditioning, reference={"seeds": MINIMUM_SEEDS})
     calibrate(settings, Reporter(quiet=True))
     out, refused = ["--target", target, "--out", str(tmp_path / "out")], REFUSED.get((name, target))
-    exactly = ["--precision", "fp32"] if target == "coreai" else []  # fp16 flips roundings everywhere in such small networks
+    exactly = (
+        ["--precision", "fp32"] if target == "coreai" else []
+    )  # fp16 flips roundings everywhere in such small networks
     assert run_command(["export", *out, *exactly]) == (0 if refused is None else 2)
     if refused is not None:
         assert refused in capfd.readouterr().err

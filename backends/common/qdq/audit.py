@@ -170,10 +170,21 @@ class _FunctionAudit:
         if tail.ratio != ratio:
             raise _Different(f"{layer} is divided by ratio {ratio} and multiplied by ratio {tail.ratio}")
         bias = self.artifact.float_parameters.get(f"{layer}.bias")
-        added = torch.zeros(()) if tail.bias is None else tail.bias
-        summand = torch.zeros(()) if bias is None else bias.to(torch.float16).to(torch.float32) if tail.half else bias
-        if not torch.equal(*torch.broadcast_tensors(added, summand)):
+        if tail.sums and bias is not None:
+            right = all(self._holds(one, _rounded(bias, tail.half), tail.half) for one in tail.sums)
+        else:
+            added = torch.zeros(()) if tail.bias is None else tail.bias
+            summand = torch.zeros(()) if bias is None else _rounded(bias, tail.half)
+            right = torch.equal(*torch.broadcast_tensors(added, summand))
+        if not right:
             raise _Different(f"the bias of {layer} differs")
+
+    def _holds(self, total: Tensor, bias: Tensor, half: bool) -> bool:
+        """Whether a constant is the bias, or its sum with a float parameter of the artifact that ends with features."""
+        parameters = (one for one in self.artifact.float_parameters.values() if one.numel() == total.numel())
+        rows = (_rounded(one.reshape(-1, len(bias)), half) for one in parameters if one.numel() % len(bias) == 0)
+        sums = (_rounded(bias + one, half).flatten() for one in rows)
+        return torch.equal(total, bias) or any(torch.equal(total, one) for one in sums)
 
     def _product(self, found: Found) -> Iterator[tuple[str, int]]:
         """Cross off the pair of sites by its numbers: modules are not executed in the order in which they are listed."""
@@ -229,6 +240,11 @@ class _FunctionAudit:
         return self._right(operand, index).name
 
 
+def _rounded(numbers: Tensor, half: bool) -> Tensor:
+    """In the type of the program's arithmetic, held as float32."""
+    return numbers.to(torch.float16).to(torch.float32) if half else numbers
+
+
 def _same_floats(got: Tensor | None, wanted: Tensor | None, half: bool) -> bool:
     """Equal numbers, shapes aside; a converter may fill in zeros for a bias."""
     if got is None or wanted is None:
@@ -236,8 +252,7 @@ def _same_floats(got: Tensor | None, wanted: Tensor | None, half: bool) -> bool:
             not (torch.zeros(()) if got is None else got).any()
             and not (torch.zeros(()) if wanted is None else wanted).any()
         )
-    rounded = wanted.to(torch.float16).to(torch.float32) if half else wanted
-    return torch.equal(got.flatten(), rounded.flatten())
+    return torch.equal(got.flatten(), _rounded(wanted, half).flatten())
 
 
 class _Different(Unreadable):

@@ -74,6 +74,7 @@ class Tail:
 
     Attributes:
         out: the layer's output, in the form of the target.
+        sums: where a converter put the bias and float parameters that are added behind it into one constant each: these.
     """
 
     rest: Tensor
@@ -81,6 +82,7 @@ class Tail:
     bias: Tensor | None
     half: bool
     out: Any
+    sums: tuple[Tensor, ...] = ()
 
 
 class Reader(Protocol, Generic[ProgramT]):

@@ -135,11 +135,24 @@ class CoreAIReader:
                     raise Unreadable(f"{op.label} is cut off between its factors")
             out, factor = self._next(out, "mul")
             rest = rest * to_float(self._constant(factor, f"a factor of {op.label}")).flatten()
+        moved = self._moved(out)
+        if has_bias and len(moved.users) > 1:
+            return Tail(rest, None, None, op.out.dtype == "f16", moved, self._sums(op, moved))
         if has_bias:
             out, summand = self._next(out, "add")
             bias = to_float(self._constant(summand, f"the bias of {op.label}")).flatten()
             half = summand.dtype == "f16"
         return Tail(rest, None, bias, half, out)
+
+    def _sums(self, op: Operation, value: Value) -> tuple[Tensor, ...]:
+        """The constants that are added to a product of several users: coreai-torch adds up what is added in a row."""
+        found = []
+        for user in value.users:
+            if user.name != "add":
+                raise Unreadable(f"{op.label} is followed by {user.name}, expected add")
+            other = next(one for one in user.operands if one is not value)
+            found.append(to_float(self._constant(other, f"the bias of {op.label}")).flatten())
+        return tuple(found)
 
     def ratio(self, out: Value) -> tuple[Value, int | None]:
         raise Unreadable("no program of this target has ratios")
