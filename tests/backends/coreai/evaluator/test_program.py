@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from dq_toolchain.backends.common.kernels import parts
 from dq_toolchain.backends.coreai.asset import load
-from dq_toolchain.backends.coreai.evaluator.macs import macs
+from dq_toolchain.backends.coreai.evaluator.macs import PER_SECOND, apples_seconds, counted, macs
 from dq_toolchain.backends.coreai.evaluator.program import SMALL, functions
 from dq_toolchain.toolchain.errors import BackendError
 from tests.backends.coreai.evaluator.cases import Of, rand
@@ -39,6 +39,9 @@ def test_multiply_accumulates_are_those_of_a_hand_count(asset: Path) -> None:
     assert found["conv"] == 4 * 5 * 4 * (3 * 3 * 3)  # places and channels of the result, numbers that each sums
     assert found["up"] == 6 * 9 * 8 * (5 * 3 * 3)  # each input, to 5 channels of its group and 3x3 places
     assert found["attention"] == 2 * (2 * 16 * 16 * 8)
+    work = counted(program, program.functions["attention"])
+    assert work == {"product": found["attention"], "softmax": 2 * 16 * 16}
+    assert apples_seconds(program, program.functions["conv"]) == found["conv"] / PER_SECOND["conv"]
     assert found["large"] == 2 * (2 * 300 * 300)
 
 
