@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dq_toolchain.backends.base import Runtime
 from dq_toolchain.backends.coreai.asset import load
 from dq_toolchain.backends.coreai.evaluator.macs import apples_seconds, macs
 from dq_toolchain.backends.coreai.runtime import device
@@ -17,7 +18,7 @@ from dq_toolchain.toolchain.formats.bundle import Bundle
 pytestmark = pytest.mark.skipif("sys.platform == 'darwin'", reason="Core AI itself executes there")
 
 
-def _first_call(bundle: Bundle, folder: Path) -> tuple[Tensor, device.Runtime]:
+def _first_call(bundle: Bundle, folder: Path) -> tuple[Tensor, Runtime]:
     execute, runtime = device.open_bundle(bundle, folder, None)
     sample = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     return execute(0, sample, torch.tensor([500.0]), {"class_labels": torch.tensor([3])}), runtime

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from dq_toolchain.backends.common.kernels import parts
+from dq_toolchain.backends.common.kernels import parts, products
 from dq_toolchain.backends.coreai.asset import load
 from dq_toolchain.backends.coreai.evaluator.macs import PER_SECOND, apples_seconds, counted, macs
 from dq_toolchain.backends.coreai.evaluator.program import SMALL, functions
@@ -65,8 +66,11 @@ def test_products_in_parts_are_the_same(asset: Path, monkeypatch: pytest.MonkeyP
     whole = attention(inputs)["y0"]
     monkeypatch.setattr(parts, "BLOCK", 3 * 2 * 16)  # three rows, and one at the end
     lengths: list[int] = []
-    monkeypatch.setattr(
-        parts.products, "softmax", lambda x, axis: lengths.append(x.shape[2]) or x.double().softmax(axis)
-    )
+
+    def softmax(x: Tensor, axis: int) -> Tensor:
+        lengths.append(x.shape[2])
+        return x.double().softmax(axis)
+
+    monkeypatch.setattr(products, "softmax", softmax)
     assert torch.equal(attention(inputs)["y0"], whole)
     assert lengths == [3, 3, 3, 3, 3, 1]
