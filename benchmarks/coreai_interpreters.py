@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tests.backends.coreai.evaluator.cases import Of
-from tests.backends.coreai.evaluator.programs import save_functions
-from torch import Tensor
+from torch import Tensor, nn
 
-from dq_toolchain.backends.coreai.asset import load
+from dq_toolchain.backends.coreai.asset import load, save
 from dq_toolchain.backends.coreai.evaluator.macs import counted
 from dq_toolchain.backends.coreai.evaluator.program import functions
+from dq_toolchain.backends.coreai.graph.convert import Callee, to_core_ai
 from dq_toolchain.backends.coreai.runtime.apple import Model
 
 WORK: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
@@ -34,6 +33,22 @@ WORK: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
 }
 
 
+class Of(nn.Module):
+    """A function of its inputs."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs)
+
+
+def callee(name: str, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> Callee:
+    names = [f"x{i}" for i in range(len(inputs))]
+    return Callee(module=Of(function), arguments=inputs, function=name, inputs=names, outputs=("y",))
+
+
 def _seconds(run: Callable[[], Any]) -> float:
     run()
     begin = time.perf_counter()
@@ -42,18 +57,19 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 
 if __name__ == "__main__":
-    modules = {
-        f"{name}, {dtype}": (Of(function), [x.to(getattr(torch, dtype)) for x in inputs])
+    callees = [
+        callee(f"{name}, {dtype}", function, [x.to(getattr(torch, dtype)) for x in inputs])
         for name, (function, inputs) in WORK.items()
         for dtype in ("float32", "float16")
-    }
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        asset = save_functions(modules, Path(folder) / "model.aimodel")
+        asset = Path(folder) / "model.aimodel"
+        save(to_core_ai(*callees), asset)
         program, apple = load(asset), Model(asset)
         ours = functions(program)
         print(f"{'':28}{'Apple, G/s':>12}{'ours, G/s':>12}")
-        for name, (_, inputs) in modules.items():
-            given = {f"x{i}": x for i, x in enumerate(inputs)}
+        for one in callees:
+            name, given = one.function, dict(zip(one.inputs, one.arguments, strict=True))
             work = counted(program, program.functions[name]).total() / 1e9
             rates = [work / _seconds(run) for run in (lambda: apple(name, given), lambda: ours[name](given))]  # noqa: B023
             print(f"{name:28}{rates[0]:12.3f}{rates[1]:12.3f}")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,6 +38,33 @@ class HalfInside(nn.Module):
         return out.float()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Callee:
+    """A module that becomes a function: example inputs, and the names of inputs and outputs."""
+
+    module: nn.Module
+    arguments: Sequence[Tensor]
+    function: str
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+
+def to_core_ai(*callees: Callee) -> Any:
+    """The vendor's program of some functions. Raises whatever torch.export and coreai-torch raise."""
+    operators()
+    made = converter().TorchConverter(mode=converter().TorchConverter.Mode.RELEASE)
+    with quiet(NOISE), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):  # a progress bar
+        for one in callees:
+            program = torch.export.export(one.module, tuple(one.arguments), strict=False)
+            made.add_exported_program(
+                without_effect(program.run_decompositions(converter().get_decomp_table())),
+                entrypoint_name=one.function,
+                input_names=list(one.inputs),
+                output_names=list(one.outputs),
+            )
+        return made.to_coreai()
+
+
 def convert(network: nn.Module, call: Call, half: bool, function: str, ranges: RangesInput | None = None) -> Any:
     """The vendor's program of one function.
 
@@ -46,20 +74,14 @@ def convert(network: nn.Module, call: Call, half: bool, function: str, ranges: R
     Raises:
         BackendError: coreai-torch refuses the network.
     """
-    operators()
     whole: nn.Module = PositionalNetwork(network, tuple(call.conditioning), None if ranges is None else ranges.set)
     if half:
         whole = HalfInside(whole.half())
-    names: Mapping[str, Tensor] = call.named
+    callee = Callee(
+        module=whole, arguments=call.arguments, function=function, inputs=tuple(call.named), outputs=(OUTPUT,)
+    )
     try:
-        with quiet(NOISE), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):  # a progress bar
-            program = torch.export.export(whole, call.arguments, strict=False)
-            program = without_effect(program.run_decompositions(converter().get_decomp_table()))
-            to_core_ai = converter().TorchConverter(mode=converter().TorchConverter.Mode.RELEASE)
-            to_core_ai.add_exported_program(
-                program, entrypoint_name=function, input_names=list(names), output_names=[OUTPUT]
-            )
-            return to_core_ai.to_coreai()
+        return to_core_ai(callee)
     except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError, IndexError, AssertionError) as error:
         text = " ".join(str(error).split())
         raise BackendError(
