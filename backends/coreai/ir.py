@@ -172,11 +172,15 @@ def callee_name(raw: Any) -> str:
     return str(raw.attributes["callee"]).partition("@")[2].partition(">")[0]
 
 
+def stored_bytes(dtype: str, shape: Sequence[int]) -> int:
+    """What a constant takes."""
+    size = int(np.prod(shape, dtype=np.int64))
+    return (size + 1) // 2 if dtype in PACKED else size * np.dtype(NUMPY[dtype]).itemsize
+
+
 def read_bytes(raw: Any, dtype: str, shape: Sequence[int]) -> np.ndarray:
     """A constant's bytes as they are stored, uint8."""
-    size = int(np.prod(shape, dtype=np.int64))
-    stored = (size + 1) // 2 if dtype in PACKED else size * np.dtype(NUMPY[dtype]).itemsize
-    out = np.zeros(stored, np.uint8)
+    out = np.zeros(stored_bytes(dtype, shape), np.uint8)
     bindings().compiler.copy_constant_value_to_array(constant_op=raw, destination=out)
     return out
 

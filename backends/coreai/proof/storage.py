@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dq_toolchain.backends.common.qdq.audit import fail
+from dq_toolchain.backends.coreai.asset import most_bytes
 from dq_toolchain.backends.coreai.ir import Graph, Operation, Program, read_bytes, resource_name
-from dq_toolchain.backends.coreai.patch import ALIGNMENT, QDQ, digest
+from dq_toolchain.backends.coreai.patch import QDQ, digest
 from dq_toolchain.backends.coreai.proof.reading import PRODUCTS, SAME_NUMBERS, TABLE, UNPACKED, source
 
 WEIGHTS = ("constant", UNPACKED)
 """What makes the weight of a product."""
-PER_OPERATION, FIXED = 160, 4096
-"""Bytes: what a file holds at most for an operation, and beside all of them. Measured: 70 to 107 for an operation."""
 SiteOf = Callable[[str, str], str | None]
 """(function, label of a quantize operation) -> the tensor that it quantizes, None for one that no site has."""
 
@@ -82,46 +81,36 @@ def _live(graph: Graph) -> set[Operation]:
 
 @dataclass
 class _Stored:
-    """What the constants of a program take.
+    """The blobs of a program.
 
     Attributes:
-        blobs: name -> its content and type as a digest, and its bytes. inline: bytes of each constant that is no blob.
+        blobs: name -> content and type, as a digest.
         of_function: function -> blobs that it refers to, each with a constant that does.
     """
 
-    blobs: dict[str, tuple[bytes, int]] = field(default_factory=dict)
-    inline: dict[str, int] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
     of_function: dict[str, dict[str, Operation]] = field(default_factory=dict)
 
     def add(self, graph: Graph, op: Operation) -> None:
         name = resource_name(op.raw)
-        known = self.inline if name is None else self.blobs
-        key = str(op.raw.attributes["value"]) if name is None else name
-        if key not in known:
+        if name is None:
+            return
+        if name not in self.blobs:
             stored = read_bytes(op.raw, op.out.dtype, op.out.shape)
-            if name is None:
-                self.inline[key] = stored.size
-            else:
-                self.blobs[name] = digest(stored) + str(op.out.raw.type).encode(), stored.size
-        if name is not None:
-            self.of_function.setdefault(graph.name, {})[name] = op
-
-    @property
-    def size(self) -> int:
-        return sum(self.inline.values()) + sum(size + 2 * ALIGNMENT for _, size in self.blobs.values())
+            self.blobs[name] = digest(stored) + str(op.out.raw.type).encode()
+        self.of_function.setdefault(graph.name, {})[name] = op
 
 
 def _check_blobs(program: Program, size: int, site_of: SiteOf) -> None:
     """No two blobs are equal, all functions refer to the same ones, and nothing else of their size is in the file."""
-    stored, operations = _Stored(), 0
+    stored = _Stored()
     for graph in program.graphs.values():
-        operations += len(graph.operations)
         for op in graph.operations:
             if op.name == "constant":
                 stored.add(graph, op)
     first, *others = program.functions
     seen: dict[bytes, str] = {}
-    for name, (content, _) in stored.blobs.items():
+    for name, content in stored.blobs.items():
         if content in seen:
             both = " and ".join(one.partition("<")[2].partition(">")[0] for one in (seen[content], name))
             raise fail(f"the weights of {_owner(stored, name, site_of)} are stored twice, as {both}")
@@ -131,7 +120,7 @@ def _check_blobs(program: Program, size: int, site_of: SiteOf) -> None:
         if apart := sorted(ours.keys() ^ theirs.keys()):
             owner = _owner(stored, apart[0], site_of)
             raise fail(f"functions {first} and {other} do not share the weights of {owner}")
-    allowed = FIXED + PER_OPERATION * operations + stored.size
+    allowed = most_bytes(program)
     if size > allowed:
         raise fail(f"the program has {size:,} bytes, its weights and operations account for at most {allowed:,}")
 

@@ -24,6 +24,7 @@ def planted(asset: Path, folder: Path, change: Change) -> Path:
     program = load(asset)
     with module_of(program.owner).context, mlir().Location.unknown():
         change(program)
+    folder.mkdir(exist_ok=True)
     save(program.owner, folder / "model.aimodel")
     return folder / "model.aimodel"
 
