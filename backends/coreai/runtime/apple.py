@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import tempfile
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,14 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.common.quiet import quiet
-from dq_toolchain.backends.coreai.asset import AGAIN, check_hash
+from dq_toolchain.backends.coreai.asset import AGAIN, check_hash, reserve
 from dq_toolchain.backends.coreai.vendor import NOISE, authoring, runtime
 from dq_toolchain.toolchain.errors import BackendError
 
 DTYPES = {torch.float32: np.float32, torch.float16: np.float16, torch.int64: np.int32, torch.int8: np.int8}
 """Labels are int32 in a program."""
+COPIES, TABLES = 2, 64 * 2**20
+"""What the temporary folder must have room for: copies of the asset, and bytes for tables of its operations."""
 FAULTS = (RuntimeError, ValueError, KeyError, TypeError, OSError)
 
 
@@ -30,6 +33,7 @@ class Model:
     def __init__(self, asset: Path) -> None:
         """Raises BackendError: it is damaged, or Core AI does not load it."""
         check_hash(asset)
+        _make_sure_of_room(asset)
         self._loop, self._stack = asyncio.new_event_loop(), contextlib.AsyncExitStack()
         self._close = weakref.finalize(self, _close, self._loop, self._stack)
         self._functions: dict[str, Any] = {}
@@ -55,6 +59,18 @@ class Model:
     def close(self) -> None:
         """Remove what was written for the execution."""
         self._close()
+
+
+def _make_sure_of_room(asset: Path) -> None:
+    """Raises BackendError: the temporary folder has none for what is written for the execution."""
+    size, folder = TABLES + COPIES * sum(file.stat().st_size for file in asset.iterdir()), Path(tempfile.gettempdir())
+    try:
+        reserve(folder, size)
+    except OSError as error:
+        raise BackendError(
+            f"{folder} has no room for the {size / 2**20:.0f} MB that Core AI writes there to execute {asset.name} "
+            f"({error.strerror}); free some, or set TMPDIR to a folder with room"
+        ) from error
 
 
 async def _load(asset: Path, stack: contextlib.AsyncExitStack) -> Any:

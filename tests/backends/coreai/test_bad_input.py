@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -175,3 +177,14 @@ def test_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert '"name": "coreai"' in capsys.readouterr().out
     info = backends.describe("coreai")
     assert (info.library, info.version) == ("coreai-core", vendor.VERSIONS["coreai-core"])
+
+
+def test_a_full_temporary_folder_is_named(bundle: tuple[Bundle, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from dq_toolchain.backends.coreai.runtime import apple
+
+    def full(folder: Path, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(apple, "reserve", full)
+    with pytest.raises(BackendError, match=r"has no room for the \d+ MB .*No space left on device.*TMPDIR"):
+        apple.Model(bundle[1] / bundle[0].program)

@@ -14,7 +14,7 @@ from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.verdict.judge import validate
 from tests import tiny, tiny_artifacts
 from tests.backends.coreai.conftest import converted, lower
-from tests.backends.coreai.runtime.test_conformance import comparisons
+from tests.backends.coreai.runtime.test_conformance import compared
 
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "run-time scales": ({"step_groups_as": "input"}, {}),
@@ -44,7 +44,7 @@ def _options(form: str) -> tuple[dict[str, Any], dict[str, Any]]:
 @pytest.mark.parametrize("form", WITHOUT_OUTPUTS)
 def test_every_form_equals_the_simulation(form: str, tmp_path: Path) -> None:
     settings, options = _options(form)
-    found = comparisons(converted(tmp_path, {"precision": "fp32", **settings}, **options))
+    found = compared(converted(tmp_path, {"precision": "fp32", **settings}, **options))
     assert max(one.output_error for one in found) <= 2e-6
     assert all(one.largest <= 1 for one in found)
     assert sum(one.different for one in found) <= 1e-5 * sum(one.places for one in found) + 1

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 from dq_toolchain import backends
@@ -24,6 +23,7 @@ from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from tests import tiny_artifacts
+from tests.backends.teacher_forced import inputs_of
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,7 @@ class Converted:
         return name, self.functions[name]
 
     def inputs(self, k: int, seed: int = 0) -> dict[str, Tensor]:
-        shape = self.plan.reference.start[:1].shape
-        sample = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        timestep = torch.tensor([self.artifact.table.timesteps[k]], dtype=torch.float32)
-        row = seed % self.plan.reference.seeds
-        given = {
-            "sample": sample,
-            "timestep": timestep,
-            **self.plan.reference.conditioning.select(slice(row, row + 1)).cond,
-        }
-        group = self.artifact.group_of_step[k]
-        return given if self.plan.ranges is None else given | {"ranges": self.plan.ranges[group : group + 1]}
+        return inputs_of(self.artifact, self.plan, k, seed)
 
 
 def converted(folder: Path, settings: Mapping[str, Any], **options: Any) -> Converted:

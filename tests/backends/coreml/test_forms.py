@@ -9,7 +9,7 @@ import pytest
 
 from tests import tiny
 from tests.backends.coreml.conftest import converted
-from tests.backends.coreml.runtime.test_conformance import comparisons
+from tests.backends.coreml.runtime.test_conformance import compared
 
 FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "iOS 26": ({"ios": 26}, {}),
@@ -48,7 +48,7 @@ def test_every_form_equals_the_simulation(form: str, tmp_path: Path) -> None:
     if "unet" in options:
         options = options | {"unet": tiny.tiny_condition_unet()}
     made = converted(tmp_path / "made", {"precision": "fp32", **settings}, **options)
-    found = comparisons(made)
+    found = compared(made)
     assert max(one.output_error for one in found) <= 1e-6
     assert all(one.largest <= 1 for one in found)
     assert sum(one.different for one in found) <= 1e-5 * sum(one.places for one in found) + 1
