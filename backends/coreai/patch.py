@@ -27,8 +27,9 @@ from dq_toolchain.toolchain.errors import BackendError
 QDQ = ("quantize", "dequantize")
 Numbers = Callable[[int], tuple[float, int]]
 """Column of ``QParams`` -> scale and zero_point."""
-ALIGNMENT = 64
-"""Bytes; of the blobs of weights in a file."""
+ALIGNMENT = 16
+"""Bytes; of the blobs of weights in a file, as Apple's converter has it. A file below 16 KB is read into memory that is aligned
+to no more, and where the blobs want more the reader aborts the process, or does not, by chance."""
 
 
 def number(value: float, dtype: str) -> Any:

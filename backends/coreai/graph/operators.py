@@ -30,9 +30,7 @@ class CoreAIOperators:
     def quantized(self, x: Tensor, scale: float | Tensor, zero_point: int = 0) -> Tensor:
         s = scale if isinstance(scale, Tensor) else torch.tensor(scale, dtype=self.dtype)
         z = torch.tensor(zero_point, dtype=torch.int8)
-        q = operators().quantize(
-            x.to(self.dtype), s, torch.int8, z
-        )  # another type than the scale's is saved, but not read
+        q = operators().quantize(x.to(self.dtype), s, torch.int8, z)
         y: Tensor = operators().dequantize(q, s, z)
         return y
 

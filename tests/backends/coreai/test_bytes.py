@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from dq_toolchain.backends.coreai.asset import FILES
+from dq_toolchain.backends.coreai.asset import FILES, load
 from tests.backends.coreai.conftest import EXACT, Converted, converted
 from tests.backends.coreai.planted import planted
 
@@ -53,3 +54,11 @@ def test_no_file_names_a_folder_or_a_machine(exact: Converted) -> None:
     for name in FILES:
         data = (exact.asset / name).read_bytes()
         assert [one for one in names if one.encode() in data] == []
+
+
+def test_a_small_file_is_read_every_time(exact: Converted) -> None:
+    """A file below 16 KB is read into memory that is aligned to 16 bytes: blobs that want more end the process, by chance."""
+    text = str(load(exact.asset).owner)
+    heads = re.findall(r'blob_\d+: "0x([0-9A-F]{8})', text)
+    assert heads
+    assert {int.from_bytes(bytes.fromhex(head), "little") for head in heads} == {16}
