@@ -5,6 +5,7 @@ A ``Program`` keeps the vendor's module alive: operations of a module that is go
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,14 +31,29 @@ class Value:
     Attributes:
         dtype: element type as the file calls it, "f16". shape: all sides.
         producer: the operation that makes it; None for an argument. number: among its results, or among the arguments.
+
+    Operations hold their values, not the other way round: a program's memory goes with its last reference.
     """
 
     raw: Any
     dtype: str
     shape: tuple[int, ...]
-    producer: Operation | None
     number: int
-    users: list[Operation] = field(default_factory=list)
+    _producer: weakref.ref[Operation] | None
+    _users: list[weakref.ref[Operation]] = field(default_factory=list)
+
+    @property
+    def producer(self) -> Operation | None:
+        return None if self._producer is None else self._producer()
+
+    @property
+    def users(self) -> list[Operation]:
+        """The operations that read it, in order."""
+        return [user for each in self._users if (user := each()) is not None]
+
+    def read_by(self, user: Operation) -> None:
+        """Enter an operation among the users."""
+        self._users.append(weakref.ref(user))
 
 
 @dataclass(eq=False)
@@ -125,7 +141,8 @@ def _read_graph(raw: Any) -> Graph:
 
     def value(one: Any, producer: Operation | None, number: int) -> Value:
         kind = mlir().RankedTensorType(one.type)
-        known[one] = Value(one, str(kind.element_type), tuple(kind.shape), producer, number)
+        made_by = None if producer is None else weakref.ref(producer)
+        known[one] = Value(one, str(kind.element_type), tuple(kind.shape), number, made_by)
         return known[one]
 
     arguments = [value(one, None, number) for number, one in enumerate(block.arguments)]
@@ -141,7 +158,7 @@ def _read_graph(raw: Any) -> Graph:
         new = Operation(op, name, f"{name}_{position}", operands)
         new.results = tuple(value(one, new, number) for number, one in enumerate(op.results))
         for operand in dict.fromkeys(operands):
-            operand.users.append(new)
+            operand.read_by(new)
         operations.append(new)
     names = [_names(raw, key) for key in ("arg_attrs", "res_attrs")]
     return Graph(

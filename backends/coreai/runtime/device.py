@@ -17,7 +17,7 @@ from dq_toolchain.backends.common.call import OUTPUT
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.coreai.asset import load
 from dq_toolchain.backends.coreai.evaluator.macs import apples_seconds, macs
-from dq_toolchain.backends.coreai.evaluator.program import functions
+from dq_toolchain.backends.coreai.evaluator.program import Function, functions
 from dq_toolchain.backends.coreai.runtime.apple import Model
 from dq_toolchain.backends.coreai.vendor import VERSIONS
 from dq_toolchain.toolchain.errors import BackendError
@@ -75,4 +75,17 @@ def _open_here(asset: Path, methods: Sequence[str]) -> tuple[Call, Runtime]:
         f"CPU, torch {torch.__version__}: not Core AI ({size}, for which Apple's interpreter takes about {seconds:.0f} s; "
         f"above {SECONDS} s this evaluator executes)"
     )
-    return lambda name, inputs: executors[name](inputs), Runtime(EVALUATOR, own_version(), unit, 0.0)
+    return _Alone(executors), Runtime(EVALUATOR, own_version(), unit, 0.0)
+
+
+class _Alone:
+    """Functions of which only the last one that was called keeps its constants: each has gigabytes around them otherwise."""
+
+    def __init__(self, executors: Mapping[str, Function]) -> None:
+        self.executors, self.last = executors, ""
+
+    def __call__(self, name: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        if name != self.last and self.last:
+            self.executors[self.last].kept.clear()
+        self.last = name
+        return self.executors[name](inputs)

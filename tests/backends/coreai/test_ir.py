@@ -5,7 +5,9 @@ Where a new version fails, it fails here: the rest of the target stands on these
 
 from __future__ import annotations
 
+import gc
 import inspect
+import weakref
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,10 @@ from torch import Tensor, nn
 
 from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.coreai import ir, vendor
+from dq_toolchain.backends.coreai.asset import load
 from dq_toolchain.backends.coreai.graph.convert import convert
 from dq_toolchain.backends.coreai.ir import NUMPY, PACKED, Program, module_of, read
+from tests.backends.coreai.conftest import Converted
 from tests.backends.coreai.planted import new_constant
 
 TYPES = [*NUMPY, *PACKED]
@@ -158,3 +162,17 @@ def test_a_program_is_saved_with_metadata_that_can_be_changed() -> None:
     asset = vendor.authoring().AIModelAsset
     assert {"load", "executable", "update_metadata", "program"} <= set(dir(asset))
     assert "path" in inspect.signature(vendor.authoring().AIProgram.save_asset).parameters
+
+
+def test_a_program_goes_with_its_last_reference(exact: Converted) -> None:
+    """Weights of gigabytes must not wait for the garbage collector."""
+    gc.disable()
+    try:
+        program = load(exact.asset)
+        alive = weakref.WeakSet[object](program.graphs.values())
+        alive.update(op for graph in program.graphs.values() for op in graph.operations)
+        assert len(alive) > 100
+        del program
+        assert not alive
+    finally:
+        gc.enable()
