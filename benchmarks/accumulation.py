@@ -140,7 +140,8 @@ def loaded(args: argparse.Namespace, reporter: Reporter) -> Iterator[Row]:
     context = setup(recipe, resolve(recipe.calibrate.method))
     if context.model.weight_hash != artifact.weight_hash:
         raise SystemExit(
-            f"{args.artifact} was made from other weights than {context.model.folder} has; name the folder of {artifact.model_id} with --model"
+            f"{args.artifact} was made from other weights than {context.model.folder} has; name the folder of "
+            f"{artifact.model_id} with --model"
         )
     about = {
         "bits": f"W{recipe.quantize.weight_bits}A{recipe.quantize.activation_bits}", "fit": recipe.calibrate.method,
@@ -197,7 +198,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--steps", type=int, help="denoising steps  [default: 20]")
     found.add_argument("--guidance", type=float, help="[default: the model's own]")
     found.add_argument("--seeds", type=int, default=16, help="held-out seeds, 2 or more  [default: 16]")
-    found.add_argument("--sources", type=_list, default=list(SOURCES), help="some of them  [default: all that are there]")
+    found.add_argument(
+        "--sources", type=_list, default=list(SOURCES), help="some of them  [default: all that are there]"
+    )
     found.add_argument("--work", type=Path, help="keep checkpoints here")
     found.add_argument("--json", type=Path, help="also write the rows here, with whole matrices")
     return found

@@ -56,7 +56,7 @@ def injected_errors(
             )
         running = made
         advance(k + 1)
-    return running.latent.unflatten(0, (calls, count)) - targets.latents[-1]
+    return running.latent.view(calls, count, *running.latent.shape[1:]) - targets.latents[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
