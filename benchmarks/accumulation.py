@@ -8,8 +8,9 @@ Held-out seeds; three powers of the error of the finished sample. Closed loop: a
 steps' errors, each made at FP32's latents and carried to the end alone, by FP32. Incoherent: the sum of the powers of these
 errors, which is what independent errors come to. A ratio of 1 means that nothing can be won between steps; N equal errors give N.
 
-`bias`, `alike` and `rest` share the closed loop's power out: the mean over seeds; what the steps of one seed have in common, and
-what the network does to its own errors; and what independent steps would leave. Sources: all | weights | activations | clipping |
+`bias`, `alike` and `rest` share the closed loop's power out, with every seed's errors scaled to an incoherent power of 1, so that no
+seed decides alone: the mean over seeds; what the steps of one seed have in common, and what the network does to its own errors
+(negative: they cancel out); and what independent steps would leave. --json has the shares without scaling as well. Sources: all | weights | activations | clipping |
 attention (benchmarks/error_sources.py). The cost of a source is N (N + 1) / 2 + N steps of all seeds.
 
 --fits: ranges is AccuQuant's start without any iteration, other names are methods. With --work a killed run goes on.
@@ -154,8 +155,8 @@ def spread(ratio: dict[str, float] | None) -> str:
     return "-" if ratio is None else f"{ratio['median']:.2f} ({ratio['p10']:.2f} to {ratio['p90']:.2f})"
 
 
-def shares(split: dict[str, float]) -> list[str]:
-    return [f"{split[part] / split['power']:.0%}" if split["power"] else "-" for part in ("bias", "alike", "rest")]
+def shares(split: dict[str, float] | None) -> list[str]:
+    return ["-" if split is None else f"{split[part] / split['power']:.0%}" for part in ("bias", "alike", "rest")]
 
 
 def show(rows: Sequence[Row]) -> None:
@@ -166,7 +167,7 @@ def show(rows: Sequence[Row]) -> None:
         table.add_row(
             row["bits"], row["fit"], f"{row['guidance']:g}", str(row["steps"]), row["source"],
             f"{torch.tensor(row['psnr']).median():.1f}", spread(row["closed_ratio"]), spread(row["open_ratio"]),
-            *shares(row["closed_split"]),
+            *shares(row["closed_split_scaled"]),
         )  # fmt: skip
     console = Console(width=150)
     console.print(table)

@@ -112,6 +112,13 @@ class Accumulation:
         """(S,) sum of the powers of the steps' errors: what the final error has if these are independent."""
         return _power(self.injected).sum(0)
 
+    def scaled(self) -> Accumulation:
+        """The same with every sample's errors divided by the root of its incoherent power, so that all count alike: where the
+        power differs by orders of magnitude, one sample that went astray decides a sum. Samples without errors are left out."""
+        known = self.incoherent > 0
+        root = self.incoherent[known].sqrt().unsqueeze(1)
+        return Accumulation(self.final[known] / root, self.injected[:, known] / root)
+
     def split(self, error: Tensor) -> Split:
         """The power of ``final`` or of ``injected.sum(0)``, (S, D)."""
         count = len(error)
@@ -133,8 +140,9 @@ class Accumulation:
         return torch.einsum("jsd,ksd->jk", unit, unit) / errors.shape[1]
 
     def figures(self) -> dict[str, Any]:
-        """All of it as plain values; ratios are over the incoherent sum, None where that is zero for every sample."""
-        known = self.incoherent > 0
+        """All of it as plain values; ratios are over the incoherent sum. None: what does not exist without errors."""
+        known, scaled = self.incoherent > 0, self.scaled()
+        enough = len(scaled.final) > 1
         return {
             "closed_power": self.closed.tolist(),
             "open_power": self.open.tolist(),
@@ -143,6 +151,8 @@ class Accumulation:
             "open_ratio": _spread((self.open / self.incoherent)[known]),
             "closed_split": vars(self.split(self.final)),
             "open_split": vars(self.split(self.injected.sum(0))),
+            "closed_split_scaled": vars(scaled.split(scaled.final)) if enough else None,
+            "open_split_scaled": vars(scaled.split(scaled.injected.sum(0))) if enough else None,
             "step_power": _power(self.injected).mean(1).tolist(),
             "correlation": self.correlation().tolist(),
             "correlation_without_bias": self.correlation(without_bias=True).tolist(),

@@ -100,6 +100,16 @@ def test_the_power_is_split_by_what_errors_have_in_common(
     assert split.shares() == pytest.approx(shares, abs=0.05)
 
 
+def test_a_sample_that_went_astray_does_not_decide_what_is_scaled() -> None:
+    factor = torch.ones(SEEDS, 1, dtype=torch.float64).index_fill(0, torch.tensor([3]), 1000.0)
+    errors = factor * random(1, SEEDS, 4096).expand(CALLS, -1, -1)
+    errors = torch.cat([errors, torch.zeros(CALLS, 1, 4096, dtype=torch.float64)], dim=1)  # and one sample without any
+    scaled = Accumulation.of(errors.sum(0), errors).scaled()
+    torch.testing.assert_close(scaled.incoherent, torch.ones(SEEDS, dtype=torch.float64))
+    torch.testing.assert_close(scaled.closed, torch.full((SEEDS,), CALLS, dtype=torch.float64))
+    assert scaled.split(scaled.final).shares() == pytest.approx((0.0, 1 - 1 / CALLS, 1 / CALLS), abs=0.05)
+
+
 def test_a_bias_is_no_correlation_within_a_seed() -> None:
     errors = random(1, 1, 4096) + random(CALLS, SEEDS, 4096, seed=1)
     found = Accumulation.of(errors.sum(0), errors)
@@ -112,6 +122,7 @@ def test_no_error_at_all_has_no_ratio() -> None:
     nothing = torch.zeros(CALLS, SEEDS, 4)
     found = Accumulation.of(nothing[0], nothing).figures()
     assert found["closed_ratio"] is None
+    assert found["closed_split_scaled"] is None
     assert found["closed_split"]["power"] == 0.0
     with pytest.raises(ValueError, match="at least 2 are needed"):
         Accumulation.of(nothing[0, :1], nothing[:, :1])
