@@ -8,10 +8,12 @@ Held-out seeds; three powers of the error of the finished sample. Closed loop: a
 steps' errors, each made at FP32's latents and carried to the end alone, by FP32. Incoherent: the sum of the powers of these
 errors, which is what independent errors come to. A ratio of 1 means that nothing can be won between steps; N equal errors give N.
 
-`bias`, `alike` and `rest` share the closed loop's power out, with every seed's errors scaled to an incoherent power of 1, so that no
-seed decides alone: the mean over seeds; what the steps of one seed have in common, and what the network does to its own errors
-(negative: they cancel out); and what independent steps would leave. --json has the shares without scaling as well. Sources: all | weights | activations | clipping |
-attention (benchmarks/error_sources.py). The cost of a source is N (N + 1) / 2 + N steps of all seeds.
+`bias`, `alike` and `rest` share the closed loop's power out, with every seed's errors scaled to an incoherent power of 1, so that
+no seed decides alone: the mean over seeds; what the steps of one seed have in common, and what the network does to its own errors
+(negative: they cancel out); and what independent steps would leave. --json has the shares without scaling as well.
+
+Sources: all | weights | activations | clipping | attention (benchmarks/error_sources.py). Each costs N (N + 1) / 2 + N steps of all
+seeds.
 
 --fits: ranges is AccuQuant's start without any iteration, other names are methods. With --work a killed run goes on.
 """
