@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 from dq_toolchain.calibrate.data.context import Context
@@ -15,7 +14,7 @@ from dq_toolchain.calibrate.fitting.passes import growth_passes, paced, stage_pa
 from dq_toolchain.calibrate.fitting.phase import WEIGHTS, FitResult, Needs, Phase, Work
 from dq_toolchain.calibrate.multistep.fit import MultiStepFit
 from dq_toolchain.calibrate.multistep.problem import Problem
-from dq_toolchain.calibrate.multistep.stages import plan
+from dq_toolchain.calibrate.multistep.stages import Stage, plan
 from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.work.constants import constants_of
@@ -36,13 +35,17 @@ class MultiStep(Phase):
     name: ClassVar[str] = "multi_step"
     sections: ClassVar[frozenset[str]] = frozenset({"calibrate"})
 
+    def stages(self, recipe: Recipe, step_groups: StepGroups) -> tuple[Stage, ...]:
+        """What is done, in order."""
+        return plan(recipe.calibrate, step_groups)
+
     def before(self, recipe: Recipe) -> tuple[Phase, ...]:
         """With ``offload`` there is no memory to learn all rounding at once: it is learned block after block."""
         return (BLOCKS,) if recipe.run.offload and recipe.calibrate.rounding == "learned" else ()
 
     def shared_samples(self, recipe: Recipe, step_groups: StepGroups) -> dict[str, int]:
         fitted = recipe.calibrate.samples - _validation(recipe)
-        stages = plan(recipe.calibrate, step_groups)
+        stages = self.stages(recipe, step_groups)
         return {stage.name: min(fitted, stage.trajectories(recipe.calibrate.batch)) for stage in stages}
 
     def run(self, work: Work) -> FitResult:
@@ -55,7 +58,7 @@ class MultiStep(Phase):
         )
         if recipe.calibrate.steps == "growth":
             problem = problem.with_growth(network)
-        stages = plan(recipe.calibrate, context.step_groups)
+        stages = self.stages(recipe, context.step_groups)
         fit = MultiStepFit(network, problem, stages, work.checkpoint, work.reporter.warn)
         saving = checkpointed(network.inner) if network.low_memory else nullcontext()
         validating = _validation(recipe) * context.table.calls
@@ -66,7 +69,7 @@ class MultiStep(Phase):
 
     def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
         learned, offload = recipe.calibrate.rounding == "learned", recipe.run.offload
-        stages, count = plan(recipe.calibrate, context.step_groups), context.workers.count
+        stages, count = self.stages(recipe, context.step_groups), context.workers.count
         each = one.backward + (0 if offload else one.inputs)
         kept = [stage.kept * -(-stage.trajectories(recipe.calibrate.batch) // count) for stage in stages]
         return Needs(
@@ -76,7 +79,7 @@ class MultiStep(Phase):
         )
 
     def passes(self, context: Context, recipe: Recipe) -> float:
-        stages = plan(recipe.calibrate, context.step_groups)
+        stages = self.stages(recipe, context.step_groups)
         growth = growth_passes(context.table.calls) if recipe.calibrate.steps == "growth" else 0.0
         return growth + sum(stage_passes(stages, recipe.calibrate.batch, _validation(recipe) * context.table.calls))
 
@@ -85,7 +88,7 @@ class MultiStep(Phase):
     ) -> dict[str, Any]:
         return {
             **{name: getattr(recipe.calibrate, name) for name in SETTINGS},
-            "stages": [asdict(stage) for stage in plan(recipe.calibrate, tuple(step_groups))],
+            "stages": [stage.to_json() for stage in self.stages(recipe, tuple(step_groups))],
             "constants": constants_of(*MODULES),
         }
 

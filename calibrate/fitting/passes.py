@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from dq_toolchain.calibrate.multistep.fit import JUDGED, LEAST_INTERVAL
+from dq_toolchain.calibrate.multistep.fit import interval_of
 from dq_toolchain.calibrate.multistep.growth import MEASURED
 from dq_toolchain.calibrate.multistep.problem import GROWTH_SAMPLES
 from dq_toolchain.calibrate.multistep.stages import Stage
@@ -32,6 +32,11 @@ def iteration_passes(stage: Stage, batch: int) -> float:
     return stage.trajectories(batch) * (FITTED * steps + rolled_in)
 
 
+def validations(stage: Stage) -> int:
+    """Runs of the sampler that validate a stage's iterates."""
+    return math.ceil(stage.iterations / interval_of(stage))
+
+
 def stage_passes(stages: Sequence[Stage], batch: int, validating: int) -> list[float]:
     """Every stage: its iterations, and the runs of the sampler that validate iterates.
 
@@ -40,8 +45,7 @@ def stage_passes(stages: Sequence[Stage], batch: int, validating: int) -> list[f
     """
     found = []
     for index, stage in enumerate(stages):
-        runs = math.ceil(stage.iterations / max(LEAST_INTERVAL, stage.iterations // JUDGED))
-        runs += index == 0  # the start; later stages start from what was validated
+        runs = validations(stage) + (index == 0)  # the start; later stages start from what was validated
         found.append(stage.iterations * iteration_passes(stage, batch) + runs * validating)
     return found
 

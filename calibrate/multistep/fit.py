@@ -51,6 +51,11 @@ class _Iteration:
     segment: Segment
 
 
+def interval_of(stage: Stage) -> int:
+    """Iterations from one validation to the next; the last iteration is validated in any case."""
+    return max(LEAST_INTERVAL, stage.iterations // JUDGED) if stage.interval is None else stage.interval
+
+
 class MultiStepFit:
     """Fits a QuantizedNetwork to a Problem, stage by stage."""
 
@@ -108,8 +113,7 @@ class MultiStepFit:
                 loss = self._iterate(stage)
                 self.progress.iteration += 1
                 advance(1, stage.name if loss is None else f"{stage.name}, loss {loss:.4g}")
-                interval = max(LEAST_INTERVAL, stage.iterations // JUDGED)
-                if self.progress.iteration % interval == 0 or self.progress.iteration == stage.iterations:
+                if self.progress.iteration % interval_of(stage) == 0 or self.progress.iteration == stage.iterations:
                     self._validate()
                 if self.checkpoint.due:
                     self._save()

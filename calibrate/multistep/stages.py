@@ -12,9 +12,9 @@ flips integers near the boundary at every iteration, and the noise of a gradient
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from dq_toolchain.calibrate.multistep.gradients import Gradient
 from dq_toolchain.toolchain.recipe.sections import CalibrateSection
@@ -29,6 +29,7 @@ class Stage:
     """``window``: steps that segments are drawn from, [first, last).
 
     ``schedule``: from where to where on the cosine of the learning rate; stages that learn rounding share one.
+    ``interval``: iterations from one validation to the next; None leaves it to the fit.
     """
 
     name: str
@@ -39,6 +40,11 @@ class Stage:
     inherited: bool
     gradient: Gradient
     schedule: tuple[float, float] = (0.0, 1.0)
+    interval: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What the artifact records; an interval only where the fit does not choose it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def trajectories(self, batch: int) -> int:
         """Samples of one iteration: single steps take the whole batch, a segment half of it, for it has many steps."""

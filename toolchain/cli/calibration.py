@@ -98,7 +98,7 @@ def calibrate(
     method: Annotated[
         str | None,
         typer.Option(
-            help="accuquant, or a published one for comparison (docs/METHOD.md), or both "
+            help="accuquant, its control single-step, or a published one for comparison (docs/METHOD.md), or several "
             "joined by '+'  [default: accuquant]",
             autocompletion=complete_methods,
         ),
@@ -192,7 +192,9 @@ def compare(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="comma-separated; combinations joined by '+'  [default: all]", autocompletion=complete_method_list
+            help="comma-separated; combinations joined by '+'; single-step is accuquant one step at a time with as many network "
+            "passes, to see what several steps at once are worth  [default: all]",
+            autocompletion=complete_method_list,
         ),
     ] = None,
     bits: Annotated[
