@@ -63,7 +63,7 @@ def write_program(
     if ranges is None:
         say(f"one function per step group, {len(artifact.step_groups)} in all, sharing the weights")
         split_into_functions(owner, MAIN, expected.qparams)
-    canonical(owner)
+    canonical(owner, (weights.weight_q.numpy() for weights in artifact.layers.values()))
     save(owner, folder / ASSET)
     del owner
     say("reading the file back: every integer, scale and zero_point of every function")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from dq_toolchain.backends.coreai.ir import (
     PREFIX,
@@ -116,10 +118,14 @@ def keep_only(program: Program, name: str) -> None:
             graph.raw.erase()
 
 
-def canonical(owner: Any) -> None:
+def canonical(owner: Any, known: Iterable[np.ndarray] = ()) -> None:
     """Names and order that depend on the program alone: the converter's own are random, and differ from run to run.
 
     Private graphs and blobs are named in the order of their first use; equal blobs become one. Debug information goes.
+
+    Args:
+        known: numbers that are in memory anyway, such as an artifact's weights: blobs of the same bytes use theirs, and
+            are not copied.
     """
     ir, module = mlir(), module_of(owner)
     _strip_locations(module)
@@ -143,7 +149,7 @@ def canonical(owner: Any) -> None:
         for old, graph in program.graphs.items():
             if graph.private and old not in named:
                 graph.raw.erase()
-        _rename_blobs(program)
+        _rename_blobs(program, known)
     _verify(module)
 
 
@@ -168,8 +174,10 @@ def _calls(program: Program, graph: Graph) -> list[Operation]:
     return list(dict.fromkeys(found))
 
 
-def _rename_blobs(program: Program) -> None:
+def _rename_blobs(program: Program, known: Iterable[np.ndarray]) -> None:
     ir = mlir()
+    aligned = (each for each in known if each.flags.c_contiguous and each.ctypes.data % ALIGNMENT == 0)
+    buffers = {digest(each): each for each in aligned}
     by_content: dict[tuple[bytes, str], Any] = {}
     by_name: dict[str, Any] = {}
     for graph in program.graphs.values():
@@ -179,10 +187,11 @@ def _rename_blobs(program: Program) -> None:
                 continue
             if old not in by_name:
                 stored = read_bytes(op.raw, op.out.dtype, op.out.shape)
-                key = (digest(stored), str(op.out.raw.type))
+                content = digest(stored)
+                key = (content, str(op.out.raw.type))
                 if key not in by_content:
                     blob = ir.DenseResourceElementsAttr.get_from_buffer(
-                        stored, f"blob_{len(by_content)}", op.out.raw.type, alignment=ALIGNMENT
+                        buffers.get(content, stored), f"blob_{len(by_content)}", op.out.raw.type, alignment=ALIGNMENT
                     )
                     by_content[key] = blob
                 by_name[old] = by_content[key]

@@ -10,8 +10,8 @@ from typing import get_args
 
 import pytest
 import torch
-from benchmarks import precision as benchmark
 
+from benchmarks import precision as benchmark
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.multistep.problem import Problem
 from dq_toolchain.calibrate.network.precision import check_precision, computing_in
