@@ -33,7 +33,7 @@ from dq_toolchain.toolchain.formats.bundle import Bundle
 
 TARGET, ASSET = "coreai", "model.aimodel"
 COST = Cost(library_mb=700, bytes_per_parameter=4.9, seconds_per_layer=0.15)
-"""Measured by `python -m benchmarks.coreai_size --execute`: 4.6 GiB (4.1 before it is executed), 38 to 73 s for 860 M
+"""Measured by `python -m benchmarks.coreai_size --execute`: 4.6 GiB (3.3 before it is executed), 38 to 73 s for 860 M
 parameters in 282 layers."""
 
 
