@@ -1,7 +1,7 @@
 """How errors add up over the steps of the sampler, and where they come from: what a fit over several steps can win.
 
     python -m benchmarks.accumulation --bits W8A8,W4A8 --guidance 1 --fits ranges,single-step,accuquant --effort quick
-    python -m benchmarks.accumulation --model models/cifar10 --bits W4A8 --steps 20 --seeds 8 --work /tmp/accumulation
+    python -m benchmarks.accumulation --model models/cifar10 --bits W4A8 --steps 20 --seeds 8 --work accumulation
     python -m benchmarks.accumulation --artifact dq-out/calibration --sources all,weights --json accumulation.json
 
 Held-out seeds; three powers of the error of the finished sample. Closed loop: all steps are quantized. Open loop: the sum of the

@@ -6,8 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 style() {
-    ruff check .
-    ruff format --check .
+    ruff check --no-cache .  # what sorts imports depends on which folders there are, which its cache does not notice
+    ruff format --no-cache --check .
     lint-imports
     NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet  # links between pages, and what the API reference names
 }
