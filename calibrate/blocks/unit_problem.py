@@ -200,6 +200,7 @@ class UnitProblem:
 
     def _run(self, index: Tensor, rows: Rows) -> Tensor:
         self.network.set_step(int(self.rows.step[index[0]]))
+        self.network.take_timesteps(self.rows.timestep[index])
         self.bring()
         args, kwargs = self.inputs.call(rows)
         out: Tensor = self.module(*args, **kwargs)

@@ -26,7 +26,9 @@ SCHEMA, VERSION = "dq-toolchain/calibration", 1
 JSON = "calibration.json"
 REMEDY = "run `dq-toolchain calibrate` again"
 TENSOR_FILES = ("weights.safetensors", "activations.safetensors", "float.safetensors")
-FILES = (*TENSOR_FILES, REFERENCE, JSON)
+STEP_VECTORS = "step_vectors.safetensors"
+"""Only in artifacts of networks that take step vectors."""
+FILES = (*TENSOR_FILES, STEP_VECTORS, REFERENCE, JSON)
 DAMAGED = (KeyError, TypeError, ValueError, AttributeError, SamplerError)
 """What values of another kind than ``Artifact.save`` writes raise."""
 
@@ -43,6 +45,8 @@ class Listing:
     scale: NDArray[Any]
     zero_point: NDArray[Any]
     record: Mapping[str, Any]
+    step_vectors: Mapping[str, Any] | None = None
+    """As ``StepVectors.to_json`` writes it; None where the network takes the timestep."""
 
     @classmethod
     def load(cls, folder: Path) -> Listing:
@@ -63,6 +67,7 @@ class Listing:
                 activations["scale"],
                 activations["zero_point"],
                 data["record"],
+                data.get("step_vectors"),
             )
         except DAMAGED as error:
             raise damaged(folder, error) from error

@@ -6,7 +6,7 @@ network: it has no integers, and no device computes a sinusoid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.quant.time_path import TIMESTEP, Vector
+from dq_toolchain.toolchain.quant.hooks import hooks
+from dq_toolchain.toolchain.quant.time_path import TIMESTEP, Vector, find_time_path
 
 ROWS = "step_rows"
 """Name of the module in a rewritten network that holds the table."""
+TOLERANCE = 1e-4
+"""Of the largest output, between a network and the rewritten one; sums of float32 in another order are within 1e-6."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,26 @@ class StepVectors:
     def replaces(self, name: str) -> bool:
         """Whether a module or parameter of the network is gone from the rewritten one."""
         return any(name == module or name.startswith(f"{module}.") for module in self.modules)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file holds of it."""
+        return {"timesteps": self.timesteps, "rows": self.rows}
+
+    def to_json(self) -> dict[str, Any]:
+        """Names and shapes; the numbers are for a file of tensors."""
+        return {
+            key: [{"name": vector.name, "shape": list(vector.shape)} for vector in vectors]
+            for key, vectors in (("vectors", self.vectors), ("unused", self.unused))
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StepVectors:
+        """``tensors``: ``timesteps`` and ``rows``."""
+        vectors, unused = (
+            tuple(Vector(each["name"], tuple(each["shape"])) for each in data[key]) for key in ("vectors", "unused")
+        )
+        return cls(vectors=vectors, unused=unused, timesteps=tensors["timesteps"], rows=tensors["rows"])
 
 
 class Current:
@@ -147,6 +170,50 @@ def use_step_vectors(network: nn.Module, given: StepVectors) -> None:
     rows = StepRows(given, current)
     network.add_module(ROWS, rows)
     network.register_forward_pre_hook(rows.before, with_kwargs=True)
+
+
+def find_step_vectors(
+    network: nn.Module, timesteps: Sequence[float], run: Callable[[nn.Module], Tensor]
+) -> tuple[StepVectors, Mapping[str, Tensor]]:
+    """Rewrite the network in place for a schedule.
+
+    Args:
+        timesteps: of the network calls. run: calls the network once on a representative input and returns its output.
+    Returns:
+        The table, and the parameters that the network no longer has.
+    Raises:
+        ModelError: the network has no such table, or is another function with it.
+    """
+    path = find_time_path(network, run)
+    rows = path.rows(timesteps)
+    given = StepVectors(
+        vectors=path.vectors, unused=path.unused, timesteps=torch.tensor(timesteps, dtype=torch.float32), rows=rows
+    )
+    gone = parameters_of(network, given)
+    judged = dict.fromkeys((timesteps[0], timesteps[-1]))
+    before = [_at(network, timestep, run) for timestep in judged]
+    use_step_vectors(network, given)
+    for timestep, want in zip(judged, before, strict=True):
+        difference = float((_at(network, timestep, run) - want).abs().max())
+        if not difference <= TOLERANCE * float(want.abs().max()):
+            raise ModelError(
+                f"step_vectors: with a table of what depends on time the network's output differs by {difference:.3g} at timestep "
+                f"{timestep:g}: it computes with its timestep in a way that is not followed; leave step_vectors out"
+            )
+    return given, gone
+
+
+@torch.no_grad()
+def _at(network: nn.Module, timestep: float, run: Callable[[nn.Module], Tensor]) -> Tensor:
+    """What ``run`` gives if the network is called at another timestep than ``run`` says."""
+
+    def instead(_network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if TIMESTEP in kwargs:
+            return args, {**kwargs, TIMESTEP: torch.full_like(kwargs[TIMESTEP], timestep)}
+        return (args[0], torch.full_like(args[1], timestep), *args[2:]), kwargs
+
+    with hooks([network.register_forward_pre_hook(instead, with_kwargs=True, prepend=True)]):
+        return run(network)
 
 
 def step_rows_of(network: nn.Module) -> StepRows | None:

@@ -235,7 +235,7 @@ def _writes(function: Callable[..., Any]) -> bool:
 def _are_one(calls: _Calls) -> bool:
     """Whether every call gave a tensor of time alone, and all of them the same."""
     first = calls.origins[0].value
-    return calls.always and all(torch.equal(first, origin.value) for origin in calls.origins)
+    return calls.always and all(torch.equal(first, origin.value) for origin in calls.origins[1:])
 
 
 def _latest(origins: Iterable[_Origin], usable: Mapping[str, _Origin]) -> Iterator[str]:
