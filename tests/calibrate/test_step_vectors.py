@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.methods import resolve
 from dq_toolchain.calibrate.prepare.setup import setup
+from dq_toolchain.calibrate.ranges.quantized import quantize_with
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.errors import ArtifactError, RecipeError
 from dq_toolchain.toolchain.formats.artifact import Artifact
@@ -20,14 +22,12 @@ from dq_toolchain.toolchain.quant.step_vectors import find_step_vectors
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser, outputs_at
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 from dq_toolchain.toolchain.simulation.step_rows import step_vectors_at
-from tests.calibrate.conftest import QUIET, tiny_recipe
-from tests.tiny import tiny_unet, write_tiny_model
+from tests.calibrate.conftest import QUIET, measured, tiny_recipe
+from tests.tiny import noise, write_tiny_model
 from tests.toolchain.quant.test_step_vectors import unconditional
 
-FROM_TIME = {"classes": tiny_unet, "time alone": unconditional}
 
-
-@pytest.fixture(scope="module", params=FROM_TIME)
+@pytest.fixture(scope="module", params=["classes", "time alone"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact, Reference]:
     folder = tmp_path_factory.mktemp("model")
     unet = None if request.param == "classes" else unconditional()
@@ -76,8 +76,6 @@ def test_rows_follow_for_other_timesteps(made: tuple[Path, Artifact, Reference])
 
 def test_rows_of_other_timesteps_than_the_samplers_are_refused(made: tuple[Path, Artifact, Reference], tmp_path: Path) -> None:
     _, artifact, reference = made
-    from dataclasses import replace
-
     changed = replace(artifact, step_vectors=step_vectors_at(artifact, reference, [900.0, 600.0, 300.0, 1.0]))
     changed.save(tmp_path / "changed", reference)
     with pytest.raises(ArtifactError, match="step vectors are not those of the sampler's timesteps"):
@@ -96,6 +94,26 @@ def test_blocks_are_reconstructed_with_the_rows_of_their_samples(tmp_path: Path,
     assert relative_error(reference.simulation_latents[-1], reference.fp32_latents[-1]).max() < 0.2
     blocks = artifact.record["stages"]
     assert blocks
+
+
+def test_a_block_by_itself_computes_with_the_rows_of_its_samples(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "model", unconditional())
+    made = measured(model, tmp_path / "out", quantize={"step_vectors": True})
+    network = quantize_with(made.context, made.scale, made.zero_point, made.recipe)
+    block = network.inner.get_submodule("mid_block.resnets.0")
+    called: list[tuple[Any, ...]] = []
+    times = torch.tensor(made.context.table.timesteps)[[0, 1]]  # two samples at two steps of one step group
+    with torch.no_grad():
+        handle = block.register_forward_hook(lambda _block, args, out: called.append((args, out)))
+        network(noise(2), times)
+        network(noise(2), times.flip(0))
+        handle.remove()
+        (args, out), (_, later) = called
+        network.take_timesteps(times)
+        assert torch.equal(block(*args), out)
+        network.take_timesteps(times.flip(0))
+        assert not torch.equal(block(*args), out)
+    assert not torch.equal(later, out)
 
 
 @pytest.mark.parametrize("method", ["tfmq", "stepbaq", "stepbaq+tac"])

@@ -23,12 +23,12 @@ from dq_toolchain.toolchain.disk.files import (
 from dq_toolchain.toolchain.disk.staging import staged
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.artifact_checks import check_artifact
+from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS
 from dq_toolchain.toolchain.formats.listing import (
     DAMAGED,
     JSON,
     REMEDY,
     SCHEMA,
-    STEP_VECTORS,
     TENSOR_FILES,
     VERSION,
     damaged,

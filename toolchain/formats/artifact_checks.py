@@ -107,6 +107,10 @@ def _check_parameters(artifact: Artifact, refuse: Callable[[str], ArtifactError]
         raise refuse(f"{wrong[0]!r} is missing, unknown or of another shape or dtype than in the architecture")
     listed = [*artifact.layers, *artifact.float_layers]
     if artifact.step_vectors is not None:
+        modules = {name for name, _ in network.named_modules()}
+        unknown = [name for name in artifact.step_vectors.modules if name not in modules]
+        if unknown:
+            raise refuse(f"{unknown[0]!r} has a step vector and is no module of the architecture")
         listed += [name for name, _ in weighted_layers(network) if artifact.step_vectors.replaces(name)]
     unclear = {name for name, _ in weighted_layers(network)} ^ set(listed) | {
         name for name in listed if listed.count(name) > 1
@@ -121,7 +125,8 @@ def _check_step_vectors(artifact: Artifact, refuse: Callable[[str], ArtifactErro
     if given is None:
         return
     wanted = torch.tensor(artifact.table.timesteps, dtype=torch.float32)
-    if given.timesteps.shape != wanted.shape or not torch.equal(given.timesteps, wanted):
+    found = given.timesteps
+    if (found.dtype, found.shape) != (wanted.dtype, wanted.shape) or not torch.equal(found, wanted):
         raise refuse("the step vectors are not those of the sampler's timesteps")
     shape = (artifact.table.calls, given.width)
     if given.rows.dtype != torch.float32 or tuple(given.rows.shape) != shape or not given.rows.isfinite().all():

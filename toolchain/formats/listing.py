@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.disk.files import check_hashes, check_seal, read_arrays, read_json
 from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
-from dq_toolchain.toolchain.formats.bundle_checks import file_fault
+from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS, file_fault
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.schemas import first_fault
 from dq_toolchain.toolchain.quant.site import FloatOp, Site
@@ -26,8 +26,6 @@ SCHEMA, VERSION = "dq-toolchain/calibration", 1
 JSON = "calibration.json"
 REMEDY = "run `dq-toolchain calibrate` again"
 TENSOR_FILES = ("weights.safetensors", "activations.safetensors", "float.safetensors")
-STEP_VECTORS = "step_vectors.safetensors"
-"""Only in artifacts of networks that take step vectors."""
 FILES = (*TENSOR_FILES, STEP_VECTORS, REFERENCE, JSON)
 DAMAGED = (KeyError, TypeError, ValueError, AttributeError, SamplerError)
 """What values of another kind than ``Artifact.save`` writes raise."""
