@@ -29,7 +29,7 @@ from dq_toolchain.toolchain.quant.site import Site
 from dq_toolchain.toolchain.quant.sites import attention_layers, layers_to_keep, weighted_layers
 from dq_toolchain.toolchain.quant.smoothing import smooth_inputs
 from dq_toolchain.toolchain.quant.split import find_concat_inputs, split_concat_inputs
-from dq_toolchain.toolchain.quant.step_vectors import StepVectors, find_step_vectors, step_rows_of
+from dq_toolchain.toolchain.quant.step_vectors import StepVectors, find_step_vectors
 from dq_toolchain.toolchain.recipe.sections import QuantizeSection
 from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
 
@@ -190,12 +190,6 @@ class QuantizedNetwork(nn.Module):
     def set_step(self, k: int) -> None:
         """Switch to the step group of network call k."""
         self.switch.current = self.group_of_step[k]
-
-    def take_timesteps(self, timesteps: Tensor) -> None:
-        """(B,): of the samples that blocks inside are called with next, by themselves."""
-        rows = step_rows_of(self.inner)
-        if rows is not None:
-            rows.take(timesteps)
 
     def forward(self, sample: Tensor, timestep: Tensor, return_dict: bool = False, **keywords: Tensor) -> tuple[Tensor]:
         """Keywords flat, as ``call_network`` takes them; always a tuple."""

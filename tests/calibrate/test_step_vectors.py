@@ -18,7 +18,7 @@ from dq_toolchain.toolchain.errors import ArtifactError, RecipeError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.metrics import relative_error
-from dq_toolchain.toolchain.quant.step_vectors import find_step_vectors
+from dq_toolchain.toolchain.quant.step_vectors import find_step_vectors, take_timesteps
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser, outputs_at
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 from dq_toolchain.toolchain.simulation.step_rows import step_vectors_at
@@ -109,9 +109,9 @@ def test_a_block_by_itself_computes_with_the_rows_of_its_samples(tmp_path: Path)
         network(noise(2), times.flip(0))
         handle.remove()
         (args, out), (_, later) = called
-        network.take_timesteps(times)
+        take_timesteps(network.inner, times)
         assert torch.equal(block(*args), out)
-        network.take_timesteps(times.flip(0))
+        take_timesteps(network.inner, times.flip(0))
         assert not torch.equal(block(*args), out)
     assert not torch.equal(later, out)
 

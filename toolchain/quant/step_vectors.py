@@ -216,10 +216,11 @@ def _at(network: nn.Module, timestep: float, run: Callable[[nn.Module], Tensor])
         return run(network)
 
 
-def step_rows_of(network: nn.Module) -> StepRows | None:
-    """What holds the table of a rewritten network; None of any other."""
-    found = network._modules.get(ROWS)
-    return found if isinstance(found, StepRows) else None
+def take_timesteps(network: nn.Module, timesteps: Tensor) -> None:
+    """(B,): of the samples that modules inside are called with next by themselves. Nothing, if the network is not rewritten."""
+    rows = network._modules.get(ROWS)
+    if isinstance(rows, StepRows):
+        rows.take(timesteps)
 
 
 def parameters_of(network: nn.Module, given: StepVectors) -> Mapping[str, Tensor]:
