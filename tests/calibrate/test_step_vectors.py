@@ -74,7 +74,9 @@ def test_rows_follow_for_other_timesteps(made: tuple[Path, Artifact, Reference])
     torch.testing.assert_close(others.rows, rewritten.rows, rtol=1e-6, atol=1e-6)
 
 
-def test_rows_of_other_timesteps_than_the_samplers_are_refused(made: tuple[Path, Artifact, Reference], tmp_path: Path) -> None:
+def test_rows_of_other_timesteps_than_the_samplers_are_refused(
+    made: tuple[Path, Artifact, Reference], tmp_path: Path
+) -> None:
     _, artifact, reference = made
     changed = replace(artifact, step_vectors=step_vectors_at(artifact, reference, [900.0, 600.0, 300.0, 1.0]))
     changed.save(tmp_path / "changed", reference)

@@ -64,19 +64,18 @@ def find_time_path(network: nn.Module, run: Callable[[nn.Module], object]) -> Ti
         ModelError: nothing in the network depends on the timestep, or it is read as a number of Python.
     """
     trace = _Trace()
-    names = {id(module): name for name, module in network.named_modules() if name}
+    names = [name for name, _ in network.named_modules() if name]
 
     def watched() -> Iterator[RemovableHandle]:
         yield network.register_forward_pre_hook(trace.begin, with_kwargs=True)
-        for module in network.modules():
-            if id(module) in names:
-                yield module.register_forward_hook(
-                    lambda _module, args, out, name=names[id(module)]: trace.returned(name, args, out)
-                )
+        for name in names:
+            yield network.get_submodule(name).register_forward_hook(
+                lambda _module, args, out, name=name: trace.returned(name, args, out)
+            )
 
     with hooks(watched()), torch.no_grad(), trace:
         run(network)
-    return trace.path(list(names.values()))
+    return trace.path(names)
 
 
 @dataclass(eq=False)
@@ -229,7 +228,8 @@ class _Rows:
 def _writes(function: Callable[..., Any]) -> bool:
     """Whether a method of Tensor changes the tensor itself, as ``add_``, ``+=`` and assignment to a part of it do."""
     name = getattr(function, "__name__", "")
-    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i") and name not in READERS
+    in_place = (name.endswith("_") and not name.endswith("__")) or (name.startswith("__i") and name not in READERS)
+    return in_place or name == "__setitem__"
 
 
 def _are_one(calls: _Calls) -> bool:

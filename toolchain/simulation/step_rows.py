@@ -29,7 +29,9 @@ def step_vectors_at(artifact: Artifact, reference: Reference, timesteps: Sequenc
     """
     given = artifact.step_vectors
     if given is None:
-        raise ArtifactError("this artifact has no step vectors: its network takes any timestep; calibrate with step_vectors = true")
+        raise ArtifactError(
+            "this artifact has no step vectors: its network takes any timestep; calibrate with step_vectors = true"
+        )
     conditioning = reference.conditioning.select(slice(1))
 
     def run(network: nn.Module) -> Tensor:
@@ -40,6 +42,4 @@ def step_vectors_at(artifact: Artifact, reference: Reference, timesteps: Sequenc
         raise ArtifactError(
             "the artifact's step vectors are not where its network takes in time now; calibrate again with this version"
         )
-    return replace(
-        given, timesteps=torch.tensor(timesteps, dtype=torch.float32), rows=path.rows(timesteps)
-    )
+    return replace(given, timesteps=torch.tensor(timesteps, dtype=torch.float32), rows=path.rows(timesteps))

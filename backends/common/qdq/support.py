@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations, check_kinds, check_timestep
+from dq_toolchain.backends.common.checks import (
+    check_activation_bits,
+    check_float_operations,
+    check_kinds,
+    check_timestep,
+)
 from dq_toolchain.backends.common.fp16_range import check_known
 from dq_toolchain.backends.common.qdq.settings import QDQSettings
 from dq_toolchain.toolchain.errors import BackendError

@@ -35,7 +35,9 @@ def test_program_takes_the_row_and_computes_no_sinusoid(vectors: Lowered) -> Non
     assert artifact.step_vectors is not None
     assert [port.name for port in bundle.inputs] == ["sample", "step_vectors", "class_labels", "ranges"]
     assert next(port.shape for port in bundle.inputs if port.name == "step_vectors") == (1, artifact.step_vectors.width)
-    assert torch.equal(bundle.step_vectors(folder), artifact.step_vectors.rows)
+    rows = bundle.step_vectors(folder)
+    assert rows is not None
+    assert torch.equal(rows, artifact.step_vectors.rows)
     names = {row.name for row in bundle.operations}
     assert names.isdisjoint({"Sin", "Cos", "Sine", "Cosine"})
     assert not any("sin" in name or "cos" in name for name in names)

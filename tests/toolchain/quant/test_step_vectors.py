@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -50,11 +51,12 @@ def unconditional(**options: object) -> UNet2DModel:
 
 
 def sdxl() -> nn.Module:
-    return tiny_pipelines.unet(
+    network: nn.Module = tiny_pipelines.unet(
         addition_embed_type="text_time",
         addition_time_embed_dim=4,
         projection_class_embeddings_input_dim=tiny_pipelines.POOLED + 6 * 4,
     )
+    return network
 
 
 class Own(nn.Module):
@@ -123,9 +125,9 @@ def built(case: Case) -> tuple[nn.Module, Callable[[nn.Module, float], Tensor]]:
     return network, call
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES)
-def case(request: pytest.FixtureRequest) -> Iterator[Case]:
-    yield request.param
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
 
 
 def test_rewritten_network_is_the_same_function_at_every_step(case: Case) -> None:
@@ -169,7 +171,7 @@ def test_rows_in_the_place_of_timesteps_give_the_same(case: Case) -> None:
     want = call(network, TIMESTEPS[5])
     row = given.rows[5].expand(3, -1)
 
-    def instead(_network: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> object:
+    def instead(_network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if "timestep" in kwargs:
             return args, {**kwargs, "timestep": row}
         return (args[0], row), kwargs
@@ -217,7 +219,10 @@ class Behind(Own):
         embedding = torch.zeros(len(x), 8)
         view = embedding[:, :4]
         view += (timestep[:, None] / 500).expand(-1, 4)
-        return self.out(self.conv(x) + self.first(embedding)[:, :, None, None] + self.second(view.repeat(1, 2))[:, :, None, None])
+        out: Tensor = self.out(
+            self.conv(x) + self.first(embedding)[:, :, None, None] + self.second(view.repeat(1, 2))[:, :, None, None]
+        )
+        return out
 
 
 def test_a_table_that_would_change_the_function_is_refused() -> None:
