@@ -46,11 +46,14 @@ def finalize(network: QuantizedNetwork, context: Context, record: Mapping[str, A
         zero_point=torch.stack([q.zero_point for q in quantizers], dim=1).to("cpu", torch.int32),
         float_parameters={
             n: t.cpu().contiguous()
-            for n, t in (float_parameters(prepared.network, network.layers) | network.biases()).items()
+            for n, t in (
+                float_parameters(prepared.network, network.layers) | network.biases() | dict(prepared.time_parameters)
+            ).items()
         },
         record=record,
         smoothed=prepared.smoothed,
         module=model.module,
+        step_vectors=prepared.step_vectors,
     )
 
 

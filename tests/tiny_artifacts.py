@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,7 @@ from dq_toolchain.toolchain.quant.site import Site
 from dq_toolchain.toolchain.quant.sites import attention_layers, float_operations, layers_to_keep, weighted_layers
 from dq_toolchain.toolchain.quant.smoothing import smooth_inputs
 from dq_toolchain.toolchain.quant.split import find_concat_inputs, split_concat_inputs
+from dq_toolchain.toolchain.quant.step_vectors import find_step_vectors
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser, outputs_at
@@ -173,6 +175,30 @@ def with_kept_layers(artifact: Artifact, unet: nn.Module, *patterns: str) -> Art
         float_operations=float_operations(unet, any(site.kind == "attention" for site in artifact.sites), kept),
         float_parameters={**artifact.float_parameters, **weights},
     )
+
+
+def with_step_vectors(artifact: Artifact, unet: nn.Module) -> tuple[Artifact, nn.Module]:
+    """The same artifact with rows of a table in the place of the time embedding, and the FP32 network that takes them."""
+    network: Any = copy.deepcopy(unet)
+    conditioning = Conditioning(conditioning_of(network, 1).cond)
+
+    def run(each: nn.Module) -> Tensor:
+        return Denoiser(each, artifact.table, conditioning)(noise(1, channels=network.config.in_channels), 0)
+
+    vectors, parameters = find_step_vectors(network, artifact.table.timesteps, run)
+    columns = [index for index, site in enumerate(artifact.sites) if not vectors.replaces(site.layer)]
+    attention = any(site.kind == "attention" for site in artifact.sites)
+    changed = replace(
+        artifact,
+        sites=tuple(artifact.sites[index] for index in columns),
+        scale=artifact.scale[:, columns],
+        zero_point=artifact.zero_point[:, columns],
+        layers={name: layer for name, layer in artifact.layers.items() if not vectors.replaces(name)},
+        float_operations=float_operations(network, attention),
+        float_parameters={**artifact.float_parameters, **parameters},
+        step_vectors=vectors,
+    )
+    return changed, network
 
 
 def corrected(artifact: Artifact) -> Artifact:

@@ -23,7 +23,7 @@ class Call:
     """Inputs of one call, batch 1.
 
     Attributes:
-        sample: (1, C, H, W) float32. timestep: (1,) float32.
+        sample: (1, C, H, W) float32. timestep: (1,) float32, or the step's row (1, V) of a network with step vectors.
         conditioning: keyword tensors of the network, first axis 1, in the order of the program's inputs.
         ranges: (1, ...) float32 where the step group's ranges are an input, else None.
     """
@@ -37,7 +37,8 @@ class Call:
     def named(self) -> dict[str, Tensor]:
         """Inputs by name, in the order of the program's."""
         ranges = {} if self.ranges is None else {"ranges": self.ranges}
-        return {"sample": self.sample, "timestep": self.timestep, **self.conditioning, **ranges}
+        time = "timestep" if self.timestep.dim() == 1 else "step_vectors"
+        return {"sample": self.sample, time: self.timestep, **self.conditioning, **ranges}
 
     @property
     def arguments(self) -> tuple[Tensor, ...]:
@@ -90,9 +91,10 @@ def _dtype(name: str, tensor: Tensor) -> str:
 
 def example_call(artifact: Artifact, reference: Reference, ranges: Tensor | None = None) -> Call:
     """Inputs of the first seed at the first step; their shapes become the program's."""
+    vectors = artifact.step_vectors
     return Call(
         reference.start[:1].to(torch.float32),
-        torch.tensor([artifact.table.timesteps[0]], dtype=torch.float32),
+        torch.tensor([artifact.table.timesteps[0]], dtype=torch.float32) if vectors is None else vectors.rows[:1],
         dict(reference.conditioning.select(slice(1)).cond),
         ranges,
     )

@@ -33,6 +33,7 @@ from dq_toolchain.backends.executorch.vendor import LIBRARY
 from dq_toolchain.toolchain.disk.files import write_bytes, write_tensors
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
+from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.verdict.limits import limits_for, twin_outputs
@@ -144,7 +145,11 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
         operations = audit(read_pte(folder / PROGRAM), artifact, lowered.ranges, lowered.static, calls)
         groups = artifact.group_of_step
         methods = tuple(lowered.methods[g if lowered.static else 0] for g in groups)
-        execute = executor(Device(folder / PROGRAM, lowered.methods), Schedule(methods, groups, lowered.ranges))
+        vectors = None if artifact.step_vectors is None else artifact.step_vectors.rows
+        if vectors is not None:
+            write_tensors(folder / STEP_VECTORS, {"step_vectors": vectors})
+        schedule = Schedule(methods, groups, lowered.ranges, vectors)
+        execute = executor(Device(folder / PROGRAM, lowered.methods), schedule)
         say("executing it once per step group")
         smoke(execute, artifact.table, artifact.guidance, groups, lowered.reference)
         seal_bundle(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations
+from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations, check_timestep
 from dq_toolchain.backends.common.fp16_range import check_known
 from dq_toolchain.backends.tensorrt.proof.lint import why_float
 from dq_toolchain.backends.tensorrt.settings import Settings
@@ -32,6 +32,7 @@ def check_supported(artifact: Artifact, settings: Settings) -> None:
             "precision must be fp32 for JetPack 6 (TensorRT 10.3), got fp16; its builder picks fp16 kernels itself; "
             "leave --precision out, or add --jetpack 7 (TensorRT 10.13 and later)"
         )
+    check_timestep(artifact, "tensorrt")
     check_activation_bits(artifact, "tensorrt")
     check_float_operations(artifact, "tensorrt")
     if settings.graph_precision == "fp16":

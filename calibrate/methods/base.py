@@ -45,6 +45,7 @@ class Method:
         fit: its phases in order; without any, ranges and weights stay as they were searched.
         blocks: changes to BlockOptions, for ``BLOCKS`` among the phases.
         constants: numbers of its functions that are no constants of their modules, such as arguments they were made with.
+        needs_timestep: what it does with the time embedding or other timesteps, in words after its name; empty: nothing.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Method:
     check: Check | None = None
     finish: tuple[Finish, ...] = ()
     constants: Mapping[str, Any] = field(default_factory=dict)
+    needs_timestep: str = ""
 
     def hyper_parameters(self) -> dict[str, Any]:
         """The numbers that the method's own functions work with: constants of their modules, and ``constants``."""
@@ -105,6 +107,7 @@ def add(first: Method, second: Method) -> Method:
         check=_both(first.check, second.check),
         finish=first.finish + second.finish,
         constants={**first.constants, **second.constants},
+        needs_timestep=first.needs_timestep or second.needs_timestep,
     )
 
 

@@ -111,4 +111,13 @@ def _put(row: tuple[Any, ...], k: int, value: Any) -> tuple[Any, ...]:
     return (*row[:k], value, *row[k + 1 :])
 
 
-METHODS = (Method("stepbaq", "Chu et al. 2024, NeurIPS 2024", QDIFFUSION, check=check, finish=(correct,)),)
+METHODS = (
+    Method(
+        "stepbaq",
+        "Chu et al. 2024, NeurIPS 2024",
+        QDIFFUSION,
+        check=check,
+        finish=(correct,),
+        needs_timestep="samples at timesteps of its own",
+    ),
+)

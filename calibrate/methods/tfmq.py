@@ -66,7 +66,13 @@ def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, 
 
 
 TFMQ = Method(
-    "tfmq", "Huang et al. 2024, arXiv 2311.16503", MSE, fit=(BLOCKS,), blocks={"temporal": True}, finish=(finite_set,)
+    "tfmq",
+    "Huang et al. 2024, arXiv 2311.16503",
+    MSE,
+    fit=(BLOCKS,),
+    blocks={"temporal": True},
+    finish=(finite_set,),
+    needs_timestep="quantizes the time embedding",
 )
 
 METHODS = (TFMQ,)

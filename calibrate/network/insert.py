@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from dq_toolchain.toolchain.quant.site import Site
 from dq_toolchain.toolchain.quant.sites import attention_layers, layers_to_keep, weighted_layers
 from dq_toolchain.toolchain.quant.smoothing import smooth_inputs
 from dq_toolchain.toolchain.quant.split import find_concat_inputs, split_concat_inputs
+from dq_toolchain.toolchain.quant.step_vectors import StepVectors, find_step_vectors
 from dq_toolchain.toolchain.recipe.sections import QuantizeSection
 from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
 
@@ -43,6 +44,8 @@ class Prepared:
     Attributes:
         float_layers: layers that stay in float because the recipe names them.
         edges: the first and the last convolution, whose weights get bits of their own.
+        step_vectors: what the network takes from a table; None: it computes from the timestep.
+        time_parameters: those that the network does without, by their names in the model.
     """
 
     network: nn.Module
@@ -51,13 +54,16 @@ class Prepared:
     smoothed: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
     edges: frozenset[str] = frozenset()
+    step_vectors: StepVectors | None = None
+    time_parameters: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def prepare(
     network: nn.Module,
     settings: QuantizeSection,
-    run: Callable[[nn.Module], object],
+    run: Callable[[nn.Module], Any],
     divisors: Mapping[str, Tensor] | None = None,
+    timesteps: Sequence[float] = (),
 ) -> Prepared:
     """Split concatenation convolutions, smooth others and list the sites. The network passed in keeps its modules, and shares
     its tensors with the one returned.
@@ -65,6 +71,7 @@ def prepare(
     Args:
         run: calls the network once on a representative input.
         divisors: of input channels, by convolution (``smoothing``).
+        timesteps: of the sampler, for step vectors.
     Raises:
         RecipeError: ``keep_float`` names a layer that the network does not have, or leaves none to quantize.
         ModelError: a layer has no integer form, or is never called; the text names it.
@@ -73,6 +80,7 @@ def prepare(
     splits = find_concat_inputs(network, lambda: run(network)) if settings.split else {}
     split_concat_inputs(network, splits)
     smooth_inputs(network, divisors or {})
+    vectors, time_parameters = find_step_vectors(network, timesteps, run) if settings.step_vectors else (None, {})
     float_layers = layers_to_keep(network, settings.keep_float)
     for name, layer in weighted_layers(network):
         fault = None if name in float_layers else fault_of(layer)
@@ -107,6 +115,8 @@ def prepare(
         smoothed=tuple(divisors or ()),
         float_layers=float_layers,
         edges=frozenset(edges),
+        step_vectors=vectors,
+        time_parameters=time_parameters,
     )
 
 

@@ -48,6 +48,7 @@ def of_rollouts(context: Context) -> str:
         _samples(context.samples),
         context.rollout_batch,
         *(() if context.precision == "exact" else (context.precision,)),
+        *(() if context.prepared.step_vectors is None else (digest_of(context.prepared.step_vectors.tensors),)),
     )
 
 

@@ -61,6 +61,7 @@ def setup(
     table = sampler_table(source.config, source.scheduler_config, recipe.sampler.steps, eta=recipe.sampler.eta)
     if method is not None and method.check is not None:
         method.check(table)
+    _check_step_vectors(recipe, method)
     step_groups = even_step_groups(table.calls, recipe.quantize.step_groups)
     guidance = guidance_of(source.config, recipe, warn)
     check_conditioning(source.config, recipe)
@@ -96,7 +97,7 @@ def setup(
         warn(f"{fault}: the network takes this size, not every target does; `dq-toolchain targets` lists which do")
     smooth = None if method is None else method.smooth
     divisors = {} if smooth is None else smooth(model.network, table, samples)
-    prepared = prepare(model.network, recipe.quantize, run_once, divisors)
+    prepared = prepare(model.network, recipe.quantize, run_once, divisors, table.timesteps)
     streaming = streaming_on(device) if recipe.run.offload else None
     if streaming is None:
         _place(prepared.network, device)
@@ -144,6 +145,22 @@ def _source(recipe: Recipe, warn: Warn, given: Model | None) -> Source:
     _check_json(source.config, str(source.network / "config.json"))
     _check_json(source.scheduler_config, FILE)
     return source
+
+
+def _check_step_vectors(recipe: Recipe, method: Method | None) -> None:
+    """Raises RecipeError: the recipe asks for step vectors, and for what cannot be done with them."""
+    if not recipe.quantize.step_vectors:
+        return
+    if method is not None and method.needs_timestep:
+        raise RecipeError(
+            f"[quantize] step_vectors: method {method.name!r} {method.needs_timestep}, which a network with step vectors has not; "
+            "leave step_vectors out, or take another method"
+        )
+    if recipe.run.offload and recipe.calibrate.gradient == "full":
+        raise RecipeError(
+            '[quantize] step_vectors: with --offload, gradient = "full" runs blocks again after later steps; leave step_vectors '
+            'out, or set gradient = "adjoint"'
+        )
 
 
 def _check_json(config: Mapping[str, Any], file: str) -> None:

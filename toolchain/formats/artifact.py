@@ -23,6 +23,7 @@ from dq_toolchain.toolchain.disk.files import (
 from dq_toolchain.toolchain.disk.staging import staged
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.artifact_checks import check_artifact
+from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS
 from dq_toolchain.toolchain.formats.listing import (
     DAMAGED,
     JSON,
@@ -41,6 +42,7 @@ from dq_toolchain.toolchain.quant.layers import output_first
 from dq_toolchain.toolchain.quant.site import KEPT, FloatOp, Site
 from dq_toolchain.toolchain.quant.smoothing import smooth_by_one
 from dq_toolchain.toolchain.quant.split import split_concat_inputs
+from dq_toolchain.toolchain.quant.step_vectors import StepVectors, use_step_vectors
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 
@@ -72,6 +74,8 @@ class Artifact:
         smoothed: convolutions whose input channels are multiplied by a ``factor`` among the float parameters.
         record: method, hyper-parameters, seeds, versions, losses (plain JSON values).
         module: of a network that no config describes, the module that gives its architecture; never written to a file.
+        step_vectors: what the network takes in the place of the timestep; the float parameters then hold also those that made the
+            rows. None: the timestep.
     """
 
     model_id: str
@@ -91,6 +95,7 @@ class Artifact:
     record: Mapping[str, Any]
     smoothed: tuple[str, ...] = ()
     module: nn.Module | None = None
+    step_vectors: StepVectors | None = None
 
     def site_index(self, layer: str, operand: str = "input") -> int:
         """Column of a site. Raises KeyError."""
@@ -110,7 +115,11 @@ class Artifact:
         return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
 
     def build_float_unet(self) -> nn.Module:
-        """The network with dequantized weights and splits applied: float32, eval, gradients off."""
+        """The network with dequantized weights, splits and step vectors applied: float32, eval, gradients off."""
+        return self._with_step_vectors(self.build_with_timestep())
+
+    def build_with_timestep(self) -> nn.Module:
+        """``build_float_unet`` with the layers that compute step vectors from any timestep."""
         network = self.architecture()
         state = dict(self.float_parameters)
         state |= {f"{name}.weight": layer.dequantized() for name, layer in self.layers.items()}
@@ -124,7 +133,12 @@ class Artifact:
         """
         network = self.architecture()
         network.load_state_dict(dict(self.float_parameters), strict=False, assign=True)
-        return network.eval().requires_grad_(False)
+        return self._with_step_vectors(network.eval().requires_grad_(False))
+
+    def _with_step_vectors(self, network: nn.Module) -> nn.Module:
+        if self.step_vectors is not None:
+            use_step_vectors(network, self.step_vectors)
+        return network
 
     def require_module(self) -> None:
         """Raise ArtifactError if the network can only be built from a module, and none was given."""
@@ -158,6 +172,11 @@ class Artifact:
         write_tensors(folder / TENSOR_FILES[0], weights)
         write_tensors(folder / TENSOR_FILES[1], {"scale": self.scale, "zero_point": self.zero_point})
         write_tensors(folder / TENSOR_FILES[2], self.float_parameters)
+        more: dict[str, Any] = {}
+        if self.step_vectors is not None:
+            write_tensors(folder / STEP_VECTORS, self.step_vectors.tensors)
+            more["step_vectors"] = self.step_vectors.to_json()
+        names = (*TENSOR_FILES, REFERENCE, *((STEP_VECTORS,) if more else ()))
         reference.save(folder / REFERENCE)
         write_json(
             folder / JSON,
@@ -177,7 +196,8 @@ class Artifact:
                     "sites": [site.to_json() for site in self.sites],
                     "float_operations": [[op.layer, op.kind, op.reason] for op in self.float_operations],
                     "record": dict(self.record),
-                    "files": {name: sha256(folder / name) for name in (*TENSOR_FILES, REFERENCE)},
+                    **more,
+                    "files": {name: sha256(folder / name) for name in names},
                 }
             ),
         )
@@ -195,6 +215,7 @@ class Artifact:
         data = read_calibration(folder)
         try:
             weights, activations, floats = (read_tensors(folder / name, REMEDY) for name in TENSOR_FILES)
+            vectors = data.get("step_vectors")
             names = [n.removesuffix(".weight_q") for n in weights if n.endswith(".weight_q")]
             artifact = cls(
                 model_id=data["model_id"],
@@ -214,6 +235,9 @@ class Artifact:
                 record=data["record"],
                 smoothed=tuple(data.get("smoothed", ())),
                 module=module,
+                step_vectors=None
+                if vectors is None
+                else StepVectors.from_json(vectors, read_tensors(folder / STEP_VECTORS, REMEDY)),
             )
         except DAMAGED as error:
             raise damaged(folder, error) from error

@@ -36,6 +36,7 @@ def check_artifact(artifact: Artifact, folder: Path) -> None:
     check_step_groups(artifact.step_groups, artifact.table.calls, f"{folder / JSON}: step groups")
     _check_dtypes(artifact, refuse)
     _check_parameters(artifact, refuse)
+    _check_step_vectors(artifact, refuse)
     channels, correction = artifact.config.get("in_channels"), artifact.table.correction
     if correction is not None and correction.channels != channels:
         raise refuse(f"the correction has {correction.channels} channels, the latents have {channels}")
@@ -105,11 +106,36 @@ def _check_parameters(artifact: Artifact, refuse: Callable[[str], ArtifactError]
     if wrong:
         raise refuse(f"{wrong[0]!r} is missing, unknown or of another shape or dtype than in the architecture")
     listed = [*artifact.layers, *artifact.float_layers]
+    if artifact.step_vectors is not None:
+        modules = {name for name, _ in network.named_modules()}
+        unknown = [name for name in artifact.step_vectors.modules if name not in modules]
+        if unknown:
+            raise refuse(f"{unknown[0]!r} has a step vector and is no module of the architecture")
+        listed += [name for name, _ in weighted_layers(network) if artifact.step_vectors.replaces(name)]
     unclear = {name for name, _ in weighted_layers(network)} ^ set(listed) | {
         name for name in listed if listed.count(name) > 1
     }
     if unclear:
         raise refuse(f"{min(unclear)} must be either an integer layer or listed as kept in float")
+
+
+def _check_step_vectors(artifact: Artifact, refuse: Callable[[str], ArtifactError]) -> None:
+    """One finite row per network call, for its timestep."""
+    given = artifact.step_vectors
+    if given is None:
+        return
+    wanted = torch.tensor(artifact.table.timesteps, dtype=torch.float32)
+    found = given.timesteps
+    if (found.dtype, found.shape) != (wanted.dtype, wanted.shape) or not torch.equal(found, wanted):
+        raise refuse("the step vectors are not those of the sampler's timesteps")
+    shape = (artifact.table.calls, given.width)
+    if given.rows.dtype != torch.float32 or tuple(given.rows.shape) != shape or not given.rows.isfinite().all():
+        raise refuse(
+            f"step vectors are {given.rows.dtype} of shape {tuple(given.rows.shape)}, expected finite float32 of {shape}"
+        )
+    names = [vector.name for vector in (*given.vectors, *given.unused)]
+    if len(set(names)) != len(names):
+        raise refuse("a step vector is listed twice")
 
 
 def _is_scale(scale: Tensor, smallest: float = SMALLEST_SCALE) -> bool:

@@ -21,6 +21,7 @@ from dq_toolchain.toolchain.disk.files import (
 )
 from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
 from dq_toolchain.toolchain.formats.bundle_checks import (
+    STEP_VECTORS,
     file_fault,
     plain_name,
     ports_fault,
@@ -181,8 +182,9 @@ class Bundle:
                 f"{path}: the correction has {correction.channels} channels, the output must have as many, got "
                 f"{', '.join(map(str, shapes)) or 'no output'}; {REMEDY}"
             )
-        takes_ranges = any(port.name == "ranges" for port in self.inputs)
-        for name in (self.program, REFERENCE, *((RANGES,) if takes_ranges else ())):
+        files = {"ranges": RANGES, "step_vectors": STEP_VECTORS}
+        taken = [files[port.name] for port in self.inputs if port.name in files]
+        for name in (self.program, REFERENCE, *taken):
             if not any(file == name or file.startswith(f"{name}/") for file in self.files):
                 raise ArtifactError(f"{path} lists no file {name!r}; {REMEDY}")
 
@@ -192,16 +194,27 @@ class Bundle:
         Raises:
             ArtifactError: the file is missing, its shape or dtype is another, or a number is not finite.
         """
-        width = next((port.shape[-1] for port in self.inputs if port.name == "ranges"), None)
+        return self._rows(folder / RANGES, "ranges", len(self.step_groups))
+
+    def step_vectors(self, folder: Path) -> Tensor | None:
+        """What the program takes as its input ``step_vectors``, one row per network call; None if it takes the timestep.
+
+        Raises:
+            ArtifactError: as ``ranges``.
+        """
+        return self._rows(folder / STEP_VECTORS, "step_vectors", self.table.calls)
+
+    def _rows(self, file: Path, name: str, count: int) -> Tensor | None:
+        width = next((port.shape[-1] for port in self.inputs if port.name == name), None)
         if width is None:
             return None
-        ranges, want = read_tensors(folder / RANGES, REMEDY).get("ranges"), (len(self.step_groups), width)
-        if ranges is None or tuple(ranges.shape) != want or str(ranges.dtype) != "torch.float32":
-            got = None if ranges is None else f"{ranges.dtype} {tuple(ranges.shape)}"
-            raise ArtifactError(f"{folder / RANGES} must hold 'ranges' of shape {want}, float32, got {got}; {REMEDY}")
-        if not bool(ranges.isfinite().all()):
-            raise ArtifactError(f"{folder / RANGES}: ranges hold NaN or infinity; {REMEDY}")
-        return ranges
+        rows, want = read_tensors(file, REMEDY).get(name), (count, width)
+        if rows is None or tuple(rows.shape) != want or str(rows.dtype) != "torch.float32":
+            got = None if rows is None else f"{rows.dtype} {tuple(rows.shape)}"
+            raise ArtifactError(f"{file} must hold {name!r} of shape {want}, float32, got {got}; {REMEDY}")
+        if not bool(rows.isfinite().all()):
+            raise ArtifactError(f"{file}: {name} hold NaN or infinity; {REMEDY}")
+        return rows
 
     def reference(self, folder: Path) -> Reference:
         """The held-out rollouts in the bundle. Raises ArtifactError: damaged, or not of this program."""

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 MOST_ELEMENTS = 2**31 - 1
 """Of one input or output of a program; a latent of 8K pictures has 4 million."""
-FIXED_INPUTS = ("sample", "timestep", "ranges")
+FIXED_INPUTS = ("sample", "timestep", "ranges", "step_vectors")
 """Inputs of the program that are no conditioning."""
+STEP_VECTORS = "step_vectors.safetensors"
+"""In an artifact or bundle whose network takes step vectors in the place of the timestep."""
 
 
 def plain_name(name: str) -> bool:
@@ -64,10 +66,12 @@ def ports_fault(inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> str | No
     for port in (*inputs, *outputs):
         if any(size < 1 for size in port.shape) or math.prod(port.shape) > MOST_ELEMENTS or port.shape[:1] != (1,):
             return f"{port.name} has shape {port.shape}, allowed are batch 1 and at most {MOST_ELEMENTS:,} numbers"
-    sample, timestep, ranges = (by_name.get(name) for name in FIXED_INPUTS)
+    sample, timestep, ranges, vectors = (by_name.get(name) for name in FIXED_INPUTS)
     if sample is None or sample.dtype != "float32" or len(sample.shape) < 3:
         return "inputs must list sample, float32 (1, C, ...)"
-    if timestep is None or (timestep.dtype, timestep.shape) != ("float32", (1,)):
+    if vectors is not None and (timestep is not None or vectors.dtype != "float32" or len(vectors.shape) != 2):
+        return f"step_vectors must be float32 (1, V), in the place of timestep, got {vectors.dtype} {vectors.shape}"
+    if vectors is None and (timestep is None or (timestep.dtype, timestep.shape) != ("float32", (1,))):
         return "inputs must list timestep, float32 (1,)"
     if ranges is not None and (ranges.dtype != "float32" or len(ranges.shape) != 2):
         return f"ranges must be float32 (1, R), got {ranges.dtype} {ranges.shape}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.disk.files import check_hashes, check_seal, read_arrays, read_json
 from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
-from dq_toolchain.toolchain.formats.bundle_checks import file_fault
+from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS, file_fault
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.schemas import first_fault
 from dq_toolchain.toolchain.quant.site import FloatOp, Site
@@ -26,7 +26,7 @@ SCHEMA, VERSION = "dq-toolchain/calibration", 1
 JSON = "calibration.json"
 REMEDY = "run `dq-toolchain calibrate` again"
 TENSOR_FILES = ("weights.safetensors", "activations.safetensors", "float.safetensors")
-FILES = (*TENSOR_FILES, REFERENCE, JSON)
+FILES = (*TENSOR_FILES, STEP_VECTORS, REFERENCE, JSON)
 DAMAGED = (KeyError, TypeError, ValueError, AttributeError, SamplerError)
 """What values of another kind than ``Artifact.save`` writes raise."""
 
@@ -43,6 +43,8 @@ class Listing:
     scale: NDArray[Any]
     zero_point: NDArray[Any]
     record: Mapping[str, Any]
+    step_vectors: Mapping[str, Any] | None = None
+    """As ``StepVectors.to_json`` writes it; None where the network takes the timestep."""
 
     @classmethod
     def load(cls, folder: Path) -> Listing:
@@ -63,6 +65,7 @@ class Listing:
                 activations["scale"],
                 activations["zero_point"],
                 data["record"],
+                data.get("step_vectors"),
             )
         except DAMAGED as error:
             raise damaged(folder, error) from error

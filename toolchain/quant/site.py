@@ -17,6 +17,7 @@ Kind = LayerKind | Literal["attention"]
 KINDS = (*get_args(LayerKind), "attention")
 BITS = range(2, 9)
 KEPT = "kept in float by name: keep_float in the recipe"
+FROM_TABLE = "step vector: a row of a table, computed before the first step"
 
 
 @dataclass(frozen=True)

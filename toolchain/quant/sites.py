@@ -14,8 +14,9 @@ from torch import nn
 
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.quant.layers import LAYERS, Layer
-from dq_toolchain.toolchain.quant.site import KEPT, FloatOp
+from dq_toolchain.toolchain.quant.site import FROM_TABLE, KEPT, FloatOp
 from dq_toolchain.toolchain.quant.smoothing import SmoothedConv2d
+from dq_toolchain.toolchain.quant.step_vectors import StepVector
 
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d)
 MULTIPLIES = (nn.Conv3d, nn.ConvTranspose3d, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
@@ -65,6 +66,8 @@ def float_operations(network: nn.Module, attention_quantized: bool, kept: Collec
     for name, module in network.named_modules():
         if name in kept:
             found.append(FloatOp(name, type(module).__name__, KEPT))
+        elif isinstance(module, StepVector):
+            found.append(FloatOp(name, "StepVector", FROM_TABLE))
         elif isinstance(module, NORMS):
             found.append(FloatOp(name, type(module).__name__, "normalisation: statistics need float"))
         elif isinstance(module, nn.Embedding):

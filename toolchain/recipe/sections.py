@@ -118,6 +118,11 @@ class QuantizeSection(Section):
         le=1000,
         description="step groups, each with its own activation parameters; default: 5, or one per network call if there are fewer",
     )
+    step_vectors: bool = Field(
+        default=False,
+        description="what depends on the timestep alone comes from a table with one row per step: "
+        "no time embedding in integers, none on the device",
+    )
     keep_float: tuple[str, ...] = Field(
         default=(), strict=False, description="layers, or modules of layers, that stay in float; * stands for anything"
     )

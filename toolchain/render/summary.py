@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -151,6 +152,7 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
         "sites": site_rows(artifact),
         "float_operations": [vars(op) for op in artifact.float_operations],
         "method": artifact.record.get("recipe", {}).get("calibrate", {}).get("method"),
+        "step_vectors": artifact.step_vectors and {"calls": artifact.table.calls, **artifact.step_vectors},
         "correction": None if artifact.table.correction is None else artifact.table.correction.to_json(),
     }
 
@@ -184,10 +186,21 @@ def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
     for row in inspection["float_operations"]:
         floats.add_row(plain(row["layer"]), plain(row["kind"]), plain(row["reason"]))
     console.print(floats)
+    if inspection["step_vectors"] is not None:
+        _show_step_vectors(console, inspection["step_vectors"])
     if inspection["correction"] is not None:
         console.print(
             "the sampler table corrects inputs and outputs of the network (calibration.json, table.correction)"
         )
+
+
+def _show_step_vectors(console: Console, given: Mapping[str, Any]) -> None:
+    vectors = Table("step vector", "numbers per step", title=f"a row for each of {given['calls']} network calls")
+    for row in given["vectors"]:
+        vectors.add_row(plain(row["name"]), str(prod(row["shape"])))
+    console.print(vectors)
+    total = sum(prod(row["shape"]) for row in given["vectors"])
+    console.print(f"the network takes them in the place of its timestep: {total} numbers per step")
 
 
 def show_targets(console: Console, found: Sequence[Mapping[str, Any]]) -> None:

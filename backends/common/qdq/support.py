@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations, check_kinds
+from dq_toolchain.backends.common.checks import (
+    check_activation_bits,
+    check_float_operations,
+    check_kinds,
+    check_timestep,
+)
 from dq_toolchain.backends.common.fp16_range import check_known
 from dq_toolchain.backends.common.qdq.settings import QDQSettings
 from dq_toolchain.toolchain.errors import BackendError
@@ -19,6 +24,7 @@ def check_sites(artifact: Artifact, settings: QDQSettings, target: str, otherwis
     Args:
         otherwise: what to do about a layer of a kind that it cannot hold, besides keeping it in float.
     """
+    check_timestep(artifact, target)
     check_activation_bits(artifact, target)
     check_float_operations(artifact, target)
     check_kinds(artifact, target, HELD, f"{KEEP}, or {otherwise}")

@@ -20,7 +20,8 @@ def executor(device: Device, schedule: Schedule) -> Execute:
     """One execution of step k's method with its step group's ranges."""
 
     def execute(k: int, sample: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-        return device(schedule.method_of_step[k], Call(sample, timestep, conditioning, schedule.row(k)).arguments)
+        call = Call(sample, schedule.time(k, timestep), conditioning, schedule.row(k))
+        return device(schedule.method_of_step[k], call.arguments)
 
     return execute
 

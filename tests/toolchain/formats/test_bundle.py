@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from dq_toolchain.toolchain.disk.files import seal, sha256
+from dq_toolchain.toolchain.disk.files import seal, sha256, write_tensors
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.bundle import JSON, Bundle, Operation, Port, bundle_hash
+from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS
 from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.probe import probe
 from tests.tiny import scheduler
@@ -136,3 +138,26 @@ def test_an_edit_is_seen_whatever_it_changes(saved: tuple[Bundle, Path]) -> None
     path.unlink()
     with pytest.raises(ArtifactError, match="cannot read"):
         Bundle.load(saved[1])
+
+
+def test_step_vectors_stand_in_the_place_of_the_timestep(saved: tuple[Bundle, Path]) -> None:
+    bundle, folder = saved
+    rows = torch.arange(20.0).reshape(4, 5)
+    write_tensors(folder / STEP_VECTORS, {"step_vectors": rows})
+    sample, timestep, labels = bundle.inputs
+    vectors = Port("step_vectors", "float32", (1, 5))
+    files = {**bundle.files, STEP_VECTORS: sha256(folder / STEP_VECTORS)}
+    taken = replace(bundle, inputs=(sample, vectors, labels), files=files)
+    taken.save(folder)
+    found = Bundle.load(folder).step_vectors(folder)
+    assert found is not None
+    assert torch.equal(found, rows)
+    assert bundle.step_vectors(folder) is None
+    for inputs, listed, fault in (
+        ((sample, timestep, vectors, labels), files, r"in the place of timestep"),
+        ((sample, labels), files, r"inputs must list timestep"),
+        ((sample, vectors, labels), bundle.files, r"lists no file 'step_vectors.safetensors'"),
+    ):
+        replace(bundle, inputs=inputs, files=listed).save(folder)
+        with pytest.raises(ArtifactError, match=fault):
+            Bundle.load(folder)
