@@ -13,6 +13,7 @@ Nothing of the checkout is changed; what it lacks for diffusers' networks is in 
 
 Each at its own learning rate of the rounding (Adam's 1e-3, which is meant for 20,000 iterations) and at ours, which is made for the
 iterations of the recipe; --longer adds its own rate with so many times the iterations. PSNR of the finished samples against FP32.
+With --json rows that are done stay.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -44,7 +45,7 @@ from dq_toolchain.toolchain.metrics import psnr
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
-METHOD = "qdiffusion"
+METHOD, OURS = "qdiffusion", "ours"
 Row = dict[str, Any]
 
 
@@ -78,7 +79,7 @@ def ours(seed: Seed) -> Row:
     work = seed.work
     fitted = fit_network(phases_of(resolve(METHOD).fit, seed.recipe), work)
     artifact = finalize(work.network, seed.prepared.context, {})
-    return seed.row("ours", seed.judge.simulated(artifact), fitted.seconds)
+    return seed.row(OURS, seed.judge.simulated(artifact), fitted.seconds)
 
 
 def theirs(seed: Seed, parts: dict[str, ModuleType], name: str, run: Run) -> Row:
@@ -123,17 +124,20 @@ def runs_of(recipe: Recipe, longer: int | None) -> Iterator[tuple[str, Run]]:
         yield f"theirs, LDM quantizers, 8-bit edges, {longer}x", replace(long, quantizers=replace(ldm, edge_bits=edges))
 
 
-def measure(args: argparse.Namespace, parts: dict[str, ModuleType]) -> Iterator[Row]:
+def measure(args: argparse.Namespace, parts: dict[str, ModuleType], done: Collection[tuple[str, int]]) -> Iterator[Row]:
+    """A row for each code and calibration seed that is wanted and not done."""
     for number in range(args.seeds):
         flags = merged(study_recipe(args, {"method": METHOD}), {"run": {"seed": number}})
         recipe = effective(load_recipe(args.recipe, flags))
+        wanted: dict[str, Run | None] = {OURS: None, **dict(runs_of(recipe, args.longer))}
+        left = [name for name in wanted if (name, number) not in done and (args.only is None or name in args.only)]
+        if not left:
+            continue
         prepared = prepare(recipe)
         seed = Seed(recipe, prepared, Judge(prepared.context, args.held_out))
-        if args.only is None or args.only in "ours":
-            yield ours(seed)
-        for name, run in runs_of(recipe, args.longer):
-            if args.only is None or args.only in name:
-                yield theirs(seed, parts, name, run)
+        for name in left:
+            run = wanted[name]
+            yield ours(seed) if run is None else theirs(seed, parts, name, run)
 
 
 def show(rows: list[Row]) -> None:
@@ -158,20 +162,21 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--checkout", type=Path, required=True, help="folder of Q-Diffusion's repository")
     found.add_argument("--recipe", type=Path, help="TOML file with [blocks] and everything else")
     found.add_argument("--longer", type=int, help="times the iterations, at their own learning rate")
-    found.add_argument("--only", help="runs whose name holds this text")
+    found.add_argument("--only", nargs="*", help=f"rows by name, such as {OURS!r} 'theirs, our quantizers, our rate'")
     return found
 
 
 def main(args: argparse.Namespace) -> list[Row]:
-    parts, rows = load_checkout(args.checkout), list[Row]()
-    for row in measure(args, parts):
+    parts, file = load_checkout(args.checkout), args.json
+    rows: list[Row] = json.loads(file.read_text()) if file is not None and file.is_file() else []
+    for row in measure(args, parts, {(row["code"], row["seed"]) for row in rows}):
         rows.append(row)
         print(
             f"{row['code']}, seed {row['seed']}: {row['median']:.2f} / {row['p10']:.2f} dB, {row['seconds']:.0f} s",
             flush=True,
         )
-        if args.json:
-            args.json.write_text(json.dumps(rows, indent=1) + "\n")
+        if file is not None:
+            file.write_text(json.dumps(rows, indent=1) + "\n")
     show(rows)
     return rows
 
