@@ -45,7 +45,7 @@ from dq_toolchain.toolchain.metrics import psnr
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
-METHOD, OURS = "qdiffusion", "ours"
+METHOD, OURS, OURS_AFFINE = "qdiffusion", "ours", "ours, affine activations"
 Row = dict[str, Any]
 
 
@@ -62,6 +62,17 @@ class Seed:
         """Our network before its fit."""
         return work_of(self.prepared, self.recipe, NoCheckpoint())
 
+    @property
+    def affine(self) -> Seed:
+        """The same with zero_points of activations, as their scripts have them by default."""
+        recipe = self.recipe.model_copy(
+            update={"quantize": self.recipe.quantize.model_copy(update={"scheme": "affine"})}
+        )
+        context = self.prepared.context
+        sites = tuple(replace(site, scheme="affine") for site in context.prepared.sites)
+        context = replace(context, prepared=replace(context.prepared, sites=sites))
+        return replace(self, recipe=recipe, prepared=replace(self.prepared, recipe=recipe, context=context))
+
     def row(self, name: str, samples: torch.Tensor, seconds: float) -> Row:
         values = psnr(samples, self.judge.fp32)
         return {
@@ -74,27 +85,26 @@ class Seed:
         }
 
 
-def ours(seed: Seed) -> Row:
+def ours(seed: Seed, name: str) -> Row:
     """Our fit, as ``compare`` does it, and the integer simulation's samples."""
     work = seed.work
     fitted = fit_network(phases_of(resolve(METHOD).fit, seed.recipe), work)
     artifact = finalize(work.network, seed.prepared.context, {})
-    return seed.row(OURS, seed.judge.simulated(artifact), fitted.seconds)
+    return seed.row(name, seed.judge.simulated(artifact), fitted.seconds)
 
 
 def theirs(seed: Seed, parts: dict[str, ModuleType], name: str, run: Run) -> Row:
     """Their code on the rows of our fit."""
     context, work = seed.prepared.context, seed.work
-    if run.quantizers is None:
-        fp32, sites, given = context.network, context.prepared.sites, given_by(work.network)
-    else:
+    fp32 = context
+    if run.own_activations:  # their code splits by itself
         whole = seed.recipe.model_copy(update={"quantize": seed.recipe.quantize.model_copy(update={"split": False})})
-        plain = setup(whole, resolve(METHOD))
-        fp32, sites, given = plain.network, plain.prepared.sites, None
+        fp32 = setup(whole, resolve(METHOD))
+    names = [site.layer for site in fp32.prepared.sites if site.weight_bits is not None]
     begin = time.perf_counter()
     network = reconstructed(
-        parts, fp32, rows_of(work), run, sites=sites, splits=context.prepared.splits, given=given,
-        seed=seed.recipe.run.seed, device=context.device,
+        parts, fp32.network, rows_of(work), run, names=names, edges=fp32.prepared.edges, splits=context.prepared.splits,
+        given=given_by(work.network), seed=seed.recipe.run.seed, device=context.device,
     )  # fmt: skip
     return seed.row(name, seed.judge.run(network, context.table), time.perf_counter() - begin)
 
@@ -107,10 +117,15 @@ def runs_of(recipe: Recipe, longer: int | None) -> Iterator[tuple[str, Run]]:
         batch=blocks.batch, lr=BlockBudget.lr,
     )  # fmt: skip
     bits, edges = recipe.quantize.weight_bits, recipe.quantize.edge_bits
-    ddim, ldm = Quantizers("max", "max", True, bits), Quantizers("mse", "mse", False, bits)
+    ldm = Quantizers("mse", "mse", False, bits, activation_bits=recipe.quantize.activation_bits)
+    ddim = replace(ldm, weight_method="max", activation_method="max", symmetric=True)
     own_rate = replace(equal, lr=OWN_RATE)
     yield "theirs, our quantizers, our rate", equal
     yield "theirs, our quantizers", own_rate
+    yield (
+        "theirs, LDM weights, 8-bit edges, our rate",
+        replace(equal, quantizers=replace(ldm, edge_bits=edges), own_weights_only=True),
+    )
     yield "theirs, LDM quantizers, 8-bit edges, our rate", replace(equal, quantizers=replace(ldm, edge_bits=edges))
     yield "theirs, LDM quantizers, our rate", replace(equal, quantizers=ldm)
     yield "theirs, LDM quantizers", replace(own_rate, quantizers=ldm)
@@ -129,7 +144,10 @@ def measure(args: argparse.Namespace, parts: dict[str, ModuleType], done: Collec
     for number in range(args.seeds):
         flags = merged(study_recipe(args, {"method": METHOD}), {"run": {"seed": number}})
         recipe = effective(load_recipe(args.recipe, flags))
-        wanted: dict[str, Run | None] = {OURS: None, **dict(runs_of(recipe, args.longer))}
+        wanted: dict[str, Run | None] = {OURS: None, OURS_AFFINE: None, **dict(runs_of(recipe, args.longer))}
+        unknown = [name for name in args.only or () if name not in wanted]
+        if unknown:
+            raise SystemExit(f"--only: got {unknown[0]!r}, allowed are {', '.join(map(repr, wanted))}")
         left = [name for name in wanted if (name, number) not in done and (args.only is None or name in args.only)]
         if not left:
             continue
@@ -137,7 +155,10 @@ def measure(args: argparse.Namespace, parts: dict[str, ModuleType], done: Collec
         seed = Seed(recipe, prepared, Judge(prepared.context, args.held_out))
         for name in left:
             run = wanted[name]
-            yield ours(seed) if run is None else theirs(seed, parts, name, run)
+            if run is not None:
+                yield theirs(seed, parts, name, run)
+            else:
+                yield ours(seed if name == OURS else seed.affine, name)
 
 
 def show(rows: list[Row]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -17,7 +17,6 @@ from dq_toolchain.calibrate.blocks.evaluations import Evaluations
 from dq_toolchain.calibrate.network.call_order import order_of_calls
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.toolchain.models.architectures import call_network
-from dq_toolchain.toolchain.quant.site import Site
 
 OWN_RATE, OWN_SCALE_RATE, OWN_NORM = 1e-3, 4e-4, 2.4
 """Adam's default, which their rounding is learned with; their defaults of --cali_lr and --cali_p."""
@@ -48,13 +47,24 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """``quantizers``: None has those given. Iterations for each unit, rows per batch of the rounding, its learning rate."""
+    """Iterations for each unit, rows per batch of the rounding, its learning rate, and whose quantizers.
+
+    Attributes:
+        quantizers: of their own; None has those given.
+        own_weights_only: activations have those given all the same.
+    """
 
     quantizers: Quantizers | None
+    own_weights_only: bool = False
     iterations: int
     activation_iterations: int
     batch: int
     lr: float
+
+    @property
+    def own_activations(self) -> bool:
+        """Whether activations have quantizers of their own; then attention products are quantized, and they split by themselves."""
+        return self.quantizers is not None and not self.own_weights_only
 
 
 class _Called(nn.Module):
@@ -100,18 +110,20 @@ def reconstructed(
     rows: Evaluations,
     run: Run,
     *,
-    sites: tuple[Site, ...],
+    names: Collection[str],
+    edges: Collection[str],
     splits: Mapping[str, tuple[int, ...]],
-    given: Given | None,
+    given: Given,
     seed: int,
     device: torch.device,
 ) -> nn.Module:
     """Their quantized network, to be called as a diffusers network is.
 
     Args:
-        fp32: stays as it is; with our splits in it where quantizers are given, without where not.
-        splits: shortcut convolution -> channels of the concatenation that it reads; for quantizers of theirs.
-        given: in the place of ``run.quantizers``.
+        names: of the layers to be quantized. edges: those of the first and the last convolution.
+        fp32: stays as it is; with our splits in it unless activations have quantizers of their own.
+        splits: shortcut convolution -> channels of the concatenation that it reads, for those.
+        given: what is not in ``run.quantizers``.
     """
     if set(rows.keywords) - {"class_labels"}:
         raise SystemExit(
@@ -119,23 +131,22 @@ def reconstructed(
         )
     own = run.quantizers
     torch.manual_seed(seed)
-    specials = specials_of(parts, quantize_attention=own is not None)
+    specials = specials_of(parts, quantize_attention=run.own_activations)
     with patched(parts, specials, device):
         net = parts["quant_model"].QuantModel(model=_Called(copy.deepcopy(fp32)), **_params(own))
         net.to(device).eval()
-        layers = {
-            s.layer: net.model.network.get_submodule(_inside(net, parts, s.layer)) for s in sites if s.weight_bits
-        }
+        layers = {name: net.model.network.get_submodule(_inside(net, parts, name)) for name in names}
+        if not run.own_activations:
+            _give_activations(layers, given)
         if own is None:
-            assert given is not None
-            _give(layers, given)
-        else:
+            _give_weights(layers, given)
+        elif own.edge_bits is not None:
+            for name in edges:
+                layers[name].weight_quantizer.bitwidth_refactor(own.edge_bits)
+        if run.own_activations:
             for name, channels in splits.items():
                 layers[name].split = channels[0]
                 layers[name].set_split()
-            for site in sites:
-                if own.edge_bits is not None and site.weight_bits == own.edge_bits and site.layer in layers:
-                    layers[site.layer].weight_quantizer.bitwidth_refactor(own.edge_bits)
         _reconstruct(parts, net, rows, run)
     net.set_quant_state(True, True)
     return _Sampled(net.eval())
@@ -155,12 +166,16 @@ def _params(own: Quantizers | None) -> dict[str, dict[str, Any]]:
     }
 
 
-def _give(layers: Mapping[str, Any], given: Given) -> None:
-    """Our scales and zero_points in their quantizers, whose integers begin at 0."""
+def _give_weights(layers: Mapping[str, Any], given: Given) -> None:
+    """Our scales and integer ranges in their quantizers, whose integers begin at 0."""
     for name, (scale, low, high) in given.weights.items():
         layer, quantizer = layers[name], layers[name].weight_quantizer
         quantizer.delta = scale.view(-1, *[1] * (layer.weight.dim() - 1)).clone()
         quantizer.zero_point, quantizer.n_levels, quantizer.inited = -low, high - low + 1, True
+
+
+def _give_activations(layers: Mapping[str, Any], given: Given) -> None:
+    """The same of activations; what is set is not searched."""
     for name, (step, zero_point, low, high) in given.activations.items():
         quantizer = layers[name].act_quantizer
         quantizer.delta = nn.Parameter(step.clone())

@@ -143,11 +143,11 @@ def rows_in(ready: Measured) -> Evaluations:
     )
 
 
-def made(parts: dict[str, ModuleType], ready: Measured, run: Run, network: QuantizedNetwork | None) -> torch.nn.Module:
+def made(parts: dict[str, ModuleType], ready: Measured, run: Run, network: QuantizedNetwork) -> torch.nn.Module:
     context = ready.context
     return reconstructed(
-        parts, context.network, rows_in(ready), run, sites=context.prepared.sites, splits={},
-        given=None if network is None else given_by(network), seed=0, device=context.device,
+        parts, context.network, rows_in(ready), run, names=list(network.layers), edges=context.prepared.edges, splits={},
+        given=given_by(network), seed=0, device=context.device,
     )  # fmt: skip
 
 
@@ -195,9 +195,10 @@ def test_their_own_quantizers_take_attention_splits_and_edges(
 ) -> None:
     context = setup(tiny_recipe(ready.context.model.folder, tmp_path, quantize={"split": False, "weight_bits": 4}))
     own = Quantizers("max", "max", symmetric=True, weight_bits=4, edge_bits=8)
+    names = [site.layer for site in context.prepared.sites]
     network: Any = reconstructed(
-        parts, context.network, rows_in(ready), replace(RUN, quantizers=own), sites=context.prepared.sites,
-        splits=ready.context.prepared.splits, given=None, seed=0, device=context.device,
+        parts, context.network, rows_in(ready), replace(RUN, quantizers=own), names=names, edges=context.prepared.edges,
+        splits=ready.context.prepared.splits, given=given_by(ours(ready)), seed=0, device=context.device,
     )  # fmt: skip
     layers = {name: m for name, m in network.named_modules() if isinstance(m, parts["quant_layer"].QuantModule)}
     levels = {name.removeprefix("network.model.network."): m.weight_quantizer.n_levels for name, m in layers.items()}
@@ -207,3 +208,20 @@ def test_their_own_quantizers_take_attention_splits_and_edges(
     attentions = [m for m in network.modules() if hasattr(m, "act_quantizer_w")]
     assert attentions
     assert all(getattr(m, f"act_quantizer_{name}").inited for m in attentions for name in "qkvw")
+
+
+def test_their_weights_go_with_our_activations(parts: dict[str, ModuleType], ready: Measured) -> None:
+    own = Quantizers("mse", "mse", symmetric=False, weight_bits=4)
+    run, network = replace(RUN, quantizers=own, own_weights_only=True), ours(ready)
+    found: Any = made(parts, ready, run, network)
+    layers = [m for m in found.modules() if isinstance(m, parts["quant_layer"].QuantModule)]
+    assert {m.weight_quantizer.n_levels for m in layers} == {2**4}
+    scales = [float(scale) for scale, *_ in given_by(network).activations.values()]
+    assert sorted(float(m.act_quantizer.delta) for m in layers) == sorted(scales)
+    assert not any(hasattr(m, "act_quantizer_w") for m in found.modules())
+
+
+def test_rows_are_named_or_refused(parts: dict[str, ModuleType]) -> None:
+    arguments = official_qdiffusion.parser().parse_args(["--checkout", "x", "--only", "theirs"])
+    with pytest.raises(SystemExit, match="--only: got 'theirs', allowed are 'ours', 'ours, affine activations', 'theirs, our"):
+        list(official_qdiffusion.measure(arguments, parts, ()))
