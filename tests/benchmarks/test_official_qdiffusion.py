@@ -217,11 +217,13 @@ def test_their_weights_go_with_our_activations(parts: dict[str, ModuleType], rea
     layers = [m for m in found.modules() if isinstance(m, parts["quant_layer"].QuantModule)]
     assert {m.weight_quantizer.n_levels for m in layers} == {2**4}
     scales = [float(scale) for scale, *_ in given_by(network).activations.values()]
-    assert sorted(float(m.act_quantizer.delta) for m in layers) == sorted(scales)
+    assert sorted(m.act_quantizer.delta.item() for m in layers) == sorted(scales)
     assert not any(hasattr(m, "act_quantizer_w") for m in found.modules())
 
 
 def test_rows_are_named_or_refused(parts: dict[str, ModuleType]) -> None:
     arguments = official_qdiffusion.parser().parse_args(["--checkout", "x", "--only", "theirs"])
-    with pytest.raises(SystemExit, match="--only: got 'theirs', allowed are 'ours', 'ours, affine activations', 'theirs, our"):
+    with pytest.raises(
+        SystemExit, match="--only: got 'theirs', allowed are 'ours', 'ours, affine activations', 'theirs, our"
+    ):
         list(official_qdiffusion.measure(arguments, parts, ()))
