@@ -130,20 +130,24 @@ def fit(
     Args:
         warm_up: shared by fits with the same first stage; its seconds count in each of them.
     """
+    work = work_of(prepared, recipe, NoCheckpoint() if warm_up is None else warm_up)
+    fitted = fit_network(phases_of(resolve("accuquant").fit, recipe) if iterations else (), work)
+    record = {"stages": fitted.stages}
+    return finalize(work.network, prepared.context, record), fitted.seconds
+
+
+def work_of(prepared: Prepared, recipe: Recipe, checkpoint: CheckpointFile) -> Work:
+    """A network with the ranges that ``recipe`` chooses, on the prepared rollouts, not fitted yet."""
     context = prepared.context
-    network = quantize_with(context, *choose_all(context, prepared.histograms, recipe.calibrate), recipe)
-    work = Work(
+    return Work(
         recipe=recipe,
-        network=network,
+        network=quantize_with(context, *choose_all(context, prepared.histograms, recipe.calibrate), recipe),
         trajectories=Trajectories(context, prepared.targets),
         chosen=None,
         block_options={},
-        checkpoint=NoCheckpoint() if warm_up is None else warm_up,
+        checkpoint=checkpoint,
         reporter=Reporter(quiet=True),
     )
-    fitted = fit_network(phases_of(resolve("accuquant").fit, recipe) if iterations else (), work)
-    record = {"stages": fitted.stages}
-    return finalize(network, context, record), fitted.seconds
 
 
 class Judge:
@@ -152,11 +156,12 @@ class Judge:
     def __init__(self, context: Context, seeds: int) -> None:
         self.context = context
         self.samples = self.context.draw(held_out_seeds(seeds))
-        self.fp32 = self._run(self.context.prepared.network, self.context.table)
+        self.fp32 = self.run(self.context.prepared.network, self.context.table)
         self.extractor = extractor_for(self.fp32, self.context.model.folder)
         self.features, self.labels = self.extractor.features(self.fp32), self.extractor.labels(self.fp32)
 
-    def _run(self, unet: torch.nn.Module, table: SamplerTable) -> Tensor:
+    def run(self, unet: torch.nn.Module, table: SamplerTable) -> Tensor:
+        """A network's samples, (S, C, H, W), in the order of ``fp32``."""
         set_step = unet.set_step if isinstance(unet, SimulatedNetwork) else None
         return rollouts_of(
             unet.to(self.context.device),
@@ -170,7 +175,7 @@ class Judge:
 
     def simulated(self, artifact: Artifact) -> Tensor:
         """The integer simulation's samples, (S, C, H, W), in the order of ``fp32``."""
-        return self._run(SimulatedNetwork(artifact), artifact.table)
+        return self.run(SimulatedNetwork(artifact), artifact.table)
 
     def figures(self, artifact: Artifact) -> dict[str, float]:
         """The integer simulation on held-out seeds: PSNR (median, 10th percentile, of the pooled squared error),

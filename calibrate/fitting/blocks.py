@@ -31,7 +31,7 @@ class Blocks(Phase):
 
     def run(self, work: Work) -> FitResult:
         context, network, recipe = work.trajectories.context, work.network, work.recipe
-        rows, options, budget = _rows(work), BlockOptions(**work.block_options), _budget(recipe)
+        rows, options, budget = rows_of(work), BlockOptions(**work.block_options), _budget(recipe)
         folder = work.checkpoint.path.parent if network.low_memory else None
         storage = Storage(context.rollout_batch, folder, context.device)
         with work.reporter.task("reconstructing", planned_iterations(network, options, budget)) as advance:
@@ -76,8 +76,8 @@ def _budget(recipe: Recipe) -> BlockBudget:
     return BlockBudget(recipe.blocks.iterations, recipe.blocks.activation_iterations, recipe.blocks.batch)
 
 
-def _rows(work: Work) -> Evaluations:
-    """A random part of the method's calibration set, or of all pairs."""
+def rows_of(work: Work) -> Evaluations:
+    """What blocks are reconstructed on: a random part of the method's calibration set, or of all pairs."""
     run = work.trajectories
     context, targets = run.context, run.targets
     chosen = torch.ones(targets.outputs.shape[:2], dtype=torch.bool) if work.chosen is None else work.chosen
