@@ -17,7 +17,7 @@ def check_activation_bits(artifact: Artifact, target: str) -> None:
         if site.bits != 8:
             raise BackendError(
                 f"activation bits must be 8 for target {target!r}, got {site.bits} at site {site.name}; "
-                "calibrate with 8-bit activations"
+                "calibrate with --activation-bits 8"
             )
 
 

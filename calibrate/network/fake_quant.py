@@ -177,7 +177,8 @@ class QuantizedLayer(nn.Module):
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
         x = laid_out(x)
-        if self._may_use_integers and not torch.is_grad_enabled() and self.activation.float_share == 0.0:
+        takes_bytes = not self.activation.kind.is_wide and self.activation.float_share == 0.0
+        if self._may_use_integers and takes_bytes and not torch.is_grad_enabled():
             product, scale = self._product()
             if product is not None and holds(x):
                 q, zero_point, step = self.activation.unsigned(x)

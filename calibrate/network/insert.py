@@ -25,7 +25,7 @@ from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS
 from dq_toolchain.toolchain.quant.layers import fault_of, kind_of, output_first
 from dq_toolchain.toolchain.quant.qparams import activation_type, weight_type
-from dq_toolchain.toolchain.quant.site import Site
+from dq_toolchain.toolchain.quant.site import Site, operand_bits
 from dq_toolchain.toolchain.quant.sites import attention_layers, layers_to_keep, weighted_layers
 from dq_toolchain.toolchain.quant.smoothing import smooth_inputs
 from dq_toolchain.toolchain.quant.split import find_concat_inputs, split_concat_inputs
@@ -104,7 +104,7 @@ def prepare(
         raise RecipeError("[quantize] keep_float names every layer of this network; leave some to be quantized")
     if settings.attention == "int8":
         sites += [
-            Site(name, operand, "attention", settings.activation_bits, settings.scheme)
+            Site(name, operand, "attention", operand_bits(operand, settings.activation_bits), settings.scheme)
             for name, _ in attention_layers(network)
             for operand in ATTENTION_OPERANDS
         ]

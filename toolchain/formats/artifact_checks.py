@@ -55,6 +55,8 @@ def check_artifact(artifact: Artifact, folder: Path) -> None:
             raise refuse(f"scale at site {site.name} is not fp16-exact, infinite or below 6.1e-5")
         if zero_point.min() < kind.qmin or zero_point.max() > kind.qmax:
             raise refuse(f"zero_point at site {site.name} is outside {kind.qmin}..{kind.qmax}")
+        if kind.is_wide and zero_point.any():
+            raise refuse(f"zero_point at site {site.name}, of 16 bits, is not 0")
         if site.weight_bits is not None:
             weight, allowed = artifact.layers[site.layer].weight_q, weight_type(site.weight_bits)
             if weight.amin() < allowed.qmin or weight.amax() > allowed.qmax:

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from dq_toolchain.toolchain.quant.qparams import Scheme
+from dq_toolchain.toolchain.quant.qparams import ACTIVATION_BITS, ALLOWED_ACTIVATION_BITS, WEIGHT_BITS, Scheme
 
 LayerKind = Literal["conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "linear"]
 Kind = LayerKind | Literal["attention"]
 KINDS = (*get_args(LayerKind), "attention")
-BITS = range(2, 9)
+RIGHT_OPERANDS = ("k", "v")
+"""Second operands of attention products: of 8 bits at most, as the weights of other products are."""
 KEPT = "kept in float by name: keep_float in the recipe"
 FROM_TABLE = "step vector: a row of a table, computed before the first step"
 
@@ -40,8 +41,13 @@ class Site:
         """What is wrong with values read from a file, None if nothing is."""
         if self.kind not in KINDS or self.scheme not in get_args(Scheme):
             return f"kind {self.kind!r}, scheme {self.scheme!r}; allowed are {KINDS} and {get_args(Scheme)}"
-        if self.bits not in BITS or (self.weight_bits is not None and self.weight_bits not in BITS):
-            return f"bits {self.bits!r}, weight bits {self.weight_bits!r}; allowed are 2-8"
+        if self.bits not in ACTIVATION_BITS or self.weight_bits not in (None, *WEIGHT_BITS):
+            return f"bits {self.bits!r}, weight bits {self.weight_bits!r}; allowed are {ALLOWED_ACTIVATION_BITS}, and 2-8"
+        if self.bits == 16 and (self.scheme != "symmetric" or self.operand in RIGHT_OPERANDS):
+            return (
+                f"16 bits with scheme {self.scheme!r} and operand {self.operand!r}; allowed is the symmetric scheme, and no "
+                "second operand of an attention product"
+            )
         return None
 
     def to_json(self) -> dict[str, Any]:
@@ -50,6 +56,11 @@ class Site:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Site:
         return cls(**data)
+
+
+def operand_bits(operand: str, activation_bits: int) -> int:
+    """Bits of an attention operand: second operands keep 8 where activations have 16."""
+    return min(activation_bits, 8) if operand in RIGHT_OPERANDS else activation_bits
 
 
 @dataclass(frozen=True)

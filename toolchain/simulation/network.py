@@ -1,8 +1,9 @@
 """The integer simulation: the quantized UNet executed as a device does it, int8 x int8 products summed in int32.
 
 Products and sums of integers are exact in floating point as long as they stay below 2^24 (float32) or 2^53
-(float64), in any order of summation; each layer takes the narrowest type that is exact for its weights. The float
-reading of the same numbers (`fake_quantize`) is the other mode, so that the two can be compared.
+(float64), in any order of summation; each layer takes the narrowest type that is exact for its weights. With 16-bit
+activations that is float64 nearly always. The float reading of the same numbers (`fake_quantize`) is the other mode, so that
+the two can be compared.
 """
 
 from __future__ import annotations
@@ -90,17 +91,17 @@ class ActivationTable(nn.Module):
         return float(torch.maximum(low, high).max())
 
 
-def accumulator_dtype(bound: float, layer: str) -> torch.dtype:
-    """The float type in which integer sums of magnitude <= bound are exact; int32 itself must hold them.
+def accumulator_dtype(bound: float, layer: str, wide: bool = False) -> torch.dtype:
+    """The float type in which integer sums of magnitude <= bound are exact; the accumulator itself must hold them.
 
+    Args:
+        wide: an operand has 16 bits. Devices sum those in more than 32 bits, or in two halves of 8; else it is int32.
     Raises:
         ArtifactError: it cannot; the text names the layer.
     """
-    if bound >= 2**31:
-        raise ArtifactError(
-            f"sums of {layer} may reach {bound:.3g}, int32 holds less than 2.15e+09; use fewer weight or "
-            "activation bits"
-        )
+    if bound >= (2**53 if wide else 2**31):
+        holds = "float64 holds integers below 9.01e+15 exactly" if wide else "int32 holds less than 2.15e+09"
+        raise ArtifactError(f"sums of {layer} may reach {bound:.3g}, {holds}; use fewer weight or activation bits")
     return torch.float32 if bound <= 2**24 else torch.float64
 
 
@@ -123,13 +124,14 @@ class SimulatedLayer(nn.Module):
         super().__init__()
         self.table, self.mode = table, mode
         bound = float(weight_q.to(torch.float64).abs().flatten(1).sum(1).max()) * table.largest
-        self.accumulator = accumulator_dtype(bound, name)
+        self.accumulator = accumulator_dtype(bound, name, table.kind.is_wide)
         self.register_buffer("weight_q", weight_q)
         self.register_buffer("weight_scale", weight_scale.view(-1, *[1] * (weight_q.dim() - 1)))
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
         self.operation = operation_of(layer)
         self.geometry = geometry_of(layer)
-        self.product = integer_product(self.geometry, weight_q) if mode == "integer" else None
+        self.takes_bytes = mode == "integer" and not table.kind.is_wide
+        self.product = integer_product(self.geometry, weight_q) if self.takes_bytes else None
         self._product_elsewhere: tuple[torch.device, Product | None] | None = None
         self.channel_shape = channel_shape(layer)
 
@@ -147,6 +149,8 @@ class SimulatedLayer(nn.Module):
 
     def _product_on(self, device: torch.device) -> Product | None:
         """Of a layer that was moved to another device than it was made on."""
+        if not self.takes_bytes:
+            return None
         if self._product_elsewhere is None or self._product_elsewhere[0] != device:
             self._product_elsewhere = device, integer_product(self.geometry, self.weight_q)
         return self._product_elsewhere[1]
@@ -160,7 +164,8 @@ def _attention_product(mode: Mode) -> Callable[[Attention, str, Tensor, Tensor],
         if mode == "fake_quantize":
             return torch.bmm(first.fake(left), second.fake(right))
         (a, scale_a), (b, scale_b) = first.integers(left), second.integers(right)
-        dtype = accumulator_dtype(first.largest * second.largest * left.shape[-1], f"an attention product ({which})")
+        bound, wide = first.largest * second.largest * left.shape[-1], first.kind.is_wide or second.kind.is_wide
+        dtype = accumulator_dtype(bound, f"an attention product ({which})", wide)
         return torch.bmm(a.to(dtype), b.to(dtype)).to(torch.float32) * (scale_a * scale_b)
 
     return product
