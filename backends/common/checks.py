@@ -30,6 +30,16 @@ def check_timestep(artifact: Artifact, target: str) -> None:
         )
 
 
+def check_float_outputs(artifact: Artifact, target: str) -> None:
+    """Raise BackendError for the first result of a product that is quantized; smallest and largest values do no harm."""
+    for site in artifact.sites:
+        if site.is_result:
+            raise BackendError(
+                f"target {target!r} keeps the results of products in float, this artifact has integers at {site.name}; "
+                'calibrate with [quantize] outputs = "none" or "range"'
+            )
+
+
 def check_float_operations(artifact: Artifact, target: str) -> None:
     """Raise BackendError for the first module that multiplies and that the quantizer does not support."""
     for operation in artifact.float_operations:

@@ -121,6 +121,12 @@ class QuantizeSection(Section):
         default="symmetric", description="symmetric: zero_point 0 (every target)"
     )
     attention: Literal["float", "int8"] = Field(default="float", description="operands of the attention products")
+    outputs: Literal["none", "range", "fitted"] = Field(
+        default="none",
+        description="what is kept of the outputs of products, for runtimes that quantize those too: range is the smallest and "
+        "largest value per step group; fitted quantizes them, with activation_bits, while fitting and in the simulation "
+        "(no target takes that yet)",
+    )
     split: bool = Field(default=True, description="separate ranges for the halves of a skip concatenation")
     step_groups: int | None = Field(
         default=None,

@@ -79,6 +79,11 @@ class ActivationTable(nn.Module):
             self.switch.record[self.site] = q.to(torch.float32) - OFFSET
         return q, zero_point + OFFSET, unsigned_scale(scale, x)
 
+    def rounded(self, x: Tensor) -> Tensor:
+        """What the integers of x stand for: ``fake`` with these recorded."""
+        integers, scale = self.integers(x)
+        return integers * scale
+
     def fake(self, x: Tensor) -> Tensor:
         """dequantize(quantize(x)) for the step group in force."""
         scale, zero_point = self.scale[self.switch.current], self.zero_point[self.switch.current]
@@ -120,9 +125,10 @@ class SimulatedLayer(nn.Module):
         table: ActivationTable,
         mode: Mode,
         name: str = "the layer",
+        result: ActivationTable | None = None,
     ) -> None:
         super().__init__()
-        self.table, self.mode = table, mode
+        self.table, self.mode, self.result = table, mode, result
         bound = float(weight_q.to(torch.float64).abs().flatten(1).sum(1).max()) * table.largest
         self.accumulator = accumulator_dtype(bound, name, table.kind.is_wide)
         self.register_buffer("weight_q", weight_q)
@@ -136,6 +142,11 @@ class SimulatedLayer(nn.Module):
         self.channel_shape = channel_shape(layer)
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
+        y = self.float_output(x)
+        return y if self.result is None else self.result.rounded(y)
+
+    def float_output(self, x: Tensor) -> Tensor:
+        """The layer's result, before it is quantized if it is."""
         if self.mode == "fake_quantize":
             return self.operation(self.table.fake(x), self.weight_q * self.weight_scale, self.bias)
         product = self.product if x.device.type == "cpu" else self._product_on(x.device)
@@ -162,11 +173,14 @@ def _attention_product(mode: Mode) -> Callable[[Attention, str, Tensor, Tensor],
         assert isinstance(first, ActivationTable)
         assert isinstance(second, ActivationTable)
         if mode == "fake_quantize":
-            return torch.bmm(first.fake(left), second.fake(right))
-        (a, scale_a), (b, scale_b) = first.integers(left), second.integers(right)
-        bound, wide = first.largest * second.largest * left.shape[-1], first.kind.is_wide or second.kind.is_wide
-        dtype = accumulator_dtype(bound, f"an attention product ({which})", wide)
-        return torch.bmm(a.to(dtype), b.to(dtype)).to(torch.float32) * (scale_a * scale_b)
+            y = torch.bmm(first.fake(left), second.fake(right))
+        else:
+            (a, scale_a), (b, scale_b) = first.integers(left), second.integers(right)
+            bound, wide = first.largest * second.largest * left.shape[-1], first.kind.is_wide or second.kind.is_wide
+            dtype = accumulator_dtype(bound, f"an attention product ({which})", wide)
+            y = torch.bmm(a.to(dtype), b.to(dtype)).to(torch.float32) * (scale_a * scale_b)
+        result: ActivationTable | None = getattr(attention, f"table_{which}", None)
+        return y if result is None else result.rounded(y)
 
     return product
 
@@ -188,15 +202,16 @@ class SimulatedNetwork(nn.Module):
             if name not in artifact.layers:  # kept in float
                 continue
             weights = artifact.layers[name]
-            simulated = SimulatedLayer(
-                layer, weights.weight_q, weights.weight_scale, tables[f"{name}:input"], mode, name
+            taken, given = tables[f"{name}:input"], tables.get(f"{name}:output")
+            network.set_submodule(
+                name, SimulatedLayer(layer, weights.weight_q, weights.weight_scale, taken, mode, name, given)
             )
-            network.set_submodule(name, simulated)
         processor = ProductAttnProcessor(_attention_product(mode))
         for name, attention in attention_layers(network):
             if f"{name}:q" in tables:
-                for operand in ATTENTION_OPERANDS:
-                    attention.add_module(f"table_{operand}", tables[f"{name}:{operand}"])
+                for operand in (*ATTENTION_OPERANDS, *PRODUCT_OPERANDS):
+                    if f"{name}:{operand}" in tables:
+                        attention.add_module(f"table_{operand}", tables[f"{name}:{operand}"])
                 attention.set_processor(processor)
         self.inner = network
         self.group_of_step = artifact.group_of_step
