@@ -1,9 +1,9 @@
 """The integer simulation: the quantized UNet executed as a device does it, int8 x int8 products summed in int32.
 
 Products and sums of integers are exact in floating point as long as they stay below 2^24 (float32) or 2^53
-(float64), in any order of summation; each layer takes the narrowest type that is exact for its weights. With 16-bit
-activations that is float64 nearly always. The float reading of the same numbers (`fake_quantize`) is the other mode, so that
-the two can be compared.
+(float64), in any order of summation; each layer takes the narrowest type that is exact for its weights. 16-bit activations
+are multiplied in two halves of 8 bits where sums of these are exact in float32, else in float64. The float reading of the
+same numbers (`fake_quantize`) is the other mode, so that the two can be compared.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS, PRODUCT_O
 from dq_toolchain.toolchain.quant.layers import Layer, channel_shape, operation_of
 from dq_toolchain.toolchain.quant.qparams import IntegerType, activation_type, dequantize, quantize
 from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
+from dq_toolchain.toolchain.simulation.halves import fits, sums_in_halves
 from dq_toolchain.toolchain.simulation.integer_products import (
     Product,
     geometry_of,
@@ -131,6 +132,7 @@ class SimulatedLayer(nn.Module):
         self.table, self.mode, self.result = table, mode, result
         bound = float(weight_q.to(torch.float64).abs().flatten(1).sum(1).max()) * table.largest
         self.accumulator = accumulator_dtype(bound, name, table.kind.is_wide)
+        self.in_halves = table.kind.is_wide and self.accumulator == torch.float64 and fits(bound)
         self.register_buffer("weight_q", weight_q)
         self.register_buffer("weight_scale", weight_scale.view(-1, *[1] * (weight_q.dim() - 1)))
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
@@ -154,7 +156,12 @@ class SimulatedLayer(nn.Module):
             q, zero_point, scale = self.table.unsigned(x)
             return product(q, zero_point, scale * self.weight_scale.flatten(), self.bias)
         integers, scale = self.table.integers(x)
-        sums = self.operation(integers.to(self.accumulator), self.weight_q.to(self.accumulator), None)
+        dtype = torch.float32 if self.in_halves else self.accumulator
+        weight = self.weight_q.to(dtype)
+        if self.in_halves:
+            sums = sums_in_halves(lambda half: self.operation(half, weight, None), integers)
+        else:
+            sums = self.operation(integers.to(dtype), weight, None)
         y = sums.to(torch.float32) * (scale * self.weight_scale).view(self.channel_shape)
         return y if self.bias is None else y + self.bias.view(self.channel_shape)
 
@@ -178,7 +185,11 @@ def _attention_product(mode: Mode) -> Callable[[Attention, str, Tensor, Tensor],
             (a, scale_a), (b, scale_b) = first.integers(left), second.integers(right)
             bound, wide = first.largest * second.largest * left.shape[-1], first.kind.is_wide or second.kind.is_wide
             dtype = accumulator_dtype(bound, f"an attention product ({which})", wide)
-            y = torch.bmm(a.to(dtype), b.to(dtype)).to(torch.float32) * (scale_a * scale_b)
+            if first.kind.is_wide and not second.kind.is_wide and fits(bound):
+                sums = sums_in_halves(lambda half: torch.bmm(half, b), a)
+            else:
+                sums = torch.bmm(a.to(dtype), b.to(dtype))
+            y = sums.to(torch.float32) * (scale_a * scale_b)
         result: ActivationTable | None = getattr(attention, f"table_{which}", None)
         return y if result is None else result.rounded(y)
 
