@@ -124,6 +124,7 @@ def inspection(name: str) -> dict[str, Any]:
         "model": name,
         "step_groups": [[0, 1]],
         "sites": [site],
+        "outputs": [{"output": name, "range": [[-1.0, 1.0]]}],
         "correction": {},
         "float_operations": [{"layer": name, "kind": name, "reason": name}],
         "method": name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from dq_toolchain.toolchain.disk.files import read_tensors, sha256, write_tensors
@@ -18,7 +20,7 @@ from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.listing import JSON, TENSOR_FILES, Listing
 from dq_toolchain.toolchain.formats.output_ranges import HIGH, LOW, OutputRanges, names_of
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.render.summary import inspect_folder
+from dq_toolchain.toolchain.render.summary import inspect_folder, show_inspection
 from tests.tiny_artifacts import tiny_artifact, tiny_reference, with_result_sites, with_wide_activations
 from tests.toolchain.formats.test_artifact import resealed
 
@@ -60,6 +62,11 @@ def test_ranges_come_back_bit_equal_and_are_shown(made: tuple[Artifact, Referenc
     ends = torch.stack([wanted.low, wanted.high], -1)
     assert [row["range"] for row in shown["outputs"]] == ends.transpose(0, 1).tolist()
     assert {site["activation_bits"] for site in shown["sites"]} == {8, 16}
+    stream = io.StringIO()
+    show_inspection(Console(width=250, file=stream), shown)
+    said = stream.getvalue()
+    assert "result of a product" in said
+    assert all(name in said for name in wanted.names)
 
 
 def test_they_change_nothing_else_and_without_them_an_artifact_is_what_it_was(

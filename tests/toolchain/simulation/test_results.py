@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS
 from dq_toolchain.toolchain.quant.sites import attention_layers
 from dq_toolchain.toolchain.simulation.network import Mode, SimulatedLayer, SimulatedNetwork
@@ -24,7 +26,8 @@ def test_every_result_is_an_integer_times_its_scale(mode: Mode, wide: bool) -> N
     artifact = with_result_sites(tiny_artifact(attention=True)[0])
     artifact = with_wide_activations(artifact) if wide else artifact
     simulated, plain = SimulatedNetwork(artifact, mode), SimulatedNetwork(artifact, mode)
-    results, checked = {site.name: i for i, site in enumerate(artifact.sites) if site.is_result}, set()
+    results = {site.name: i for i, site in enumerate(artifact.sites) if site.is_result}
+    checked: set[str] = set()
 
     def check(name: str, out: Tensor, before: Tensor) -> None:
         scale, bits = artifact.scale[0, results[name]], artifact.sites[results[name]].bits
@@ -44,7 +47,7 @@ def test_every_result_is_an_integer_times_its_scale(mode: Mode, wide: bool) -> N
             )
     for name, attention in attention_layers(simulated.inner):
         processor: Any = attention.processor
-        own, bare = processor.product, SimulatedNetwork(tiny_without_results(artifact), mode)
+        own, bare = processor.product, SimulatedNetwork(without_results(artifact), mode)
         twin_attention: Any = dict(attention_layers(bare.inner))[name]
 
         def product(
@@ -67,10 +70,8 @@ def test_every_result_is_an_integer_times_its_scale(mode: Mode, wide: bool) -> N
     assert len(checked) > len(artifact.layers) + len(PRODUCT_OPERANDS) - 1
 
 
-def tiny_without_results(artifact: Any) -> Any:
+def without_results(artifact: Artifact) -> Artifact:
     """The artifact before ``with_result_sites``."""
-    from dataclasses import replace
-
     kept = [i for i, site in enumerate(artifact.sites) if not site.is_result]
     return replace(
         artifact,
