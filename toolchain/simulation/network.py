@@ -101,7 +101,7 @@ def accumulator_dtype(bound: float, layer: str, wide: bool = False) -> torch.dty
     """The float type in which integer sums of magnitude <= bound are exact; the accumulator itself must hold them.
 
     Args:
-        wide: an operand has 16 bits. Devices sum those in more than 32 bits, or in two halves of 8; else it is int32.
+        wide: an operand has 16 bits. int32 has no room for most such sums: float64 is the bound in its place.
     Raises:
         ArtifactError: it cannot; the text names the layer.
     """
