@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.network.sharing import with_shared_tensors
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.models.architectures import call_network
-from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS, ProductAttnProcessor
+from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS, PRODUCT_OPERANDS, ProductAttnProcessor
 from dq_toolchain.toolchain.quant.layers import Layer, operation_of
 from dq_toolchain.toolchain.quant.qparams import activation_type, qparams_to_range
 from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
@@ -60,7 +60,8 @@ class PartlyQuantized(nn.Module):
         for name, attention in attention_layers(self.inner):
             if f"{name}:q" in operations:
                 attention.operations = {  # type: ignore[assignment]  # a plain dict, read by _product
-                    operand: operations[f"{name}:{operand}"] for pair in PRODUCT_OPERANDS.values() for operand in pair
+                    operand: operations.get(f"{name}:{operand}", _same)
+                    for operand in (*ATTENTION_OPERANDS, *PRODUCT_OPERANDS)
                 }
                 attention.set_processor(processor)
 
@@ -74,12 +75,15 @@ class PartlyQuantized(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, layer: Layer, weight: Tensor, bias: Tensor | None, operation: Operation) -> None:
+    def __init__(
+        self, layer: Layer, weight: Tensor, bias: Tensor | None, quantize: Operation, result: Operation
+    ) -> None:
         super().__init__()
-        self.weight, self.bias, self.quantize, self.operation = weight, bias, operation, operation_of(layer)
+        self.weight, self.bias, self.operation = weight, bias, operation_of(layer)
+        self.quantize, self.result = quantize, result
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
-        return self.operation(self.quantize(x), self.weight, self.bias)
+        return self.result(self.operation(self.quantize(x), self.weight, self.bias))
 
 
 def _layer(
@@ -89,7 +93,8 @@ def _layer(
     if integer_weights:
         weight = artifact.layers[name].dequantized().to(weight.device)
         bias = None if bias is None else artifact.float_parameters[f"{name}.bias"].to(bias.device)
-    return _Layer(layer, weight, bias, operations.get(f"{name}:input", _same))
+    quantize, result = (operations.get(f"{name}:{operand}", _same) for operand in ("input", "output"))
+    return _Layer(layer, weight, bias, quantize, result)
 
 
 def _operation(table: ActivationTable, source: Source) -> Operation:
@@ -105,4 +110,5 @@ def _same(x: Tensor) -> Tensor:
 
 def _product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
     first, second = (attention.operations[operand] for operand in PRODUCT_OPERANDS[which])
-    return torch.bmm(first(left), second(right))
+    result: Operation = attention.operations[which]
+    return result(torch.bmm(first(left), second(right)))

@@ -33,6 +33,7 @@ from dq_toolchain.calibrate.ranges.diagnose import (
     at_smallest_scale,
     beyond_fp16,
     constant_sites,
+    say_at_smallest_scale,
     say_beyond_fp16,
     say_constant,
     weights_at_smallest_scale,
@@ -44,6 +45,7 @@ from dq_toolchain.calibrate.ranges.measure import (
     observe_rollouts,
     shared_rollouts,
 )
+from dq_toolchain.calibrate.ranges.outputs import measure_outputs
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
 from dq_toolchain.calibrate.work.checkpoint import README, CheckpointFile, mark
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
@@ -140,8 +142,8 @@ def _calibrated(
     if "beyond_fp16" in ranges.seen:
         reporter.warn(say_beyond_fp16(ranges.seen["beyond_fp16"]))
     raised = at_smallest_scale(context.prepared.sites, ranges.scale, ranges.seen.get("constant_sites", ()))
-    if raised:
-        reporter.warn(f"activations too small for an fp16 scale, quantized coarser than chosen: {', '.join(raised)}")
+    for line in say_at_smallest_scale(context.prepared.sites, raised):
+        reporter.warn(line)
     trajectories = Trajectories(context, ranges.targets)
     budgeted = None
     if recipe.quantize.budget is not None:
@@ -188,6 +190,11 @@ def _calibrated(
     for finish in method.finish:
         artifact, found = finish(artifact, trajectories)
         record |= found
+    if recipe.quantize.outputs == "range":
+        share = context.workers.share(len(context.samples))
+        total = -(-(share.stop - share.start) // context.rollout_batch) * context.table.calls
+        with reporter.task("ranges of outputs", total) as advance:
+            artifact = replace(artifact, output_ranges=measure_outputs(artifact, context, advance))
     record, lost = plain(record)
     for place in lost:
         reporter.warn(f"record.{place} is no finite number and becomes null in {ARTIFACT_JSON}")

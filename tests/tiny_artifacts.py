@@ -23,11 +23,12 @@ from dq_toolchain.toolchain.quant.qparams import (
     SMALLEST_WEIGHT_SCALE,
     Scheme,
     activation_type,
+    fp16_exact,
     quantize,
     range_to_qparams,
     weight_type,
 )
-from dq_toolchain.toolchain.quant.site import Site
+from dq_toolchain.toolchain.quant.site import Site, operand_bits, results_of
 from dq_toolchain.toolchain.quant.sites import attention_layers, float_operations, layers_to_keep, weighted_layers
 from dq_toolchain.toolchain.quant.smoothing import smooth_inputs
 from dq_toolchain.toolchain.quant.split import find_concat_inputs, split_concat_inputs
@@ -199,6 +200,29 @@ def with_step_vectors(artifact: Artifact, unet: nn.Module) -> tuple[Artifact, nn
         step_vectors=vectors,
     )
     return changed, network
+
+
+def with_wide_activations(artifact: Artifact) -> Artifact:
+    """The same ranges held by 16 bits, but for second operands of attention products, as far as fp16 has such scales."""
+    bits = [operand_bits(site.operand, 16) for site in artifact.sites]
+    finer = torch.tensor([2.0 ** (site.bits - wide) for site, wide in zip(artifact.sites, bits, strict=True)])
+    return replace(
+        artifact,
+        sites=tuple(replace(site, bits=wide) for site, wide in zip(artifact.sites, bits, strict=True)),
+        scale=fp16_exact(artifact.scale * finer),
+    )
+
+
+def with_result_sites(artifact: Artifact, step: float = 0.05) -> Artifact:
+    """The artifact with the result of every product quantized, at one scale."""
+    added = results_of(artifact.sites)
+    scale = fp16_exact(torch.full((len(artifact.step_groups), len(added)), step))
+    return replace(
+        artifact,
+        sites=(*artifact.sites, *added),
+        scale=torch.cat([artifact.scale, scale], 1),
+        zero_point=torch.cat([artifact.zero_point, torch.zeros_like(scale, dtype=torch.int32)], 1),
+    )
 
 
 def corrected(artifact: Artifact) -> Artifact:

@@ -17,7 +17,7 @@ def check_activation_bits(artifact: Artifact, target: str) -> None:
         if site.bits != 8:
             raise BackendError(
                 f"activation bits must be 8 for target {target!r}, got {site.bits} at site {site.name}; "
-                "calibrate with 8-bit activations"
+                "calibrate with --activation-bits 8"
             )
 
 
@@ -28,6 +28,16 @@ def check_timestep(artifact: Artifact, target: str) -> None:
             f"this artifact's network takes step vectors, target {target!r} has programs that take the timestep; calibrate with "
             "[quantize] step_vectors = false"
         )
+
+
+def check_float_outputs(artifact: Artifact, target: str) -> None:
+    """Raise BackendError for the first result of a product that is quantized; smallest and largest values do no harm."""
+    for site in artifact.sites:
+        if site.is_result:
+            raise BackendError(
+                f"target {target!r} keeps the results of products in float, this artifact has integers at {site.name}; "
+                'calibrate with [quantize] outputs = "none" or "range"'
+            )
 
 
 def check_float_operations(artifact: Artifact, target: str) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations, check_kinds
+from dq_toolchain.backends.common.checks import (
+    check_activation_bits,
+    check_float_operations,
+    check_float_outputs,
+    check_kinds,
+)
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.quant.layers import kind_of
@@ -23,6 +28,7 @@ def check_supported(artifact: Artifact, network: nn.Module) -> None:
         network: ``artifact.build_float_unet()``.
     """
     check_activation_bits(artifact, "executorch")
+    check_float_outputs(artifact, "executorch")
     check_kinds(artifact, "executorch", HELD, OTHER)
     layers = dict(weighted_layers(network))
     for name in artifact.float_layers:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dq_toolchain.backends.common.checks import check_activation_bits, check_float_operations, check_timestep
+from dq_toolchain.backends.common.checks import (
+    check_activation_bits,
+    check_float_operations,
+    check_float_outputs,
+    check_timestep,
+)
 from dq_toolchain.backends.common.fp16_range import check_known
 from dq_toolchain.backends.tensorrt.proof.lint import why_float
 from dq_toolchain.backends.tensorrt.settings import Settings
@@ -34,6 +39,7 @@ def check_supported(artifact: Artifact, settings: Settings) -> None:
         )
     check_timestep(artifact, "tensorrt")
     check_activation_bits(artifact, "tensorrt")
+    check_float_outputs(artifact, "tensorrt")
     check_float_operations(artifact, "tensorrt")
     if settings.graph_precision == "fp16":
         check_known(artifact, "tensorrt")

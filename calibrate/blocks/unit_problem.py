@@ -102,7 +102,7 @@ def quantizers_of(network: QuantizedNetwork, unit: Unit) -> dict[str, Activation
     return {
         site.name: network.activations[site.name]
         for site in network.sites
-        if site.layer in unit.layers or (site.weight_bits is None and f"{site.layer}.".startswith(prefix))
+        if site.layer in unit.layers or (site.kind == "attention" and f"{site.layer}.".startswith(prefix))
     }
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.quant.qparams import ACTIVATION_BITS, ALLOWED_ACTIVATION_BITS, WEIGHT_BITS
 
 T = TypeVar("T")
 Bits = tuple[int, int]
 """Bits of weights, bits of activations."""
 
-FEWEST_BITS, MOST_BITS, MOST_STEPS = 2, 8, 1000
+MOST_STEPS = 1000
 PLACES = ("here", "ray")
 """Where cells are done: by this process, or by the machines of a Ray cluster."""
 
@@ -78,11 +79,12 @@ def parse_bits(text: str) -> list[Bits]:
     """``W8A8,W4A8`` -> [(8, 8), (4, 8)]. Raises RecipeError."""
     found = []
     for item in _items(text, "--bits"):
-        match = re.fullmatch(r"[Ww](\d)[Aa](\d)", item)
+        match = re.fullmatch(r"[Ww](\d)[Aa](\d{1,2})", item)
         pair = (int(match[1]), int(match[2])) if match else None
-        if pair is None or not all(FEWEST_BITS <= b <= MOST_BITS for b in pair):
+        if pair is None or pair[0] not in WEIGHT_BITS or pair[1] not in ACTIVATION_BITS:
             raise RecipeError(
-                f"--bits: got {item!r}, allowed are W and A with {FEWEST_BITS}-{MOST_BITS} bits each, such as W8A8,W4A8"
+                f"--bits: got {item!r}, allowed are W with 2-8 and A with {ALLOWED_ACTIVATION_BITS} bits, such as "
+                "W8A8,W4A8,W8A16"
             )
         found.append(pair)
     return _once(found, "--bits", text)

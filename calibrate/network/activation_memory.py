@@ -28,7 +28,7 @@ class ActivationMemory:
     Attributes:
         forward: the most in a pass without gradient.
         backward: the most in a pass with gradient and its backward.
-        inputs: of all sites together, which a quantizer keeps beside what the layer keeps.
+        inputs: of all sites together, which a quantizer keeps beside what the layer keeps; of results too if they are sites.
     """
 
     forward: int
@@ -40,16 +40,19 @@ def activation_memory_of(
     network: nn.Module,
     call: Call,
     saving: Callable[[nn.Module], AbstractContextManager[None]] = lambda _network: nullcontext(),
+    *,
+    results: bool = False,
 ) -> ActivationMemory:
     """What ``call`` makes of the network, wherever it is.
 
     Args:
         call: runs the network once, on the CPU; real tensors that it hands over become shapes.
         saving: what is around the pass with gradient, such as ``checkpointed``.
+        results: what layers give is quantized as well.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         fake = with_tensors(network, _on_shapes)
-        with torch.no_grad(), _site_inputs(fake) as inputs, _Ledger() as forward:
+        with torch.no_grad(), _site_inputs(fake, results) as inputs, _Ledger() as forward:
             call(fake)
         for parameter in fake.requires_grad_(True).parameters():
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
@@ -69,13 +72,13 @@ def _drop_gradient(parameter: Tensor) -> None:
 
 
 @contextmanager
-def _site_inputs(network: nn.Module) -> Iterator[list[int]]:
+def _site_inputs(network: nn.Module, results: bool) -> Iterator[list[int]]:
     found: list[int] = []
-    handles = (
-        layer.register_forward_pre_hook(lambda _layer, inputs: found.append(inputs[0].nbytes))
-        for _, layer in weighted_layers(network)
-    )
-    with hooks(handles):
+
+    def note(_layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+        found.append(inputs[0].nbytes + (out.nbytes if results else 0))
+
+    with hooks(layer.register_forward_hook(note) for _, layer in weighted_layers(network)):
         yield found
 
 

@@ -159,6 +159,8 @@ class QuantizedLayer(nn.Module):
         super().__init__()
         self.activation, self.weight_quantizer = activation, weight
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+        self.output: ActivationQuantizer | None = None
+        """Of what the layer gives, where that is a site too."""
         self.operation, self.geometry = operation_of(layer), geometry_of(layer)
         self.fixed_weight: Tensor | None = None
         """A weight to be used in every pass; None computes the fake-quantized one in each."""
@@ -176,8 +178,13 @@ class QuantizedLayer(nn.Module):
         self.fixed_weight, self._integers, self._may_use_integers = weight, None, rounded
 
     def forward(self, x: Tensor, *unused: object) -> Tensor:
+        y = self._float_output(x)
+        return y if self.output is None else self.output(y)
+
+    def _float_output(self, x: Tensor) -> Tensor:
         x = laid_out(x)
-        if self._may_use_integers and not torch.is_grad_enabled() and self.activation.float_share == 0.0:
+        takes_bytes = not self.activation.kind.is_wide and self.activation.float_share == 0.0
+        if self._may_use_integers and takes_bytes and not torch.is_grad_enabled():
             product, scale = self._product()
             if product is not None and holds(x):
                 q, zero_point, step = self.activation.unsigned(x)
@@ -195,9 +202,12 @@ class QuantizedLayer(nn.Module):
 
 
 def quantized_product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
-    """q @ k^T or probs @ v with both operands fake-quantized by the modules ``insert`` put on the attention."""
+    """q @ k^T or probs @ v with both operands, and the result if that is a site, fake-quantized by the modules that ``insert``
+    put on the attention."""
     first, second = PRODUCT_OPERANDS[which]
-    return torch.bmm(getattr(attention, f"quantizer_{first}")(left), getattr(attention, f"quantizer_{second}")(right))
+    y = torch.bmm(getattr(attention, f"quantizer_{first}")(left), getattr(attention, f"quantizer_{second}")(right))
+    result: ActivationQuantizer | None = getattr(attention, f"quantizer_{which}", None)
+    return y if result is None else result(y)
 
 
 QUANTIZED_ATTENTION = ProductAttnProcessor(quantized_product)

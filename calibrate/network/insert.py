@@ -25,7 +25,7 @@ from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS
 from dq_toolchain.toolchain.quant.layers import fault_of, kind_of, output_first
 from dq_toolchain.toolchain.quant.qparams import activation_type, weight_type
-from dq_toolchain.toolchain.quant.site import Site
+from dq_toolchain.toolchain.quant.site import Site, operand_bits, results_of
 from dq_toolchain.toolchain.quant.sites import attention_layers, layers_to_keep, weighted_layers
 from dq_toolchain.toolchain.quant.smoothing import smooth_inputs
 from dq_toolchain.toolchain.quant.split import find_concat_inputs, split_concat_inputs
@@ -56,6 +56,11 @@ class Prepared:
     edges: frozenset[str] = frozenset()
     step_vectors: StepVectors | None = None
     time_parameters: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether results of products are sites too."""
+        return any(site.is_result for site in self.sites)
 
 
 def prepare(
@@ -104,10 +109,12 @@ def prepare(
         raise RecipeError("[quantize] keep_float names every layer of this network; leave some to be quantized")
     if settings.attention == "int8":
         sites += [
-            Site(name, operand, "attention", settings.activation_bits, settings.scheme)
+            Site(name, operand, "attention", operand_bits(operand, settings.activation_bits), settings.scheme)
             for name, _ in attention_layers(network)
             for operand in ATTENTION_OPERANDS
         ]
+    if settings.outputs == "fitted":
+        sites += results_of(sites)
     return Prepared(
         network=network,
         splits=splits,
@@ -169,10 +176,14 @@ class QuantizedNetwork(nn.Module):
                 scale[:, column], zero_point[:, column], activation_type(site.bits), self.switch
             )
             self.activations[site.name] = quantizer
-            if site.weight_bits is None:
+            if site.operand == "output":
+                self.layers[site.layer].output = quantizer
+                continue
+            if site.kind == "attention":
                 self.inner.get_submodule(site.layer).add_module(f"quantizer_{site.operand}", quantizer)
                 continue
             layer = layers[site.layer]
+            assert site.weight_bits is not None
             weight = WeightQuantizer(
                 layer.weight, weight_scales[site.layer], weight_type(site.weight_bits), learned_rounding
             )

@@ -62,14 +62,20 @@ def _why_not(index: int) -> str | None:
 def probe(device: torch.device) -> bool:
     """Whether the kernels give what torch's operations give there: numbers at ties and ends included, and gradients."""
     ratio = torch.linspace(-140, 140, 2241, device=device)  # eighths: integers, ties, ends, beyond
-    return _activations_agree(ratio, torch.tensor([0.3, -2.7], device=device)) and _weights_agree(ratio)
+    wide = torch.cat([ratio, ratio - 2.0**15, ratio + 2.0**15])
+    return (
+        _activations_agree(ratio, -131.0, 124.0)
+        and _activations_agree(wide, -(2.0**15), 2.0**15 - 1)
+        and _weights_agree(ratio)
+    )
 
 
-def _activations_agree(ratio: Tensor, log_scale: Tensor) -> bool:
+def _activations_agree(ratio: Tensor, lowest: float, highest: float) -> bool:
+    log_scale = torch.tensor([0.3, -2.7], device=ratio.device)
     x = (ratio * fp16_scale(log_scale[1:])).requires_grad_()
     log_scale.requires_grad_()
-    found = QuantizeActivation.apply(x, log_scale, 1, SMALLEST_SCALE, -131.0, 124.0)  # type: ignore[no-untyped-call]
-    expected = FakeQuantize.apply(x, fp16_scale(log_scale[1:]), -131.0, 124.0)  # type: ignore[no-untyped-call]
+    found = QuantizeActivation.apply(x, log_scale, 1, SMALLEST_SCALE, lowest, highest)  # type: ignore[no-untyped-call]
+    expected = FakeQuantize.apply(x, fp16_scale(log_scale[1:]), lowest, highest)  # type: ignore[no-untyped-call]
     return torch.equal(found, expected) and _gradients_agree(found, expected, x, log_scale)
 
 

@@ -32,7 +32,8 @@ class FakeQuantize(torch.autograd.Function):
 
     That gradient (Esser et al. 2020, eq. 3), (y - x) / scale inside the range and y / scale outside, summed against
     the gradient of y, is two dot products; they and in-place operations take a third of the time of torch's own
-    learnable fake-quantization on a CPU.
+    learnable fake-quantization on a CPU. Where the integers are many, y and x agree in so many bits that y - x has to be
+    taken before anything is summed.
     """
 
     @staticmethod
@@ -47,7 +48,10 @@ class FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, y, scale = ctx.saved_tensors
         passed = _where_inside(gradient, x, scale, ctx.ends)
-        of_scale = (_dot(gradient, y) - _dot(passed, x)) / scale
+        if ctx.ends[1] - ctx.ends[0] > 2**8:  # more integers than a byte holds
+            of_scale = (_dot(passed, y - x) + _dot(gradient - passed, y)) / scale
+        else:
+            of_scale = (_dot(gradient, y) - _dot(passed, x)) / scale
         return passed, of_scale, None, None
 
 

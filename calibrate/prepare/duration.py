@@ -32,6 +32,8 @@ def passes(recipe: Recipe, method: Method, context: Context) -> dict[str, float]
     phases = phases_of(method.fit, recipe)
     if phases:
         found["fit"] = sum(phase.passes(context, recipe) for phase in phases) / context.workers.count
+    if recipe.quantize.outputs == "range":
+        found["ranges of outputs"] = each
     return found | {"held-out rollouts": 3.0 * recipe.reference.seeds * context.table.calls}
 
 

@@ -195,7 +195,7 @@ def _of_one_sample(context: Context, low_memory: bool) -> ActivationMemory:
     def call(network: nn.Module) -> Tensor:
         return Denoiser(network, context.table, sample.conditioning, context.guidance)(sample.start, 0)
 
-    return activation_memory_of(context.prepared.network, call, checkpointed)
+    return activation_memory_of(context.network, call, checkpointed, results=context.prepared.has_results)
 
 
 def _free(device: torch.device) -> int:

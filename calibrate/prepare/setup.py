@@ -123,7 +123,9 @@ def setup(
         device=device,
         seed=recipe.run.seed,
         is_large=is_large,
-        activation_memory=activation_memory_of(prepared.network, run_once) if is_large or room is not None else None,
+        activation_memory=activation_memory_of(prepared.network, run_once, results=prepared.has_results)
+        if is_large or room is not None
+        else None,
         workers=workers,
         precision=recipe.run.precision,
         room=room,

@@ -11,6 +11,9 @@ from dq_toolchain.calibrate.ranges.observer import Histogram
 from dq_toolchain.toolchain.quant.qparams import FP16_LARGEST, SMALLEST_SCALE, SMALLEST_WEIGHT_SCALE
 from dq_toolchain.toolchain.quant.site import Site
 
+NAMED = 3
+"""Sites that a line about many names."""
+
 
 def constant_sites(sites: Sequence[Site], histograms: Sequence[Sequence[Histogram]]) -> dict[str, list[list[float]]]:
     """Sites that only ever see one value in a step group: [step group, value] of each, by name."""
@@ -61,6 +64,23 @@ def at_smallest_scale(sites: Sequence[Site], scale: torch.Tensor, constant: Coll
     """
     raised = (scale <= SMALLEST_SCALE).any(0).tolist()
     return [site.name for site, is_raised in zip(sites, raised, strict=True) if is_raised and site.name not in constant]
+
+
+def say_at_smallest_scale(sites: Sequence[Site], raised: Collection[str]) -> list[str]:
+    """A line about sites of 8 bits and fewer, and one about those of 16: these still have more integers than 8 bits give
+    where their values reach ``SMALLEST_SCALE`` * 128."""
+    wide = [site.name for site in sites if site.name in raised and site.bits > 8]
+    narrow = [name for name in raised if name not in wide]
+    lines = []
+    if narrow:
+        lines.append(f"activations too small for an fp16 scale, quantized coarser than chosen: {', '.join(narrow)}")
+    if wide:
+        more = f" and {len(wide) - NAMED} more (record.at_smallest_scale)" if len(wide) > NAMED else ""
+        lines.append(
+            f"activations of 16 bits within {SMALLEST_SCALE * 2**15:.3g} of zero have steps of {SMALLEST_SCALE:.1e}, the smallest "
+            f"scale that fp16 holds in full, and so fewer bits: {', '.join(wide[:NAMED])}{more}"
+        )
+    return lines
 
 
 def weights_at_smallest_scale(network: QuantizedNetwork) -> list[str]:

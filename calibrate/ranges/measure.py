@@ -158,17 +158,24 @@ def _hooked(
     def product(attention: Attention, which: str, left: Tensor, right: Tensor) -> Tensor:
         for operand, x in zip(PRODUCT_OPERANDS[which], (left, right), strict=True):
             collect(f"{names[attention]}:{operand}", x)
-        return float_product(attention, which, left, right)
+        out = float_product(attention, which, left, right)
+        if f"{names[attention]}:{which}" in results:
+            collect(f"{names[attention]}:{which}", out)
+        return out
 
     def watched() -> Iterator[RemovableHandle]:
         for site in prepared.sites:
-            if site.weight_bits is None:
+            if site.kind == "attention":
                 continue
             module, name = prepared.network.get_submodule(site.layer), site.name
+            if site.is_result:
+                yield module.register_forward_hook(lambda _module, _inputs, out, name=name: collect(name, out))
+                continue
             yield module.register_forward_pre_hook(lambda _module, inputs, name=name: collect(name, inputs[0]))
             yield module.register_forward_hook(lambda _module, _inputs, out, name=name: collect_output(name, out))
 
-    quantized = {site.layer for site in prepared.sites if site.weight_bits is None}
+    results = {site.name for site in prepared.sites if site.is_result}
+    quantized = {site.layer for site in prepared.sites if site.kind == "attention"}
     processors = {module: module.processor for module, name in names.items() if name in quantized}
     for module in processors:
         module.set_processor(ProductAttnProcessor(product))

@@ -109,7 +109,12 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     "weight bits 1": (flags("--weight-bits", "1"), "--weight-bits: got 1, input should be greater than or equal to 2"),
     "weight bits 9": (flags("--weight-bits", "9"), "--weight-bits: got 9, input should be less than or equal to 8"),
     "activation bits 1": (flags("--activation-bits", "1"), "--activation-bits: got 1"),
-    "activation bits 9": (flags("--activation-bits", "9"), "--activation-bits: got 9"),
+    "activation bits 9": (
+        flags("--activation-bits", "9"),
+        "--activation-bits: got 9, value error, no device has integers",
+    ),
+    "activation bits 17": (flags("--activation-bits", "17"), "--activation-bits: got 17, input should be 2, 3"),
+    "16 bits, affine": (flags("--activation-bits", "16", "--scheme", "affine"), "activations of 16 bits are symmetric"),
     "unknown scheme": (flags("--scheme", "odd"), "--scheme: got 'odd', input should be 'symmetric' or 'affine'"),
     "unknown gradient": (
         flags("--gradient", "odd"),

@@ -128,7 +128,9 @@ def calibrate(
         Path | None, typer.Option(help="instead of prompts: safetensors with cond.NAME and uncond.NAME")
     ] = None,
     weight_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
-    activation_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
+    activation_bits: Annotated[
+        int | None, typer.Option(help="2-8 or 16 (no target takes 16 yet)  [default: 8]")
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(help="bits layer by layer: size=SHARE of FP32's, psnr>=DB, or both")
     ] = None,

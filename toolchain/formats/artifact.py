@@ -34,6 +34,7 @@ from dq_toolchain.toolchain.formats.listing import (
     damaged,
     read_calibration,
 )
+from dq_toolchain.toolchain.formats.output_ranges import HIGH, LOW, OutputRanges
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.models.loading import build_network
@@ -76,6 +77,7 @@ class Artifact:
         module: of a network that no config describes, the module that gives its architecture; never written to a file.
         step_vectors: what the network takes in the place of the timestep; the float parameters then hold also those that made the
             rows. None: the timestep.
+        output_ranges: smallest and largest results of all products; None unless the recipe asked for them.
     """
 
     model_id: str
@@ -96,6 +98,7 @@ class Artifact:
     smoothed: tuple[str, ...] = ()
     module: nn.Module | None = None
     step_vectors: StepVectors | None = None
+    output_ranges: OutputRanges | None = None
 
     def site_index(self, layer: str, operand: str = "input") -> int:
         """Column of a site. Raises KeyError."""
@@ -170,7 +173,9 @@ class Artifact:
         weights = {f"{n}.weight_q": layer.weight_q for n, layer in self.layers.items()}
         weights |= {f"{n}.weight_scale": layer.weight_scale for n, layer in self.layers.items()}
         write_tensors(folder / TENSOR_FILES[0], weights)
-        write_tensors(folder / TENSOR_FILES[1], {"scale": self.scale, "zero_point": self.zero_point})
+        outputs = self.output_ranges
+        measured = {} if outputs is None else {LOW: outputs.low, HIGH: outputs.high}
+        write_tensors(folder / TENSOR_FILES[1], {"scale": self.scale, "zero_point": self.zero_point, **measured})
         write_tensors(folder / TENSOR_FILES[2], self.float_parameters)
         more: dict[str, Any] = {}
         if self.step_vectors is not None:
@@ -194,6 +199,7 @@ class Artifact:
                     "splits": {name: list(channels) for name, channels in self.splits.items()},
                     "smoothed": list(self.smoothed),
                     "sites": [site.to_json() for site in self.sites],
+                    **({} if outputs is None else {"outputs": list(outputs.names)}),
                     "float_operations": [[op.layer, op.kind, op.reason] for op in self.float_operations],
                     "record": dict(self.record),
                     **more,
@@ -238,6 +244,7 @@ class Artifact:
                 step_vectors=None
                 if vectors is None
                 else StepVectors.from_json(vectors, read_tensors(folder / STEP_VECTORS, REMEDY)),
+                output_ranges=OutputRanges.of(data.get("outputs"), activations),
             )
         except DAMAGED as error:
             raise damaged(folder, error) from error

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dq_toolchain.toolchain.errors import ArtifactError, ModelError
 from dq_toolchain.toolchain.formats.listing import JSON, REMEDY
+from dq_toolchain.toolchain.formats.output_ranges import names_of
 from dq_toolchain.toolchain.models.loading import REFUSALS
 from dq_toolchain.toolchain.models.own import OWN
 from dq_toolchain.toolchain.quant.qparams import (
@@ -43,6 +44,13 @@ def check_artifact(artifact: Artifact, folder: Path) -> None:
     shape = (len(artifact.step_groups), len(artifact.sites))
     if tuple(artifact.scale.shape) != shape or tuple(artifact.zero_point.shape) != shape:
         raise refuse(f"activation parameters have shape {tuple(artifact.scale.shape)}, expected {shape}")
+    outputs = artifact.output_ranges
+    fault = None if outputs is None else outputs.fault(artifact.sites, len(artifact.step_groups))
+    if fault is not None:
+        raise refuse(fault)
+    unknown = {site.name for site in artifact.sites if site.is_result} - set(names_of(artifact.sites))
+    if unknown:
+        raise refuse(f"site {min(unknown)} is the result of no product that has integers")
     if {site.layer for site in artifact.sites if site.weight_bits is not None} != set(artifact.layers):
         raise refuse("sites and integer weights are not those of the same layers")
     for index, site in enumerate(artifact.sites):
@@ -55,6 +63,8 @@ def check_artifact(artifact: Artifact, folder: Path) -> None:
             raise refuse(f"scale at site {site.name} is not fp16-exact, infinite or below 6.1e-5")
         if zero_point.min() < kind.qmin or zero_point.max() > kind.qmax:
             raise refuse(f"zero_point at site {site.name} is outside {kind.qmin}..{kind.qmax}")
+        if kind.is_wide and zero_point.any():
+            raise refuse(f"zero_point at site {site.name}, of 16 bits, is not 0")
         if site.weight_bits is not None:
             weight, allowed = artifact.layers[site.layer].weight_q, weight_type(site.weight_bits)
             if weight.amin() < allowed.qmin or weight.amax() > allowed.qmax:

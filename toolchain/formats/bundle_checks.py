@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.checks import Check
-from dq_toolchain.toolchain.quant.site import BITS
+from dq_toolchain.toolchain.quant.qparams import ACTIVATION_BITS, ALLOWED_ACTIVATION_BITS, WEIGHT_BITS
 
 if TYPE_CHECKING:
     from dq_toolchain.toolchain.formats.bundle import Bundle, Port
@@ -95,8 +95,11 @@ def sites_fault(sites: tuple[Mapping[str, Any], ...], groups: int) -> str | None
         if not all(_is_float32(value) for value in numbers):
             return f"site {row['site'][:200]!r}: range must be pairs of numbers, scale and zero_point numbers, all of float32"
         bits = row["activation_bits"]
-        if bits not in BITS or row["weight_bits"] not in (None, *BITS):
-            return f"site {row['site'][:200]!r} has bits {bits} and {row['weight_bits']}, allowed are 2-8"
+        if bits not in ACTIVATION_BITS or row["weight_bits"] not in (None, *WEIGHT_BITS):
+            return (
+                f"site {row['site'][:200]!r} has activations of {bits} bits and weights of {row['weight_bits']}, allowed are "
+                f"{ALLOWED_ACTIVATION_BITS}, and 2-8"
+            )
         ordered = all(low <= 0 <= high for low, high in row["range"])
         if not ordered or any(scale <= 0 for scale in row["scale"]):
             return f"site {row['site'][:200]!r}: a range must hold 0 and a scale be above 0"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dq_toolchain.toolchain.disk.files import check_hashes, check_seal, read_arrays, read_json
 from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
 from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS, file_fault
+from dq_toolchain.toolchain.formats.output_ranges import OutputRanges
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.schemas import first_fault
 from dq_toolchain.toolchain.quant.site import FloatOp, Site
@@ -45,6 +46,7 @@ class Listing:
     record: Mapping[str, Any]
     step_vectors: Mapping[str, Any] | None = None
     """As ``StepVectors.to_json`` writes it; None where the network takes the timestep."""
+    output_ranges: OutputRanges | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Listing:
@@ -66,6 +68,7 @@ class Listing:
                 activations["zero_point"],
                 data["record"],
                 data.get("step_vectors"),
+                OutputRanges.of(data.get("outputs"), activations),
             )
         except DAMAGED as error:
             raise damaged(folder, error) from error
@@ -79,6 +82,10 @@ class Listing:
         for site in listing.sites:
             if site.fault() is not None:
                 raise ArtifactError(f"{folder}: site {site.name}: {site.fault()}; {REMEDY}")
+        outputs = listing.output_ranges
+        fault = None if outputs is None else outputs.fault(listing.sites, len(listing.step_groups))
+        if fault is not None:
+            raise ArtifactError(f"{folder}: {fault}; {REMEDY}")
         return listing
 
 

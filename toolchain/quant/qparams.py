@@ -27,6 +27,12 @@ FP16_BITS = 11
 """Significant bits of an fp16 number."""
 
 
+WEIGHT_BITS = tuple(range(2, 9))
+ACTIVATION_BITS = (*range(2, 9), 16)
+"""16: int16, or uint16 with the zero_point 32768, which no device has anything between that and 8 bits for."""
+ALLOWED_ACTIVATION_BITS = "2-8 or 16"
+
+
 @dataclass(frozen=True)
 class IntegerType:
     """A signed integer range. ``qmin``/``qmax`` belong to it, so that no range is recomputed elsewhere."""
@@ -35,9 +41,14 @@ class IntegerType:
     qmin: int
     qmax: int
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether its integers do not fit into a byte, so that products of bytes do not take them."""
+        return self.bits > 8
+
 
 def activation_type(bits: int) -> IntegerType:
-    """Full two's-complement range, 2-8 bits (e.g. -128..127)."""
+    """Full two's-complement range, 2-8 bits (e.g. -128..127) or 16 (-32768..32767)."""
     return IntegerType(bits, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 

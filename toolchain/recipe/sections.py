@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, create_model, field_validator
 
 from dq_toolchain.toolchain.recipe.budget import Budget
 
@@ -96,6 +96,13 @@ class ConditioningSection(Section):
     null_label: int | None = Field(default=None, ge=0, description='class label that means "no class", for guidance')
 
 
+def known_width(given: Any) -> Any:
+    """Says more of a width between 8 and 16 bits than that it is not allowed."""
+    if type(given) is int and 8 < given < 16:
+        raise ValueError("no device has integers between 8 and 16 bits; take 16, or 8 and fewer")
+    return given
+
+
 class QuantizeSection(Section):
     """[quantize]"""
 
@@ -106,11 +113,20 @@ class QuantizeSection(Section):
         "size=SHARE of FP32's, psnr>=DB, or both",
     )
     edge_bits: int = Field(default=8, ge=2, le=8, description="bits of the first and last convolution's weights")
-    activation_bits: int = Field(default=8, ge=2, le=8, description="bits of activations")
+    activation_bits: Annotated[Literal[2, 3, 4, 5, 6, 7, 8, 16], BeforeValidator(known_width)] = Field(
+        default=8,
+        description="bits of activations; with 16, which are symmetric, the second operand of attention products has 8",
+    )
     scheme: Literal["symmetric", "affine"] = Field(
         default="symmetric", description="symmetric: zero_point 0 (every target)"
     )
     attention: Literal["float", "int8"] = Field(default="float", description="operands of the attention products")
+    outputs: Literal["none", "range", "fitted"] = Field(
+        default="none",
+        description="what is kept of the outputs of products, for runtimes that quantize those too: range is the smallest and "
+        "largest value per step group; fitted quantizes them, with activation_bits, while fitting and in the simulation "
+        "(no target takes that yet)",
+    )
     split: bool = Field(default=True, description="separate ranges for the halves of a skip concatenation")
     step_groups: int | None = Field(
         default=None,
@@ -126,6 +142,13 @@ class QuantizeSection(Section):
     keep_float: tuple[str, ...] = Field(
         default=(), strict=False, description="layers, or modules of layers, that stay in float; * stands for anything"
     )
+
+    @field_validator("scheme")
+    @classmethod
+    def _is_of_the_bits(cls, scheme: str, info: ValidationInfo) -> str:
+        if scheme == "affine" and info.data.get("activation_bits") == 16:
+            raise ValueError("activations of 16 bits are symmetric; take symmetric, or 8 bits and fewer")
+        return scheme
 
     @field_validator("budget")
     @classmethod

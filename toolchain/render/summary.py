@@ -150,6 +150,7 @@ def inspect_folder(folder: Path) -> dict[str, Any]:
         "model": artifact.model_id,
         "step_groups": [list(s) for s in artifact.step_groups],
         "sites": site_rows(artifact),
+        "outputs": [] if artifact.output_ranges is None else artifact.output_ranges.rows(),
         "float_operations": [vars(op) for op in artifact.float_operations],
         "method": artifact.record.get("recipe", {}).get("calibrate", {}).get("method"),
         "step_vectors": artifact.step_vectors and {"calls": artifact.table.calls, **artifact.step_vectors},
@@ -182,6 +183,11 @@ def show_inspection(console: Console, inspection: Mapping[str, Any]) -> None:
             *(f"{low:.3g} .. {high:.3g}" for low, high in row["range"]),
         )
     console.print(table)
+    if inspection["outputs"]:
+        outputs = Table("result of a product", *(f"values, step group {g}" for g in range(groups)))
+        for row in inspection["outputs"]:
+            outputs.add_row(plain(row["output"]), *(f"{low:.3g} .. {high:.3g}" for low, high in row["range"]))
+        console.print(outputs)
     floats = Table("stays in float", "kind", "why")
     for row in inspection["float_operations"]:
         floats.add_row(plain(row["layer"]), plain(row["kind"]), plain(row["reason"]))

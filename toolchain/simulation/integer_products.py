@@ -37,7 +37,8 @@ def holds(x: Tensor) -> bool:
 
 
 def unsigned(x: Tensor, scale: Tensor, zero_point: int, kind: IntegerType) -> Tensor:
-    """quantize(x) + OFFSET as uint8, shape of x; scale: one number."""
+    """quantize(x) + OFFSET as uint8, shape of x; scale: one number; kind: one whose integers fit into a byte."""
+    assert not kind.is_wide
     q = (x / scale).round_().add_(zero_point + OFFSET).clamp_(kind.qmin + OFFSET, kind.qmax + OFFSET)
     return q.to(torch.uint8)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dq_toolchain.backends.common.checks import (
     check_activation_bits,
     check_float_operations,
+    check_float_outputs,
     check_kinds,
     check_timestep,
 )
@@ -26,6 +27,7 @@ def check_sites(artifact: Artifact, settings: QDQSettings, target: str, otherwis
     """
     check_timestep(artifact, target)
     check_activation_bits(artifact, target)
+    check_float_outputs(artifact, target)
     check_float_operations(artifact, target)
     check_kinds(artifact, target, HELD, f"{KEEP}, or {otherwise}")
     if settings.precision == "fp16":

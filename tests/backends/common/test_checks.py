@@ -12,6 +12,7 @@ from dq_toolchain import backends
 from dq_toolchain.backends.common.checks import check_size
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.output_ranges import OutputRanges, names_of
 from dq_toolchain.toolchain.formats.reference import Reference
 from tests import tiny, tiny_artifacts
 
@@ -53,3 +54,51 @@ def test_sides_that_cannot_be_doubled_back_are_refused_at_once(
 def test_sides_that_differ_are_fine(odd: tuple[Artifact, Reference, Path]) -> None:
     reference = replace(odd[1], start=torch.zeros(1, 4, 6, 10))
     check_size(odd[0], reference, "coreml")
+
+
+class Reached(Exception):
+    """The target has said what it is about to do: nothing was refused."""
+
+
+@pytest.fixture(scope="module")
+def even(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Path]:
+    """An artifact that every target takes."""
+    folder = tmp_path_factory.mktemp("even")
+    artifact, unet = tiny_artifacts.tiny_artifact(unet=tiny.small_unet(), steps=2, step_groups=1)
+    artifact.save(folder, tiny_artifacts.tiny_reference(artifact, unet, seeds=1))
+    return artifact, folder
+
+
+def lowered(target: str, artifact: Artifact, folder: Path, out: Path) -> None:
+    def say(_line: str) -> None:
+        raise Reached
+
+    backends.load(target).lower(artifact, folder, out, backends.settings(target)(), say)
+
+
+@pytest.mark.parametrize("target", backends.names())
+def test_what_no_program_holds_is_refused_by_name_before_any_work(
+    target: str, even: tuple[Artifact, Path], tmp_path: Path
+) -> None:
+    artifact, folder = even
+    assert backends.describe(target).activation_bits == (8,)
+    wide = tiny_artifacts.with_wide_activations(artifact)
+    with pytest.raises(
+        BackendError, match=rf"8 for target '{target}', got 16 at site conv_in:input;.*--activation-bits 8"
+    ):
+        lowered(target, wide, folder, tmp_path / "bundle")
+    results = tiny_artifacts.with_result_sites(artifact)
+    with pytest.raises(
+        BackendError, match=rf'{target}.*float.*integers at conv_in:output; .*outputs = "none" or "range"'
+    ):
+        lowered(target, results, folder, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("target", backends.names())
+def test_ranges_of_outputs_are_no_reason_to_refuse(target: str, even: tuple[Artifact, Path], tmp_path: Path) -> None:
+    artifact, folder = even
+    names = names_of(artifact.sites)
+    ends = torch.ones(len(artifact.step_groups), len(names))
+    with pytest.raises(Reached):
+        lowered(target, replace(artifact, output_ranges=OutputRanges(names, -ends, ends)), folder, tmp_path / "bundle")

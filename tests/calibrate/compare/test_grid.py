@@ -42,12 +42,12 @@ def test_the_samplers_short_name(scheduler: str, name: str) -> None:
 
 
 def test_lists_are_read() -> None:
-    assert parse_bits("W8A8, w4a6") == [(8, 8), (4, 6)]
+    assert parse_bits("W8A8, w4a6, W8A16") == [(8, 8), (4, 6), (8, 16)]
     assert parse_steps("20, 50") == [20, 50]
     assert parse_methods("mse,accuquant + tac", KNOWN) == ["mse", "accuquant+tac"]
 
 
-@pytest.mark.parametrize("text", ["W9A8", "W1A8", "W4", "4", "", "W4A8,", "W4A8,w4a8", "W4A16"])
+@pytest.mark.parametrize("text", ["W9A8", "W1A8", "W4", "4", "", "W4A8,", "W4A8,w4a8", "W4A12", "W16A16", "W8A17"])
 def test_wrong_bits_are_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="--bits: got"):
         parse_bits(text)

@@ -142,6 +142,8 @@ def apart(found: Tensor, expected: Tensor, terms: Tensor | None = None) -> float
 def activations() -> Iterator[tuple[str, Seen]]:
     for bits, zero in itertools.product(BITS, (0, -2, 1)):
         yield f"{bits} bits, zero_point {zero}", activation(numbers(LONG), activation_type(bits), (zero,))
+    sixteen = activation_type(16)
+    yield "16 bits", activation(numbers(LONG) * 300, sixteen, (0,))
     eight = activation_type(8)
     for shape in ((1,), (0,), (3, 0, 2), (7, 13), (1024,), (1025,), (2, 3, 5, 7)):
         yield f"shape {shape}", activation(numbers(*shape), eight, (-11,))
@@ -159,7 +161,7 @@ def activations() -> Iterator[tuple[str, Seen]]:
         yield f"step group {group} of 3", activation(numbers(LONG), eight, (3, -4, 0), group)
     step = float(fp16_scale(torch.tensor([0.07]).log()))
     yield "ties and ends", activation(torch.linspace(-140, 140, 4481) * step, eight, (3,))
-    for bits in BITS:
+    for bits in (16, *BITS):
         low, high = activation_type(bits).qmin, activation_type(bits).qmax
         at = torch.tensor([low - 0.5, low, high, high + 0.5]) * step
         around = torch.stack([at, torch.nextafter(at, at + 1), torch.nextafter(at, at - 1)]).flatten()

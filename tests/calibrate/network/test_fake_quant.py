@@ -14,7 +14,7 @@ from dq_toolchain.calibrate.network.fake_quant import (
 )
 from dq_toolchain.calibrate.ranges.observer import choose_weight_scale
 from dq_toolchain.toolchain.quant.qparams import activation_type, fake_quantize, fp16_exact, weight_type
-from dq_toolchain.toolchain.simulation.network import StepGroupSwitch
+from dq_toolchain.toolchain.simulation.network import ActivationTable, SimulatedLayer, StepGroupSwitch
 
 KIND = activation_type(8)
 
@@ -43,6 +43,63 @@ def test_scale_gradient_equals_lsq() -> None:
     inside = (torch.round(ratio) >= KIND.qmin) & (torch.round(ratio) <= KIND.qmax)
     lsq = torch.where(inside, torch.round(ratio) - ratio, ratio.sign() * torch.where(ratio < 0, -KIND.qmin, KIND.qmax))
     assert float(quantizer.log_scale.grad) == pytest.approx(float(lsq.sum()) * scale, rel=1e-3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_scale_gradient_is_exact_where_integers_are_many(bits: int) -> None:
+    """At 16 bits x and its rounded value agree in nearly all of their bits: what is summed must be the difference."""
+    kind, generator = activation_type(bits), torch.Generator().manual_seed(4)
+    scale, x = fp16_exact(torch.tensor([2.5 / kind.qmax])), torch.randn(2**20, generator=generator)
+    quantizer = ActivationQuantizer(scale, torch.zeros(1, dtype=torch.int32), kind, StepGroupSwitch())
+    sent = torch.randn(x.shape, generator=generator)
+    quantizer(x).backward(sent)
+    raw, s = float(quantizer.log_scale.detach().exp()), float(fp16_exact(quantizer.log_scale.detach().exp()))
+    ratio = x.double() / s
+    rounded = quantizer(x).detach().double() / s
+    inside = (ratio > kind.qmin - 0.5) & (ratio < kind.qmax + 0.5)
+    terms = sent.double() * torch.where(inside, rounded - ratio, rounded) * raw
+    assert quantizer.log_scale.grad is not None
+    assert abs(float(quantizer.log_scale.grad) - float(terms.sum())) < 1e-3 * float(terms.norm())
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_layer_of_16_bits_computes_what_the_simulation_does(learned: bool) -> None:
+    """With its weight fixed and without gradient, where activations of 8 bits go through products of bytes."""
+    torch.manual_seed(0)
+    layer, kind, scale = nn.Conv2d(6, 5, 3, padding=1), activation_type(16), fp16_exact(torch.tensor([3e-4]))
+    weight = WeightQuantizer(layer.weight, torch.full((5,), 2.0**-9), weight_type(8), learned)
+    fitted = QuantizedLayer(layer, ActivationQuantizer(scale, torch.tensor([0]), kind, StepGroupSwitch()), weight)
+    fitted.fix_weight(weight().detach(), rounded=True)
+    table = ActivationTable("x", scale, torch.tensor([0]), kind, StepGroupSwitch())
+    simulated = SimulatedLayer(layer, *weight.export(), table, "integer")
+    x = torch.randn(2, 6, 8, 8) * 5
+    with torch.no_grad():
+        y, wanted = fitted(x), simulated(x)
+    assert (y - wanted).norm() < 1e-5 * wanted.norm()
+    assert (fitted(x.requires_grad_()) - wanted).norm() < 1e-5 * wanted.norm()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_quantized_output_has_integers_for_values_and_a_gradient(bits: int) -> None:
+    torch.manual_seed(0)
+    layer, kind, switch = nn.Linear(6, 5), activation_type(bits), StepGroupSwitch()
+    scale, zero = fp16_exact(torch.tensor([2.0 / kind.qmax])), torch.zeros(1, dtype=torch.int32)
+    weight = WeightQuantizer(layer.weight, torch.full((5,), 2.0**-9), weight_type(8), learned_rounding=True)
+    quantized = QuantizedLayer(layer, ActivationQuantizer(scale, zero, kind, switch), weight)
+    x = torch.randn(7, 6)
+    before = quantized(x).detach()
+    quantized.output = ActivationQuantizer(scale, zero, kind, switch)
+    outs = [quantized(x)]
+    outs[0].square().sum().backward()
+    quantized.fix_weight(weight().detach(), rounded=True)
+    with torch.no_grad():
+        outs.append(quantized(x))  # through products of bytes, where there are some
+    for y in outs:
+        integers = y.detach() / scale
+        assert torch.allclose(integers, integers.round(), atol=2e-3, rtol=0)
+        assert ((y.detach() - before.clamp(-2, 2)).abs() <= scale * 1.01).all()
+    learned = [quantized.output.log_scale, quantized.activation.log_scale, weight.offset, quantized.bias]
+    assert all(each is not None and each.grad is not None and bool(each.grad.any()) for each in learned)
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -124,6 +124,8 @@ def inspection(name: str) -> dict[str, Any]:
         "model": name,
         "step_groups": [[0, 1]],
         "sites": [site],
+        "outputs": [{"output": name, "range": [[-1.0, 1.0]]}],
+        "step_vectors": None,
         "correction": {},
         "float_operations": [{"layer": name, "kind": name, "reason": name}],
         "method": name,

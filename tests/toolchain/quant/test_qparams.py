@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dq_toolchain.toolchain.quant.qparams import (
+    FP16_LARGEST,
     SMALLEST_SCALE,
     SMALLEST_WEIGHT_SCALE,
     IntegerType,
@@ -86,14 +87,30 @@ def test_the_ends_of_the_float_range_are_the_integer_ends() -> None:
 @pytest.mark.parametrize(
     ("bits", "activation", "weight"),
     [
+        (16, (-32768, 32767), None),
         (8, (-128, 127), (-127, 127)),
         (4, (-8, 7), (-8, 7)),
         (2, (-2, 1), (-2, 1)),
     ],
 )
-def test_integer_ranges(bits: int, activation: tuple[int, int], weight: tuple[int, int]) -> None:
+def test_integer_ranges(bits: int, activation: tuple[int, int], weight: tuple[int, int] | None) -> None:
     assert (activation_type(bits).qmin, activation_type(bits).qmax) == activation
-    assert (weight_type(bits).qmin, weight_type(bits).qmax) == weight
+    assert activation_type(bits).is_wide == (bits > 8)
+    assert weight is None or (weight_type(bits).qmin, weight_type(bits).qmax) == weight
+
+
+def test_scales_of_16_bits_are_normal_fp16_numbers_and_no_coarser_than_those_of_8() -> None:
+    """Below a range of 2 the smallest normal number is the scale: fewer bits are left, yet never fewer than 8 bits give."""
+    ends = torch.logspace(-6, 6, 2001)  # at the upper one scales are 30, far from fp16's end
+    scale, zero_point = range_to_qparams(-ends, ends, activation_type(16), "symmetric")
+    assert torch.equal(scale, scale.clamp(SMALLEST_SCALE, FP16_LARGEST).half().float())
+    assert not zero_point.any()
+    assert (scale == SMALLEST_SCALE)[ends < 2].all()
+    assert (scale > SMALLEST_SCALE)[ends > 2.01].all()
+    eight, _ = range_to_qparams(-ends, ends, activation_type(8), "symmetric")
+    assert (scale <= eight).all()
+    lost = (fake_quantize(ends, scale, 0, activation_type(16)) - ends).abs()
+    assert (lost <= scale / 2 + ends * 2.0**-11).all()  # an fp16 scale misses the end by half of its last bit
 
 
 def test_fp16_exact_is_idempotent_and_never_subnormal() -> None:
