@@ -18,7 +18,7 @@ from torch import Tensor
 from dq_toolchain.calibrate.bits.budget import with_budget
 from dq_toolchain.calibrate.data.adapters import lora_record
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts, samples_at_once
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.finalize import finalize
 from dq_toolchain.calibrate.fitting.phase import Work, phases_of
@@ -210,11 +210,14 @@ def measure(recipe: Recipe, method: Method, context: Context, work: Path, rolled
     share = context.workers.share(len(context.samples))
     mine = share.stop - share.start
     total = -(-mine // context.rollout_batch) * context.table.calls
+    parallel = context.parallel_steps > 1
+    each = samples_at_once(context.rollout_batch, context.parallel_steps)
+    rolled_out = -(-mine // each) * context.table.calls
     histograms: Histograms | None = None
     if run is None:
         begin = time.perf_counter()
-        with reporter.task("FP32 rollouts", total) as advance:
-            if method.choose is None:
+        with reporter.task("FP32 rollouts", rolled_out) as advance:
+            if method.choose is None and not parallel:
                 targets, histograms = observe_rollouts(context, advance)
             else:
                 targets = shared_rollouts(context, None, advance)
@@ -238,7 +241,7 @@ def measure(recipe: Recipe, method: Method, context: Context, work: Path, rolled
             seen=saved[1].get("seen", {}),
         )
     if histograms is None:
-        with reporter.task("measuring ranges", total) as advance:
+        with reporter.task("measuring ranges", context.table.calls if parallel else total) as advance:
             histograms = observe_chosen(context, targets, chosen, advance)
     noticed = {
         "constant_sites": constant_sites(context.prepared.sites, histograms),

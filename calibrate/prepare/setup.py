@@ -128,6 +128,7 @@ def setup(
         precision=recipe.run.precision,
         room=room,
         streaming=streaming,
+        parallel_steps=recipe.run.parallel_steps,
     )
 
 
