@@ -21,12 +21,15 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.toolchain.console.progress import Advance
+from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 from dq_toolchain.toolchain.sampler.transfer import to_device
 
 TOLERANCE = 1e-4
+SAME = 0.02
+"""Relative difference of a network's outputs that comes of arithmetic alone, bfloat16 included."""
 
 
 @torch.no_grad()
@@ -64,6 +67,22 @@ def picard_rollout(
         guesses = ahead[done : done + min(window, table.calls - len(outputs))]
         advance(done)
     return torch.stack([*seen, made[-1]]), torch.stack(outputs)
+
+
+@torch.no_grad()
+def check_rows_apart(denoiser: Denoiser, x: Tensor) -> None:
+    """Raise CalibrationError unless the first and the last step of a batch give what each gives alone, at latents x (1, ...)."""
+    ends = torch.tensor([0, denoiser.table.calls - 1])
+    both = replace(denoiser, conditioning=denoiser.conditioning.select(to_device(torch.zeros_like(ends), x.device)))
+    together = outputs_of_rows(both, torch.cat([x, x]), ends)
+    alone = torch.cat([denoiser(x, int(k)) for k in ends])
+    apart = (together - alone).flatten(1).norm(dim=1) / alone.flatten(1).norm(dim=1).clamp_min(1e-30)
+    worst = float(read_on_host(apart.max(), "check of steps in one batch"))
+    if not worst <= SAME:
+        raise CalibrationError(
+            "[run] parallel_steps needs a network that takes rows of different timesteps in one batch; this one gives outputs that "
+            f"differ by {worst:.2g} (relative) from those of each row alone, allowed is {SAME}; leave parallel_steps at 1"
+        )
 
 
 def outputs_of_steps(denoiser: Denoiser, x: Tensor, first: int) -> Tensor:

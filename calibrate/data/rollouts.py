@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.data.picard import picard_rollout
+from dq_toolchain.calibrate.data.picard import check_rows_apart, picard_rollout
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.toolchain.console.progress import Advance
@@ -54,14 +54,20 @@ def parallel_rollouts(
 
     Args:
         batch: samples times steps that go through the network at once, at most.
+    Raises:
+        CalibrationError: the network computes rows of different timesteps otherwise than each alone.
     """
-    each, found = samples_at_once(batch, window), list[tuple[Tensor, Tensor]]()
+    each, window, found = samples_at_once(batch, window), min(window, batch), list[tuple[Tensor, Tensor]]()
+    if window > 1:
+        first = samples.select(slice(0, 1))
+        one = Denoiser(network, table, first.conditioning.to(device), guidance)
+        check_rows_apart(one, to_device(first.start, device))
     for begin in range(0, len(samples), each):
         part = samples.select(slice(begin, begin + each))
         denoiser = Denoiser(network, table, part.conditioning.to(device), guidance)
         noise = None if part.step_noise is None else to_device(part.step_noise, device)
         start = to_device(part.start, device)
-        run = picard_rollout(denoiser, start, window=min(window, batch), noise=noise, advance=advance)
+        run = picard_rollout(denoiser, start, window=window, noise=noise, advance=advance)
         found.append((read_on_host(run[0], "rollouts of a batch"), read_on_host(run[1], "rollouts of a batch")))
     return Rollouts(*(torch.cat(parts, dim=1) for parts in zip(*found, strict=True)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.data.picard import TOLERANCE, outputs_of_steps, picard_rollout
+from dq_toolchain.calibrate.data.picard import TOLERANCE, check_rows_apart, outputs_of_steps, picard_rollout
 from dq_toolchain.calibrate.data.rollouts import parallel_rollouts, rollouts_of
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.pipeline import calibrated
 from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser, outputs_at
 from dq_toolchain.toolchain.sampler.probe import probe
@@ -111,6 +112,22 @@ def test_steps_in_one_batch_are_the_steps_one_by_one() -> None:
     x = torch.stack([start, 0.5 * start, 0.1 * start])
     wanted = torch.stack([denoiser(x[i], 2 + i) for i in range(3)])
     torch.testing.assert_close(outputs_of_steps(denoiser, x, 2), wanted)
+
+
+class OneTime(nn.Module):
+    """Looks at the timestep of the first row only, as a module of one's own may."""
+
+    def forward(self, x: Tensor, time: Tensor, shift: Tensor) -> Tensor:
+        return x * time[0] / 1000
+
+
+def test_a_network_that_has_one_timestep_per_batch_is_refused() -> None:
+    table = probe(DDIMScheduler(clip_sample=False), CALLS)
+    _, denoiser, start, _ = case(table)
+    check_rows_apart(replace(denoiser, conditioning=denoiser.conditioning.select(slice(0, 1))), start[:1])
+    samples = Samples(start, denoiser.conditioning, None)
+    with pytest.raises(CalibrationError, match=r"parallel_steps.*leave parallel_steps at 1"):
+        parallel_rollouts(OneTime(), table, samples, guidance=1.0, batch=8, window=4, device=torch.device("cpu"))
 
 
 def test_batches_hold_no_more_rows_than_they_may() -> None:
