@@ -36,11 +36,14 @@ LARGEST = 1.0
 
 
 def check(table: SamplerTable) -> None:
-    """Raise RecipeError unless every step goes from one latent and one output to the next."""
-    if len(table.a[0]) > 1 or len(table.b[0]) > 1 or table.prediction_type == "consistency":
+    """Raise RecipeError unless every step goes from one latent and one output to the next, and the noise in it is known."""
+    history = len(table.a[0]) > 1 or len(table.b[0]) > 1
+    other_scale = table.scheduler.startswith("EDM")  # its input's scale is not that of a sum of image and noise
+    if history or other_scale or table.prediction_type == "consistency":
         raise RecipeError(
-            f"method q-drift corrects samplers that do not look back, got {table.scheduler} ({table.prediction_type}); take "
-            "DDIMScheduler, EulerDiscreteScheduler or FlowMatchEulerDiscreteScheduler with --scheduler, or another method"
+            "method q-drift corrects samplers that do not look back and know the noise in a latent, got "
+            f"{table.scheduler} ({table.prediction_type}); take DDIMScheduler, EulerDiscreteScheduler or "
+            "FlowMatchEulerDiscreteScheduler with --scheduler, or another method"
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
 )
@@ -122,6 +123,7 @@ def test_the_variance_of_a_planted_error_is_measured_without_its_mean(finished: 
 
 
 def test_samplers_that_look_back_are_refused_by_name() -> None:
-    with pytest.raises(RecipeError, match=r"q-drift.*DPMSolverMultistepScheduler.*DDIMScheduler"):
-        qdrift.check(probe(DPMSolverMultistepScheduler(), 5))
+    for scheduler in (DPMSolverMultistepScheduler(), EDMEulerScheduler()):
+        with pytest.raises(RecipeError, match=rf"q-drift.*{type(scheduler).__name__}.*DDIMScheduler"):
+            qdrift.check(probe(scheduler, 5))
     qdrift.check(probe(DDIMScheduler(clip_sample=False), 5, eta=0.5))
