@@ -13,7 +13,7 @@ keep the range of all steps.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,6 +31,8 @@ from dq_toolchain.toolchain.sampler.step_groups import StepGroups
 from dq_toolchain.toolchain.sampler.transfer import to_device
 
 GROUPS = 8
+TINY = 1e-6
+"""Least width of a histogram."""
 PICKS, EACH = 64, 16
 """Times that are added to the calibration set, and samples of each."""
 RISK = 0.1
@@ -39,7 +41,8 @@ SAMPLES = 16
 """That risk and likeness are taken from."""
 CANDIDATES, PER_OCTAVE = 24, 6
 """Ranges of a site: from the largest down, that many to half of it."""
-NORM = 2.4
+NORM, BINS = 2.4, 16384
+"""Of the errors; and of the histogram that they are computed from, which spans the largest range."""
 ITERATIONS, RATE, ENTROPY, SHARP = 200, 0.2, 0.1, 4.0
 """Of the search: Adam's steps and rate; the weight that entropy reaches, as a share of the mean error; and how much the
 logits of a step differ at the start, for errors that differ by their mean."""
@@ -165,30 +168,42 @@ def discretization(trajectories: Trajectories, chosen: Tensor, sites: list[Site]
     count, calls, device = len(sites), trajectories.calls, trajectories.context.device
     ends = torch.zeros(2, count, device=device)
 
-    def widen(_step: int, column: int, x: Tensor) -> None:
+    def widen(column: int, x: Tensor) -> None:
         low, high = torch.aminmax(x)
         ends[0, column], ends[1, column] = torch.minimum(ends[0, column], low), torch.maximum(ends[1, column], high)
 
-    _watch(trajectories, chosen, sites, widen)
+    for _ in _watch(trajectories, chosen, sites, widen):
+        pass
     low, high = read_on_host(ends, "ranges of all steps")
-    candidates = [
-        tuple(to_device(part, device) for part in _candidates(low[column], high[column], site))
-        for column, site in enumerate(sites)
-    ]
-    error = torch.zeros(calls, count, CANDIDATES, dtype=torch.float64, device=device)
-    size, number = (torch.zeros(calls, count, dtype=torch.float64, device=device) for _ in range(2))
+    counts = torch.zeros(count, BINS, dtype=torch.float64, device=device)
+    spans = [(bottom, max(top, bottom + TINY)) for bottom, top in zip(low.tolist(), high.tolist(), strict=True)]
 
-    def measure(step: int, column: int, x: Tensor) -> None:
-        kind = activation_type(sites[column].bits)
-        for i, (scale, zero_point) in enumerate(zip(*candidates[column], strict=True)):
-            error[step, column, i] += (fake_quantize(x, scale, zero_point, kind) - x).abs().pow(NORM).sum()
-        size[step, column] += x.abs().pow(NORM).sum()
-        number[step, column] += x.numel()
+    def collect(column: int, x: Tensor) -> None:
+        bottom, top = spans[column]
+        counts[column] += torch.histc(x.float(), BINS, bottom, top)
 
-    _watch(trajectories, chosen, sites, measure)
-    mean = (size.sum(0) / number.sum(0).clamp_min(1)).clamp_min(1e-30)
-    relative = error / number.clamp_min(1)[..., None] / mean[:, None]
-    return Discretization(low, high, read_on_host(relative.float(), "errors of discretization"))
+    errors, sizes, numbers = [], [], []
+    for _ in _watch(trajectories, chosen, sites, collect):
+        seen = read_on_host(counts.clone(), "histograms of a step")
+        found = [_of_site(seen[column], spans[column], site) for column, site in enumerate(sites)]
+        errors.append(torch.stack([error for error, _ in found]))
+        sizes.append(torch.stack([size for _, size in found]))
+        numbers.append(seen.sum(1).clamp_min(1))
+        counts.zero_()
+    mean = (torch.stack(sizes).sum(0) / torch.stack(numbers).sum(0)).clamp_min(1e-30)
+    relative = torch.stack(errors) / torch.stack(numbers)[..., None] / mean[:, None]
+    return Discretization(low, high, relative.float())
+
+
+def _of_site(counts: Tensor, span: tuple[float, float], site: Site) -> tuple[Tensor, Tensor]:
+    """Summed errors (K,) with every candidate, and summed size (), of the values that the bins (B,) of a span count."""
+    bottom, top = span
+    used = counts > 0
+    centre = (bottom + (torch.arange(BINS)[used] + 0.5) * ((top - bottom) / BINS)).float()
+    scale, zero_point = _candidates(torch.tensor(bottom), torch.tensor(top), site)
+    restored = fake_quantize(centre, scale[:, None], zero_point[:, None], activation_type(site.bits))
+    norm = (restored - centre).abs().pow(NORM).double() * counts[used]
+    return norm.sum(1), (centre.abs().pow(NORM).double() * counts[used]).sum()
 
 
 def _candidates(low: Tensor, high: Tensor, site: Site) -> tuple[Tensor, Tensor]:
@@ -198,22 +213,22 @@ def _candidates(low: Tensor, high: Tensor, site: Site) -> tuple[Tensor, Tensor]:
 
 
 def _watch(
-    trajectories: Trajectories, chosen: Tensor, sites: list[Site], look: Callable[[int, int, Tensor], None]
-) -> None:
-    """FP32 at the chosen pairs; ``look`` is given step, column and input of every site."""
-    context, current = trajectories.context, [0]
+    trajectories: Trajectories, chosen: Tensor, sites: list[Site], look: Callable[[int, Tensor], None]
+) -> Iterator[int]:
+    """FP32 at the chosen pairs, step by step; ``look`` is given column and input of every site."""
+    context = trajectories.context
     handles = (
         context.network.get_submodule(site.layer).register_forward_pre_hook(
-            lambda _module, inputs, column=column: look(current[0], column, inputs[0])
+            lambda _module, inputs, column=column: look(column, inputs[0])
         )
         for column, site in enumerate(sites)
     )
     with hooks(handles):
         for step in range(trajectories.calls):
-            current[0] = step
             for rows in chosen[step].nonzero()[:, 0].split(context.rollout_batch):
                 network = context.denoiser(context.network, trajectories.samples.select(rows))
                 network(to_device(trajectories.latents(step)[rows], context.device), step)
+            yield step
 
 
 def _sites(trajectories: Trajectories) -> list[Site]:
