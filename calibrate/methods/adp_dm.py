@@ -165,7 +165,7 @@ def runs(function: list[int]) -> StepGroups:
 @torch.no_grad()
 def discretization(trajectories: Trajectories, chosen: Tensor, sites: list[Site]) -> Discretization:
     """Measured at FP32 latents of the pairs ``chosen`` (N, M)."""
-    count, calls, device = len(sites), trajectories.calls, trajectories.context.device
+    count, device = len(sites), trajectories.context.device
     ends = torch.zeros(2, count, device=device)
 
     def widen(column: int, x: Tensor) -> None:
