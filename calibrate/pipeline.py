@@ -261,7 +261,7 @@ def deciding(recipe: Recipe, method: Method) -> dict[str, Any]:
     settings = recipe.model_dump(
         mode="json",
         include={"sampler", "conditioning", "quantize", "calibrate", "blocks", "run"},
-        exclude={"run": {"out"}, "calibrate": {"effort"}, **_left_out(recipe)},
+        exclude={"calibrate": {"effort"}, **_left_out(recipe)},
     )
     read = {section for phase in phases_of(method.fit, recipe) for section in phase.sections}
     if "calibrate" not in read:
@@ -280,9 +280,10 @@ def _names(context: Context) -> list[str]:
 def _settings(recipe: Recipe) -> dict[str, Any]:
     """What the artifact records: what a calibration is made by, nothing of targets."""
     sections = set(Recipe.model_fields) - {"export", "reference"}
-    return recipe.model_dump(mode="json", include=sections, exclude={"run": {"out"}, **_left_out(recipe)})
+    return recipe.model_dump(mode="json", include=sections, exclude=_left_out(recipe))
 
 
 def _left_out(recipe: Recipe) -> dict[str, set[str]]:
-    """Settings that are not written unless they are set: artifacts without them stay what they were."""
-    return {} if recipe.quantize.step_vectors else {"quantize": {"step_vectors"}}
+    """Where the output goes, and settings that are not written unless they are set: artifacts without them stay what they were."""
+    found = {"run": {"out"} if recipe.run.parallel_steps > 1 else {"out", "parallel_steps"}}
+    return found if recipe.quantize.step_vectors else {**found, "quantize": {"step_vectors"}}

@@ -128,5 +128,6 @@ METHODS = (
         QDIFFUSION,
         smooth=integrate_ranges,
         finish=(keep_apart,),
+        needs_timestep="quantizes the time embedding",
     ),
 )
