@@ -18,7 +18,7 @@ from torch import Tensor
 from dq_toolchain.calibrate.bits.budget import with_budget
 from dq_toolchain.calibrate.data.adapters import lora_record
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.rollouts import Rollouts
+from dq_toolchain.calibrate.data.rollouts import Rollouts, samples_at_once
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.finalize import finalize
 from dq_toolchain.calibrate.fitting.phase import Work, phases_of
@@ -217,11 +217,14 @@ def measure(recipe: Recipe, method: Method, context: Context, work: Path, rolled
     share = context.workers.share(len(context.samples))
     mine = share.stop - share.start
     total = -(-mine // context.rollout_batch) * context.table.calls
+    parallel = context.parallel_steps > 1
+    each = samples_at_once(context.rollout_batch, context.parallel_steps)
+    rolled_out = -(-mine // each) * context.table.calls
     histograms: Histograms | None = None
     if run is None:
         begin = time.perf_counter()
-        with reporter.task("FP32 rollouts", total) as advance:
-            if method.choose is None:
+        with reporter.task("FP32 rollouts", rolled_out) as advance:
+            if method.choose is None and not parallel:
                 targets, histograms = observe_rollouts(context, advance)
             else:
                 targets = shared_rollouts(context, None, advance)
@@ -245,7 +248,7 @@ def measure(recipe: Recipe, method: Method, context: Context, work: Path, rolled
             seen=saved[1].get("seen", {}),
         )
     if histograms is None:
-        with reporter.task("measuring ranges", total) as advance:
+        with reporter.task("measuring ranges", context.table.calls if parallel else total) as advance:
             histograms = observe_chosen(context, targets, chosen, advance)
     noticed = {
         "constant_sites": constant_sites(context.prepared.sites, histograms),
@@ -265,7 +268,7 @@ def deciding(recipe: Recipe, method: Method) -> dict[str, Any]:
     settings = recipe.model_dump(
         mode="json",
         include={"sampler", "conditioning", "quantize", "calibrate", "blocks", "run"},
-        exclude={"run": {"out"}, "calibrate": {"effort"}, **_left_out(recipe)},
+        exclude={"calibrate": {"effort"}, **_left_out(recipe)},
     )
     read = {section for phase in phases_of(method.fit, recipe) for section in phase.sections}
     if "calibrate" not in read:
@@ -284,9 +287,10 @@ def _names(context: Context) -> list[str]:
 def _settings(recipe: Recipe) -> dict[str, Any]:
     """What the artifact records: what a calibration is made by, nothing of targets."""
     sections = set(Recipe.model_fields) - {"export", "reference"}
-    return recipe.model_dump(mode="json", include=sections, exclude={"run": {"out"}, **_left_out(recipe)})
+    return recipe.model_dump(mode="json", include=sections, exclude=_left_out(recipe))
 
 
 def _left_out(recipe: Recipe) -> dict[str, set[str]]:
-    """Settings that are not written unless they are set: artifacts without them stay what they were."""
-    return {} if recipe.quantize.step_vectors else {"quantize": {"step_vectors"}}
+    """Where the output goes, and settings that are not written unless they are set: artifacts without them stay what they were."""
+    found = {"run": {"out"} if recipe.run.parallel_steps > 1 else {"out", "parallel_steps"}}
+    return found if recipe.quantize.step_vectors else {**found, "quantize": {"step_vectors"}}

@@ -45,6 +45,7 @@ class Context:
     precision: of FP32 rollouts, ranges and validation.
     room: bytes that activations may take on a GPU in a pass without gradient; None: ACTIVATION_LIMIT.
     gradient_batch: samples whose activations a pass with gradient may keep, of one step; None: all of an iteration.
+    parallel_steps: steps that FP32 rollouts of the calibration samples compute at once.
     streaming: of the network's blocks, whose weights are then on the host; None where all of it is on ``device``.
     """
 
@@ -64,6 +65,7 @@ class Context:
     room: int | None = None
     gradient_batch: int | None = None
     streaming: Streaming | None = None
+    parallel_steps: int = 1
 
     def close(self) -> None:
         """Weights are streamed no more: those of blocks are on the host, and what was pinned is free as soon as nothing uses it."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.calibrate.data.picard import check_rows_apart, picard_rollout
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.toolchain.console.progress import Advance
@@ -36,6 +37,44 @@ class Rollouts:
             tuple(self.latents[k, index] for k in range(step, max(-1, step - back_latents), -1)),
             tuple(self.outputs[k, index] for k in range(step - 1, max(-1, step - 1 - back_outputs), -1)),
         )
+
+
+def parallel_rollouts(
+    network: nn.Module,
+    table: SamplerTable,
+    samples: Samples,
+    *,
+    guidance: float,
+    batch: int,
+    window: int,
+    device: torch.device,
+    advance: Advance = lambda n=1: None,
+) -> Rollouts:
+    """``rollouts_of`` with ``window`` steps at once (``picard``); results on the CPU.
+
+    Args:
+        batch: samples times steps that go through the network at once, at most.
+    Raises:
+        CalibrationError: the network computes rows of different timesteps otherwise than each alone.
+    """
+    each, window, found = samples_at_once(batch, window), min(window, batch), list[tuple[Tensor, Tensor]]()
+    if window > 1:
+        first = samples.select(slice(0, 1))
+        one = Denoiser(network, table, first.conditioning.to(device), guidance)
+        check_rows_apart(one, to_device(first.start, device))
+    for begin in range(0, len(samples), each):
+        part = samples.select(slice(begin, begin + each))
+        denoiser = Denoiser(network, table, part.conditioning.to(device), guidance)
+        noise = None if part.step_noise is None else to_device(part.step_noise, device)
+        start = to_device(part.start, device)
+        run = picard_rollout(denoiser, start, window=window, noise=noise, advance=advance)
+        found.append((read_on_host(run[0], "rollouts of a batch"), read_on_host(run[1], "rollouts of a batch")))
+    return Rollouts(*(torch.cat(parts, dim=1) for parts in zip(*found, strict=True)))
+
+
+def samples_at_once(batch: int, window: int) -> int:
+    """Samples of a batch of rollouts, where ``batch`` rows go through the network at once and each sample takes ``window``."""
+    return max(1, batch // window)
 
 
 @torch.no_grad()

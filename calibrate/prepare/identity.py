@@ -24,6 +24,7 @@ from dq_toolchain.toolchain.disk.digest import digest_of
 from dq_toolchain.toolchain.formats.versions import own_version
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
+PARALLEL = ("data.picard",)
 RANGES = ("ranges.observer", "ranges.measure")
 BUDGET = (*WEIGHTS, "bits.budget", "bits.sensitivity", "bits.allocation")
 """Modules whose constants decide a stage."""
@@ -49,6 +50,7 @@ def of_rollouts(context: Context) -> str:
         context.rollout_batch,
         *(() if context.precision == "exact" else (context.precision,)),
         *(() if context.prepared.step_vectors is None else (digest_of(context.prepared.step_vectors.tensors),)),
+        *(() if context.parallel_steps == 1 else (context.parallel_steps, constants_of(*PARALLEL))),
     )
 
 

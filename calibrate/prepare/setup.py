@@ -130,6 +130,7 @@ def setup(
         precision=recipe.run.precision,
         room=room,
         streaming=streaming,
+        parallel_steps=recipe.run.parallel_steps,
     )
 
 

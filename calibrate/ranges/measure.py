@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.data.rollouts import Rollouts, rollouts_of
+from dq_toolchain.calibrate.data.picard import outputs_of_rows
+from dq_toolchain.calibrate.data.rollouts import Rollouts, parallel_rollouts, rollouts_of
 from dq_toolchain.calibrate.network.insert import Prepared
 from dq_toolchain.calibrate.ranges.device_histogram import DeviceHistograms
 from dq_toolchain.calibrate.ranges.observer import Histogram, choose_qparams
@@ -45,19 +47,24 @@ def shared_rollouts(
     set_step: Callable[[int], None] | None = None,
     advance: Advance = lambda n=1: None,
 ) -> Rollouts:
-    """FP32 rollouts of the calibration samples, of which each process runs its share."""
+    """FP32 rollouts of the calibration samples, of which each process runs its share.
+
+    Args:
+        set_step: told of steps that are run one after the other; None leaves it to ``parallel_steps`` whether they are.
+    """
     workers, count = context.workers, len(context.samples)
+    given = (context.network, context.table, context.samples.select(workers.share(count)))
+    settings: dict[str, Any] = {
+        "guidance": context.guidance,
+        "batch": context.rollout_batch,
+        "device": context.device,
+        "advance": advance,
+    }
     with context.shortened():
-        part = rollouts_of(
-            context.network,
-            context.table,
-            context.samples.select(workers.share(count)),
-            guidance=context.guidance,
-            batch=context.rollout_batch,
-            device=context.device,
-            set_step=set_step,
-            advance=advance,
-        )
+        if context.parallel_steps > 1 and set_step is None:
+            part = parallel_rollouts(*given, window=context.parallel_steps, **settings)
+        else:
+            part = rollouts_of(*given, set_step=set_step, **settings)
     return Rollouts(workers.gather(part.latents, count, dim=1), workers.gather(part.outputs, count, dim=1))
 
 
@@ -73,6 +80,9 @@ def observe_chosen(context: Context, targets: Rollouts, chosen: Tensor | None, a
     samples = context.samples
     with _observed(context) as (histograms, set_step), context.shortened():
         share = torch.arange(len(samples))[context.workers.share(len(samples))]
+        if context.parallel_steps > 1:
+            _call_by_group(context, targets, chosen, share, set_step, advance)
+            share = share[:0]
         for rows in share.split(context.rollout_batch):
             for k in range(context.table.calls):
                 wanted = rows if chosen is None else rows[chosen[k, rows]]
@@ -83,6 +93,27 @@ def observe_chosen(context: Context, targets: Rollouts, chosen: Tensor | None, a
                 network(to_device(targets.latents[k, wanted], context.device), k)
     merge(histograms, context.workers)
     return histograms
+
+
+def _call_by_group(
+    context: Context,
+    targets: Rollouts,
+    chosen: Tensor | None,
+    share: Tensor,
+    set_step: Callable[[int], None],
+    advance: Advance,
+) -> None:
+    """FP32 at latents that are known already, all steps of a step group together: as few calls as the batch allows."""
+    for steps in context.step_groups:
+        group = torch.tensor(steps)
+        wanted = torch.ones(len(steps), len(share)) if chosen is None else chosen[group][:, share]
+        step, sample = wanted.nonzero(as_tuple=True)
+        for part in torch.arange(len(step)).split(context.rollout_batch):
+            k, rows = group[step[part]], share[sample[part]]
+            set_step(steps[0])
+            network = context.denoiser(context.network, context.samples.select(rows))
+            outputs_of_rows(network, to_device(targets.latents[k, rows], context.device), k)
+        advance(len(steps))
 
 
 def merge(histograms: Histograms, workers: Workers) -> None:

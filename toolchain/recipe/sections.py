@@ -237,6 +237,12 @@ class RunSection(Section):
         description="for networks that do not fit: rounding block after block with caches on disk, then scales, "
         "ranges and biases over steps",
     )
+    parallel_steps: int = Field(
+        default=1,
+        ge=1,
+        description="sampler steps that FP32 rollouts compute at once (ParaDiGMS, latents within a relative 1e-4), for few "
+        "samples on a GPU; 1: one after the other",
+    )
 
 
 class Recipe(Section):

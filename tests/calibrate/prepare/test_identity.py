@@ -72,6 +72,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "run.seed": ({}, {"seed": 5}, ALL),
     "run.precision": ({}, {"precision": "bf16"}, ALL),
     "run.offload": ({}, {"offload": True}, BUDGET),
+    "run.parallel_steps": ({}, {"parallel_steps": 3}, ALL),
 }
 BY_VALUE = {"model.path", "model.variant", "model.lora", "model.lora_scale", "model.scheduler", "conditioning.file",
             "conditioning.prompts", "conditioning.negative_prompt", "sampler.clip", "run.device", "calibrate.effort"}  # fmt: skip
