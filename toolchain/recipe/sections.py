@@ -172,7 +172,11 @@ class CalibrateSection(Section):
     )
     ranges: Literal["mse", "minmax", "percentile"] = Field(default="mse", description="how ranges start")
     percentile: float = Field(default=99.99, gt=50, le=100, description="share of values kept, for ranges = percentile")
-    rounding: Literal["learned", "nearest"] = Field(default="learned", description="weight rounding")
+    rounding: Literal["learned", "closed-form", "closed-form+learned", "nearest"] = Field(
+        default="learned",
+        description="of weights: learned over steps, from the nearest integers; in closed form (GPTQ), on [blocks] rows, and fixed "
+        "from then on; learned from there; or to nearest",
+    )
     warmup: int = Field(default=200, ge=0, description="single-step iterations before the multi-step ones")
     iterations: int = Field(
         default=0, ge=0, description="multi-step iterations on weights and ranges, over all step groups"
