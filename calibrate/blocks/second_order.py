@@ -23,7 +23,8 @@ LARGEST = 4096
 """Columns of one block of a Hessian. What is in different blocks is rounded as if inputs were uncorrelated."""
 
 MARGIN = 0.25
-"""Of an integer step, between a weight and its integer when rounding is learned from there. At the boundary, 1/2, the first iterations
+"""Of an integer step, between a weight and its integer when rounding is learned from there. At the boundary, 1/2, the first
+iterations
 would undo what was found; at 0 no weight that was near a boundary would get there."""
 
 

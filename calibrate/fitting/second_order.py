@@ -59,10 +59,12 @@ class SecondOrder(Phase):
                 for name, integers in chosen.items():
                     quantizer = network.layers[name].weight_quantizer
                     integers = integers.to(quantizer.weight.device)
-                    if quantizer.offset is None:
-                        quantizer.choose(integers)
-                    else:
+                    if quantizer.offset is not None:
                         quantizer.begin_near(integers, MARGIN)
+                        continue
+                    quantizer.choose(integers)
+                    if network.streaming is not None:
+                        network.streaming.chose(quantizer)
         return FitResult([{"stage": "closed-form rounding", "rows": len(rows)}], None, time.perf_counter() - begin)
 
     def _part(self, work: Work, layers: dict[str, Layer], rows: Evaluations, advance: Advance) -> dict[str, Tensor]:

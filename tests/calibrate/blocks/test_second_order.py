@@ -57,7 +57,8 @@ def test_outputs_change_less_than_with_the_nearest_integers(name: str) -> None:
     x = alike(layer, shape)
     ratio = layer.weight.detach() / (layer.weight.abs().max() / 7)
     found = rounded(ratio, hessians(layer, x), -7, 7)
-    assert torch.equal(found, found.round()) and found.abs().max() <= 7
+    assert torch.equal(found, found.round())
+    assert found.abs().max() <= 7
     nearest = ratio.round()
     errors = []
     for integers in (found, nearest):
