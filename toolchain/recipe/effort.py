@@ -99,7 +99,7 @@ def effective(recipe: Recipe) -> Recipe:
 
 
 def _sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """The row of a recipe, and rounding: with ``offload`` there is no memory to learn all of it at once, closed form is what is left."""
+    """The row of a recipe, and rounding: with ``offload`` there is no memory to learn all of it at once."""
     found = row_of(recipe).sections()
     found["calibrate"]["rounding"] = "closed-form" if recipe.run.offload else "closed-form+learned"
     return found
