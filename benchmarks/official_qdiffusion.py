@@ -36,8 +36,8 @@ from benchmarks.qdiff_checkout import load_checkout
 from benchmarks.qdiff_run import OWN_RATE, Quantizers, Run, given_by, reconstructed
 from dq_toolchain.calibrate.blocks.options import BlockBudget
 from dq_toolchain.calibrate.finalize import finalize
-from dq_toolchain.calibrate.fitting.rows import drawn_rows
 from dq_toolchain.calibrate.fitting.phase import Work, phases_of
+from dq_toolchain.calibrate.fitting.rows import drawn_rows
 from dq_toolchain.calibrate.fitting.run import fit_network
 from dq_toolchain.calibrate.methods import effective, resolve
 from dq_toolchain.calibrate.prepare.setup import setup

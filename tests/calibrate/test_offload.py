@@ -56,7 +56,12 @@ BUDGETED = {"weight_bits": 4, "budget": "size=0.2"}
     ],
 )
 def test_streamed_weights_change_nothing(
-    method: str, rounding: str, quantize: dict[str, object], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    rounding: str,
+    quantize: dict[str, object],
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(budget, "PROBES", 2)
     copiers: list[CountingCopier] = []
