@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dq_toolchain.calibrate.blocks.evaluations import Evaluations
-from dq_toolchain.calibrate.blocks.second_order import blocks_of, input_patches
+from dq_toolchain.calibrate.blocks.second_order import blocks_of, groups_of, input_patches
 from dq_toolchain.calibrate.work.seeds import hash_seed
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.hooks import hooks
@@ -37,7 +37,7 @@ def in_parts(layers: dict[str, Layer]) -> list[list[str]]:
 
 def bytes_of(layer: Layer) -> int:
     """Of the layer's Hessians."""
-    return 4 * getattr(layer, "groups", 1) * sum((part.stop - part.start) ** 2 for part in blocks_of(layer))
+    return 4 * groups_of(layer) * sum((part.stop - part.start) ** 2 for part in blocks_of(layer))
 
 
 @torch.no_grad()
@@ -86,7 +86,7 @@ def hessians_of(
 
 
 def _zeros(layer: Layer, columns: int, device: torch.device) -> Tensor:
-    return torch.zeros((getattr(layer, "groups", 1), columns, columns), device=device)
+    return torch.zeros((groups_of(layer), columns, columns), device=device)
 
 
 def _add(sums: list[Tensor], layer: Layer, x: Tensor, generator: torch.Generator) -> None:

@@ -33,6 +33,11 @@ def has_patches(layer: nn.Module) -> bool:
     return not isinstance(layer, OutputFirst)
 
 
+def groups_of(layer: Layer) -> int:
+    """Channel groups, each with a Hessian of its own."""
+    return 1 if isinstance(layer, nn.Linear) else layer.groups
+
+
 def blocks_of(layer: Layer) -> list[slice]:
     """Columns of each block of the layer's Hessian."""
     columns = layer.weight[0].numel()
@@ -54,8 +59,9 @@ def input_patches(layer: Layer, x: Tensor) -> Tensor:
     lead = (1,) if flat else ()
     kernel, stride, dilation = ((*lead, *value) for value in (layer.kernel_size, layer.stride, layer.dilation))
     x = F.pad(x, _padding(layer))
-    patches = F.unfold(x[:, :, None] if flat else x, kernel, dilation, 0, stride)
-    return patches.transpose(1, 2).unflatten(2, (layer.groups, -1))
+    patches: Tensor = F.unfold(x[:, :, None] if flat else x, kernel, dilation, 0, stride)
+    patches = patches.transpose(1, 2)
+    return patches.reshape(*patches.shape[:2], layer.groups, -1)
 
 
 def _padding(layer: nn.Conv1d | nn.Conv2d) -> list[int]:
@@ -115,4 +121,5 @@ def _factor(hessian: Tensor, order: Tensor) -> Tensor:
     mean = diagonal.mean(1, keepdim=True)
     # inputs that are always zero leave their weights free; so do those of a layer that is never given anything else
     diagonal += torch.where(mean > 0, DAMPING * mean, torch.ones_like(mean)).expand(-1, count)
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
+    factor: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
+    return factor
