@@ -36,8 +36,8 @@ from benchmarks.qdiff_checkout import load_checkout
 from benchmarks.qdiff_run import OWN_RATE, Quantizers, Run, given_by, reconstructed
 from dq_toolchain.calibrate.blocks.options import BlockBudget
 from dq_toolchain.calibrate.finalize import finalize
-from dq_toolchain.calibrate.fitting.blocks import rows_of
 from dq_toolchain.calibrate.fitting.phase import Work, phases_of
+from dq_toolchain.calibrate.fitting.rows import drawn_rows
 from dq_toolchain.calibrate.fitting.run import fit_network
 from dq_toolchain.calibrate.methods import effective, resolve
 from dq_toolchain.calibrate.prepare.setup import setup
@@ -103,7 +103,7 @@ def theirs(seed: Seed, parts: dict[str, ModuleType], name: str, run: Run) -> Row
     names = [site.layer for site in fp32.prepared.sites if site.weight_bits is not None]
     begin = time.perf_counter()
     network = reconstructed(
-        parts, fp32.network, rows_of(work), run, names=names, edges=fp32.prepared.edges, splits=context.prepared.splits,
+        parts, fp32.network, drawn_rows(work), run, names=names, edges=fp32.prepared.edges, splits=context.prepared.splits,
         given=given_by(work.network), seed=seed.recipe.run.seed, device=context.device,
     )  # fmt: skip
     return seed.row(name, seed.judge.run(network, context.table), time.perf_counter() - begin)

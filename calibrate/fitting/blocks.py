@@ -6,9 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar
 
-import torch
-
-from dq_toolchain.calibrate.blocks.evaluations import Evaluations, evaluations_of
 from dq_toolchain.calibrate.blocks.reconstruct import BlockBudget, BlockOptions, planned_iterations, reconstruct
 from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.data.context import Context
@@ -16,6 +13,7 @@ from dq_toolchain.calibrate.fitting.memory import BLOCKS as PER_WEIGHT
 from dq_toolchain.calibrate.fitting.memory import LARGEST, OFFLOADED, UNIT
 from dq_toolchain.calibrate.fitting.passes import FITTED, GRADIENT
 from dq_toolchain.calibrate.fitting.phase import WEIGHTS, FitResult, Needs, Phase, Work
+from dq_toolchain.calibrate.fitting.rows import drawn_rows
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -31,7 +29,7 @@ class Blocks(Phase):
 
     def run(self, work: Work) -> FitResult:
         context, network, recipe = work.trajectories.context, work.network, work.recipe
-        rows, options, budget = rows_of(work), BlockOptions(**work.block_options), _budget(recipe)
+        rows, options, budget = drawn_rows(work), BlockOptions(**work.block_options), _budget(recipe)
         folder = work.checkpoint.path.parent if network.low_memory else None
         storage = Storage(context.rollout_batch, folder, context.device)
         with work.reporter.task("reconstructing", planned_iterations(network, options, budget)) as advance:
@@ -44,7 +42,7 @@ class Blocks(Phase):
         return FitResult(stages, None, seconds)
 
     def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
-        learned, offload = recipe.calibrate.rounding == "learned", recipe.run.offload
+        learned, offload = recipe.calibrate.rounding.endswith("learned"), recipe.run.offload
         largest = max(parameter.numel() for parameter in context.network.parameters())
         return Needs(
             per_weight=OFFLOADED if offload else PER_WEIGHT + learned,
@@ -74,15 +72,3 @@ BLOCKS = Blocks()
 
 def _budget(recipe: Recipe) -> BlockBudget:
     return BlockBudget(recipe.blocks.iterations, recipe.blocks.activation_iterations, recipe.blocks.batch)
-
-
-def rows_of(work: Work) -> Evaluations:
-    """What blocks are reconstructed on: a random part of the method's calibration set, or of all pairs."""
-    run = work.trajectories
-    context, targets = run.context, run.targets
-    chosen = torch.ones(targets.outputs.shape[:2], dtype=torch.bool) if work.chosen is None else work.chosen
-    step, sample = chosen.nonzero(as_tuple=True)
-    per_pair = 1 if context.guidance == 1.0 else 2
-    order = torch.randperm(len(step), generator=torch.Generator().manual_seed(context.seed))
-    order = order[: max(1, work.recipe.blocks.rows // per_pair)]
-    return evaluations_of(context.table, targets, context.samples, context.guidance, step[order], sample[order])

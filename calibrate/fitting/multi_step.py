@@ -12,12 +12,14 @@ from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.fitting.memory import LEARNED, NEAREST, OFFLOADED
 from dq_toolchain.calibrate.fitting.passes import growth_passes, paced, stage_passes
 from dq_toolchain.calibrate.fitting.phase import WEIGHTS, FitResult, Needs, Phase, Work
+from dq_toolchain.calibrate.fitting.second_order import SECOND_ORDER
 from dq_toolchain.calibrate.multistep.fit import MultiStepFit
 from dq_toolchain.calibrate.multistep.problem import Problem
 from dq_toolchain.calibrate.multistep.stages import Stage, plan
 from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.work.constants import constants_of
+from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups
 
@@ -40,8 +42,17 @@ class MultiStep(Phase):
         return plan(recipe.calibrate, step_groups)
 
     def before(self, recipe: Recipe) -> tuple[Phase, ...]:
-        """With ``offload`` there is no memory to learn all rounding at once: it is learned block after block."""
-        return (BLOCKS,) if recipe.run.offload and recipe.calibrate.rounding == "learned" else ()
+        """Rounding in closed form comes first. With ``offload`` there is no memory to learn all rounding at once: it is learned
+        block after block."""
+        rounding = recipe.calibrate.rounding
+        if rounding.endswith("learned") and recipe.run.offload:
+            if rounding != "learned":
+                raise RecipeError(
+                    f"[calibrate] rounding: got {rounding!r}, which learns all rounding at once; allowed with --offload are "
+                    "'closed-form' (the fastest), 'learned' (block after block) and 'nearest'; choose one"
+                )
+            return (BLOCKS,)
+        return (SECOND_ORDER,) if rounding.startswith("closed-form") else ()
 
     def shared_samples(self, recipe: Recipe, step_groups: StepGroups) -> dict[str, int]:
         fitted = recipe.calibrate.samples - _validation(recipe)
@@ -68,7 +79,7 @@ class MultiStep(Phase):
         return FitResult(done, growth, fit.progress.seconds)
 
     def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
-        learned, offload = recipe.calibrate.rounding == "learned", recipe.run.offload
+        learned, offload = recipe.calibrate.rounding.endswith("learned"), recipe.run.offload
         stages, count = self.stages(recipe, context.step_groups), context.workers.count
         each = one.backward + (0 if offload else one.inputs)
         kept = [stage.kept * -(-stage.trajectories(recipe.calibrate.batch) // count) for stage in stages]

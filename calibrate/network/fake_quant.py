@@ -117,6 +117,17 @@ class WeightQuantizer(nn.Module):
         if self.offset is not None:
             self.offset.zero_()
 
+    @torch.no_grad()
+    def begin_near(self, integers: Tensor, margin: float) -> None:
+        """Rounding is learned from these integers on: what is rounded is from now on the weight brought within
+        ``margin`` of an integer step of them.
+
+        A copy of the weight. Offsets, which begin at 0, still reach the integers on either side.
+        """
+        ratio = self.ratio
+        near = torch.maximum(torch.minimum(ratio, integers + margin), integers - margin)
+        self.weight = near * per_channel(self.searched, self.weight)
+
     def forward(self) -> Tensor:
         """The dequantized weight, shape of the layer's."""
         given = self.weight if self.chosen is None else self.chosen, self.searched, self.offset

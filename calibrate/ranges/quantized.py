@@ -20,7 +20,7 @@ def quantize_with(context: Context, scale: Tensor, zero_point: Tensor, recipe: R
     }
     if context.streaming is not None:
         context.streaming.rest()  # tensors that the network shares are at home
-    learned = recipe.calibrate.rounding == "learned" and not recipe.run.offload
+    learned = recipe.calibrate.rounding.endswith("learned") and not recipe.run.offload
     network = QuantizedNetwork(
         context.prepared,
         scale,

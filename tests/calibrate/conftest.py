@@ -70,6 +70,7 @@ def tiny_recipe(model: Path, out: Path, **sections: Mapping[str, object]) -> Rec
         "calibrate": {
             "samples": 8,
             "batch": 4,
+            "rounding": "learned",
             "warmup": 4,
             "iterations": 4,
             "settling": 2,

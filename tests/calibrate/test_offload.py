@@ -48,10 +48,20 @@ BUDGETED = {"weight_bits": 4, "budget": "size=0.2"}
 
 
 @pytest.mark.parametrize(
-    ("method", "quantize"), [("accuquant", BUDGETED), pytest.param("tfmq", {"weight_bits": 4}, marks=pytest.mark.slow)]
+    ("method", "rounding", "quantize"),
+    [
+        ("accuquant", "closed-form", BUDGETED),
+        ("accuquant", "learned", BUDGETED),
+        pytest.param("tfmq", "learned", {"weight_bits": 4}, marks=pytest.mark.slow),
+    ],
 )
 def test_streamed_weights_change_nothing(
-    method: str, quantize: dict[str, object], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    rounding: str,
+    quantize: dict[str, object],
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(budget, "PROBES", 2)
     copiers: list[CountingCopier] = []
@@ -74,7 +84,7 @@ def test_streamed_weights_change_nothing(
             tmp_path / folder,
             run={"offload": True},
             quantize=quantize,
-            calibrate={"method": method},
+            calibrate={"method": method, "rounding": rounding},
             blocks={"rows": 8, "batch": 4, "iterations": 2, "activation_iterations": 1},
         )
         return calibrate(recipe, Reporter(quiet=True))[1:]

@@ -20,7 +20,9 @@ Measured are 8 and 4 bits; 5 to 7 take the row of 8."""
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """One row: samples and iterations of the multi-step fit, and of block reconstruction.
+    """One row: samples and iterations of the fit over steps, and of block reconstruction.
+
+    No row has stages of several steps: at equal passes they gained nothing over single steps (docs/METHOD.md, "The stages").
 
     Attributes:
         samples, batch, warmup, settling, steps, group_iterations, scale_lr, rounding_lr: see [calibrate].
@@ -46,30 +48,30 @@ class Budget:
         return {"calibrate": values, "blocks": blocks}
 
 
-def _wide(samples: int, warmup: int, settling: int, group_iterations: int, blocks: tuple[int, int, int]) -> Budget:
+def _wide(samples: int, warmup: int, blocks: tuple[int, int, int]) -> Budget:
     return Budget(
-        samples=samples, batch=16, warmup=warmup, settling=settling, steps="uniform", group_iterations=group_iterations,
+        samples=samples, batch=16, warmup=warmup, settling=0, steps="uniform", group_iterations=0,
         scale_lr=1e-3, rounding_lr=2e-3, rows=blocks[0], iterations=blocks[1], activation_iterations=blocks[2],
     )  # fmt: skip
 
 
-def _narrow(samples: int, warmup: int, settling: int, blocks: tuple[int, int, int]) -> Budget:
+def _narrow(samples: int, warmup: int, blocks: tuple[int, int, int]) -> Budget:
     return Budget(
-        samples=samples, batch=8, warmup=warmup, settling=settling, steps="growth", group_iterations=0,
+        samples=samples, batch=8, warmup=warmup, settling=0, steps="growth", group_iterations=0,
         scale_lr=2e-3, rounding_lr=3e-3, rows=blocks[0], iterations=blocks[1], activation_iterations=blocks[2],
     )  # fmt: skip
 
 
 TABLE: Mapping[Width, Mapping[Effort, Budget]] = {
     "wide": {
-        "quick": _wide(64, 100, 0, 0, (128, 60, 20)),
-        "standard": _wide(128, 200, 60, 5, (256, 200, 50)),
-        "best": _wide(512, 400, 240, 10, (512, 400, 100)),
+        "quick": _wide(64, 100, (128, 60, 20)),
+        "standard": _wide(128, 400, (256, 200, 50)),
+        "best": _wide(512, 1200, (512, 400, 100)),
     },
     "narrow": {
-        "quick": _narrow(128, 250, 40, (256, 125, 30)),
-        "standard": _narrow(512, 650, 500, (512, 250, 60)),
-        "best": _narrow(1024, 1300, 1000, (1024, 500, 120)),
+        "quick": _narrow(128, 350, (256, 125, 30)),
+        "standard": _narrow(512, 1900, (512, 250, 60)),
+        "best": _narrow(1024, 3800, (1024, 500, 120)),
     },
 }
 """By the width of the weights and the effort. ``benchmarks.effort`` measures what the rows cost and give."""
@@ -96,11 +98,18 @@ def effective(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=changed)
 
 
+def _sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The row of a recipe, and rounding: with ``offload`` there is no memory to learn all of it at once."""
+    found = row_of(recipe).sections()
+    found["calibrate"]["rounding"] = "closed-form" if recipe.run.offload else "closed-form+learned"
+    return found
+
+
 def chosen(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """What the table decides for this recipe: section -> key -> value, of the settings that nobody set."""
     return {
         section: {key: value for key, value in values.items() if key not in getattr(recipe, section).model_fields_set}
-        for section, values in row_of(recipe).sections().items()
+        for section, values in _sections(recipe).items()
     }
 
 
@@ -109,7 +118,7 @@ def overruled(recipe: Recipe) -> list[str]:
     if "effort" not in recipe.calibrate.model_fields_set:
         return []
     found = []
-    for section, values in row_of(recipe).sections().items():
+    for section, values in _sections(recipe).items():
         own = getattr(recipe, section)
         found += [
             f"[{section}] {key} = {getattr(own, key)} ({recipe.calibrate.effort} takes {value})"

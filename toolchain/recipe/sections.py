@@ -172,13 +172,17 @@ class CalibrateSection(Section):
     )
     ranges: Literal["mse", "minmax", "percentile"] = Field(default="mse", description="how ranges start")
     percentile: float = Field(default=99.99, gt=50, le=100, description="share of values kept, for ranges = percentile")
-    rounding: Literal["learned", "nearest"] = Field(default="learned", description="weight rounding")
-    warmup: int = Field(default=200, ge=0, description="single-step iterations before the multi-step ones")
+    rounding: Literal["closed-form+learned", "closed-form", "learned", "nearest"] = Field(
+        default="closed-form+learned",
+        description="of weights: in closed form (GPTQ, on [blocks] rows) and learned from there; in closed form only; learned from "
+        "the nearest integers; or to nearest. Default with --offload: closed-form",
+    )
+    warmup: int = Field(default=400, ge=0, description="single-step iterations before the multi-step ones")
     iterations: int = Field(
         default=0, ge=0, description="multi-step iterations on weights and ranges, over all step groups"
     )
     settling: int = Field(
-        default=60, ge=0, description="multi-step iterations on weight scales, biases and ranges, integers fixed"
+        default=0, ge=0, description="multi-step iterations on weight scales, biases and ranges, integers fixed"
     )
     steps: Literal["uniform", "growth"] = Field(
         default="uniform",
@@ -190,16 +194,21 @@ class CalibrateSection(Section):
     )
     start: Literal["fp32", "inherited"] = Field(default="fp32", description="start latents of a multi-step iteration")
     group_iterations: int = Field(
-        default=5, ge=0, description="final iterations on the ranges of each step group in turn"
+        default=0, ge=0, description="final iterations on the ranges of each step group in turn"
     )
     scale_lr: float = Field(default=1e-3, gt=0, le=1, description="learning rate of the logarithm of scales")
     rounding_lr: float = Field(default=2e-3, gt=0, le=1, description="learning rate of rounding offsets")
 
 
 class BlocksSection(Section):
-    """[blocks], for methods that reconstruct block after block"""
+    """[blocks], for methods that reconstruct block after block; rows also for rounding in closed form"""
 
-    rows: int = Field(default=256, ge=2, le=100_000, description="network evaluations that blocks are reconstructed on")
+    rows: int = Field(
+        default=256,
+        ge=2,
+        le=100_000,
+        description="network evaluations that blocks are reconstructed on, and weights rounded in closed form",
+    )
     batch: int = Field(default=32, ge=1, le=1024, description="of them per iteration")
     iterations: int = Field(default=200, ge=1, description="iterations on the rounding of each block")
     activation_iterations: int = Field(

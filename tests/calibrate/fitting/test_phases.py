@@ -15,6 +15,7 @@ from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.fitting.multi_step import MULTI_STEP
 from dq_toolchain.calibrate.fitting.phase import FitResult, Needs, Phase, Work, phases_of
 from dq_toolchain.calibrate.fitting.run import check_workers
+from dq_toolchain.calibrate.fitting.second_order import SECOND_ORDER
 from dq_toolchain.calibrate.methods import resolve, with_settings
 from dq_toolchain.calibrate.methods.base import Method, add
 from dq_toolchain.calibrate.methods.ranges import MSE
@@ -110,6 +111,9 @@ def test_several_processes_are_refused_where_one_does_the_work(tiny_model: Path,
         ("learned", False, (MULTI_STEP,)),
         ("learned", True, (BLOCKS, MULTI_STEP)),
         ("nearest", True, (MULTI_STEP,)),
+        ("closed-form", False, (SECOND_ORDER, MULTI_STEP)),
+        ("closed-form", True, (SECOND_ORDER, MULTI_STEP)),
+        ("closed-form+learned", False, (SECOND_ORDER, MULTI_STEP)),
     ],
 )
 def test_rounding_that_cannot_be_learned_at_once_is_learned_block_after_block(
@@ -118,6 +122,12 @@ def test_rounding_that_cannot_be_learned_at_once_is_learned_block_after_block(
     recipe = tiny_recipe(tiny_model, tmp_path, calibrate={"rounding": rounding}, run={"offload": offload})
     assert phases_of(resolve("accuquant").fit, recipe) == wanted
     assert phases_of((BLOCKS, MULTI_STEP), recipe) == (BLOCKS, MULTI_STEP)
+
+
+def test_offload_refuses_to_learn_from_closed_form_rounding(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(tiny_model, tmp_path, calibrate={"rounding": "closed-form+learned"}, run={"offload": True})
+    with pytest.raises(RecipeError, match=r"rounding: got 'closed-form\+learned'.*'closed-form'.*choose one"):
+        phases_of(resolve("accuquant").fit, recipe)
 
 
 def test_two_methods_that_fit_do_not_go_together() -> None:

@@ -23,8 +23,8 @@ from dq_toolchain.calibrate.blocks.reconstruct import BlockBudget, reconstruct
 from dq_toolchain.calibrate.blocks.storage import Storage
 from dq_toolchain.calibrate.blocks.unit_fit import UnitFit
 from dq_toolchain.calibrate.finalize import finalize
-from dq_toolchain.calibrate.fitting.blocks import rows_of
 from dq_toolchain.calibrate.fitting.phase import Work
+from dq_toolchain.calibrate.fitting.rows import drawn_rows
 from dq_toolchain.calibrate.methods import names, resolve
 from dq_toolchain.calibrate.multistep.fit import MultiStepFit
 from dq_toolchain.calibrate.multistep.problem import Problem
@@ -225,7 +225,7 @@ class Scene:
                 reconstruct(
                     network,
                     ready.context.network,
-                    rows_of(work),
+                    drawn_rows(work),
                     BLOCKS[name],
                     BlockBudget(iterations=2, activation_iterations=1, batch=4),
                     0,

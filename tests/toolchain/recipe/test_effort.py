@@ -58,6 +58,15 @@ def test_what_is_set_stays_even_if_it_is_the_default() -> None:
     assert found.calibrate.warmup == TABLE["narrow"]["standard"].warmup
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_without_room_to_learn_all_rounding_it_is_done_in_closed_form(bits: int) -> None:
+    quantize = {"weight_bits": bits}
+    assert effective(recipe(quantize=quantize)).calibrate.rounding == "closed-form+learned"
+    assert effective(recipe(quantize=quantize, run={"offload": True})).calibrate.rounding == "closed-form"
+    chosen_by_user = recipe(quantize=quantize, run={"offload": True}, calibrate={"rounding": "learned"})
+    assert effective(chosen_by_user).calibrate.rounding == "learned"
+
+
 def test_filling_in_twice_is_filling_in_once_and_what_was_chosen_is_still_known() -> None:
     given = recipe(quantize={"weight_bits": 4}, calibrate={"warmup": 7, "effort": "best"})
     once = effective(given)

@@ -1,0 +1,100 @@
+"""Hessians of layers' outputs with respect to their weights: sums of x x^T over inputs of the FP32 network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations
+from dq_toolchain.calibrate.blocks.second_order import blocks_of, groups_of, input_patches
+from dq_toolchain.calibrate.work.seeds import hash_seed
+from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.quant.hooks import hooks
+from dq_toolchain.toolchain.quant.layers import Layer
+
+POSITIONS = 64
+"""Outputs of one evaluation whose inputs count at most; drawn for each batch anew, those of an image are much alike."""
+ROOM = 2**30
+"""Bytes of Hessians that are summed at once; a network that has more is run once for each part."""
+
+
+def in_parts(layers: dict[str, Layer]) -> list[list[str]]:
+    """The layers, in order, in parts whose Hessians fit into ``ROOM``, one layer at least."""
+    parts: list[list[str]] = [[]]
+    taken = 0
+    for name, layer in layers.items():
+        size = bytes_of(layer)
+        if parts[-1] and taken + size > ROOM:
+            parts.append([])
+            taken = 0
+        parts[-1].append(name)
+        taken += size
+    return parts
+
+
+def bytes_of(layer: Layer) -> int:
+    """Of the layer's Hessians."""
+    return 4 * groups_of(layer) * sum((part.stop - part.start) ** 2 for part in blocks_of(layer))
+
+
+@torch.no_grad()
+def hessians_of(
+    network: nn.Module,
+    layers: dict[str, Layer],
+    rows: Evaluations,
+    batch: int,
+    device: torch.device,
+    seed: int,
+    advance: Callable[[int], None] = lambda n: None,
+) -> dict[str, list[Tensor]]:
+    """Run the network over rows.
+
+    Args:
+        layers: of the network, by name.
+        rows: on the CPU. batch: of them at once.
+        advance: told of each row that is done.
+    Returns:
+        layer -> its blocks, (groups, columns, columns) float32 on the device; zeros where a layer was never called.
+    """
+    found = {
+        name: [_zeros(layer, part.stop - part.start, device) for part in blocks_of(layer)]
+        for name, layer in layers.items()
+    }
+    done = 0
+
+    def before_call(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def count(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            generator = torch.Generator().manual_seed(hash_seed(seed, done))
+            _add(found[name], layers[name], args[0].float(), generator)
+
+        return count
+
+    def watched() -> Iterator[RemovableHandle]:
+        for name, layer in layers.items():
+            yield layer.register_forward_pre_hook(before_call(name))
+
+    with hooks(watched()):
+        for part in rows.batches(batch):
+            on_device = part.to(device)
+            call_network(network, on_device.sample, on_device.timestep, on_device.keywords)
+            done += len(part)
+            advance(len(part))
+    return found
+
+
+def _zeros(layer: Layer, columns: int, device: torch.device) -> Tensor:
+    return torch.zeros((groups_of(layer), columns, columns), device=device)
+
+
+def _add(sums: list[Tensor], layer: Layer, x: Tensor, generator: torch.Generator) -> None:
+    patches = input_patches(layer, x)
+    if patches.shape[1] > POSITIONS:
+        chosen = torch.randperm(patches.shape[1], generator=generator)[:POSITIONS]
+        patches = patches[:, chosen.to(patches.device)]
+    columns = patches.flatten(0, 1).transpose(0, 1)  # (groups, rows, K)
+    for total, part in zip(sums, blocks_of(layer), strict=True):
+        x = columns[..., part]
+        total.baddbmm_(x.transpose(1, 2), x)

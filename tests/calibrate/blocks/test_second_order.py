@@ -1,0 +1,125 @@
+"""Closed-form rounding: patches give a layer's outputs, the order is OBQ's, and outputs change less than with nearest integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dq_toolchain.calibrate.blocks import second_order
+from dq_toolchain.calibrate.blocks.second_order import blocks_of, input_patches, rounded
+from dq_toolchain.toolchain.quant.layers import Layer, channel_shape
+
+LAYERS: dict[str, tuple[Callable[[], Layer], tuple[int, ...]]] = {
+    "linear": (lambda: nn.Linear(12, 6), (3, 5, 12)),
+    "linear of vectors": (lambda: nn.Linear(12, 6), (3, 12)),
+    "conv2d": (lambda: nn.Conv2d(4, 6, 3, padding=1), (3, 4, 6, 5)),
+    "stride and dilation": (
+        lambda: nn.Conv2d(4, 6, (3, 2), stride=2, padding=(2, 1), dilation=(1, 2)),
+        (3, 4, 8, 9),
+    ),
+    "padding by name": (lambda: nn.Conv2d(4, 6, (4, 3), padding="same"), (3, 4, 8, 9)),
+    "no padding": (lambda: nn.Conv2d(4, 6, 3, padding="valid"), (3, 4, 8, 9)),
+    "channel groups": (lambda: nn.Conv2d(4, 6, 3, padding=1, groups=2), (3, 4, 6, 5)),
+    "depthwise": (lambda: nn.Conv2d(4, 4, 3, padding=1, groups=4), (3, 4, 6, 5)),
+    "conv1d": (lambda: nn.Conv1d(4, 6, 3, padding=1, stride=2), (3, 4, 11)),
+}
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_patches_times_weights_are_the_outputs(name: str) -> None:
+    make, shape = LAYERS[name]
+    layer, x = make(), torch.randn(shape)
+    patches = input_patches(layer, x)
+    groups = patches.shape[2]
+    products = torch.einsum("bpgk,gok->bgop", patches, layer.weight.flatten(1).unflatten(0, (groups, -1)))
+    assert layer.bias is not None
+    expected = layer(x) - (layer.bias if isinstance(layer, nn.Linear) else layer.bias.view(channel_shape(layer)))
+    expected = expected.reshape(3, -1, 6).transpose(1, 2) if isinstance(layer, nn.Linear) else expected.flatten(2)
+    torch.testing.assert_close(products.flatten(1, 2), expected, atol=1e-5, rtol=1e-5)
+
+
+def alike(shape: tuple[int, ...]) -> Tensor:
+    """Inputs whose channels and neighbours have much in common, as those of networks."""
+    return torch.randn(shape) + 3 * torch.randn(shape[0], *[1] * (len(shape) - 1))
+
+
+def hessians(layer: Layer, x: Tensor) -> list[Tensor]:
+    columns = input_patches(layer, x).flatten(0, 1).transpose(0, 1)
+    return [columns[..., part].transpose(1, 2) @ columns[..., part] for part in blocks_of(layer)]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_outputs_change_less_than_with_the_nearest_integers(name: str) -> None:
+    make, shape = LAYERS[name]
+    layer, x = make(), alike(shape)
+    ratio = (layer.weight / layer.weight.abs().max()).detach() * 7
+    found = rounded(ratio, hessians(layer, x), -7, 7)
+    assert torch.equal(found, found.round())
+    assert found.abs().max() <= 7
+    nearest = ratio.round()
+    errors = []
+    for integers in (found, nearest):
+        changed = integers - ratio
+        groups = hessians(layer, x)[0].shape[0]
+        by_group = changed.flatten(1).unflatten(0, (groups, -1))
+        errors.append(float(torch.einsum("gok,gkl,gol->", by_group, hessians(layer, x)[0], by_group)))
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_uncorrelated_inputs_give_the_nearest_integers() -> None:
+    ratio = torch.randn(5, 20) * 3
+    hessian = torch.diag(torch.rand(20) + 0.1)[None]
+    assert torch.equal(rounded(ratio, [hessian], -7, 7), ratio.round().clamp(-7, 7))
+
+
+def test_inputs_that_are_always_zero_give_the_nearest_integers() -> None:
+    ratio = torch.randn(5, 20) * 3
+    assert torch.equal(rounded(ratio, [torch.zeros(1, 20, 20)], -7, 7), ratio.round().clamp(-7, 7))
+
+
+def obq(ratio: Tensor, hessian: Tensor) -> Tensor:
+    """One row after the other as OBQ states it: round a weight, spread its error, strike it out of the inverse Hessian."""
+    h = hessian.double()
+    h = h + second_order.DAMPING * h.diagonal().mean() * torch.eye(len(h), dtype=torch.float64)
+    order = hessian.diagonal().argsort(descending=True)
+    made = torch.empty_like(ratio, dtype=torch.float64)
+    for row, weight in enumerate(ratio.double()):
+        left, inverse = weight.clone(), torch.linalg.inv(h)
+        for column in order.tolist():
+            integer = left[column].round().clamp(-7, 7)
+            made[row, column] = integer
+            error = (left[column] - integer) / inverse[column, column]
+            left = left - error * inverse[:, column]
+            inverse = inverse - torch.outer(inverse[:, column], inverse[column]) / inverse[column, column]
+            inverse[column, column] = 1.0  # struck out; its weight is never read again
+    return made.float()
+
+
+def test_it_is_obq_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(200, 24) @ torch.randn(24, 24)
+    hessian, ratio = x.T @ x, torch.randn(6, 24) * 3
+    expected = obq(ratio, hessian)
+    assert not torch.equal(expected, ratio.round().clamp(-7, 7))
+    for batch in (1, 7, 64):
+        monkeypatch.setattr(second_order, "BATCH", batch)
+        assert torch.equal(rounded(ratio, [hessian[None]], -7, 7), expected)
+
+
+def test_blocks_of_a_hessian_are_rounded_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = nn.Linear(20, 5)
+    monkeypatch.setattr(second_order, "LARGEST", 8)
+    assert [part.stop - part.start for part in blocks_of(layer)] == [8, 8, 4]
+    x = alike((30, 20))
+    ratio = layer.weight.detach() * 20
+    found = rounded(ratio, hessians(layer, x), -7, 7)
+    for part in blocks_of(layer):
+        own = x[:, part].T @ x[:, part]
+        assert torch.equal(found[:, part], rounded(ratio[:, part], [own[None]], -7, 7))
