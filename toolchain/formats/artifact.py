@@ -124,14 +124,8 @@ class Artifact:
 
     def at(self, sampling: Sampling) -> Artifact:
         """The same network sampled in another way."""
-        return replace(
-            self,
-            table=sampling.table,
-            guidance=sampling.guidance,
-            step_groups=sampling.step_groups,
-            steps=None,
-            samplings=(),
-        )
+        table, groups = sampling.table, sampling.step_groups
+        return replace(self, table=table, guidance=sampling.guidance, step_groups=groups, steps=None, samplings=())
 
     def holding(self, steps: Sequence[int], guidance: Sequence[float]) -> Artifact:
         """The same with the samplings that a bundle is to hold. Raises SamplerError: it has no held-out rollouts of one."""
