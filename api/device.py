@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from dq_toolchain.api.settings import Sections
     from dq_toolchain.toolchain.console.progress import Reporter
     from dq_toolchain.toolchain.formats.artifact import Artifact
-    from dq_toolchain.toolchain.recipe.sections import Recipe, TargetSection
+    from dq_toolchain.toolchain.recipe.sections import ExportSection, Recipe, TargetSection
 
 
 def export(
@@ -23,6 +24,8 @@ def export(
     *,
     out: str | Path | None = None,
     module: nn.Module | None = None,
+    steps: Sequence[int] | None = None,
+    guidance: Sequence[float] | None = None,
     recipe: str | Path | Sections | Recipe | None = None,
     on_note: OnNote | None = None,
     **settings: Any,
@@ -35,12 +38,15 @@ def export(
         out: the bundle's folder; default: TARGET beside the artifact's folder.
         module: of an artifact that is read from a folder and was calibrated from a module of yours: that module, for its
             architecture (its weights are not looked at). No code is ever loaded from an artifact.
-        recipe: a TOML file or sections, of which that of the target counts.
+        steps, guidance: what ``run`` and the programs on devices can choose beside what was calibrated; the artifact has
+            held-out rollouts of what ``calibrate`` was given as ``more_steps`` and ``more_guidance``.
+        recipe: a TOML file or sections, of which that of the target and [export] count.
         on_note: called with a line about what is noticed or done.
         settings: of the target, such as ``step_groups_as="input"``; the recipe reference lists them.
     Raises:
         DqError: ArtifactError for a damaged artifact or a module that is not its own, BackendError for a target that is not
-            installed or cannot hold the artifact, RecipeError for settings.
+            installed or cannot hold the artifact, SamplerError for steps or guidance that the artifact has no rollouts of,
+            RecipeError for settings.
     """
     from dq_toolchain import backends
     from dq_toolchain.api.reporting import Callbacks
@@ -50,7 +56,7 @@ def export(
 
     chosen = target or backends.DEFAULT
     backends.load(chosen)
-    checked = target_settings(recipe, chosen, settings)
+    checked, wanted = target_settings(recipe, chosen, settings, {"steps": steps, "guidance": guidance})
     if isinstance(artifact, Calibration) and module is not None:
         raise ArtifactError(
             "module: for an artifact that is read from a folder, got a Calibration, which has it; leave it out"
@@ -59,7 +65,7 @@ def export(
     loaded = artifact.artifact if isinstance(artifact, Calibration) else Artifact.load(source, module)
     folder = source.parent / chosen if out is None else Path(out)
     reporter = Callbacks(None, on_note)
-    bundle = lowered(loaded, source, folder, chosen, checked, reporter)
+    bundle = lowered(loaded, source, folder, chosen, checked, reporter, wanted)
     return Bundle(bundle.folder, bundle.description, tuple(reporter.notes))
 
 
@@ -70,29 +76,36 @@ def lowered(
     target: str,
     settings: TargetSection | None,
     reporter: Reporter,
+    wanted: ExportSection | None = None,
 ) -> Bundle:
     """The bundle of an artifact: what ``export`` and the command do with their settings.
 
     Args:
         artifact: None reads it from ``source``, its folder. folder: of the bundle.
         settings: of the target; None for the name of a target that there is not.
+        wanted: step counts and guidance scales of the bundle; None is the calibrated ones alone.
     Raises:
         DqError: as ``export``.
     """
     from dq_toolchain import backends
     from dq_toolchain.toolchain.disk.lock import locked
     from dq_toolchain.toolchain.disk.staging import check_places
-    from dq_toolchain.toolchain.formats.listing import read_header
+    from dq_toolchain.toolchain.formats.listing import chosen_in, read_header
+    from dq_toolchain.toolchain.sampler.samplings import check_wanted
 
     backend = backends.load(target)
+    counts, scales = (wanted.steps, wanted.guidance) if wanted is not None else ((), ())
+    check_wanted(counts, scales, ("--steps", "--guidance"))
     with locked(folder.parent, "export", reporter.warn):
         check_places(folder, ())
         if artifact is None:
-            read_header(source)  # a mistake in the path is told before torch and diffusers are imported
+            header = read_header(source)  # a mistake in the path is told before torch and diffusers are imported
+            chosen_in(header, counts, scales)
             from dq_toolchain.toolchain.formats.artifact import Artifact
 
             artifact = Artifact.load(source)
         artifact.require_module()
+        artifact = artifact.holding(counts, scales)
         return Bundle(folder, backend.lower(artifact, source, folder, settings, reporter.say))
 
 
@@ -102,6 +115,8 @@ def run(
     out: str | Path | None = None,
     seeds: int | None = None,
     threads: int | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
     progress: OnProgress | None = None,
     on_note: OnNote | None = None,
 ) -> Report:
@@ -112,19 +127,31 @@ def run(
         out: folder for the report; default: the bundle's.
         seeds: held-out seeds to run, default all; with fewer than 10 ``validate`` never says pass.
         threads: of the runtime, default its own choice.
+        steps, guidance: of those that the bundle holds (``export``), default the calibrated ones.
         progress: called with (task, done, total).
         on_note: called with a line about what is noticed.
     Raises:
-        DqError: ArtifactError for a damaged bundle, BackendError for a program that does not execute or a wrong argument.
+        DqError: ArtifactError for a damaged bundle, BackendError for a program that does not execute or a wrong argument,
+            SamplerError for steps or guidance that the bundle does not hold.
     """
     from dq_toolchain.api.reporting import Callbacks
 
     folder = bundle.folder if isinstance(bundle, Bundle) else Path(bundle)
-    return executed(folder, Path(out) if out is not None else folder, seeds, threads, Callbacks(progress, on_note))
+    reporter = Callbacks(progress, on_note)
+    place = Path(out) if out is not None else folder
+    return executed(folder, place, seeds, threads, reporter, steps=steps, guidance=guidance)
 
 
 def executed(
-    folder: Path, out: Path, seeds: int | None, threads: int | None, reporter: Reporter, place: Path | None = None
+    folder: Path,
+    out: Path,
+    seeds: int | None,
+    threads: int | None,
+    reporter: Reporter,
+    place: Path | None = None,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
 ) -> Report:
     """The report of a bundle's folder: what ``run`` and the command do with their settings.
 
@@ -139,8 +166,19 @@ def executed(
 
     with locked(place or out, "run", reporter.warn), reporter.bar("sampling") as progress:
         loaded = Description.load(folder)
+        loaded.at(steps, guidance)  # what it does not hold is told before torch is imported
         from dq_toolchain.backends.common.running import run as run_bundle  # torch, for a bundle that can be read
 
         backend = backends.load(loaded.target)
-        path = run_bundle(backend, loaded, folder, out, seeds=seeds, threads=threads, progress=progress)
+        path = run_bundle(
+            backend,
+            loaded,
+            folder,
+            out,
+            seeds=seeds,
+            threads=threads,
+            steps=steps,
+            guidance=guidance,
+            progress=progress,
+        )
     return Report(path, json.loads(path.read_text(encoding="utf-8")))

@@ -9,7 +9,7 @@ from typing import Any
 from dq_toolchain import backends
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.recipe.loading import load_recipe
-from dq_toolchain.toolchain.recipe.sections import Recipe, TargetSection
+from dq_toolchain.toolchain.recipe.sections import ExportSection, Recipe, TargetSection
 
 Sections = Mapping[str, Mapping[str, Any]]
 Given = str | Path | Sections | Recipe | None
@@ -43,18 +43,22 @@ def calibration_recipe(
     return merged(recipe, warn, flat, fixed)
 
 
-def target_settings(recipe: Given, target: str, settings: Mapping[str, Any]) -> TargetSection:
-    """The settings of an export: the target's own section of the recipe, and keywords over it.
+def target_settings(
+    recipe: Given, target: str, settings: Mapping[str, Any], export: Mapping[str, Any] | None = None
+) -> tuple[TargetSection, ExportSection]:
+    """The settings of an export: the target's own section of the recipe, keywords over it, and [export].
 
+    Args:
+        settings: of the target. export: of [export]; None values were not given.
     Raises:
         RecipeError: the target has no such setting, or a value is not allowed.
     """
     section = backends.settings(target)
     renamed = [key for key in settings if key in section.RENAMED]  # the recipe says what they are called now
     _check(settings, [*section.model_fields, *renamed], f" of target {target!r}")
-    found = merged(recipe, lambda _line: None, {target: settings}, {"export": {"target": target}})
+    found = merged(recipe, lambda _line: None, {target: settings}, {"export": {**(export or {}), "target": target}})
     own: TargetSection = getattr(found, target)
-    return own
+    return own, found.export
 
 
 def merged(recipe: Given, warn: Callable[[str], None], *layers: Sections) -> Recipe:

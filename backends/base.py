@@ -83,7 +83,7 @@ class Backend(Protocol):
         """Facts about the target, without importing its library."""
 
     def lower(self, artifact: Artifact, artifact_folder: Path, out: Path, settings: Any, say: Say) -> Bundle:
-        """Write the bundle folder, bundle.json last.
+        """Write the bundle folder, bundle.json last, with what ``common.samplings`` writes of ``artifact.samplings``.
 
         Args:
             settings: an instance of the target's ``Settings``.

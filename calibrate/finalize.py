@@ -54,6 +54,8 @@ def finalize(network: QuantizedNetwork, context: Context, record: Mapping[str, A
         smoothed=prepared.smoothed,
         module=model.module,
         step_vectors=prepared.step_vectors,
+        steps=context.steps if context.samplings else None,
+        samplings=context.samplings,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.finalize import held_out_reference
 from dq_toolchain.calibrate.network.channels_last import to_host
-from dq_toolchain.calibrate.pipeline import calibrated
+from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
 from dq_toolchain.calibrate.prepare.setup import choose_device
 from dq_toolchain.calibrate.work.checkpoint import remove
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
@@ -66,15 +66,34 @@ def calibrate(
         if own:
             reporter.warn(f"--effort {recipe.calibrate.effort} leaves what was set as it is: {', '.join(own)}")
         made = calibrated(recipe, reporter, work, workers, model, announce=True)
-        artifact, context = made.artifact, made.context
-        to_host(context.network)
-        held_out = context.draw(held_out_seeds(recipe.reference.seeds))
-        batch = context.host_batch
-        batches = -(-len(held_out) // batch)
-        with reporter.task("held-out rollouts", 3 * batches * context.table.calls) as advance:
-            reference = held_out_reference(
-                artifact, context.network, context.table, held_out, batch=batch, advance=advance
-            )
-        artifact.save(folder, reference)
+        artifact = made.artifact
+        to_host(made.context.network)
+        reference, *others = _held_out(made, recipe, reporter)
+        artifact.save(folder, reference, others)
         remove(work)
     return folder, artifact, reference
+
+
+def _held_out(made: Calibrated, recipe: Recipe, reporter: Reporter) -> list[Reference]:
+    """The held-out rollouts of the calibrated sampler, and of every other one; all from the same noise."""
+    artifact, context, seeds = made.artifact, made.context, recipe.reference.seeds
+    if context.samplings and artifact.table != context.table:
+        names = ", ".join(sampling.name for sampling in context.samplings)
+        reporter.warn(
+            f"what --method {recipe.calibrate.method} corrects while sampling belongs to {context.steps} steps, guidance "
+            f"{context.guidance:g}: at {names} the network is sampled without it"
+        )
+    runs = [(artifact, context.table), *((artifact.at(each), each.table) for each in context.samplings)]
+    batches = -(-seeds // context.host_batch)
+    with reporter.task("held-out rollouts", 3 * batches * sum(table.calls for _, table in runs)) as advance:
+        return [
+            held_out_reference(
+                each,
+                context.network,
+                table,
+                context.draw(held_out_seeds(seeds), table),
+                batch=context.host_batch,
+                advance=advance,
+            )
+            for each, table in runs
+        ]

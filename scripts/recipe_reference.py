@@ -11,7 +11,7 @@ from dq_toolchain import backends
 from dq_toolchain.toolchain.cli.calibration import PLACES
 from dq_toolchain.toolchain.disk.files import write_bytes
 from dq_toolchain.toolchain.recipe.loading import OF_A_MODEL
-from dq_toolchain.toolchain.recipe.sections import with_targets
+from dq_toolchain.toolchain.recipe.sections import ExportSection, with_targets
 from dq_toolchain.toolchain.recipe.writing import reference_tables
 
 FILE = Path(__file__).parent.parent / "docs" / "RECIPE.md"
@@ -42,7 +42,7 @@ Flags in a target's section belong to `export`. A flag that several targets have
 def reference() -> str:
     """The whole page."""
     sections = backends.sections()
-    flags = [*PLACES.values(), ("export", "target")]
+    flags = [*PLACES.values(), *(("export", key) for key in ExportSection.model_fields)]
     flags += [(target, key) for target, section in sections.items() for key in section.model_fields]
     head = HEAD.format(of_a_model=", ".join(f"`[{name}]`" for name in OF_A_MODEL))
     return head + reference_tables(with_targets(sections), flags)

@@ -133,6 +133,7 @@ def _header(bundle: Bundle, folder: Path, out: Path, runtime: Runtime, step_ms: 
         "compute_unit": runtime.unit, "bundle_sha256": bundle_hash(folder),
         "bundle": os.path.relpath(folder.resolve(), out.resolve()), "load_ms": None if runtime.emulated else runtime.load_ms,
         **({"emulated": True} if runtime.emulated else {}), "step_ms": step_ms,
+        **({"steps": bundle.steps, "guidance": bundle.guidance} if bundle.samplings else {}),
         "peak_memory_bytes": None if runtime.emulated else peak_memory(),
     }  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any
 from dq_toolchain.backends.common.call import Call
 from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.formats.bundle import Bundle, Operation
+from dq_toolchain.toolchain.formats.bundle import Bundle, Operation, OtherSampling
 from dq_toolchain.toolchain.formats.site_rows import site_rows
 
 
@@ -27,11 +27,13 @@ def seal_bundle(
     operations: Sequence[Operation],
     limits: Mapping[str, Any],
     libraries: Sequence[str],
+    samplings: Sequence[OtherSampling] = (),
 ) -> None:
     """Write bundle.json about everything that lies in ``folder``.
 
     Args:
         libraries: distributions that made the program.
+        samplings: what ``other_samplings`` wrote.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     Bundle(
@@ -41,4 +43,5 @@ def seal_bundle(
         methods=tuple(methods), table=artifact.table, guidance=artifact.guidance, limits=limits,
         operations=tuple(operations), sites=tuple(site_rows(artifact)),
         sizes={name: (folder / name).stat().st_size for name in names},
-        files={name: sha256(folder / name) for name in names}).save(folder)  # fmt: skip
+        files={name: sha256(folder / name) for name in names},
+        steps=artifact.steps, samplings=tuple(samplings)).save(folder)  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dq_toolchain.toolchain.disk.staging import staged
 from dq_toolchain.toolchain.formats.bundle import JSON, RANGES
+from dq_toolchain.toolchain.formats.reference import references_in
 
 
 def staging(out: Path) -> AbstractContextManager[Path]:
@@ -15,4 +16,4 @@ def staging(out: Path) -> AbstractContextManager[Path]:
     Raises:
         ToolchainError: it cannot be written.
     """
-    return staged(out, JSON, (RANGES,))
+    return staged(out, JSON, (RANGES, *references_in(out)))

@@ -5,7 +5,9 @@ Everything is written beside the target folder first; a failure anywhere leaves 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.common.call import Call, example_call
 from dq_toolchain.backends.common.checks import Cost, check_size
 from dq_toolchain.backends.common.outputs import output_qparams, output_reference
+from dq_toolchain.backends.common.samplings import Judged, other_samplings
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.common.sealing import seal_bundle
 from dq_toolchain.backends.common.smoke import smoke
@@ -57,7 +60,8 @@ class _Lowered:
     ranges: Tensor | None
     static: dict[str, StaticQParams] | None
     reference: Reference
-    limits: dict[str, Any]
+    limits: Mapping[str, Any]
+    judged: Callable[[Artifact, Reference], Judged]
 
 
 def sentinel_program(artifact: Artifact, fp32: nn.Module, call: Call) -> tuple[bytes, Tensor]:
@@ -82,8 +86,11 @@ def sentinel_program(artifact: Artifact, fp32: nn.Module, call: Call) -> tuple[b
 def _lower_sentinel(artifact: Artifact, reference: Reference, network: nn.Module, call: Call, say: Say) -> _Lowered:
     say(f"lowering one method for {len(artifact.step_groups)} step groups")
     data, ranges = sentinel_program(artifact, network, call)
-    limits = limits_for(reference, twin_outputs(artifact, reference))
-    return _Lowered(data, (METHOD,), ranges, None, reference, limits)
+    return _Lowered(data, (METHOD,), ranges, None, *_with_twin(artifact, reference), _with_twin)
+
+
+def _with_twin(artifact: Artifact, reference: Reference) -> Judged:
+    return reference, limits_for(reference, twin_outputs(artifact, reference))
 
 
 def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say) -> _Lowered:
@@ -112,7 +119,8 @@ def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say
         exported[method] = export(network, call)
     say(f"lowering {len(static)} methods, one per step group")
     data = lower_methods(exported)
-    return _Lowered(data, tuple(static), None, static, *output_reference(artifact, reference, outputs))
+    judged = partial(output_reference, outputs=outputs)
+    return _Lowered(data, tuple(static), None, static, *judged(artifact, reference), judged)
 
 
 def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
@@ -163,5 +171,6 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
             operations=operations,
             limits=lowered.limits,
             libraries=(LIBRARY,),
+            samplings=other_samplings(artifact, artifact_folder, folder, lowered.judged),
         )
     return Bundle.load(out)

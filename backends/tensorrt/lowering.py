@@ -14,6 +14,7 @@ from dq_toolchain.backends.common.call import Call, example_call
 from dq_toolchain.backends.common.checks import Cost
 from dq_toolchain.backends.common.fp16_range import beyond_fp16, coarse_in_fp16, known_beyond_fp16, refuse_beyond
 from dq_toolchain.backends.common.ratios import ratio_table
+from dq_toolchain.backends.common.samplings import other_samplings
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.common.sealing import seal_bundle
 from dq_toolchain.backends.common.smoke import IN_FP16, REPORT, smoke
@@ -173,6 +174,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
             operations=operations,
             limits=limits_for(reference),
             libraries=LIBRARIES,
+            samplings=other_samplings(artifact, artifact_folder, folder, lambda _, other: (other, limits_for(other))),
         )
     return Bundle.load(out)
 

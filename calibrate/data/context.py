@@ -20,6 +20,7 @@ from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.recipe.sections import Precision
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.samplings import Sampling
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 from dq_toolchain.toolchain.sampler.transfer import to_device
@@ -47,6 +48,7 @@ class Context:
     gradient_batch: samples whose activations a pass with gradient may keep, of one step; None: all of an iteration.
     parallel_steps: steps that FP32 rollouts of the calibration samples compute at once.
     streaming: of the network's blocks, whose weights are then on the host; None where all of it is on ``device``.
+    steps: what the scheduler was asked for. samplings: other counts and guidance scales that get held-out rollouts.
     """
 
     model: Model
@@ -66,6 +68,8 @@ class Context:
     gradient_batch: int | None = None
     streaming: Streaming | None = None
     parallel_steps: int = 1
+    steps: int | None = None
+    samplings: tuple[Sampling, ...] = ()
 
     def close(self) -> None:
         """Weights are streamed no more: those of blocks are on the host, and what was pinned is free as soon as nothing uses it."""
@@ -106,9 +110,9 @@ class Context:
         """Around FP32 rollouts, ranges and validation: these may be computed in less than float32."""
         return computing_in(self.precision, self.device)
 
-    def draw(self, seeds: Sequence[int]) -> Samples:
-        """The samples of the given seeds."""
-        return draw(latent_shape(self.model.config), self.table, self.bank, seeds)
+    def draw(self, seeds: Sequence[int], table: SamplerTable | None = None) -> Samples:
+        """The samples of the given seeds, for the calibrated table or another one."""
+        return draw(latent_shape(self.model.config), table or self.table, self.bank, seeds)
 
     def denoiser(
         self,

@@ -34,7 +34,8 @@ def passes(recipe: Recipe, method: Method, context: Context) -> dict[str, float]
         found["fit"] = sum(phase.passes(context, recipe) for phase in phases) / context.workers.count
     if recipe.quantize.outputs == "range":
         found["ranges of outputs"] = each
-    return found | {"held-out rollouts": 3.0 * recipe.reference.seeds * context.table.calls}
+    calls = context.table.calls + sum(sampling.table.calls for sampling in context.samplings)
+    return found | {"held-out rollouts": 3.0 * recipe.reference.seeds * calls}
 
 
 def say_duration(context: Context, recipe: Recipe, method: Method, reporter: Reporter) -> None:

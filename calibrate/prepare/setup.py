@@ -23,6 +23,7 @@ from dq_toolchain.calibrate.network.kernel_choice import tell
 from dq_toolchain.calibrate.network.precision import check_precision
 from dq_toolchain.calibrate.network.streaming import Streaming
 from dq_toolchain.calibrate.prepare.memory import room_on
+from dq_toolchain.calibrate.prepare.samplings import samplings_of
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.errors import CalibrationError, ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import latent_shape
@@ -64,6 +65,7 @@ def setup(
     _check_step_vectors(recipe, method)
     step_groups = even_step_groups(table.calls, recipe.quantize.step_groups)
     guidance = guidance_of(source.config, recipe, warn)
+    samplings = samplings_of(recipe, source, table, step_groups, guidance)
     check_conditioning(source.config, recipe)
     sides = latent_shape(source.config)[1:]
     if given is not None:
@@ -131,6 +133,8 @@ def setup(
         room=room,
         streaming=streaming,
         parallel_steps=recipe.run.parallel_steps,
+        steps=recipe.sampler.steps,
+        samplings=samplings,
     )
 
 

@@ -22,14 +22,15 @@ from torch import Tensor
 from dq_toolchain.backends.base import Runtime
 from dq_toolchain.backends.common.sampling import sample
 from dq_toolchain.toolchain.disk.files import sha256, write_bytes, write_tensors
-from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle, Port
+from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle, OtherSampling, Port
 from dq_toolchain.toolchain.formats.reference import FILE, Reference
 from dq_toolchain.toolchain.formats.report import JSON
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import rollout
-from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
+from dq_toolchain.toolchain.sampler.samplings import Sampling, step_groups_at
+from dq_toolchain.toolchain.sampler.step_groups import StepGroups, even_step_groups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 from dq_toolchain.toolchain.verdict.limits import limits_for
 from scripts.golden.damaged_bundles import write_damaged_bundles
@@ -40,7 +41,8 @@ SIDE, CALLS = 6, 5
 
 @dataclass(frozen=True)
 class Case:
-    """One bundle. ``overflow``: the network answers infinity from this execution on. ``corrected``: with a correction."""
+    """One bundle. ``overflow``: the network answers infinity from this execution on. ``corrected``: with a correction.
+    ``others``: step counts and guidance scales beside the calibrated ones, of which ``chosen`` is run."""
 
     scheduler: Any
     channels: int
@@ -51,6 +53,8 @@ class Case:
     ranges: bool = False
     overflow: int | None = None
     corrected: bool = False
+    others: tuple[tuple[int, float], ...] = ()
+    chosen: tuple[int, float] | None = None
 
 
 CORRECTED = "ddim-corrected"
@@ -62,6 +66,16 @@ CASES = {
     "overflow": Case(DDIMScheduler(clip_sample=False), 1, 2, overflow=7),
     CORRECTED: Case(DDIMScheduler(clip_sample=False), 3, 2, guidance=1.75, corrected=True),
 }
+
+
+SAMPLERS = "samplers"
+TRAILING = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+OTHERS = ((2, 2.5), (8, 1.0))
+OF_SAMPLERS = {
+    "two-steps": Case(TRAILING, 1, 2, guidance=2.5, groups=3, ranges=True, others=OTHERS, chosen=OTHERS[0]),
+    "eight-unguided": Case(TRAILING, 1, 2, guidance=2.5, groups=3, others=OTHERS, chosen=OTHERS[1]),
+}
+"""In golden/samplers: recordings of runs with --steps and --guidance. At two steps the last step group has none."""
 
 
 class MadeUpNetwork:
@@ -98,6 +112,8 @@ def write_case(case: Case, folder: Path) -> None:
         table = replace(table, correction=_correction(case.channels))
     reference = _reference(case, table)
     reference.save(bundle_folder / FILE)
+    groups = even_step_groups(table.calls, case.groups)
+    samplings = tuple(_sampling(case, one, bundle_folder, table, groups) for one in case.others)
     write_bytes(bundle_folder / "model.bin", b"made up\n")
     shape = (1, case.channels, SIDE, SIDE)
     ports = [Port("sample", "float32", shape), Port("timestep", "float32", (1,)), Port("class_labels", "int64", (1,))]
@@ -105,16 +121,18 @@ def write_case(case: Case, folder: Path) -> None:
         ports.append(Port("ranges", "float32", (1, 4)))
         write_tensors(bundle_folder / RANGES, {"ranges": torch.arange(4.0 * case.groups).reshape(case.groups, 4)})
     names = sorted(path.name for path in bundle_folder.iterdir())
-    groups = even_step_groups(table.calls, case.groups)
     Bundle(
         target="golden", form="made-up", model_id="made-up", weight_hash="0" * 64, versions={}, program="model.bin",
         inputs=tuple(ports), outputs=(Port("output", "float32", shape),), step_groups=groups,
         methods=("forward",) if case.ranges else tuple(f"steps_g{g}" for g in range(len(groups))), table=table,
         guidance=case.guidance, limits=limits_for(reference), operations=(), sites=(),
         sizes={name: (bundle_folder / name).stat().st_size for name in names},
-        files={name: sha256(bundle_folder / name) for name in names}).save(bundle_folder)  # fmt: skip
-    network, bundle = MadeUpNetwork(case.overflow), Bundle.load(bundle_folder)
-    warm = len(dict.fromkeys(bundle.methods)) * (2 if case.guidance != 1.0 else 1)
+        files={name: sha256(bundle_folder / name) for name in names},
+        steps=CALLS if samplings else None, samplings=samplings).save(bundle_folder)  # fmt: skip
+    network, bundle = MadeUpNetwork(case.overflow), Bundle.load(bundle_folder).at(*case.chosen or ())
+    reference = bundle.reference(bundle_folder)
+    executed = {bundle.method_of_step(k) for k in range(bundle.table.calls)}
+    warm = len(executed) * (2 if bundle.guidance != 1.0 else 1)
     calls = 0
 
     def execute(k: int, x: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
@@ -134,6 +152,18 @@ def write_case(case: Case, folder: Path) -> None:
             "timesteps": torch.tensor(network.timesteps),
         },
     )
+
+
+def _sampling(
+    case: Case, one: tuple[int, float], folder: Path, calibrated: SamplerTable, groups: StepGroups
+) -> OtherSampling:
+    """A further sampler of the bundle, its reference written."""
+    steps, guidance = one
+    table = probe(case.scheduler, steps)
+    sampling = Sampling(steps, guidance, table, step_groups_at(table.timesteps, calibrated.timesteps, groups))
+    reference = _reference(replace(case, guidance=guidance), table)
+    reference.save(folder / sampling.file)
+    return OtherSampling(sampling, sampling.file, limits_for(reference))
 
 
 def _correction(channels: int) -> Correction:
@@ -196,7 +226,13 @@ def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 def _drop_what_differs_between_machines(path: Path) -> None:
     data = json.loads(path.read_text())
-    data |= {"device": "any", "versions": {}, "load_ms": 0, "step_ms": [0] * CALLS, "peak_memory_bytes": None}
+    data |= {
+        "device": "any",
+        "versions": {},
+        "load_ms": 0,
+        "step_ms": [0] * len(data["step_ms"]),
+        "peak_memory_bytes": None,
+    }
     write_bytes(path, (json.dumps(data, indent=1) + "\n").encode())
 
 
@@ -239,5 +275,7 @@ if __name__ == "__main__":
     out = parser.parse_args().out
     for name, case in CASES.items():
         write_case(case, out / name)
+    for name, case in OF_SAMPLERS.items():
+        write_case(case, out / SAMPLERS / name)
     write_damaged(out / "damaged")
     write_damaged_bundles(out)

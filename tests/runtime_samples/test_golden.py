@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scripts.golden.damaged_bundles import FOR_ALL, FOR_THE_HOST, write_damaged_bundles
-from scripts.golden.vectors import CASES, CORRECTED, write_case, write_damaged
+from scripts.golden.vectors import CASES, CORRECTED, OF_SAMPLERS, SAMPLERS, write_case, write_damaged
 
 from dq_toolchain.backends.common import sampling
 from dq_toolchain.toolchain.errors import ArtifactError
@@ -40,6 +40,17 @@ outputs 1.1e-6, figures 9.6e-7. The faults below move the latents by 2.0e-6 and 
 def test_they_are_what_the_host_makes(name: str, tmp_path: Path) -> None:
     write_case(CASES[name], tmp_path)
     assert _beyond(tmp_path, GOLDEN / name) == {}
+
+
+@pytest.mark.parametrize("name", OF_SAMPLERS)
+def test_those_of_other_samplers_are_too(name: str, tmp_path: Path) -> None:
+    case, folder = OF_SAMPLERS[name], GOLDEN / SAMPLERS / name
+    write_case(case, tmp_path)
+    assert _beyond(tmp_path, folder) == {}
+    assert all(check.passed for check in examine(folder / "bundle"))
+    report = load_report(folder / "expected")
+    assert (report.data["steps"], report.data["guidance"]) == case.chosen
+    assert report.latents.shape[0] == report.data["steps"] + 1
 
 
 FAULTS = {

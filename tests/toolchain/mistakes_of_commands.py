@@ -49,6 +49,28 @@ MISTAKES_OF_COMMANDS: dict[str, tuple[Prepare, str]] = {
         r"bad\.toml:2 \[tensorrt\] mode: is called step_groups_as now; write step_groups_as = \"input\"$",
     ),
     "no seeds to run": (command("run", "--seeds", "0"), "--seeds"),
+    "steps that the bundle has not": (
+        command("run", "--steps", "3"),
+        "got 3 steps, guidance 1, the bundle holds 8 steps, guidance 1; choose of these",
+    ),
+    "guidance that the bundle has not": (
+        command("run", "--guidance", "7"),
+        "got 8 steps, guidance 7, the bundle holds",
+    ),
+    "steps that the artifact has not": (
+        command("export", "--steps", "8,50"),
+        "no FP32 rollouts of 8 steps, guidance 1 .* calibrate again with --more-steps",
+    ),
+    "steps twice": (command("export", "--steps", "8,8"), "--steps: got 8 twice, allowed is each once"),
+    "steps that are text": (command("export", "--steps", "8,x"), "--steps: got 'x', input should be a valid integer"),
+    "other steps that are the calibrated ones": (
+        flags("--more-steps", "4"),
+        "--more-steps: got 4, at which it is calibrated",
+    ),
+    "other guidance without guidance": (
+        flags("--more-guidance", "2"),
+        "--more-guidance: got 2, .*set --guidance above 1",
+    ),
     "flag of another target": (
         command("export", "--target", "executorch", "--lut"),
         "--lut is for target 'coreai' or 'coreml', got target 'executorch'",

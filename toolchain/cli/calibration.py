@@ -49,6 +49,8 @@ PLACES = {
     "settling": ("calibrate", "settling"),
     "horizon": ("calibrate", "horizon"),
     "gradient": ("calibrate", "gradient"),
+    "more_steps": ("reference", "more_steps"),
+    "more_guidance": ("reference", "more_guidance"),
 }
 """Option of ``calibrate`` -> section and key of the recipe."""
 PrecisionName = Annotated[
@@ -156,6 +158,16 @@ def calibrate(
     ] = None,
     horizon: Annotated[int | None, typer.Option(help="denoising steps simulated per iteration")] = None,
     gradient: Annotated[str | None, typer.Option(help="adjoint | surrogate | full  [default: adjoint]")] = None,
+    more_steps: Annotated[
+        str | None,
+        typer.Option(
+            help="comma-separated, such as 8,50: other step counts that get held-out rollouts, which `export --steps` needs to "
+            "put them into a bundle; the network is calibrated at --steps alone  [default: none]"
+        ),
+    ] = None,
+    more_guidance: Annotated[
+        str | None, typer.Option(help="the same for guidance scales and `export --guidance`  [default: none]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="seed of the calibration samples  [default: 0]")] = None,
     device: Annotated[str | None, typer.Option(help="auto | cpu | cuda  [default: auto]")] = None,
     precision: PrecisionName = None,

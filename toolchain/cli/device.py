@@ -31,13 +31,23 @@ def export(
     recipe: RecipeFile = None,
     out: Out = None,
     calibration: Annotated[Path | None, typer.Option(help="artifact folder  [default: OUT/calibration]")] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(
+            help="comma-separated, such as 8,50: step counts that `run` and a device can choose beside the calibrated one, of "
+            "those that `calibrate --more-steps` was given  [default: none]"
+        ),
+    ] = None,
+    guidance: Annotated[
+        str | None, typer.Option(help="the same for guidance scales and `calibrate --more-guidance`  [default: none]")
+    ] = None,
     json_: Json = False,
     **given: Any,
 ) -> None:
     """Lower a calibration artifact to a target's file, audit it, and write the bundle OUT/TARGET."""
     settings = load_recipe(
         recipe,
-        {"run": {"out": out}, "export": {"target": target}},
+        {"run": {"out": out}, "export": {"target": target, "steps": steps, "guidance": guidance}},
         sections=SECTIONS,
         target_flags=given,
         default_target=backends.DEFAULT,
@@ -47,7 +57,8 @@ def export(
 
     chosen = settings.export.target or backends.DEFAULT
     source = calibration or settings.run.out / "calibration"
-    bundle = lowered(None, source, settings.run.out / chosen, chosen, getattr(settings, chosen, None), Reporter())
+    folder, own = settings.run.out / chosen, getattr(settings, chosen, None)
+    bundle = lowered(None, source, folder, chosen, own, Reporter(), settings.export)
     summary = bundle_summary(bundle.folder, bundle.description)
     if json_:
         print_json(summary)
@@ -76,6 +87,12 @@ def run(
     threads: Annotated[
         int | None, typer.Option(min=1, help="threads of the runtime  [default: its own choice]")
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="of the step counts that the bundle holds  [default: the calibrated one]")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="of the guidance scales that it holds  [default: the calibrated one]")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Execute a bundle on this machine through the whole sampler and write the device report."""
@@ -83,7 +100,7 @@ def run(
 
     folder = bundle or bundle_folder(out, target)
     place = report or (folder.parent if bundle is None else bundle)
-    found = executed(folder, report or folder, seeds, threads, Reporter(), place)
+    found = executed(folder, report or folder, seeds, threads, Reporter(), place, steps=steps, guidance=guidance)
     path = found.path
     if json_:
         print_json({**found.data, "report": str(path)})

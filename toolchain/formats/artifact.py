@@ -5,8 +5,8 @@ Self-contained: architecture, sampler, integers and float leftovers; neither the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from dq_toolchain.toolchain.formats.listing import (
 )
 from dq_toolchain.toolchain.formats.output_ranges import HIGH, LOW, OutputRanges
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
-from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.formats.reference import Reference, references_in
 from dq_toolchain.toolchain.models.loading import build_network
 from dq_toolchain.toolchain.models.own import OWN, skeleton_of
 from dq_toolchain.toolchain.quant.layers import output_first
@@ -44,6 +44,7 @@ from dq_toolchain.toolchain.quant.site import KEPT, FloatOp, Site
 from dq_toolchain.toolchain.quant.smoothing import smooth_by_one
 from dq_toolchain.toolchain.quant.split import split_concat_inputs
 from dq_toolchain.toolchain.quant.step_vectors import StepVectors, use_step_vectors
+from dq_toolchain.toolchain.sampler.samplings import Sampling, chosen, to_json
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 
@@ -78,6 +79,8 @@ class Artifact:
         step_vectors: what the network takes in the place of the timestep; the float parameters then hold also those that made the
             rows. None: the timestep.
         output_ranges: smallest and largest results of all products; None unless the recipe asked for them.
+        samplings: other step counts and guidance scales that have held-out rollouts too; then ``steps`` is what the scheduler
+            was asked for at the calibrated one.
     """
 
     model_id: str
@@ -99,6 +102,8 @@ class Artifact:
     module: nn.Module | None = None
     step_vectors: StepVectors | None = None
     output_ranges: OutputRanges | None = None
+    steps: int | None = None
+    samplings: tuple[Sampling, ...] = ()
 
     def site_index(self, layer: str, operand: str = "input") -> int:
         """Column of a site. Raises KeyError."""
@@ -116,6 +121,17 @@ class Artifact:
     def group_of_step(self) -> tuple[int, ...]:
         """step -> step group index."""
         return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
+
+    def at(self, sampling: Sampling) -> Artifact:
+        """The same network sampled in another way."""
+        table, groups = sampling.table, sampling.step_groups
+        return replace(self, table=table, guidance=sampling.guidance, step_groups=groups, steps=None, samplings=())
+
+    def holding(self, steps: Sequence[int], guidance: Sequence[float]) -> Artifact:
+        """The same with the samplings that a bundle is to hold. Raises SamplerError: it has no held-out rollouts of one."""
+        own = self.table.calls if self.steps is None else self.steps
+        found = chosen(self.samplings, own, self.guidance, steps, guidance)
+        return replace(self, steps=own if found else None, samplings=found)
 
     def build_float_unet(self) -> nn.Module:
         """The network with dequantized weights, splits and step vectors applied: float32, eval, gradients off."""
@@ -159,17 +175,19 @@ class Artifact:
         output_first(network, self.layers)
         return network
 
-    def save(self, folder: Path, reference: Reference) -> None:
+    def save(self, folder: Path, reference: Reference, more: Sequence[Reference] = ()) -> None:
         """Write the whole folder: made beside its place and moved there at the end, so that an older artifact stays whole
         until this one is, and nothing half old and half new ever loads.
 
+        Args:
+            more: the held-out rollouts of ``samplings``, in their order.
         Raises:
             ToolchainError: the folder cannot be written.
         """
-        with staged(folder, JSON) as inside:
-            self._write(inside, reference)
+        with staged(folder, JSON, references_in(folder)) as inside:
+            self._write(inside, reference, more)
 
-    def _write(self, folder: Path, reference: Reference) -> None:
+    def _write(self, folder: Path, reference: Reference, more: Sequence[Reference]) -> None:
         weights = {f"{n}.weight_q": layer.weight_q for n, layer in self.layers.items()}
         weights |= {f"{n}.weight_scale": layer.weight_scale for n, layer in self.layers.items()}
         write_tensors(folder / TENSOR_FILES[0], weights)
@@ -177,12 +195,19 @@ class Artifact:
         measured = {} if outputs is None else {LOW: outputs.low, HIGH: outputs.high}
         write_tensors(folder / TENSOR_FILES[1], {"scale": self.scale, "zero_point": self.zero_point, **measured})
         write_tensors(folder / TENSOR_FILES[2], self.float_parameters)
-        more: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
         if self.step_vectors is not None:
             write_tensors(folder / STEP_VECTORS, self.step_vectors.tensors)
-            more["step_vectors"] = self.step_vectors.to_json()
-        names = (*TENSOR_FILES, REFERENCE, *((STEP_VECTORS,) if more else ()))
+            extra["step_vectors"] = self.step_vectors.to_json()
+        names = (
+            *TENSOR_FILES,
+            REFERENCE,
+            *((STEP_VECTORS,) if extra else ()),
+            *(sampling.file for sampling in self.samplings),
+        )
         reference.save(folder / REFERENCE)
+        for sampling, rollouts in zip(self.samplings, more, strict=True):
+            rollouts.save(folder / sampling.file)
         write_json(
             folder / JSON,
             seal(
@@ -202,7 +227,8 @@ class Artifact:
                     **({} if outputs is None else {"outputs": list(outputs.names)}),
                     "float_operations": [[op.layer, op.kind, op.reason] for op in self.float_operations],
                     "record": dict(self.record),
-                    **more,
+                    **extra,
+                    **to_json(self.steps, self.samplings),
                     "files": {name: sha256(folder / name) for name in names},
                 }
             ),
@@ -245,6 +271,8 @@ class Artifact:
                 if vectors is None
                 else StepVectors.from_json(vectors, read_tensors(folder / STEP_VECTORS, REMEDY)),
                 output_ranges=OutputRanges.of(data.get("outputs"), activations),
+                steps=data.get("steps"),
+                samplings=tuple(map(Sampling.from_json, data.get("samplings", ()))),
             )
         except DAMAGED as error:
             raise damaged(folder, error) from error
@@ -256,9 +284,9 @@ class Artifact:
         check_artifact(self, folder)
 
 
-def load_reference(folder: Path) -> Reference:
-    """The held-out rollouts of an artifact or bundle folder. Raises ArtifactError."""
-    return Reference.load(folder / REFERENCE, REMEDY)
+def load_reference(folder: Path, sampling: Sampling | None = None) -> Reference:
+    """The held-out rollouts of an artifact's folder, of the calibrated sampler or of another one. Raises ArtifactError."""
+    return Reference.load(folder / (REFERENCE if sampling is None else sampling.file), REMEDY)
 
 
 def float_parameters(network: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:

@@ -35,6 +35,10 @@ def check_artifact(artifact: Artifact, folder: Path) -> None:
         return ArtifactError(f"{folder}: {text}; {REMEDY}")
 
     check_step_groups(artifact.step_groups, artifact.table.calls, f"{folder / JSON}: step groups")
+    for sampling in artifact.samplings:
+        fault = sampling.fault(len(artifact.step_groups))
+        if fault is not None:
+            raise refuse(fault)
     _check_dtypes(artifact, refuse)
     _check_parameters(artifact, refuse)
     _check_step_vectors(artifact, refuse)

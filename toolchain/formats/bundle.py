@@ -6,7 +6,7 @@ Backends write it, ``run`` and ``validate`` read it; the file is written last, s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,13 @@ from dq_toolchain.toolchain.formats.bundle_checks import (
     plain_name,
     ports_fault,
     reference_checks,
+    samplings_fault,
     sites_fault,
 )
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.formats.schemas import first_fault
+from dq_toolchain.toolchain.sampler.samplings import Sampling
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups, check_step_groups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
@@ -70,6 +72,22 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class OtherSampling:
+    """A further sampler that a device may choose. ``reference``: file of its held-out rollouts. ``limits``: of ``validate``."""
+
+    sampling: Sampling
+    reference: str
+    limits: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.sampling.to_json(), "reference": self.reference, "limits": dict(self.limits)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> OtherSampling:
+        return cls(Sampling.from_json(data), str(data["reference"]), dict(data["limits"]))
+
+
+@dataclass(frozen=True)
 class Bundle:
     """The content of bundle.json.
 
@@ -84,6 +102,9 @@ class Bundle:
         operations: what runs in integers, what in float, and why.
         sites: every quantized tensor with bits, scheme and range per step group (``site_rows``).
         sizes: bytes by file name. files: sha256 by file name; of a folder, every file in it.
+        steps: of the scheduler, by which a device names the calibrated table; only with ``samplings``.
+        samplings: other step counts and guidance scales; ``at`` gives the bundle as a device uses it at one of them.
+        reference_file: of ``table``.
     """
 
     target: str
@@ -103,6 +124,9 @@ class Bundle:
     sites: tuple[Mapping[str, Any], ...]
     sizes: Mapping[str, int]
     files: Mapping[str, str]
+    steps: int | None = None
+    samplings: tuple[OtherSampling, ...] = ()
+    reference_file: str = field(default=REFERENCE, compare=False)
 
     @property
     def group_of_step(self) -> tuple[int, ...]:
@@ -113,12 +137,39 @@ class Bundle:
         """Name of the method that network call k executes."""
         return self.methods[self.group_of_step[k] if len(self.methods) > 1 else 0]
 
+    def at(self, steps: int | None = None, guidance: float | None = None) -> Bundle:
+        """The bundle with the table, step groups, guidance, limits and reference of one of its samplers.
+
+        Args:
+            steps, guidance: None is the calibrated one.
+        Raises:
+            SamplerError: the bundle does not hold it; the text names those that it holds.
+        """
+        own = self.table.calls if self.steps is None else self.steps
+        calibrated = Sampling(own, self.guidance, self.table, self.step_groups)
+        wanted = (own if steps is None else steps, self.guidance if guidance is None else guidance)
+        if calibrated.is_of(*wanted):
+            return self
+        found = next((each for each in self.samplings if each.sampling.is_of(*wanted)), None)
+        if found is None:
+            held = "; ".join(each.name for each in (calibrated, *(other.sampling for other in self.samplings)))
+            raise SamplerError(
+                f"--steps, --guidance: got {wanted[0]} steps, guidance {wanted[1]:g}, the bundle holds {held}; choose of these, or "
+                "export with others (--steps, --guidance)"
+            )
+        sampling = found.sampling
+        return replace(
+            self, table=sampling.table, guidance=sampling.guidance, step_groups=sampling.step_groups, limits=found.limits,
+            steps=sampling.steps, reference_file=found.reference
+        )  # fmt: skip
+
     def save(self, folder: Path) -> None:
         """Write bundle.json. Raises ToolchainError."""
-        write_json(
-            folder / JSON,
-            seal({"schema": SCHEMA, "schema_version": VERSION, **asdict(self), "table": self.table.to_json()}),
-        )
+        content = {"schema": SCHEMA, "schema_version": VERSION, **asdict(self), "table": self.table.to_json()}
+        del content["reference_file"], content["steps"], content["samplings"]
+        if self.samplings:
+            content |= {"steps": self.steps, "samplings": [each.to_json() for each in self.samplings]}
+        write_json(folder / JSON, seal(content))
 
     @classmethod
     def load(cls, folder: Path) -> Bundle:
@@ -153,6 +204,8 @@ class Bundle:
                 sites=tuple(dict(row) for row in data["sites"]),
                 sizes=dict(data["sizes"]),
                 files=dict(data["files"]),
+                steps=data.get("steps"),
+                samplings=tuple(map(OtherSampling.from_json, data.get("samplings", ()))),
             )
         except (KeyError, TypeError, ValueError, AttributeError, SamplerError) as error:
             text = " ".join(str(error).split())[:300]
@@ -182,9 +235,13 @@ class Bundle:
                 f"{path}: the correction has {correction.channels} channels, the output must have as many, got "
                 f"{', '.join(map(str, shapes)) or 'no output'}; {REMEDY}"
             )
+        fault = samplings_fault(self.samplings, self.outputs[0].shape[1], len(self.step_groups))
+        if fault is not None:
+            raise ArtifactError(f"{path} is damaged: {fault}; {REMEDY}")
         files = {"ranges": RANGES, "step_vectors": STEP_VECTORS}
         taken = [files[port.name] for port in self.inputs if port.name in files]
-        for name in (self.program, REFERENCE, *taken):
+        references = (REFERENCE, *(each.reference for each in self.samplings))
+        for name in (self.program, *references, *taken):
             if not any(file == name or file.startswith(f"{name}/") for file in self.files):
                 raise ArtifactError(f"{path} lists no file {name!r}; {REMEDY}")
 
@@ -218,10 +275,10 @@ class Bundle:
 
     def reference(self, folder: Path) -> Reference:
         """The held-out rollouts in the bundle. Raises ArtifactError: damaged, or not of this program."""
-        reference = Reference.load(folder / REFERENCE, REMEDY)
+        reference = Reference.load(folder / self.reference_file, REMEDY)
         for check in reference_checks(self, reference):
             if not check.passed:
-                raise ArtifactError(f"{folder / REFERENCE} does not fit the bundle: {check.detail}; {REMEDY}")
+                raise ArtifactError(f"{folder / self.reference_file} does not fit the bundle: {check.detail}; {REMEDY}")
         return reference
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from dq_toolchain.toolchain.checks import Check
 from dq_toolchain.toolchain.quant.qparams import ACTIVATION_BITS, ALLOWED_ACTIVATION_BITS, WEIGHT_BITS
 
 if TYPE_CHECKING:
-    from dq_toolchain.toolchain.formats.bundle import Bundle, Port
+    from dq_toolchain.toolchain.formats.bundle import Bundle, OtherSampling, Port
     from dq_toolchain.toolchain.formats.reference import Reference
 
 LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
@@ -79,6 +79,22 @@ def ports_fault(inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> str | No
         return f"outputs must be one, float32 {sample.shape}, got {[(port.dtype, port.shape) for port in outputs]}"[
             :300
         ]
+    return None
+
+
+def samplings_fault(samplings: Sequence[OtherSampling], channels: int, groups: int) -> str | None:
+    """What is wrong with the other samplers of a bundle whose program has so many step groups; None if nothing is."""
+    for index, each in enumerate(samplings):
+        sampling = each.sampling
+        if fault := sampling.fault(groups):
+            return fault
+        if not plain_name(each.reference):
+            return f"reference of {sampling.name} is {each.reference[:200]!r}, it must be a name in the folder"
+        correction = sampling.table.correction
+        if correction is not None and correction.channels != channels:
+            return f"the correction of {sampling.name} has {correction.channels} channels, the output has {channels}"
+        if any(sampling.is_of(other.sampling.steps, other.sampling.guidance) for other in samplings[:index]):
+            return f"samplings hold {sampling.name} twice"
     return None
 
 

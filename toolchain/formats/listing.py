@@ -5,7 +5,7 @@ Whether integers, float parameters and architecture belong together is for ``Art
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from dq_toolchain.toolchain.formats.output_ranges import OutputRanges
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.schemas import first_fault
 from dq_toolchain.toolchain.quant.site import FloatOp, Site
+from dq_toolchain.toolchain.sampler.samplings import Sampling, chosen
 from dq_toolchain.toolchain.sampler.step_groups import check_step_groups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
@@ -111,6 +112,12 @@ def read_header(folder: Path) -> dict[str, Any]:
     if fault is not None:
         raise ArtifactError(f"{folder / JSON} is damaged: {fault}; {REMEDY}")
     return data
+
+
+def chosen_in(header: Mapping[str, Any], steps: Sequence[int], guidance: Sequence[float]) -> None:
+    """Raise SamplerError for a step count or guidance scale that an artifact's calibration.json has no rollouts of."""
+    samplings = tuple(map(Sampling.from_json, header.get("samplings", ())))
+    chosen(samplings, header.get("steps", len(header["table"]["timesteps"])), header["guidance"], steps, guidance)
 
 
 def damaged(folder: Path, error: Exception) -> ArtifactError:

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILE = "reference.safetensors"
+OTHERS = "reference-*.safetensors"
+"""Of other step counts and guidance scales (``Sampling.file``)."""
+
+
+def references_in(folder: Path) -> tuple[str, ...]:
+    """Names of the reference files of other samplers in a folder, for whoever writes the folder anew."""
+    return tuple(sorted(path.name for path in folder.glob(OTHERS) if path.is_file()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -15,15 +15,18 @@ from dq_toolchain.toolchain.recipe.sections import Recipe, Section
 NAMES = {("model", "path"): "model", ("conditioning", "file"): "conditioning"}
 """Flags that are not called as their key."""
 
+ITEMS: Mapping[type, str] = {str: "texts", int: "whole numbers", float: "numbers"}
+
 
 @dataclass(frozen=True)
 class Setting:
     """One key of the recipe.
 
     Attributes:
-        kind: str, int, float, bool, Path, or tuple for a list of strings.
+        kind: str, int, float, bool, Path, or tuple for a list.
         choices: the values allowed, where they are listed. lowest, highest: inclusive bounds, None without.
         default: None if the key may be left without a value.
+        item: of a list, the kind of its entries, which the bounds are of.
     """
 
     section: str
@@ -34,6 +37,7 @@ class Setting:
     highest: str
     default: Any
     description: str
+    item: type = str
 
     @property
     def flag(self) -> str:
@@ -52,7 +56,10 @@ class Setting:
             return _bounds(self.lowest, self.highest) or {int: "whole number", float: "number"}[self.kind]
         if self.kind is Path:
             return "path"
-        return "list of texts" if self.kind is tuple else "text"
+        if self.kind is not tuple:
+            return "text"
+        bounds = _bounds(self.lowest, self.highest)
+        return f"list of {ITEMS[self.item]}{f', {bounds}' if bounds else ''}"
 
 
 def _bounds(lowest: str, highest: str) -> str:
@@ -78,10 +85,20 @@ def _setting(section: str, key: str, field: FieldInfo) -> Setting:
     inner = _without_none(field.annotation)
     choices = get_args(inner) if get_origin(inner) is Literal else ()
     origin = type(choices[0]) if choices else get_origin(inner) or inner
-    bounds = {name: value for part in field.metadata for name, value in _limits(part).items()}
+    item, of_item = _item(inner) if origin is tuple else (str, ())
+    bounds = {name: value for part in (*field.metadata, *of_item) for name, value in _limits(part).items()}
     lowest = f"{bounds['ge']:g}" if "ge" in bounds else f"above {bounds['gt']:g}" if "gt" in bounds else ""
     highest = f"{bounds['le']:g}" if "le" in bounds else f"below {bounds['lt']:g}" if "lt" in bounds else ""
-    return Setting(section, key, origin, choices, lowest, highest, field.default, field.description or "")
+    return Setting(section, key, origin, choices, lowest, highest, field.default, field.description or "", item)
+
+
+def _item(annotation: Any) -> tuple[type, tuple[Any, ...]]:
+    """Kind of a list's entries, and what says their bounds."""
+    item = get_args(annotation)[0]
+    if get_origin(item) is not Annotated:
+        return item, ()
+    kind, *metadata = get_args(item)
+    return kind, tuple(part for each in metadata for part in getattr(each, "metadata", (each,)))
 
 
 def _without_none(annotation: Any) -> Any:

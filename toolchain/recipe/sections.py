@@ -50,6 +50,25 @@ def model_path(given: Any) -> Any:
     return given
 
 
+def separated(given: Any) -> Any:
+    """What a flag lists with commas, as numbers; what is none stays text, to be refused."""
+    return [_number(part.strip()) for part in given.split(",")] if isinstance(given, str) else given
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+Steps = Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], BeforeValidator(separated)]
+Scales = Annotated[tuple[Annotated[float, Field(ge=0, le=50)], ...], BeforeValidator(separated)]
+"""Lists in a recipe, text with commas as a flag."""
+
+
 class ModelSection(Section):
     """[model]"""
 
@@ -220,6 +239,16 @@ class ReferenceSection(Section):
     """[reference]"""
 
     seeds: int = Field(default=16, ge=2, le=4096, description="held-out seeds kept for validation")
+    more_steps: Steps = Field(
+        default=(),
+        strict=False,
+        description="other step counts that get held-out rollouts, so that export can put them into a bundle",
+    )
+    more_guidance: Scales = Field(
+        default=(),
+        strict=False,
+        description="other guidance scales that do, with every step count; needs a guidance above 1",
+    )
 
 
 class ExportSection(Section):
@@ -227,6 +256,14 @@ class ExportSection(Section):
 
     target: str | None = Field(
         default=None, description="what `dq-toolchain targets` lists; default: the one marked there"
+    )
+    steps: Steps = Field(
+        default=(),
+        strict=False,
+        description="step counts that a device can choose from, beside the calibrated one, of those in [reference] more_steps",
+    )
+    guidance: Scales = Field(
+        default=(), strict=False, description="the same of guidance scales, of those in [reference] more_guidance"
     )
 
 

@@ -20,6 +20,7 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
         f"[bold]{plain(data['target'])}[/] on {plain(data['device'])}, {plain(data['runtime']['name'])} "
         f"{plain(data['runtime']['version'])}, {plain(data['compute_unit'])}: "
         f"{verdict.reference.seeds} seeds, {verdict.reference.calls} steps, "
+        f"{f'of the samplers of the bundle {verdict.sampler}, ' if verdict.sampler else ''}"
         f"{time_per_step(verdict)}",
         highlight=False,
         soft_wrap=True,

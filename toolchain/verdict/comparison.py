@@ -24,6 +24,7 @@ class Row:
         psnr, simulation_psnr: median over the seeds, dB. worst_psnr: the lowest.
         error: median relative error of the samples against FP32.
         ratio: size of the outputs' error, device over simulation, median over the steps.
+        sampler: which of the bundle's step counts and guidance scales ran; None of a bundle that holds one.
     """
 
     report: str
@@ -53,6 +54,7 @@ class Row:
     load_ms: float | None
     peak_memory_bytes: int | None
     model_bytes: int
+    sampler: str | None
 
 
 def row_of(verdict: Verdict) -> Row:
@@ -75,7 +77,8 @@ def row_of(verdict: Verdict) -> Row:
         psnr=float(median(torch.tensor(psnr, dtype=torch.float64))) if whole and psnr else None,
         worst_psnr=verdict.worst[0].psnr, simulation_psnr=float(median(simulation)), error=verdict.steps[-1].error_fp32,
         ratio=statistics.median(ratios) if ratios else None, step_ms=median_ms(verdict), load_ms=data["load_ms"],
-        peak_memory_bytes=data["peak_memory_bytes"], model_bytes=_model_bytes(verdict))  # fmt: skip
+        peak_memory_bytes=data["peak_memory_bytes"], model_bytes=_model_bytes(verdict),
+        sampler=verdict.sampler)  # fmt: skip
 
 
 def _model_bytes(verdict: Verdict) -> int:
@@ -102,4 +105,6 @@ def note_of(rows: Sequence[Row]) -> str | None:
         return "the reports are of different models: compare each with its own simulation only"
     if len({row.seeds for row in rows}) > 1:
         return "the reports hold different numbers of seeds: medians are over different samples"
+    if len({row.sampler for row in rows}) > 1:
+        return "the reports are of different step counts or guidance scales: each is compared with FP32 at its own"
     return None

@@ -48,7 +48,8 @@ def examine(
     except ArtifactError as error:
         return (*checks, Check("doctor.reference", False, None, str(error)))
     fitting = tuple(reference_checks(bundle, reference))
-    return (*checks, *fitting, _ranges(folder, bundle), _limits(bundle, reference), *_report(folder))
+    own = (*fitting, _ranges(folder, bundle), _limits(bundle, reference))
+    return (*checks, *own, *_samplings(folder, bundle), *_report(folder))
 
 
 def _stray(folder: Path, bundle: Bundle) -> Check:
@@ -66,6 +67,21 @@ def _stray(folder: Path, bundle: Bundle) -> Check:
         f"{stray[0]} is not part of the bundle ({len(stray)} such files); do not copy it, or delete it" if stray else ""
     )
     return Check("doctor.stray", not stray, None, text or "no file that does not belong there")
+
+
+def _samplings(folder: Path, bundle: Bundle) -> Iterator[Check]:
+    """The same of the other step counts and guidance scales, a check each: doctor.sampling."""
+    for sampling in (each.sampling for each in bundle.samplings):
+        view = bundle.at(sampling.steps, sampling.guidance)
+        try:
+            reference = Reference.load(folder / view.reference_file, REMEDY)
+            faults = [
+                check for check in (*reference_checks(view, reference), _limits(view, reference)) if not check.passed
+            ]
+        except ArtifactError as error:
+            faults = [Check("doctor.sampling", False, None, str(error))]
+        text = f"{sampling.name}: {faults[0].detail if faults else 'reference and limits fit'}"
+        yield Check("doctor.sampling", not faults, None, text)
 
 
 def _ranges(folder: Path, bundle: Bundle) -> Check:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.checks import Check
-from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.formats.report import REMEDY, DeviceReport, figures, first_seeds, load_report, read_claims
@@ -50,7 +50,7 @@ def validate(report_path: Path, bundle_folder: Path | Sequence[Path] | None = No
         () if bundle_folder is None else (bundle_folder,) if isinstance(bundle_folder, Path) else tuple(bundle_folder)
     )
     match = find_bundle(path, data, folders)
-    bundle = Bundle.load(match.folder)
+    bundle = _sampler_of(data, Bundle.load(match.folder), path)
     if data["target"] != bundle.target:
         raise ArtifactError(f"{path}: target is {data['target']!r}, the bundle's is {bundle.target!r}; {REMEDY}")
     whole = bundle.reference(match.folder)
@@ -58,6 +58,14 @@ def validate(report_path: Path, bundle_folder: Path | Sequence[Path] | None = No
     report = load_report(path, whole)
     report.check_against(first_seeds(whole, report.latents.shape[1]))
     return judge(report, bundle, match, whole)
+
+
+def _sampler_of(data: Mapping[str, Any], bundle: Bundle, path: Path) -> Bundle:
+    """The bundle at the step count and guidance that ran; of a report that says neither, the calibrated ones."""
+    try:
+        return bundle.at(data.get("steps"), data.get("guidance"))
+    except SamplerError as error:
+        raise ArtifactError(f"{path}: {error}; {REMEDY}") from error
 
 
 def _check_bundle(bundle: Bundle, whole: Reference, folder: Path) -> None:
@@ -102,7 +110,11 @@ def judge(report: DeviceReport, bundle: Bundle, match: Match, whole: Reference) 
             (NOT_MEASURED,)
             if report.outputs_at_simulation is None
             else conformance(
-                report.latents, report.outputs_at_simulation, reference, bundle.step_groups, limits["conformance"]
+                report.latents,
+                report.outputs_at_simulation,
+                reference,
+                [steps for steps in bundle.step_groups if steps],
+                limits["conformance"],
             ),
             check_claims(report.data, computed),
             computed["final"],

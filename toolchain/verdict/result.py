@@ -136,6 +136,12 @@ class Verdict:
             how = f"the bundle holds {self.held_out}: calibrate with [reference] seeds = {need} in the recipe, export and run again"
         return f"{seeds_text(self.more_seeds)} needed ({self.reference.seeds} seen); {how}"
 
+    @property
+    def sampler(self) -> str | None:
+        """Which of the bundle's step counts and guidance scales was judged; None if it holds only one."""
+        steps = self.bundle.steps
+        return None if steps is None else f"{steps} steps, guidance {self.bundle.guidance:g}"
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, for ``--json``."""
 
@@ -155,6 +161,7 @@ class Verdict:
             "first_step": self.first_step,
             "seeds": self.reference.seeds,
             "held_out_seeds": self.held_out,
+            "sampler": self.sampler,
             "minimum_seeds": MINIMUM_SEEDS,
             "bundle": {
                 "path": str(self.match.folder.resolve()),

@@ -14,6 +14,7 @@ from dq_toolchain.backends.common.fp16_range import check_by_running, coarse_in_
 from dq_toolchain.backends.common.qdq.audit import Expected, Sites
 from dq_toolchain.backends.common.qdq.plan import AsInput, plan_of
 from dq_toolchain.backends.common.qdq.settings import QDQSettings
+from dq_toolchain.backends.common.samplings import other_samplings
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.common.sealing import seal_bundle
 from dq_toolchain.backends.common.smoke import IN_FP16, REPORT, smoke
@@ -123,5 +124,6 @@ def export(
             operations=written.operations,
             limits=plan.limits,
             libraries=libraries,
+            samplings=other_samplings(artifact, artifact_folder, folder, plan.judged),
         )
     return Bundle.load(out)

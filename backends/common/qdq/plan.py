@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from dq_toolchain.backends.common.outputs import output_qparams, output_referenc
 from dq_toolchain.backends.common.qdq.audit import Expected
 from dq_toolchain.backends.common.qdq.qparams import QParams
 from dq_toolchain.backends.common.qdq.settings import QDQSettings
+from dq_toolchain.backends.common.samplings import Judged
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.verdict.limits import limits_for
@@ -23,13 +25,15 @@ AsInput = Callable[[Artifact, bool], tuple[Expected, Tensor]]
 
 @dataclass(frozen=True)
 class Plan:
-    """See the module. ``ranges``: (G, L) float32, None where step groups are functions."""
+    """See the module. ``ranges``: (G, L) float32, None where step groups are functions. ``judged``: what gave the reference and
+    limits, for those of other samplers."""
 
     form: str
     expected: Expected
     ranges: Tensor | None
     reference: Reference
     limits: Mapping[str, Any]
+    judged: Callable[[Artifact, Reference], Judged]
 
 
 def plan_of(artifact: Artifact, reference: Reference, settings: QDQSettings, say: Say, as_input: AsInput) -> Plan:
@@ -37,10 +41,16 @@ def plan_of(artifact: Artifact, reference: Reference, settings: QDQSettings, say
     half = settings.precision == "fp16"
     if settings.step_groups_as == "input":
         expected, ranges = as_input(artifact, half)
-        return Plan("runtime-scales", expected, ranges, reference, limits_for(reference))
+        return Plan("runtime-scales", expected, ranges, *_as_it_is(artifact, reference), _as_it_is)
     if not settings.quantize_outputs:
-        return Plan("functions", Expected(QParams.of(artifact), half=half), None, reference, limits_for(reference))
+        expected = Expected(QParams.of(artifact), half=half)
+        return Plan("functions", expected, None, *_as_it_is(artifact, reference), _as_it_is)
     say("measuring the ranges of outputs")
     outputs = output_qparams(artifact, reference)
     expected = Expected(QParams.of(artifact, outputs), outputs=True, half=half)
-    return Plan("functions", expected, None, *output_reference(artifact, reference, outputs))
+    judged = partial(output_reference, outputs=outputs)
+    return Plan("functions", expected, None, *judged(artifact, reference), judged)
+
+
+def _as_it_is(_artifact: Artifact, reference: Reference) -> Judged:
+    return reference, limits_for(reference)

@@ -10,6 +10,8 @@ namespace dq {
 struct Arguments {
   std::filesystem::path bundle, report;
   std::optional<std::size_t> seeds;  // none: all
+  std::optional<std::size_t> steps;  // none: the calibrated ones
+  std::optional<double> guidance;    // the same
   bool teacher_forced = true;
   bool help = false;
 };

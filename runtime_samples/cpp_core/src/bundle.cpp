@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 
 #include "error.h"
@@ -16,6 +17,8 @@ constexpr const char* reference_file = "reference.safetensors";
 constexpr const char* ranges_file = "ranges.safetensors";
 constexpr std::size_t most_elements = 2147483647;
 constexpr std::size_t longest_name = 100;
+constexpr std::int64_t most_steps = 100000;
+constexpr double alike = 1e-6;  // relative: guidance is float32 here, and text on the command line
 
 /// Letters, digits, and . _ - behind the first: what programs name methods and inputs with.
 bool is_plain(const std::string& name) {
@@ -98,20 +101,21 @@ void check_ports(const Bundle& bundle) {
   }
 }
 
-void check_channels(const Bundle& bundle) {
+void check_channels(const Table& table, const Bundle& bundle) {
   const auto channels = static_cast<std::size_t>(bundle.sample_shape()[1]);
-  if (!bundle.table.correction || bundle.table.correction->channels() == channels) return;
+  if (!table.correction || table.correction->channels() == channels) return;
   throw Error("correction must have one number for each of " + std::to_string(channels) + " channels, got " +
-              std::to_string(bundle.table.correction->channels()));
+              std::to_string(table.correction->channels()));
 }
 
-std::vector<std::size_t> read_step_groups(const json::Value& bundle, std::size_t calls) {
+/// `may_be_empty`: of a sampler with fewer steps than were calibrated.
+std::vector<std::size_t> read_step_groups(const json::Value& bundle, std::size_t calls, bool may_be_empty) {
   constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
   std::vector<std::size_t> group_of_step(calls, none);
   std::size_t group = 0;
   std::int64_t next = 0;
   for (const json::Value& steps : bundle.list_at("step_groups")) {
-    if (steps.list("step_groups").empty()) throw Error("step_groups must hold no empty group");
+    if (!may_be_empty && steps.list("step_groups").empty()) throw Error("step_groups must hold no empty group");
     for (const json::Value& step : steps.list("step_groups")) {
       const std::int64_t k = step.integer("step_groups");
       if (k < 0 || static_cast<std::uint64_t>(k) >= calls || group_of_step[static_cast<std::size_t>(k)] != none) {
@@ -157,6 +161,9 @@ void check_hashes(const fs::path& folder, const json::Value& json, const Bundle&
   };
   if (!lists(program)) throw Error("files must list the program " + program);
   if (!lists(reference_file)) throw Error(std::string("files must list ") + reference_file);
+  for (const Sampling& sampling : bundle.samplings) {
+    if (!lists(sampling.reference)) throw Error("files must list " + sampling.reference);
+  }
   if (bundle.takes_ranges() && !lists(ranges_file)) throw Error(std::string("files must list ") + ranges_file);
 }
 
@@ -170,6 +177,42 @@ std::optional<FloatTensor> read_ranges(const Bundle& bundle) {
   return ranges;
 }
 
+float read_guidance(const json::Value& json) {
+  const double guidance = json.number_at("guidance");
+  if (!(std::fabs(guidance) <= 1e6)) throw Error("guidance must be within a million, got " + std::to_string(guidance));
+  return static_cast<float>(guidance);
+}
+
+std::size_t read_steps(const json::Value& json) {
+  const std::int64_t steps = json.integer_at("steps");
+  if (steps < 1 || steps > most_steps) throw Error("steps must be 1-" + std::to_string(most_steps) + ", got " + std::to_string(steps));
+  return static_cast<std::size_t>(steps);
+}
+
+bool is_of(std::size_t steps, double guidance, std::size_t wanted_steps, double wanted_guidance) {
+  const double size = std::max(std::fabs(guidance), std::fabs(wanted_guidance));
+  return steps == wanted_steps && std::fabs(guidance - wanted_guidance) <= alike * size;
+}
+
+void read_samplings(const json::Value& json, Bundle& bundle) {
+  for (const json::Value& row : json.list_at("samplings")) {
+    Sampling sampling;
+    sampling.steps = read_steps(row);
+    sampling.guidance = read_guidance(row);
+    sampling.table = Table::from_json(row.at("table"));
+    check_channels(sampling.table, bundle);
+    sampling.group_of_step = read_step_groups(row, sampling.table.calls(), true);
+    if (const std::size_t groups = row.list_at("step_groups").size(); groups != bundle.groups) {
+      throw Error("samplings must have " + std::to_string(bundle.groups) + " step groups, got " + std::to_string(groups));
+    }
+    sampling.reference = row.text_at("reference");
+    if (!stays_inside(sampling.reference)) throw Error("reference names a place outside the bundle: " + sampling.reference);
+    const auto same = [&](const Sampling& other) { return is_of(other.steps, other.guidance, sampling.steps, sampling.guidance); };
+    if (std::any_of(bundle.samplings.begin(), bundle.samplings.end(), same)) throw Error("samplings must hold each once");
+    bundle.samplings.push_back(std::move(sampling));
+  }
+}
+
 Bundle from_json(const json::Value& json, const std::string& target) {
   check_kind(json, target);
   Bundle bundle;
@@ -181,8 +224,8 @@ Bundle from_json(const json::Value& json, const std::string& target) {
   bundle.output = outputs[0];
   check_ports(bundle);
   bundle.table = Table::from_json(json.at("table"));
-  check_channels(bundle);
-  bundle.group_of_step = read_step_groups(json, bundle.table.calls());
+  check_channels(bundle.table, bundle);
+  bundle.group_of_step = read_step_groups(json, bundle.table.calls(), false);
   bundle.groups = json.list_at("step_groups").size();
   for (const json::Value& method : json.list_at("methods")) {
     check_name(method.text("methods"), "methods");
@@ -192,13 +235,41 @@ Bundle from_json(const json::Value& json, const std::string& target) {
     throw Error("there must be 1 method or one for each of " + std::to_string(bundle.groups) + " step groups, got " +
                 std::to_string(bundle.methods.size()));
   }
-  const double guidance = json.number_at("guidance");
-  if (!(std::fabs(guidance) <= 1e6)) throw Error("guidance must be within a million, got " + std::to_string(guidance));
-  bundle.guidance = static_cast<float>(guidance);
+  bundle.guidance = read_guidance(json);
+  if (json.find("samplings") != nullptr) {
+    bundle.steps = read_steps(json);
+    read_samplings(json, bundle);
+  }
   return bundle;
 }
 
+std::string name_of(std::size_t steps, double guidance) {
+  char scale[40];
+  std::snprintf(scale, sizeof scale, "%g", guidance);
+  return std::to_string(steps) + " steps, guidance " + scale;
+}
+
 }  // namespace
+
+Bundle Bundle::at(std::optional<std::size_t> wanted_steps, std::optional<double> wanted_guidance) const {
+  const std::size_t own = steps.value_or(table.calls()), count = wanted_steps.value_or(own);
+  const double scale = wanted_guidance.value_or(guidance);
+  if (is_of(own, guidance, count, scale)) return *this;
+  std::string held = name_of(own, guidance);
+  for (const Sampling& sampling : samplings) {
+    held += "; " + name_of(sampling.steps, sampling.guidance);
+    if (!is_of(sampling.steps, sampling.guidance, count, scale)) continue;
+    Bundle chosen = *this;
+    chosen.steps = sampling.steps;
+    chosen.guidance = sampling.guidance;
+    chosen.table = sampling.table;
+    chosen.group_of_step = sampling.group_of_step;
+    chosen.reference = sampling.reference;
+    return chosen;
+  }
+  throw Error("--steps and --guidance: got " + name_of(count, scale) + ", the bundle holds " + held +
+              "; choose of these, or export with others (--steps, --guidance)");
+}
 
 Bundle Bundle::parse(std::string_view text, const std::string& target) { return from_json(json::parse(text), target); }
 

@@ -50,6 +50,15 @@ struct Table {
   static Table from_json(const json::Value& table);
 };
 
+/// A further step count or guidance scale for the same program.
+struct Sampling {
+  std::size_t steps = 0;
+  float guidance = 1;
+  Table table;
+  std::vector<std::size_t> group_of_step;
+  std::string reference;  // relative to the folder
+};
+
 /// For Bundle::load: a program that replays a recording takes them all.
 inline constexpr const char* any_target = "";
 
@@ -66,6 +75,9 @@ struct Bundle {
   Table table;
   float guidance = 1;
   std::optional<FloatTensor> ranges;      // (groups, R), where the program takes them
+  std::optional<std::size_t> steps;       // of `table`, only where there are `samplings` beside it
+  std::vector<Sampling> samplings;
+  std::string reference = "reference.safetensors";  // of `table`
 
   bool takes_ranges() const {
     return std::any_of(inputs.begin(), inputs.end(), [](const Port& port) { return port.name == "ranges"; });
@@ -74,6 +86,9 @@ struct Bundle {
   std::filesystem::path program_path() const { return folder / program; }
   const Shape& sample_shape() const { return output.shape; }
   std::size_t method_of_step(std::size_t k) const { return methods.size() > 1 ? group_of_step[k] : 0; }
+
+  /// The bundle at one of its step counts and guidance scales; none: the calibrated one. Throws Error: it does not hold it.
+  Bundle at(std::optional<std::size_t> wanted_steps, std::optional<double> wanted_guidance) const;
 
   /// What bundle.json says, without looking at other files. Throws Error.
   static Bundle parse(std::string_view text, const std::string& target);

@@ -62,7 +62,7 @@ Reference read(const TensorFile& file, const Bundle& bundle) {
 }  // namespace
 
 Reference Reference::load(const Bundle& bundle) {
-  const std::filesystem::path path = bundle.folder / "reference.safetensors";
+  const std::filesystem::path path = bundle.folder / bundle.reference;
   try {
     return read(TensorFile::read(path), bundle);
   } catch (const Error& error) {

@@ -92,6 +92,10 @@ void write_report(const fs::path& folder, const Bundle& bundle, const Reference&
   json.begin_object().key("schema").value("dq-toolchain/report").key("schema_version").value(std::int64_t{1});
   json.key("target").value(bundle.target);
   write_runtime(json, runtime);
+  if (!bundle.samplings.empty()) {
+    json.key("steps").value(static_cast<std::int64_t>(bundle.steps.value_or(0)));
+    json.key("guidance").value(static_cast<double>(bundle.guidance));
+  }
   json.key("bundle_sha256").value(bundle.sha256).key("bundle").value(relative_folder(bundle.folder, folder));
   write_measurements(json, runtime, measured);
   json.key("files").begin_object().key(tensor_file).value(sha256(bytes.data(), bytes.size())).end_object();

@@ -105,6 +105,10 @@ void make_folder(const std::filesystem::path& folder) {
 
 }  // namespace
 
+Bundle open_bundle(const Arguments& arguments, const std::string& target) {
+  return Bundle::load(arguments.bundle, target).at(arguments.steps, arguments.guidance);
+}
+
 void run(const Arguments& arguments, const Bundle& bundle, Network& network) {
   const Reference reference = Reference::load(bundle);
   const std::size_t seeds = seeds_to_run(arguments, reference);

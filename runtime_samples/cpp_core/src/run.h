@@ -1,12 +1,16 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 #include "arguments.h"
 #include "bundle.h"
 #include "network.h"
 
 namespace dq {
+
+/// The bundle that the arguments name, at their step count and guidance. Throws Error.
+Bundle open_bundle(const Arguments& arguments, const std::string& target);
 
 /// The two rollouts of every seed, and the report. Throws Error; then no report was written.
 void run(const Arguments& arguments, const Bundle& bundle, Network& network);

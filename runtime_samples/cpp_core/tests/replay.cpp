@@ -13,7 +13,7 @@ int main(int argc, char** argv) {
   }
   const char* recording = argv[1];
   return dq::run_program("dq-replay", argc - 1, argv + 1, [&](const dq::Arguments& arguments) {
-    const dq::Bundle bundle = dq::Bundle::load(arguments.bundle, dq::any_target);
+    const dq::Bundle bundle = dq::open_bundle(arguments, dq::any_target);
     dq::ReplayNetwork network(recording, bundle);
     dq::run(arguments, bundle, network);
     if (!arguments.seeds && arguments.teacher_forced) network.expect_end();

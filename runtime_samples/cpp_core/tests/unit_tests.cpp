@@ -185,6 +185,13 @@ void test_arguments() {
       dq::parse_arguments({"--bundle", "b", "--seeds", "2", "--report", "r", "--teacher-forced", "off"});
   CHECK(arguments.bundle == "b" && arguments.report == "r");
   CHECK(arguments.seeds == std::size_t{2} && !arguments.teacher_forced);
+  CHECK(!arguments.steps && !arguments.guidance);
+  const dq::Arguments other = dq::parse_arguments({"--bundle", "b", "--report", "r", "--steps", "8", "--guidance", "7.5"});
+  CHECK(other.steps == std::size_t{8} && other.guidance == 7.5);
+  for (const char* text : {"x", "1x", "nan", "inf", "1e7"}) {
+    check(refused([&] { dq::parse_arguments({"--bundle", "b", "--report", "r", "--guidance", text}); }), text, __LINE__);
+  }
+  CHECK(refused([] { dq::parse_arguments({"--bundle", "b", "--report", "r", "--steps", "0"}); }));
   CHECK(dq::parse_arguments({"--help"}).help);
   CHECK(refused([] { dq::parse_arguments({"--bundle", "b"}); }));
   CHECK(refused([] { dq::parse_arguments({"--bundle", "b", "--report"}); }));

@@ -1,4 +1,4 @@
-// dq_run_trt --bundle FOLDER --report FOLDER [--seeds N] [--teacher-forced on|off] [--reload] [--no-cuda-graphs]
+// dq_run_trt --bundle FOLDER --report FOLDER [--seeds N] [--steps N] [--guidance W] [--teacher-forced on|off] [--reload] [--no-cuda-graphs]
 
 #include <algorithm>
 #include <cstdio>
@@ -36,7 +36,7 @@ int main(int argc, char** argv) {
     if (std::strcmp(word, "--help") == 0) std::fputs(own_help, stdout);
   }
   return dq::run_program("dq_run_trt", static_cast<int>(words.size()), words.data(), [&](const dq::Arguments& arguments) {
-    const dq::Bundle bundle = dq::Bundle::load(arguments.bundle, "tensorrt");
+    const dq::Bundle bundle = dq::open_bundle(arguments, "tensorrt");
     dq::TensorRTNetwork network(bundle, options);
     dq::run(arguments, bundle, network);
   });

@@ -1,27 +1,28 @@
-"""The exported bundle: bundle.json with its files' hashes checked, the sampler's table and the held-out reference."""
+"""The exported bundle: bundle.json with its files' hashes checked."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import os
-import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from correction import Correction, read_correction
 from errors import EXPORT_AGAIN, Refused, one_line
-from safetensors_file import Array, Floats, parse_json, read_tensors
+from safetensors_file import Array, parse_json, read_tensors
+from samplings import Sampling, as_guidance, as_steps, groups_of, read_samplings
+from table import Table, read_table
+from values import as_integer, as_list, as_name, as_text
 
 JSON, REFERENCE, RANGES = "bundle.json", "reference.safetensors", "ranges.safetensors"
 SCHEMA, VERSION = "dq-toolchain/bundle", 1
 FIXED_INPUTS = ("sample", "timestep", "ranges")
 """Inputs of the program that are no conditioning."""
-MOST_ELEMENTS, MOST_GUIDANCE = 2**31 - 1, 1e6
+MOST_ELEMENTS = 2**31 - 1
 PORT_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "int64": np.dtype(np.int64)}
 
 
@@ -35,30 +36,16 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Table:
-    """The sampler's coefficients, float32. N steps.
-
-    Attributes:
-        timesteps, input_scale, c: (N,). a, b: a row per step, newest first. correction: around the network, None for nothing.
-    """
-
-    timesteps: Floats
-    input_scale: Floats
-    a: tuple[Floats, ...]
-    b: tuple[Floats, ...]
-    c: Floats
-    correction: Correction | None
-
-
-@dataclass(frozen=True)
 class Bundle:
     """What a program uses of bundle.json.
 
     Attributes:
         folder: of the bundle. sha256: of bundle.json. program: file or folder of the lowered model.
         inputs: in order. output: of the sample's shape.
-        group_of_step: step group of every step. method_of_step: what to execute.
+        group_of_step: step group of every step. group_methods: what to execute, by step group, or one for all.
         ranges: (G, R) float32, the input ``ranges`` of every step group; None if it is no input.
+        asked: steps of the scheduler, by which ``table`` is named; None where there is no other.
+        samplings: other step counts and guidance scales. reference: file of the held-out rollouts of ``table``.
     """
 
     folder: Path
@@ -68,14 +55,44 @@ class Bundle:
     inputs: tuple[Port, ...]
     output: Port
     group_of_step: tuple[int, ...]
-    method_of_step: tuple[str, ...]
+    group_methods: tuple[str, ...]
     table: Table
     guidance: np.float32
     ranges: Array | None
+    asked: int | None
+    samplings: tuple[Sampling, ...]
+    reference: str
 
     @property
     def steps(self) -> int:
         return len(self.group_of_step)
+
+    @property
+    def method_of_step(self) -> tuple[str, ...]:
+        """What to execute."""
+        methods = self.group_methods
+        return tuple(methods[group if len(methods) > 1 else 0] for group in self.group_of_step)
+
+    def at(self, steps: int | None, guidance: float | None) -> Bundle:
+        """The bundle at one of its step counts and guidance scales; None is the calibrated one.
+
+        Raises:
+            Refused: it does not hold it.
+        """
+        own = Sampling(self.asked or self.steps, self.guidance, self.table, self.group_of_step, self.reference)
+        wanted = own.steps if steps is None else steps, float(own.guidance) if guidance is None else guidance
+        for each in (own, *self.samplings):
+            if each.is_of(*wanted):
+                asked = each.steps if self.samplings else None
+                return replace(
+                    self, table=each.table, guidance=each.guidance, group_of_step=each.group_of_step, asked=asked,
+                    reference=each.reference
+                )  # fmt: skip
+        held = "; ".join(each.name for each in (own, *self.samplings))
+        raise Refused(
+            f"--steps, --guidance: got {wanted[0]} steps, guidance {wanted[1]:g}, the bundle holds {held}; choose of these, or "
+            "export with others"
+        )
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -151,35 +168,35 @@ def _stays_inside(name: str) -> bool:
 
 
 def _parse(folder: Path, digest: str, data: Mapping[str, Any]) -> Bundle:
-    table, inputs = _table(data["table"]), tuple(_port(row) for row in _list(data["inputs"], "inputs"))
-    outputs = [_port(row) for row in _list(data["outputs"], "outputs")]
-    listed = _list(data["step_groups"], "step_groups")
-    groups = [[_integer(step, "step_groups") for step in _list(steps, "step_groups")] for steps in listed]
-    if [step for steps in groups for step in steps] != list(range(len(table.timesteps))) or not all(groups):
-        raise ValueError(
-            f"step_groups must list the steps 0-{len(table.timesteps) - 1} in order, each once, and no empty group"
-        )
-    methods = [_name(name, "methods") for name in _list(data["methods"], "methods")]
+    table, inputs = read_table(data["table"]), tuple(_port(row) for row in as_list(data["inputs"], "inputs"))
+    outputs = [_port(row) for row in as_list(data["outputs"], "outputs")]
+    groups = groups_of(data, len(table.timesteps))
+    if not all(groups):
+        raise ValueError("step_groups must hold no empty group")
+    methods = [as_name(name, "methods") for name in as_list(data["methods"], "methods")]
     if len(methods) not in (1, len(groups)):
         raise ValueError("methods must be one, or one per step group")
     sample = _check_ports(inputs, outputs)
-    if table.correction is not None and sample.shape[1:2] != (table.correction.channels,):
-        raise ValueError(
-            f"correction must have a number for each channel of the sample, {list(sample.shape)}, got "
-            f"{table.correction.channels}"
-        )
-    program, guidance = _text(data["program"], "program"), _number(data["guidance"], "guidance")
+    samplings = read_samplings(data, len(groups))
+    for correction in (each.correction for each in (table, *(sampling.table for sampling in samplings))):
+        if correction is not None and sample.shape[1:2] != (correction.channels,):
+            raise ValueError(
+                f"correction must have a number for each channel of the sample, {list(sample.shape)}, got "
+                f"{correction.channels}"
+            )
+    for name in (sampling.reference for sampling in samplings):
+        if not _stays_inside(name) or name not in data["files"]:
+            raise ValueError(f"reference {name!r} must be in files")
+    program = as_text(data["program"], "program")
     if not _stays_inside(program) or not any(
         file == program or file.startswith(f"{program}/") for file in data["files"]
     ):
         raise ValueError("program must be in files")
-    if not abs(guidance) <= MOST_GUIDANCE:
-        raise ValueError(f"guidance must be within a million, got {guidance}")
     group_of_step = tuple(group for group, steps in enumerate(groups) for _ in steps)
     return Bundle(
-        folder, digest, _text(data["target"], "target"), program, inputs, outputs[0], group_of_step,
-        tuple(methods[group if len(methods) > 1 else 0] for group in group_of_step), table, np.float32(guidance),
-        _ranges(folder, data["files"], inputs, len(groups)))  # fmt: skip
+        folder, digest, as_text(data["target"], "target"), program, inputs, outputs[0], group_of_step,
+        tuple(methods), table, as_guidance(data), _ranges(folder, data["files"], inputs, len(groups)),
+        as_steps(data) if samplings else None, samplings, REFERENCE)  # fmt: skip
 
 
 def _check_ports(inputs: tuple[Port, ...], outputs: list[Port]) -> Port:
@@ -200,69 +217,12 @@ def _check_ports(inputs: tuple[Port, ...], outputs: list[Port]) -> Port:
 
 
 def _port(row: Any) -> Port:
-    shape = tuple(_integer(size, "shape") for size in _list(row["shape"], "shape"))
+    shape = tuple(as_integer(size, "shape") for size in as_list(row["shape"], "shape"))
     if shape[:1] != (1,) or any(size < 1 for size in shape) or math.prod(shape) > MOST_ELEMENTS:
         raise ValueError(
             f"shape {list(shape)} of {row['name']!r} is not allowed: batch 1, at most {MOST_ELEMENTS} numbers"
         )
-    return Port(_name(row["name"], "name"), PORT_DTYPES[row["dtype"]], shape)
-
-
-# JSON says what it means; Python's int(), float() and str() would take text for numbers and numbers for text.
-def _list(value: Any, what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"{what} must be a list, got {type(value).__name__}")
-    return value
-
-
-def _integer(value: Any, what: str) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{what} must be integers, got {value!r}")
-    return value
-
-
-def _number(value: Any, what: str) -> float:
-    if type(value) not in (int, float):
-        raise ValueError(f"{what} must be a number, got {value!r}")
-    return float(value)
-
-
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{what} must be text, got {value!r}")
-    return value
-
-
-def _name(value: Any, what: str) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", value):
-        raise ValueError(f"{what} must be a plain name of letters, digits, _ . and -, got {value!r}")
-    return value
-
-
-def _table(row: Any) -> Table:
-    def numbers(values: Any) -> Floats:
-        given = np.asarray(
-            [_number(value, "the table's entries") for value in _list(values, "a row of the table")], np.float64
-        )
-        with np.errstate(over="ignore"):  # refused below
-            found: Floats = given.astype(np.float32)
-        if not np.isfinite(found).all():
-            raise ValueError("the table holds a number that is not finite in float32")
-        return found
-
-    a, b = (tuple(numbers(values) for values in _list(row[name], name)) for name in ("a", "b"))
-    timesteps = numbers(row["timesteps"])
-    steps = len(timesteps)
-    correction = read_correction(row["correction"], steps) if "correction" in row else None
-    table = Table(timesteps, numbers(row["input_scale"]), a, b, numbers(row["c"]), correction)
-    if not steps or {len(table.input_scale), len(a), len(b), len(table.c)} != {steps}:
-        raise ValueError("timesteps, input_scale, a, b and c of the table must have one entry per step")
-    if any(len({len(values) for values in rows}) != 1 or not len(rows[0]) for rows in (a, b)):
-        raise ValueError("rows of a, and of b, must have as many numbers each, 1 or more")
-    for k in range(steps):
-        if table.a[k][k + 1 :].any() or table.b[k][k + 1 :].any():
-            raise ValueError(f"step {k} of the table needs latents or outputs from before the start")
-    return table
+    return Port(as_name(row["name"], "name"), PORT_DTYPES[row["dtype"]], shape)
 
 
 def _ranges(folder: Path, files: Mapping[str, str], inputs: tuple[Port, ...], groups: int) -> Array | None:

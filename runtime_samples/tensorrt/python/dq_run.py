@@ -47,6 +47,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         'never says pass, at best "not decided"  [default: all]',
     )
     parser.add_argument(
+        "--steps", type=int, help="of the step counts that the bundle holds  [default: the calibrated one]"
+    )
+    parser.add_argument("--guidance", type=float, help="of its guidance scales  [default: the calibrated one]")
+    parser.add_argument(
         "--teacher-forced",
         choices=("on", "off"),
         default="on",
@@ -79,7 +83,7 @@ def open_network(given: argparse.Namespace, bundle: Bundle) -> Network:
 
 def run(given: argparse.Namespace) -> Path:
     """Read, sample, write; returns the path of report.json. Raises Refused."""
-    bundle = read_bundle(given.bundle, TARGET if given.replay is None else None)
+    bundle = read_bundle(given.bundle, TARGET if given.replay is None else None).at(given.steps, given.guidance)
     reference = read_reference(bundle)
     reference = reference.first(reference.seeds if given.seeds is None else given.seeds)
     network = open_network(given, bundle)

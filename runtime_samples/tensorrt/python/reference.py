@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bundle import FIXED_INPUTS, REFERENCE, Bundle
+from bundle import FIXED_INPUTS, Bundle
 from errors import EXPORT_AGAIN, Refused
 from safetensors_file import Array, Floats, read_tensors
 
@@ -50,7 +50,7 @@ class Reference:
 
 def read_reference(bundle: Bundle) -> Reference:
     """Read what the run needs of reference.safetensors. Raises Refused: a tensor is missing, or of another shape or dtype."""
-    path = bundle.folder / REFERENCE
+    path = bundle.folder / bundle.reference
     tensors = read_tensors(path)
 
     def take(name: str, shape: tuple[int, ...], dtype: np.dtype[Any] = FLOAT) -> Array:

@@ -81,6 +81,7 @@ def _write(folder: Path, bundle: Bundle, reference: Reference, network: Network,
         "compute_unit": network.compute_unit, "bundle_sha256": bundle.sha256,
         "bundle": os.path.relpath(bundle.folder.resolve(), folder.resolve()), "load_ms": plain(network.load_ms),
         "step_ms": [plain(time) for time in samples.step_ms], "peak_memory_bytes": peak_memory(), "files": {TENSORS: digest},
+        **({"steps": bundle.asked, "guidance": float(bundle.guidance)} if bundle.samplings else {}),
         **figures(samples.latents, reference.fp32_latents, reference.simulation_latents),
     }  # fmt: skip
     return _write_json(folder / JSON, data)

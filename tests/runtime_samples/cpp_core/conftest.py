@@ -15,6 +15,8 @@ from tests.runtime_samples.building import sanitized_programs
 SOURCE = Path(__file__).parents[3] / "runtime_samples" / "cpp_core"
 GOLDEN = SOURCE.parent / "golden"
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/replay.safetensors"))
+SAMPLERS = {"samplers/two-steps": ("--steps", "2"), "samplers/eight-unguided": ("--steps", "8", "--guidance", "1")}
+"""Golden cases of runs at another step count or guidance, with what chooses it."""
 STRICT = {
     "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,31 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.runtime_samples.cpp_core.conftest import CASES, GOLDEN, assert_refused, replay, run, seal_files
+from tests.runtime_samples.cpp_core.conftest import (
+    CASES,
+    GOLDEN,
+    SAMPLERS,
+    assert_refused,
+    replay,
+    run,
+    seal_files,
+)
 
 SCHEMA = GOLDEN.parents[1] / "toolchain" / "formats" / "schemas" / "report.schema.json"
+
+
+DAMAGE: list[Callable[[dict[str, Any]], object]] = [
+    lambda d: d["samplings"][0]["step_groups"].pop(),
+    lambda d: d["samplings"][0]["step_groups"][0].append(1),
+    lambda d: d["samplings"].append(d["samplings"][0]),
+    lambda d: d["samplings"][0].update(reference="reference-9.safetensors"),
+    lambda d: d["samplings"][0].update(reference="../reference.safetensors"),
+    lambda d: d["samplings"][0].update(steps=0),
+    lambda d: d["samplings"][0].update(guidance=1e7),
+    lambda d: d["samplings"][0]["table"].pop("a"),
+    lambda d: d.pop("steps"),
+    lambda d: d.update(samplings={}),
+]
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -27,9 +50,9 @@ def _close(got: float | None, wanted: float | None) -> bool:
     return got == wanted if got is None or wanted is None else math.isclose(got, wanted, rel_tol=1e-6)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *SAMPLERS])
 def test_report_is_the_expected_one(case: str, sanitized: Path, tmp_path: Path) -> None:
-    done = replay(sanitized, case, tmp_path / "report")
+    done = replay(sanitized, case, tmp_path / "report", *SAMPLERS.get(case, ()))
     assert done.returncode == 0, done.stderr[-3000:]
     assert not done.stderr
     report, expected = _read(tmp_path / "report"), _read(GOLDEN / case / "expected")
@@ -40,14 +63,14 @@ def test_report_is_the_expected_one(case: str, sanitized: Path, tmp_path: Path) 
         assert _close(row["error_simulation"], wanted["error_simulation"]), (row, wanted)
     assert all(map(_close, report["final"]["psnr"], expected["final"]["psnr"]))
     assert len(report["final"]["psnr"]) == len(expected["final"]["psnr"])
-    for key in ("schema", "schema_version", "target", "bundle_sha256"):
-        assert report[key] == expected[key]
+    for key in ("schema", "schema_version", "target", "bundle_sha256", "steps", "guidance"):
+        assert report.get(key) == expected.get(key)
     assert (tmp_path / "report" / report["bundle"]).resolve() == (GOLDEN / case / "bundle").resolve()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *SAMPLERS])
 def test_tensors_are_the_expected_ones(case: str, sanitized: Path, tmp_path: Path) -> None:
-    assert replay(sanitized, case, tmp_path).returncode == 0
+    assert replay(sanitized, case, tmp_path, *SAMPLERS.get(case, ())).returncode == 0
     got, expected = (
         load_file(tmp_path / "report.safetensors"),
         load_file(GOLDEN / case / "expected" / "report.safetensors"),
@@ -68,6 +91,24 @@ def test_first_seed_without_the_teacher_forced_half(sanitized: Path, tmp_path: P
     assert set(got) == {"latents"}
     np.testing.assert_allclose(got["latents"], expected["latents"][:, :1], rtol=1e-6)
     assert len(_read(tmp_path)["final"]["psnr"]) == 1
+
+
+def test_a_sampler_that_the_bundle_does_not_hold_is_named(sanitized: Path, tmp_path: Path) -> None:
+    held = "the bundle holds 5 steps, guidance 2.5; 2 steps, guidance 2.5; 8 steps, guidance 1; choose"
+    assert_refused(replay(sanitized, "samplers/two-steps", tmp_path, "--steps", "3"), held)
+    assert_refused(replay(sanitized, "samplers/two-steps", tmp_path, "--guidance", "1"), "got 5 steps, guidance 1")
+    assert_refused(replay(sanitized, "dpm-history", tmp_path, "--steps", "3"), "holds 5 steps, guidance 1; choose")
+
+
+@pytest.mark.parametrize("change", DAMAGE, ids=range(len(DAMAGE)))
+def test_damaged_samplers_are_refused(
+    change: Callable[[dict[str, Any]], object], sanitized: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(GOLDEN / "samplers" / "two-steps" / "bundle", tmp_path / "bundle"))
+    data = json.loads((bundle / "bundle.json").read_text())
+    change(data)
+    (bundle / "bundle.json").write_text(json.dumps(data))
+    assert_refused(replay(sanitized, "samplers/two-steps", tmp_path / "report", "--steps", "2", bundle=bundle))
 
 
 def test_other_inputs_are_noticed(sanitized: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.toolchain.formats.report import load_report
 from dq_toolchain.toolchain.verdict.judge import validate
 from tests.backends.executorch.conftest import Lowered
+from tests.backends.test_samplings import with_others
 from tests.runtime_samples.cpp_core.conftest import GOLDEN, assert_refused, run, seal_files
 
 
@@ -40,6 +41,22 @@ def test_answers_are_those_of_the_python_runtime(bundle: Lowered, dq_run: Path, 
     assert got.data["runtime"]["version"] == wanted.data["runtime"]["version"]
     assert all(milliseconds > 0 for milliseconds in got.data["step_ms"])
     assert 0 < got.data["peak_memory_bytes"] < 2**30
+
+
+def test_another_step_count(dq_run: Path, tmp_path: Path) -> None:
+    """The same answers as of the Python runtime at that count, judged by that count's reference."""
+    artifact, reference, others = with_others()
+    artifact.save(tmp_path / "calibration", reference, others)
+    backend, out = backends.load("executorch"), tmp_path / "bundle"
+    settings = backends.settings("executorch")()
+    bundle = backend.lower(artifact, tmp_path / "calibration", out, settings, lambda _: None)
+    python = run_bundle(backend, bundle, out, tmp_path / "python", steps=2)
+    done = run(dq_run, "--bundle", out, "--report", tmp_path / "cpp", "--steps", "2")
+    assert done.returncode == 0, done.stderr
+    got, wanted = load_report(tmp_path / "cpp"), load_report(python)
+    assert torch.equal(got.latents, wanted.latents)
+    assert (got.data["steps"], got.data["guidance"]) == (2, 2.0)
+    assert not validate(tmp_path / "cpp").failed
 
 
 def test_a_bundle_of_an_earlier_version(dq_run: Path, tmp_path: Path) -> None:

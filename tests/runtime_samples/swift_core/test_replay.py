@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from dq_toolchain.toolchain.formats.report import JSON, TENSORS, DeviceReport, load_report
+from tests.runtime_samples.cpp_core.conftest import SAMPLERS
 from tests.runtime_samples.swift import ROOT, SLOW_AND_ONLY_WITH_SWIFT, inside, packages_tested
 
 GOLDEN = ROOT / "runtime_samples" / "golden"
@@ -54,9 +55,9 @@ def _replay(case: str, folder: Path, *options: str) -> subprocess.CompletedProce
     )
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *SAMPLERS])
 def test_report_is_that_of_the_host(case: str, tmp_path: Path) -> None:
-    done = _replay(case, tmp_path)
+    done = _replay(case, tmp_path, *SAMPLERS.get(case, ()))
     assert done.returncode == 0, done.stderr
     got = load_report(tmp_path / case / "report")  # schema, hashes, shapes
     _assert_same(got, load_report(GOLDEN / case / "expected"))

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.runtime_samples.cpp_core.conftest import SAMPLERS
+from tests.runtime_samples.cpp_core.test_golden import DAMAGE
 from tests.runtime_samples.tensorrt.programs import (
     CASES,
     GOLDEN,
@@ -33,9 +36,9 @@ def replay(case: str, report: Path, *options: object) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *SAMPLERS])
 def test_replayed(case: str, tmp_path: Path) -> None:
-    done = replay(case, tmp_path)
+    done = replay(case, tmp_path, *SAMPLERS.get(case, ()))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert_golden(tmp_path, case)
@@ -45,6 +48,31 @@ def test_replayed(case: str, tmp_path: Path) -> None:
     assert all(time > 0 for time in data["step_ms"])
     assert "system" in data["versions"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.safetensors"]
+
+
+def test_a_sampler_that_the_bundle_does_not_hold_is_named(tmp_path: Path) -> None:
+    held = "the bundle holds 5 steps, guidance 2.5; 2 steps, guidance 2.5; 8 steps, guidance 1; choose"
+    assert_refused(replay("samplers/two-steps", tmp_path, "--steps", 3), held)
+    assert_refused(replay("dpm-history", tmp_path, "--guidance", 2), "holds 5 steps, guidance 1; choose")
+
+
+@pytest.mark.parametrize("change", DAMAGE, ids=range(len(DAMAGE)))
+def test_damaged_samplers_are_refused(change: Callable[[dict[str, Any]], object], tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(GOLDEN / "samplers" / "two-steps" / "bundle", tmp_path / "bundle"))
+    data = json.loads((bundle / "bundle.json").read_text())
+    change(data)
+    (bundle / "bundle.json").write_text(json.dumps(data))
+    done = dq_run(
+        "--bundle",
+        bundle,
+        "--report",
+        tmp_path / "report",
+        "--steps",
+        2,
+        "--replay",
+        GOLDEN / "samplers" / "two-steps" / "replay.safetensors",
+    )
+    assert_refused(done)
 
 
 def test_all_cases_are_here() -> None:

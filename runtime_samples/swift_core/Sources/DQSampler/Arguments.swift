@@ -22,21 +22,26 @@ public struct Arguments: Sendable, Equatable {
     public let report: URL
     /// nil: all.
     public let seeds: Int?
+    /// nil: the calibrated ones.
+    public let steps: Int?
+    public let guidance: Double?
     public let teacherForced: Bool
     /// The program's own options by flag.
     public let own: [String: String]
 
     public static func usage(_ program: String, _ options: [Option] = []) -> String {
-        "usage: \(program) --bundle FOLDER --report FOLDER [--seeds N] [--teacher-forced on|off] "
+        "usage: \(program) --bundle FOLDER --report FOLDER [--seeds N] [--steps N] [--guidance W] [--teacher-forced on|off] "
             + options.map(\.usage).joined(separator: " ")
             + "\n--seeds N: the first N held-out seeds (default: all); "
             + "with fewer than 10 validate never says pass, at best \"not decided\""
+            + "\n--steps N, --guidance W: of the step counts and guidance scales that the bundle holds (default: the calibrated ones)"
     }
 
     /// - Parameter arguments: without the program's name.
     /// - Throws: SampleError: unknown, twice, without a value, or not allowed.
     public init(_ arguments: [String], options: [Option] = []) throws {
-        let own = Set(options.map(\.flag)), known = own.union(["--bundle", "--report", "--seeds", "--teacher-forced"])
+        let own = Set(options.map(\.flag))
+        let known = own.union(["--bundle", "--report", "--seeds", "--steps", "--guidance", "--teacher-forced"])
         var values: [String: String] = [:]
         for index in stride(from: 0, to: arguments.count, by: 2) {
             let flag = arguments[index]
@@ -58,13 +63,22 @@ public struct Arguments: Sendable, Equatable {
         guard ["on", "off"].contains(forced) else {
             throw SampleError("--teacher-forced got '\(forced)', allowed are on and off; change it")
         }
-        if let text = values["--seeds"] {
+        func count(_ flag: String) throws -> Int? {
+            guard let text = values[flag] else { return nil }
             guard let count = Int(text), count > 0 else {
-                throw SampleError("--seeds got '\(text)', allowed are numbers from 1; change it")
+                throw SampleError("\(flag) got '\(text)', allowed are numbers from 1; change it")
             }
-            seeds = count
+            return count
+        }
+        seeds = try count("--seeds")
+        steps = try count("--steps")
+        if let text = values["--guidance"] {
+            guard let scale = Double(text), abs(scale) <= OtherSampler.mostGuidance else {
+                throw SampleError("--guidance got '\(text)', allowed are numbers within a million; change it")
+            }
+            guidance = scale
         } else {
-            seeds = nil
+            guidance = nil
         }
         bundle = URL(fileURLWithPath: values["--bundle"] ?? "", isDirectory: true)
         report = URL(fileURLWithPath: values["--report"] ?? "", isDirectory: true)

@@ -38,7 +38,7 @@ public enum Command {
     ) async throws {
         _ = try await Sampling.run(
             arguments.bundle, target: target, report: arguments.report, seeds: arguments.seeds,
-            teacherForced: arguments.teacherForced, onProgress: showProgress, open: open)
+            steps: arguments.steps, guidance: arguments.guidance, teacherForced: arguments.teacherForced, onProgress: showProgress, open: open)
         print(arguments.report.appendingPathComponent(Report.jsonName).path)
     }
 }

@@ -21,10 +21,16 @@ public struct ExportedBundle: Sendable {
     public let program: URL
     public let inputs: [Port]
     public let output: Port
-    public let schedule: StepSchedule
-    public let table: SamplerTable
+    public private(set) var schedule: StepSchedule
+    public private(set) var table: SamplerTable
     /// 1: one execution per step. Otherwise two, combined with this weight.
-    public let guidance: Double
+    public private(set) var guidance: Double
+    /// What the scheduler was asked for; nil where the bundle holds one sampler only.
+    public private(set) var steps: Int?
+    /// File of the held-out rollouts of `table`.
+    public private(set) var referenceName = "reference.safetensors"
+    /// Other step counts and guidance scales.
+    public let samplers: [OtherSampler]
 
     /// Names of the conditioning, in the order of the inputs.
     public var conditioning: [Port] { inputs.filter { !["sample", "timestep", "ranges"].contains($0.name) } }
@@ -68,17 +74,47 @@ public struct ExportedBundle: Sendable {
                 "\(place): table.correction must have a number for each of \(sample.shape[1]) channels, got \(channels); "
                     + "export the bundle again")
         }
-        let groups = try json.required("step_groups", place).asArray("\(place): step_groups").map { group in
-            try group.asArray("\(place): step_groups").map { try $0.asInt("\(place): step_groups") }
-        }
+        let groups = try StepSchedule.listed(json, place)
         let methods = try json.required("methods", place).asArray("\(place): methods").map {
             try Self.plain($0.asString("\(place): methods"), "\(place): methods")
         }
         schedule = try StepSchedule(stepGroups: groups, methods: methods, calls: table.calls, place: place)
-        guidance = try json.required("guidance", place).asDouble("\(place): guidance")
-        guard abs(guidance) <= 1e6 else {
-            throw SampleError("\(place): guidance must be within a million, got \(guidance); export the bundle again")
+        guidance = try OtherSampler.guidance(json, place)
+        let listed = try json["samplings"].map { try $0.asArray("\(place): samplings") } ?? []
+        var found: [OtherSampler] = []
+        for row in listed {
+            let here = "\(place): samplings"
+            let one = try OtherSampler(row.asObject(here), methods: methods, groups: groups.count, place: here)
+            if let channels = one.table.correction?.channels, channels != sample.shape[1] {
+                throw SampleError("\(here): correction has \(channels) channels, \(sample.shape[1]) are needed; export the bundle again")
+            }
+            guard files.keys.contains(one.reference) else {
+                throw SampleError("\(place) lists no file '\(one.reference)'; export the bundle again")
+            }
+            guard !found.contains(where: { OtherSampler.same($0.steps, $0.guidance, one.steps, one.guidance) }) else {
+                throw SampleError("\(here) hold \(OtherSampler.name(one.steps, one.guidance)) twice; export the bundle again")
+            }
+            found.append(one)
         }
+        samplers = found
+        steps = try found.isEmpty ? nil : OtherSampler.steps(json, place)
+    }
+
+    /// The bundle at one of its step counts and guidance scales; nil is the calibrated one.
+    /// - Throws: SampleError: it does not hold it.
+    public func at(steps wantedSteps: Int?, guidance wantedGuidance: Double?) throws -> ExportedBundle {
+        let own = steps ?? table.calls, count = wantedSteps ?? own, scale = wantedGuidance ?? guidance
+        if OtherSampler.same(own, guidance, count, scale) { return self }
+        guard let sampler = samplers.first(where: { OtherSampler.same($0.steps, $0.guidance, count, scale) }) else {
+            let held = [OtherSampler.name(own, guidance)] + samplers.map { OtherSampler.name($0.steps, $0.guidance) }
+            throw SampleError(
+                "--steps and --guidance: got \(OtherSampler.name(count, scale)), the bundle holds \(held.joined(separator: "; ")); "
+                    + "choose of these, or export with others (--steps, --guidance)")
+        }
+        var bundle = self
+        (bundle.steps, bundle.guidance, bundle.referenceName) = (sampler.steps, sampler.guidance, sampler.reference)
+        (bundle.table, bundle.schedule) = (sampler.table, sampler.schedule)
+        return bundle
     }
 
     /// Which runtime a bundle is for, without a look at anything else in it.
@@ -168,7 +204,7 @@ public struct ExportedBundle: Sendable {
     public func ranges() throws -> [Tensor]? {
         guard let port = inputs.first(where: { $0.name == "ranges" }) else { return nil }
         let file = try SafetensorsFile(folder.appendingPathComponent("ranges.safetensors"))
-        let groups = (schedule.groupOfStep.max() ?? 0) + 1, wanted = [groups] + port.shape.dropFirst()
+        let groups = schedule.groups, wanted = [groups] + port.shape.dropFirst()
         guard file.shape(of: "ranges") == wanted, file.kind(of: "ranges") == .float32, file.isFinite("ranges") else {
             throw SampleError(
                 "ranges.safetensors must hold 'ranges', finite F32 of shape \(wanted), got "

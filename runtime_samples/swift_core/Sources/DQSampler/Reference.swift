@@ -13,12 +13,12 @@ public struct Reference: Sendable {
     /// - Parameter limit: run only the first of them; nil for all.
     /// - Throws: SampleError: a tensor is missing, of another shape or dtype, or holds NaN or infinity, or there are not so many seeds.
     public init(_ bundle: ExportedBundle, seeds limit: Int?) throws {
-        file = try SafetensorsFile(bundle.folder.appendingPathComponent("reference.safetensors"))
+        file = try SafetensorsFile(bundle.folder.appendingPathComponent(bundle.referenceName))
         calls = bundle.table.calls
         shape = Array(bundle.output.shape.dropFirst())
         conditioning = bundle.conditioning
         let all = file.shape(of: "start")?.first ?? 0
-        guard all > 0 else { throw SampleError("reference.safetensors has no seeds in 'start'; export the bundle again") }
+        guard all > 0 else { throw SampleError("\(bundle.referenceName) has no seeds in 'start'; export the bundle again") }
         guard (1...all).contains(limit ?? all) else {
             throw SampleError("--seeds \(limit ?? all) must be 1-\(all), the held-out seeds of the bundle; change --seeds")
         }
@@ -37,10 +37,10 @@ public struct Reference: Sendable {
             guard file.shape(of: name) == shape, file.kind(of: name) == kind else {
                 let got = file.shape(of: name).map { "\(file.kind(of: name)?.rawValue ?? "") \($0)" } ?? "none"
                 throw SampleError(
-                    "reference.safetensors: '\(name)' must be \(kind.rawValue) of shape \(shape), got \(got); export the bundle again")
+                    "\(bundle.referenceName): '\(name)' must be \(kind.rawValue) of shape \(shape), got \(got); export the bundle again")
             }
             guard file.isFinite(name) else {
-                throw SampleError("reference.safetensors: '\(name)' holds NaN or infinity; export the bundle again")
+                throw SampleError("\(bundle.referenceName): '\(name)' holds NaN or infinity; export the bundle again")
             }
         }
     }

@@ -51,6 +51,10 @@ public struct Report: Sendable {
             "peak_memory_bytes": machine.peakMemory().map(JSONValue.integer) ?? .null,
             "emulated": .bool(runtime.emulated), "files": .object([Self.tensorsName: .string(tensors)]),
         ]
+        if !bundle.samplers.isEmpty, let steps = bundle.steps {
+            report["steps"] = .integer(steps)
+            report["guidance"] = .number(bundle.guidance)
+        }
         if let compile = runtime.compileMilliseconds { report["compile_ms"] = time(compile) }
         let figures = figures.json
         for key in figures.keys { report[key] = figures[key] }

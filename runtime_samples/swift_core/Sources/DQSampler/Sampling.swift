@@ -13,15 +13,16 @@ public enum Sampling {
     ///
     /// - Parameters:
     ///   - folder: the bundle. target: the only one accepted, nil takes any. report: the folder to write into.
-    ///   - seeds: run only the first; nil for all. teacherForced: whether the second half of the run happens.
+    ///   - seeds: run only the first; nil for all. steps, guidance: of those that the bundle holds; nil for the calibrated ones.
+    ///   - teacherForced: whether the second half of the run happens.
     ///   - open: makes the network, when bundle and reference are known to be good.
     /// - Throws: SampleError: bad input, a runtime that refuses, or no place for the report. CancellationError.
     public static func run(
-        _ folder: URL, target: String?, report: URL, seeds: Int? = nil, teacherForced: Bool = true,
-        onProgress: @escaping Run.OnProgress = { _ in },
+        _ folder: URL, target: String?, report: URL, seeds: Int? = nil, steps: Int? = nil, guidance: Double? = nil,
+        teacherForced: Bool = true, onProgress: @escaping Run.OnProgress = { _ in },
         open: @Sendable (ExportedBundle, Reference) async throws -> any Network
     ) async throws -> Outcome {
-        let bundle = try ExportedBundle(folder, target: target)
+        let bundle = try ExportedBundle(folder, target: target).at(steps: steps, guidance: guidance)
         let reference = try Reference(bundle, seeds: seeds)
         let network = try await open(bundle, reference)
         let run = Run(

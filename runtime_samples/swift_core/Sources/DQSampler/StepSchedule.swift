@@ -5,20 +5,31 @@ public struct StepSchedule: Sendable, Equatable {
     /// One per group, or one for all.
     public let methods: [String]
 
+    /// How many step groups the program has; at fewer steps than were calibrated not all are used.
+    public let groups: Int
+
+    /// `step_groups` of an object in bundle.json.
+    static func listed(_ json: JSONObject, _ place: String) throws -> [[Int]] {
+        try json.required("step_groups", place).asArray("\(place): step_groups").map { group in
+            try group.asArray("\(place): step_groups").map { try $0.asInt("\(place): step_groups") }
+        }
+    }
+
+    /// - Parameter mayBeEmpty: whether a group may have no steps.
     /// - Throws: SampleError: the groups are not the steps in order, a group is empty, or methods and groups do not match.
-    public init(stepGroups: [[Int]], methods: [String], calls: Int, place: String) throws {
-        var groups: [Int] = []
+    public init(stepGroups: [[Int]], methods: [String], calls: Int, place: String, mayBeEmpty: Bool = false) throws {
+        var found: [Int] = []
         for (group, steps) in stepGroups.enumerated() {
-            guard !steps.isEmpty else { throw SampleError("\(place): step group \(group) is empty; export the bundle again") }
+            guard mayBeEmpty || !steps.isEmpty else { throw SampleError("\(place): step group \(group) is empty; export the bundle again") }
             for step in steps {
-                guard step == groups.count, step < calls else {
+                guard step == found.count, step < calls else {
                     throw SampleError(
                         "\(place): step \(step) must be one of 0-\(calls - 1), in order and in one group; export the bundle again")
                 }
-                groups.append(group)
+                found.append(group)
             }
         }
-        groupOfStep = groups
+        groupOfStep = found
         guard groupOfStep.count == calls else {
             throw SampleError("\(place): \(calls - groupOfStep.count) of \(calls) steps are in no group; export the bundle again")
         }
@@ -28,6 +39,7 @@ public struct StepSchedule: Sendable, Equatable {
                     + "export the bundle again")
         }
         self.methods = methods
+        self.groups = stepGroups.count
     }
 
     public func method(of step: Int) -> String { methods.count == 1 ? methods[0] : methods[groupOfStep[step]] }

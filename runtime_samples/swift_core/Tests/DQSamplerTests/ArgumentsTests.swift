@@ -15,8 +15,11 @@ final class ArgumentsTests: XCTestCase {
     }
 
     func testEverything() throws {
-        let arguments = try Arguments(needed + ["--seeds", "2", "--teacher-forced", "off", "--units", "cpu"], options: options)
+        let given = ["--seeds", "2", "--steps", "8", "--guidance", "7.5", "--teacher-forced", "off", "--units", "cpu"]
+        let arguments = try Arguments(needed + given, options: options)
         XCTAssertEqual(arguments.seeds, 2)
+        XCTAssertEqual(arguments.steps, 8)
+        XCTAssertEqual(arguments.guidance, 7.5)
         XCTAssertFalse(arguments.teacherForced)
         XCTAssertEqual(arguments.own, ["--units": "cpu"])
     }
@@ -26,6 +29,7 @@ final class ArgumentsTests: XCTestCase {
             ([], "--bundle is missing"), (["--bundle", "b"], "--report is missing"), (["--bundle"], "--bundle needs a value"),
             (["--bundle", "", "--report", "r"], "--bundle is missing"), (needed + ["--seed", "1"], "got '--seed'"),
             (needed + ["--seeds", "0"], "--seeds got '0'"), (needed + ["--seeds", "x"], "--seeds got 'x'"),
+            (needed + ["--steps", "0"], "--steps got '0'"), (needed + ["--guidance", "nan"], "--guidance got 'nan'"),
             (needed + ["--teacher-forced", "maybe"], "allowed are on and off"), (needed + ["--bundle", "c"], "twice"),
             (needed + ["--units", "gpu"], "allowed are cpu, all"),
         ]

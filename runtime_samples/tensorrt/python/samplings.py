@@ -1,0 +1,73 @@
+"""Other step counts and guidance scales of a bundle: the same program with other tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from table import Table, read_table
+from values import as_integer, as_list, as_number, as_text
+
+MOST_STEPS, MOST_GUIDANCE = 100_000, 1e6
+ALIKE = 1e-6
+"""Relative: guidance is float32 here, and text on the command line."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Attributes: steps: of the scheduler. group_of_step: step group of every call. reference: file of its held-out rollouts."""
+
+    steps: int
+    guidance: np.float32
+    table: Table
+    group_of_step: tuple[int, ...]
+    reference: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.steps} steps, guidance {self.guidance:g}"
+
+    def is_of(self, steps: int, guidance: float) -> bool:
+        return self.steps == steps and math.isclose(float(self.guidance), guidance, rel_tol=ALIKE)
+
+
+def read_samplings(data: Mapping[str, Any], groups: int) -> tuple[Sampling, ...]:
+    """Of bundle.json; none where it has none. Raises ValueError, KeyError or TypeError: they are damaged."""
+    found: list[Sampling] = []
+    for row in as_list(data.get("samplings", []), "samplings"):
+        table = read_table(row["table"])
+        listed = groups_of(row, len(table.timesteps))
+        if len(listed) != groups:
+            raise ValueError(f"samplings must have {groups} step groups, got {len(listed)}")
+        group_of_step = tuple(group for group, steps in enumerate(listed) for _ in steps)
+        one = Sampling(as_steps(row), as_guidance(row), table, group_of_step, as_text(row["reference"], "reference"))
+        if any(each.is_of(one.steps, float(one.guidance)) for each in found):
+            raise ValueError(f"samplings hold {one.name} twice")
+        found.append(one)
+    return tuple(found)
+
+
+def groups_of(row: Mapping[str, Any], calls: int) -> list[list[int]]:
+    """Step groups, each perhaps empty. Raises ValueError: they are not the steps in order."""
+    listed = as_list(row["step_groups"], "step_groups")
+    groups = [[as_integer(step, "step_groups") for step in as_list(steps, "step_groups")] for steps in listed]
+    if [step for steps in groups for step in steps] != list(range(calls)):
+        raise ValueError(f"step_groups must list the steps 0-{calls - 1} in order, each once")
+    return groups
+
+
+def as_steps(row: Mapping[str, Any]) -> int:
+    steps = as_integer(row["steps"], "steps")
+    if not 1 <= steps <= MOST_STEPS:
+        raise ValueError(f"steps must be 1-{MOST_STEPS}, got {steps}")
+    return steps
+
+
+def as_guidance(row: Mapping[str, Any]) -> np.float32:
+    guidance = as_number(row["guidance"], "guidance")
+    if not abs(guidance) <= MOST_GUIDANCE:
+        raise ValueError(f"guidance must be within a million, got {guidance}")
+    return np.float32(guidance)
