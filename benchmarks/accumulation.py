@@ -49,7 +49,7 @@ from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 
 RANGES = "ranges"
-NO_FIT = {"warmup": 0, "iterations": 0, "settling": 0, "group_iterations": 0}
+NO_FIT = {"rounding": "nearest", "warmup": 0, "iterations": 0, "settling": 0, "group_iterations": 0}
 BLOCKS = 5
 """Rows and columns of a correlation matrix as it is printed."""
 Row = dict[str, Any]

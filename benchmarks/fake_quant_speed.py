@@ -74,7 +74,7 @@ class ComposedActivation(nn.Module):
 
     def __init__(self, quantizer: ActivationQuantizer) -> None:
         super().__init__()
-        self.given = quantizer
+        self.given, self.kind = quantizer, quantizer.kind
         self.float_share = 0.0
 
     def forward(self, x: Tensor) -> Tensor:

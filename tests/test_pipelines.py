@@ -104,14 +104,16 @@ def test_a_transformer_calibrates(network: Any, method: str, tmp_path: Path) -> 
     assert 0 < float(error) < 0.2
 
 
-def test_offload_learns_rounding_by_blocks_and_scales_over_steps(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rounding", "first"), [(None, "closed-form rounding"), ("learned", "weights")])
+def test_offload_rounds_first_and_learns_scales_over_steps(rounding: str | None, first: str, tmp_path: Path) -> None:
     folder = save_sd(tmp_path / "sd")
     settings = recipe(
-        folder, tmp_path / "out", conditioning=prompts(tmp_path), run={"offload": True}, quantize={"weight_bits": 4}
-    )
+        folder, tmp_path / "out", conditioning=prompts(tmp_path), run={"offload": True}, quantize={"weight_bits": 4},
+        calibrate={} if rounding is None else {"rounding": rounding},
+    )  # fmt: skip
     _, artifact, _ = calibrate(settings, Reporter(quiet=True))
     phases = [stage.get("phase", stage.get("stage")) for stage in artifact.record["stages"]]
-    assert phases[0] == "weights"
+    assert phases[0] == first
     assert phases[-2:] == ["step group 0", "step group 1"]
     assert "settling" in phases
     assert not (tmp_path / "out" / "calibration.work").exists()

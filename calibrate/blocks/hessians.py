@@ -37,7 +37,8 @@ def in_parts(layers: dict[str, Layer]) -> list[list[str]]:
 
 def bytes_of(layer: Layer) -> int:
     """Of the layer's Hessians."""
-    return 4 * groups_of(layer) * sum((part.stop - part.start) ** 2 for part in blocks_of(layer))
+    values: int = sum((part.stop - part.start) ** 2 for part in blocks_of(layer))
+    return 4 * groups_of(layer) * values
 
 
 @torch.no_grad()

@@ -38,9 +38,12 @@ class SecondOrder(Phase):
     def run(self, work: Work) -> FitResult:
         context, network = work.trajectories.context, work.network
         rows = drawn_rows(work)
-        layers = _layers(context)
         begin = time.perf_counter()
-        skipped = [name for name in network.layers if name not in layers]
+        open_layers = {name for name, layer in network.layers.items() if layer.weight_quantizer.chosen is None}
+        layers = {name: layer for name, layer in _layers(context).items() if name in open_layers}
+        if not layers:  # a phase before this one has chosen all integers
+            return FitResult([], None, 0.0)
+        skipped = sorted(open_layers - set(layers))
         if skipped:
             work.reporter.warn(
                 f"transposed convolutions have no closed-form rounding and are rounded to nearest: {', '.join(skipped)}"

@@ -110,7 +110,7 @@ def test_progress_is_told_and_nothing_is_printed(tmp_path: Path, capfd: pytest.C
 
     asyncio.run(cell())
     titles = list(dict.fromkeys(title for title, _, _ in calls))
-    assert titles == ["FP32 rollouts", "fitting", "held-out rollouts"]
+    assert titles == ["FP32 rollouts", "rounding weights", "fitting", "held-out rollouts"]
     assert all(0 <= done <= total for _, done, total in calls)
     last = {title: (done, total) for title, done, total in calls}
     assert all(done == total for done, total in last.values())

@@ -120,7 +120,10 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
         flags("--gradient", "odd"),
         "--gradient: got 'odd', input should be 'adjoint', 'surrogate' or 'full'",
     ),
-    "unknown rounding": (flags("--rounding", "odd"), "--rounding: got 'odd', input should be 'learned' or 'nearest'"),
+    "unknown rounding": (
+        flags("--rounding", "odd"),
+        "--rounding: got 'odd', input should be 'closed-form+learned', 'closed-form', 'learned' or 'nearest'",
+    ),
     "unknown ranges": (
         flags("--ranges", "odd"),
         "--ranges: got 'odd', input should be 'mse', 'minmax' or 'percentile'",

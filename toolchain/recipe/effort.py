@@ -25,16 +25,14 @@ class Budget:
     No row has stages of several steps: at equal passes they gained nothing over single steps (docs/METHOD.md, "The stages").
 
     Attributes:
-        samples, batch, warmup, settling, steps, group_iterations, scale_lr, rounding_lr: see [calibrate].
+        samples, batch, warmup, steps, scale_lr, rounding_lr: see [calibrate].
         rows, iterations, activation_iterations: see [blocks].
     """
 
     samples: int
     batch: int
     warmup: int
-    settling: int
     steps: Literal["uniform", "growth"]
-    group_iterations: int
     scale_lr: float
     rounding_lr: float
     rows: int
@@ -50,14 +48,14 @@ class Budget:
 
 def _wide(samples: int, warmup: int, blocks: tuple[int, int, int]) -> Budget:
     return Budget(
-        samples=samples, batch=16, warmup=warmup, settling=0, steps="uniform", group_iterations=0,
+        samples=samples, batch=16, warmup=warmup, steps="uniform",
         scale_lr=1e-3, rounding_lr=2e-3, rows=blocks[0], iterations=blocks[1], activation_iterations=blocks[2],
     )  # fmt: skip
 
 
 def _narrow(samples: int, warmup: int, blocks: tuple[int, int, int]) -> Budget:
     return Budget(
-        samples=samples, batch=8, warmup=warmup, settling=0, steps="growth", group_iterations=0,
+        samples=samples, batch=8, warmup=warmup, steps="growth",
         scale_lr=2e-3, rounding_lr=3e-3, rows=blocks[0], iterations=blocks[1], activation_iterations=blocks[2],
     )  # fmt: skip
 

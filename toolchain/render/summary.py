@@ -65,6 +65,8 @@ def _budget(artifact: Artifact, psnr_median: float) -> dict[str, Any] | None:
 
 def show_calibration(console: Console, summary: Mapping[str, Any]) -> None:
     """Print ``calibration_summary``."""
+    for stage in (s for s in summary["stages"] if "rows" in s):
+        console.print(line(f"{stage['stage']:22} {stage['rows']:5} rows"))
     for stage in (s for s in summary["stages"] if "validation_psnr" in s):
         console.print(
             line(

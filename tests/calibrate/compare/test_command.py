@@ -85,7 +85,7 @@ MISTAKES = {
     "methods that do not go together": (("--methods", "accuquant+qdiffusion"), r"both fit weights"),
     "method twice": (("--methods", "mse,mse"), r"--methods: got 'mse,mse', which names an entry twice"),
     "no bits": (("--bits", ""), r"--bits: got ''"),
-    "bits": (("--bits", "W8A8,W4"), r"--bits: got 'W4', allowed are W and A with 2-8 bits"),
+    "bits": (("--bits", "W8A8,W4"), r"--bits: got 'W4', allowed are W with 2-8 and A with 2-8 or 16 bits"),
     "steps": (("--steps", "0"), r"--steps: got '0', allowed are numbers 1-1000"),
     "fewer steps than step groups": (("--steps", "3,1"), r"step groups must be 1-1"),
     "no seeds": (("--seeds", "0"), r"--seeds: got 0, allowed are 1-"),

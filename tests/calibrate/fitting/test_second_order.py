@@ -8,11 +8,17 @@ import pytest
 import torch
 
 from dq_toolchain.calibrate.fitting import second_order
+from dq_toolchain.calibrate.fitting.phase import Work
+from dq_toolchain.calibrate.fitting.second_order import SECOND_ORDER
+from dq_toolchain.calibrate.network.insert import QuantizedNetwork
+from dq_toolchain.calibrate.network.straight_through import per_channel
 from dq_toolchain.calibrate.pipeline import calibrated
 from dq_toolchain.calibrate.prepare.setup import setup
+from dq_toolchain.calibrate.ranges.quantized import quantize_with
+from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.recipe.sections import Recipe
-from tests.calibrate.conftest import QUIET, tiny_recipe
+from tests.calibrate.conftest import QUIET, measured, tiny_recipe
 
 NO_FIT = {"warmup": 0, "iterations": 0, "settling": 0, "group_iterations": 0}
 
@@ -42,16 +48,55 @@ def test_outputs_are_nearer_than_with_the_nearest_integers(tiny_model: Path, tmp
     assert errors["closed-form"] < 0.75 * errors["nearest"]
 
 
-def test_a_fit_after_it_leaves_the_integers(tiny_model: Path, tmp_path: Path) -> None:
-    before, after = (
-        calibrated(
-            recipe_of(tiny_model, tmp_path, "closed-form", warmup=count, batch=8), QUIET, tmp_path / "work"
-        ).artifact
-        for count in (0, 40)
-    )
-    assert [stage["stage"] for stage in after.record["stages"]] == ["closed-form rounding", "single-step warm-up"]
-    assert not torch.equal(before.scale, after.scale)
-    assert all(torch.equal(layer.weight_q, after.layers[name].weight_q) for name, layer in before.layers.items())
+def rounded(model: Path, out: Path, rounding: str) -> QuantizedNetwork:
+    """The network that the phase leaves."""
+    given = measured(model, out, quantize={"weight_bits": 4}, calibrate={"rounding": rounding})
+    network = quantize_with(given.context, given.scale, given.zero_point, given.recipe)
+    SECOND_ORDER.run(
+        Work(
+            recipe=given.recipe, network=network, trajectories=given.trajectories, chosen=None, block_options={},
+            checkpoint=CheckpointFile(out / "work.safetensors", rounding), reporter=QUIET,
+        )
+    )  # fmt: skip
+    return network
+
+
+def test_integers_are_fixed_or_where_learning_begins(tiny_model: Path, tmp_path: Path) -> None:
+    fixed, start = (rounded(tiny_model, tmp_path, each) for each in ("closed-form", "closed-form+learned"))
+    moved = 0
+    for name, layer in fixed.layers.items():
+        quantizer, learned = layer.weight_quantizer, start.layers[name].weight_quantizer
+        integers = quantizer.export()[0]
+        assert quantizer.offset is None
+        assert torch.equal(learned.export()[0], integers)
+        assert learned.offset is not None
+        assert not learned.offset.any()
+        # a learned offset reaches the integers on either side, and no less than a quarter of a step flips one
+        assert ((learned.ratio - integers).abs() <= second_order.MARGIN + 1e-4).all()
+        moved += int(
+            (
+                integers != (layer.weight_quantizer.weight / per_channel(quantizer.searched, quantizer.weight)).round()
+            ).sum()
+        )
+    assert moved > 0
+
+
+def test_integers_that_a_phase_before_has_chosen_stay(tiny_model: Path, tmp_path: Path) -> None:
+    """``accuquant-blocks`` with rounding in closed form asked for: blocks come first, and nothing is summed for naught."""
+    network = rounded(tiny_model, tmp_path, "closed-form")
+    given = measured(tiny_model, tmp_path, quantize={"weight_bits": 4}, calibrate={"rounding": "closed-form"})
+    before = {name: layer.weight_quantizer.chosen for name, layer in network.layers.items()}
+    work = Work(
+        recipe=given.recipe, network=network, trajectories=given.trajectories, chosen=None, block_options={},
+        checkpoint=CheckpointFile(tmp_path / "again.safetensors", ""), reporter=QUIET,
+    )  # fmt: skip
+    assert SECOND_ORDER.run(work).stages == []
+    assert all(layer.weight_quantizer.chosen is before[name] for name, layer in network.layers.items())
+
+
+def test_the_fit_after_it_is_recorded_after_it(tiny_model: Path, tmp_path: Path) -> None:
+    made = calibrated(recipe_of(tiny_model, tmp_path, "closed-form", warmup=2), QUIET, tmp_path / "work").artifact
+    assert [stage["stage"] for stage in made.record["stages"]] == ["closed-form rounding", "single-step warm-up"]
 
 
 def test_what_is_rounded_is_not_rounded_again(
@@ -72,25 +117,7 @@ def test_what_is_rounded_is_not_rounded_again(
 
 def test_its_rows_and_constants_decide_the_result(tiny_model: Path, tmp_path: Path) -> None:
     recipe = recipe_of(tiny_model, tmp_path, "closed-form", warmup=1)
-    found = second_order.SECOND_ORDER.hyper_parameters(recipe, {}, ())
+    found = SECOND_ORDER.hyper_parameters(recipe, {}, ())
     assert found["rows"] == recipe.blocks.rows
-    assert found["constants"]["blocks.second_order"]["DAMPING"] == 0.01
-    assert found["constants"]["blocks.hessians"]["POSITIONS"] == 64
-
-
-def test_rounding_is_learned_from_there(tiny_model: Path, tmp_path: Path) -> None:
-    start, fixed, learned = (
-        calibrated(
-            recipe_of(tiny_model, tmp_path, rounding, warmup=count, batch=8, rounding_lr=1e-2),
-            QUIET,
-            tmp_path / rounding,
-        ).artifact
-        for rounding, count in (("closed-form+learned", 0), ("closed-form", 0), ("closed-form+learned", 40))
-    )
-    changed = 0
-    for name, layer in fixed.layers.items():
-        assert torch.equal(layer.weight_q, start.layers[name].weight_q)
-        moved = (layer.weight_q.int() - learned.layers[name].weight_q.int()).abs()
-        assert moved.max() <= 1
-        changed += int(moved.sum())
-    assert changed > 0
+    assert found["constants"]["blocks.second_order.DAMPING"] == 0.01
+    assert found["constants"]["blocks.hessians.POSITIONS"] == 64

@@ -14,6 +14,7 @@ from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.fitting.multi_step import MULTI_STEP
 from dq_toolchain.calibrate.fitting.passes import iteration_passes, stage_passes, validations
 from dq_toolchain.calibrate.fitting.phase import phases_of
+from dq_toolchain.calibrate.fitting.second_order import SECOND_ORDER
 from dq_toolchain.calibrate.methods import effective, resolve
 from dq_toolchain.calibrate.methods.single_step import SingleStep
 from dq_toolchain.calibrate.multistep.stages import Stage
@@ -58,7 +59,9 @@ def passes_differ_by_less_than_one_iteration(recipe: Recipe) -> None:
 @pytest.mark.parametrize("weight_bits", [8, 4])
 @pytest.mark.parametrize("effort", get_args(Effort))
 def test_every_stage_is_of_single_steps_at_equal_passes(effort: Effort, weight_bits: int) -> None:
-    passes_differ_by_less_than_one_iteration(recipe_of(effort=effort, weight_bits=weight_bits))
+    passes_differ_by_less_than_one_iteration(
+        recipe_of(effort=effort, weight_bits=weight_bits, settling=40, group_iterations=5)
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,21 +79,23 @@ def test_equal_passes_whatever_the_stages_are(settings: dict[str, Any]) -> None:
 
 
 def test_stages_that_were_single_steps_stay_as_they_are() -> None:
-    theirs, own = both(recipe_of())
+    theirs, own = both(recipe_of(settling=60))
     assert [stage.name for stage in own] == [stage.name for stage in theirs]
     assert (own[0].iterations, own[0].horizon) == (theirs[0].iterations, theirs[0].horizon)
     assert own[1].iterations > theirs[1].iterations
 
 
 def test_what_accuquant_records_of_its_stages_is_as_before() -> None:
-    theirs, own = both(recipe_of())
+    theirs, own = both(recipe_of(settling=60, group_iterations=5))
     assert all("interval" not in stage.to_json() for stage in theirs)
     assert all(stage.to_json()["interval"] == stage.interval for stage in own)
 
 
-def test_with_offload_rounding_is_learned_in_blocks_first() -> None:
-    recipe = load_recipe(None, {"run": {"offload": True}})
-    assert phases_of((SINGLE,), recipe) == (BLOCKS, SINGLE)
+def test_rounding_comes_first_as_in_accuquant() -> None:
+    asked: dict[str, Any] = {"run": {"offload": True}}
+    assert phases_of((SINGLE,), effective(load_recipe(None, asked))) == (SECOND_ORDER, SINGLE)
+    learned = load_recipe(None, asked | {"calibrate": {"rounding": "learned"}})
+    assert phases_of((SINGLE,), effective(learned)) == (BLOCKS, SINGLE)
 
 
 def test_a_comparison_of_both_runs_to_its_end(tiny_model: Path, tmp_path: Path) -> None:

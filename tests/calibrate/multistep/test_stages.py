@@ -10,7 +10,7 @@ from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 
 
 def test_rounding_comes_before_scales_and_scales_before_ranges() -> None:
-    stages = plan(CalibrateSection(), even_step_groups(20, 5))
+    stages = plan(CalibrateSection(settling=60, group_iterations=5), even_step_groups(20, 5))
     order = ("rounding", "scales", "ranges")
     ranks = [order.index(stage.learned) for stage in stages]
     assert ranks == sorted(ranks)
@@ -29,7 +29,7 @@ def test_stages_that_learn_rounding_share_one_falling_learning_rate() -> None:
 @pytest.mark.parametrize("calls", [3, 20])
 def test_segments_fit_into_the_trajectory_and_step_groups_cover_it(calls: int) -> None:
     step_groups = even_step_groups(calls, 3)
-    stages = plan(CalibrateSection(horizon=8), step_groups)
+    stages = plan(CalibrateSection(horizon=8, settling=60, group_iterations=5), step_groups)
     for stage in stages:
         assert 0 <= stage.window[0] <= stage.window[1] - stage.horizon
         assert stage.window[1] <= calls

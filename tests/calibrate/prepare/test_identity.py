@@ -46,6 +46,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
     "quantize.scheme": ({}, {"scheme": "affine"}, RANGES),
     "quantize.attention": ({}, {"attention": "int8"}, RANGES),
     "quantize.outputs": ({}, {"outputs": "fitted"}, RANGES),
+    "quantize.step_vectors": ({}, {"step_vectors": True}, ALL),
     "quantize.split": ({}, {"split": False}, ALL),
     "quantize.step_groups": ({}, {"step_groups": 3}, RANGES),
     "quantize.keep_float": ({}, {"keep_float": ["conv_in"]}, RANGES),

@@ -105,7 +105,7 @@ def test_the_version_stands_in_one_place() -> None:
     ("words", "expected"),
     [
         ("export --target t", {"tensorrt"}),
-        ("calibrate --method accuquant+t", {"accuquant+tac", "accuquant+tfmq"}),
+        ("calibrate --method accuquant+t", {"accuquant+tac", "accuquant+tcec", "accuquant+tfmq"}),
         ("compare --methods mse,min", {"mse,minmax"}),
         ("tar", {"targets"}),
     ],
