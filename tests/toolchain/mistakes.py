@@ -122,7 +122,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
     ),
     "unknown rounding": (
         flags("--rounding", "odd"),
-        "--rounding: got 'odd', input should be 'closed-form+learned', 'closed-form', 'learned' or 'nearest'",
+        r"--rounding: got 'odd', input should be 'closed-form\+learned', 'closed-form', 'learned' or 'nearest'",
     ),
     "unknown ranges": (
         flags("--ranges", "odd"),

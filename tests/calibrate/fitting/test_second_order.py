@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dq_toolchain.calibrate.blocks.second_order import MARGIN
 from dq_toolchain.calibrate.fitting import second_order
 from dq_toolchain.calibrate.fitting.phase import Work
 from dq_toolchain.calibrate.fitting.second_order import SECOND_ORDER
@@ -72,7 +73,7 @@ def test_integers_are_fixed_or_where_learning_begins(tiny_model: Path, tmp_path:
         assert learned.offset is not None
         assert not learned.offset.any()
         # a learned offset reaches the integers on either side, and no less than a quarter of a step flips one
-        assert ((learned.ratio - integers).abs() <= second_order.MARGIN + 1e-4).all()
+        assert ((learned.ratio - integers).abs() <= MARGIN + 1e-4).all()
         moved += int(
             (
                 integers != (layer.weight_quantizer.weight / per_channel(quantizer.searched, quantizer.weight)).round()
