@@ -114,7 +114,7 @@ def row_of(name: str) -> str:
     recipe = effective(recipe_of({"model": {"path": NOWHERE}}))
     context = context_of(large, recipe.calibrate.samples)
     weights = sum(p.numel() for p in context.network.parameters())
-    offloaded = recipe.model_copy(update={"run": recipe.run.model_copy(update={"offload": True})})
+    offloaded = effective(recipe_of({"model": {"path": NOWHERE}, "run": {"offload": True}}))
     needs = [
         estimate(
             context,

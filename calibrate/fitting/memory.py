@@ -7,6 +7,10 @@ LEARNED = 12.0
 the dequantized weight and its gradient; and copies while the average is validated."""
 NEAREST = 3.0
 """The same without offsets."""
+BROUGHT_NEAR = 1.0
+"""More where learning begins at integers that were found in closed form: a copy of the weight, near them."""
+ROUNDED = 3.0
+"""Rounding in closed form: the FP32 weight, its offset, and the copy."""
 BLOCKS = 2.5
 """Block reconstruction: the FP32 and the dequantized weight, and integers twice, chosen and packed."""
 OFFLOADED = 1.5

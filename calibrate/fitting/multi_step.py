@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.fitting import VALIDATION_SHARE
 from dq_toolchain.calibrate.fitting.blocks import BLOCKS
-from dq_toolchain.calibrate.fitting.memory import LEARNED, NEAREST, OFFLOADED
+from dq_toolchain.calibrate.fitting.memory import BROUGHT_NEAR, LEARNED, NEAREST, OFFLOADED
 from dq_toolchain.calibrate.fitting.passes import growth_passes, paced, stage_passes
 from dq_toolchain.calibrate.fitting.phase import WEIGHTS, FitResult, Needs, Phase, Work
 from dq_toolchain.calibrate.fitting.second_order import SECOND_ORDER
@@ -80,11 +80,12 @@ class MultiStep(Phase):
 
     def needs(self, context: Context, recipe: Recipe, one: ActivationMemory) -> Needs:
         learned, offload = recipe.calibrate.rounding.endswith("learned"), recipe.run.offload
+        near = BROUGHT_NEAR if recipe.calibrate.rounding == "closed-form+learned" else 0.0
         stages, count = self.stages(recipe, context.step_groups), context.workers.count
         each = one.backward + (0 if offload else one.inputs)
         kept = [stage.kept * -(-stage.trajectories(recipe.calibrate.batch) // count) for stage in stages]
         return Needs(
-            per_weight=OFFLOADED if offload else LEARNED if learned else NEAREST,
+            per_weight=OFFLOADED if offload else LEARNED + near if learned else NEAREST,
             activations=each * max(kept, default=0),
             of_one_sample=each * max((stage.kept for stage in stages), default=0),
         )

@@ -13,7 +13,7 @@ from dq_toolchain.calibrate.blocks.evaluations import Evaluations
 from dq_toolchain.calibrate.blocks.hessians import ROOM, bytes_of, hessians_of, in_parts
 from dq_toolchain.calibrate.blocks.second_order import LARGEST, MARGIN, has_patches, rounded
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.fitting.memory import NEAREST
+from dq_toolchain.calibrate.fitting.memory import OFFLOADED, ROUNDED
 from dq_toolchain.calibrate.fitting.phase import WEIGHTS, FitResult, Needs, Phase, Work
 from dq_toolchain.calibrate.fitting.rows import drawn_rows
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
@@ -87,8 +87,10 @@ class SecondOrder(Phase):
         largest = max((bytes_of(layer) for layer in layers.values()), default=0)
         columns = max((min(layer.weight[0].numel(), LARGEST) for layer in layers.values()), default=0)
         sums = min(ROOM, sum(bytes_of(layer) for layer in layers.values()))
-        learned = recipe.calibrate.rounding.endswith("learned")
-        return Needs(per_weight=1 + NEAREST + learned, floats=(max(sums, largest) + FACTORS * 8 * columns**2) // 4)
+        return Needs(
+            per_weight=OFFLOADED if recipe.run.offload else ROUNDED,
+            floats=(max(sums, largest) + FACTORS * 8 * columns**2) // 4,
+        )
 
     def passes(self, context: Context, recipe: Recipe) -> float:
         return WORK * recipe.blocks.rows * len(in_parts(_layers(context)))
