@@ -83,7 +83,11 @@ def rounded(ratio: Tensor, hessians: list[Tensor], lowest: int, highest: int) ->
         lowest, highest: of the integers.
     Returns:
         Shape of ``ratio``, float32 integers.
+    Raises:
+        ValueError: a Hessian is not finite.
     """
+    if not all(hessian.isfinite().all() for hessian in hessians):
+        raise ValueError("a Hessian is not finite")
     groups = hessians[0].shape[0]
     weight = ratio.flatten(1).unflatten(0, (groups, -1))
     found, begin = [], 0
@@ -114,12 +118,19 @@ def _rounded_block(weight: Tensor, hessian: Tensor, lowest: int, highest: int) -
 
 
 def _factor(hessian: Tensor, order: Tensor) -> Tensor:
-    """The upper Cholesky factor of the damped Hessian's inverse, float64, with columns in ``order``."""
-    count = order.shape[1]
+    """The upper Cholesky factor of the damped Hessian's inverse, float64, with columns in ``order``.
+
+    Sums in float32 of inputs with outliers may need more damping than usual, which is doubled until there is a factor.
+    """
     h = hessian.double().gather(1, order[..., None].expand_as(hessian)).gather(2, order[:, None].expand_as(hessian))
-    diagonal = h.diagonal(dim1=1, dim2=2)
-    mean = diagonal.mean(1, keepdim=True)
+    mean = h.diagonal(dim1=1, dim2=2).mean(1)
     # inputs that are always zero leave their weights free; so do those of a layer that is never given anything else
-    diagonal += torch.where(mean > 0, DAMPING * mean, torch.ones_like(mean)).expand(-1, count)
-    factor: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True)
+    damping = torch.where(mean > 0, DAMPING * mean, torch.ones_like(mean))
+    while True:
+        damped = h + damping[:, None, None] * torch.eye(h.shape[1], dtype=h.dtype, device=h.device)
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if not failed.any():
+            break
+        damping = torch.where(failed > 0, 2 * damping, damping)
+    factor: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
     return factor

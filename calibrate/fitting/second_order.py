@@ -19,6 +19,7 @@ from dq_toolchain.calibrate.fitting.rows import drawn_rows
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.console.progress import Advance
+from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.quant.layers import Layer
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -78,7 +79,13 @@ class SecondOrder(Phase):
             network.bring(name)
             quantizer = network.layers[name].weight_quantizer
             kind = quantizer.kind
-            integers = rounded(quantizer.ratio.to(context.device), sums.pop(name), kind.qmin, kind.qmax)
+            try:
+                integers = rounded(quantizer.ratio.to(context.device), sums.pop(name), kind.qmin, kind.qmax)
+            except ValueError as error:
+                raise CalibrationError(
+                    f"{name} has inputs that are NaN, infinite or too large to be squared; name it in [quantize] keep_float, or "
+                    'set [calibrate] rounding = "learned"'
+                ) from error
             found[name] = context.workers.agreed(integers).to(torch.int8).cpu()
         return found
 

@@ -2,8 +2,8 @@
 
 ``accuquant``, the default, rounds weights in closed form and fits them with all ranges end to end; where the recipe asks for it,
 over segments of several steps that cross step groups. ``accuquant-blocks`` goes in the order that we read the paper in: weights
-rounded block after block, then the ranges of each step group in turn over all of its steps, by the paper's approximate gradient, from
-the latents that the quantized groups before it leave.
+rounded block after block, then the ranges of each step group in turn over all of its steps, by the paper's approximate gradient,
+from the latents that the quantized groups before it leave.
 """
 
 from __future__ import annotations

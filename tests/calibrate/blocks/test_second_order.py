@@ -123,3 +123,21 @@ def test_blocks_of_a_hessian_are_rounded_each_for_itself(monkeypatch: pytest.Mon
     for part in blocks_of(layer):
         own = x[:, part].T @ x[:, part]
         assert torch.equal(found[:, part], rounded(ratio[:, part], [own[None]], -7, 7))
+
+
+def test_sums_that_lost_their_smallest_parts_are_damped_more() -> None:
+    """As float32 leaves them beside a channel that is a million times larger."""
+    x = torch.randn(50, 12)
+    hessian = x.T @ x
+    hessian[0, 0] -= 1.5 * hessian[0, 0]
+    assert torch.linalg.eigvalsh(hessian + second_order.DAMPING * hessian.diagonal().mean() * torch.eye(12))[0] < 0
+    found = rounded(torch.randn(5, 12) * 3, [hessian[None]], -7, 7)
+    assert torch.equal(found, found.round().clamp(-7, 7))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_sums_that_are_not_finite_are_refused(value: float) -> None:
+    hessian = torch.eye(6)
+    hessian[2, 3] = value
+    with pytest.raises(ValueError, match="not finite"):
+        rounded(torch.randn(5, 6), [hessian[None]], -7, 7)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from dq_toolchain.calibrate.blocks.hessians import hessians_of
 from dq_toolchain.calibrate.blocks.second_order import MARGIN
 from dq_toolchain.calibrate.fitting import second_order
 from dq_toolchain.calibrate.fitting.phase import Work
@@ -17,6 +20,7 @@ from dq_toolchain.calibrate.pipeline import calibrated
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
+from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from tests.calibrate.conftest import QUIET, measured, tiny_recipe
@@ -93,6 +97,19 @@ def test_integers_that_a_phase_before_has_chosen_stay(tiny_model: Path, tmp_path
     )  # fmt: skip
     assert SECOND_ORDER.run(work).stages == []
     assert all(layer.weight_quantizer.chosen is before[name] for name, layer in network.layers.items())
+
+
+def test_a_layer_with_inputs_that_are_not_finite_is_named(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(*given: Any) -> dict[str, list[Tensor]]:
+        found = hessians_of(*given)
+        found["mid_block.resnets.0.conv1"][0][0, 0, 0] = torch.inf
+        return found
+
+    monkeypatch.setattr(second_order, "hessians_of", spoilt)
+    with pytest.raises(CalibrationError, match=r"mid_block\.resnets\.0\.conv1 has inputs that are NaN, .* keep_float"):
+        rounded(tiny_model, tmp_path, "closed-form")
 
 
 def test_the_fit_after_it_is_recorded_after_it(tiny_model: Path, tmp_path: Path) -> None:
