@@ -70,4 +70,5 @@ def as_guidance(row: Mapping[str, Any]) -> np.float32:
     guidance = as_number(row["guidance"], "guidance")
     if not abs(guidance) <= MOST_GUIDANCE:
         raise ValueError(f"guidance must be within a million, got {guidance}")
-    return np.float32(guidance)
+    found: np.float32 = np.float32(guidance)
+    return found
