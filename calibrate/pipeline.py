@@ -271,11 +271,11 @@ def deciding(recipe: Recipe, method: Method) -> dict[str, Any]:
         exclude={"calibrate": {"effort"}, **_left_out(recipe)},
     )
     read = {section for phase in phases_of(method.fit, recipe) for section in phase.sections}
-    if "calibrate" not in read:
-        settings["calibrate"] = {key: value for key, value in settings["calibrate"].items() if key in BEFORE_THE_FIT}
-    if "blocks" not in read:
-        del settings["blocks"]
-    return settings
+    for section, always in (("calibrate", BEFORE_THE_FIT), ("blocks", ())):
+        if section not in read:
+            keys = {name.partition(".")[2] for name in read if name.startswith(f"{section}.")} | set(always)
+            settings[section] = {key: value for key, value in settings[section].items() if key in keys}
+    return {section: values for section, values in settings.items() if values}
 
 
 def _names(context: Context) -> list[str]:

@@ -81,7 +81,7 @@ class Phase(ABC):
 
     Attributes:
         name: in the artifact's record and in names of checkpoints; lower-case letters and underscores.
-        sections: of the recipe that it reads whole.
+        sections: of the recipe that it reads whole, or SECTION.KEY of those of which it reads a key.
         alone: what it does that several processes cannot share; empty if they can.
     """
 

@@ -34,7 +34,7 @@ WORK = 3.0
 
 class SecondOrder(Phase):
     name: ClassVar[str] = "second_order"
-    sections: ClassVar[frozenset[str]] = frozenset({"blocks"})
+    sections: ClassVar[frozenset[str]] = frozenset({"blocks.rows"})
 
     def run(self, work: Work) -> FitResult:
         context, network = work.trajectories.context, work.network

@@ -23,7 +23,8 @@ def fingerprints(folder: Path, model: Path, recipe: str) -> dict[str, str]:
     [
         ("warmup = 7\n", {"accuquant"}),
         ("scale_lr = 0.01\n", {"accuquant", "accuquant-blocks"}),
-        ("[blocks]\niterations = 7\n", set(METHODS.split(",")) - {"mse"}),  # rounding in closed form reads rows
+        ("[blocks]\niterations = 7\n", {"qdiffusion", "accuquant-blocks"}),
+        ("[blocks]\nrows = 7\n", {"qdiffusion", "accuquant-blocks", "accuquant"}),  # of rounding in closed form
         ('ranges = "minmax"\n', {"accuquant", "accuquant-blocks"}),
         ("[sampler]\neta = 0.5\n", set(METHODS.split(","))),
         ("[run]\nseed = 0\n", set()),
