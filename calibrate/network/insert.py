@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.network.call_order import order_of_calls
+from dq_toolchain.calibrate.network.call_order import first_and_last_convolution
 from dq_toolchain.calibrate.network.fake_quant import (
     QUANTIZED_ATTENTION,
     ActivationQuantizer,
@@ -92,7 +92,7 @@ def prepare(
         if fault is not None:
             raise ModelError(f"{name} {fault}")
     output_first(network, {name for name, _ in weighted_layers(network) if name not in float_layers})
-    edges = _first_and_last_convolution(network, float_layers, run)
+    edges = first_and_last_convolution(network, float_layers, run)
     sites = [
         Site(
             name,
@@ -125,19 +125,6 @@ def prepare(
         step_vectors=vectors,
         time_parameters=time_parameters,
     )
-
-
-def _first_and_last_convolution(
-    network: nn.Module, kept: Collection[str], run: Callable[[nn.Module], object]
-) -> set[str]:
-    """Raises ModelError: a layer that is to be quantized is never called, so that nothing is known of its input."""
-    layers = dict(weighted_layers(network))
-    order = order_of_calls(network, layers, run)
-    idle = next((name for name in layers if name not in order and name not in kept), None)
-    if idle is not None:
-        raise ModelError(f"{idle} is never called in a forward pass; remove it from the network")
-    convolutions = [name for name in order if not isinstance(layers[name], nn.Linear)]
-    return {convolutions[0], convolutions[-1]} if convolutions else set()
 
 
 class QuantizedNetwork(nn.Module):

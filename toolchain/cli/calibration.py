@@ -172,7 +172,7 @@ def calibrate(
     device: Annotated[str | None, typer.Option(help="auto | cpu | cuda  [default: auto]")] = None,
     precision: PrecisionName = None,
     offload: Annotated[
-        bool | None, typer.Option("--offload", help="if memory is short: block by block, records on disk")
+        bool | None, typer.Option("--offload", help="if memory is short: rounding in closed form, no gradient of it")
     ] = None,
     json_: Json = False,
 ) -> None:

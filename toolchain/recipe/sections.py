@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, create_model, field_validator
 
 from dq_toolchain.toolchain.recipe.budget import Budget
+from dq_toolchain.toolchain.recipe.given import Scales, Steps, known_width, model_path
 
 Effort = Literal["quick", "standard", "best"]
 Precision = Literal["exact", "tf32", "bf16"]
@@ -41,32 +42,6 @@ class TargetSection(Section):
     """Flags of an example in the help."""
     RENAMED: ClassVar[Mapping[str, Renamed]] = {}
     """Old name -> what became of it."""
-
-
-def model_path(given: Any) -> Any:
-    """What names a model, as a path: ./owner/name stays one, where ``Path`` would make a hub's owner/name of it."""
-    if isinstance(given, str) and given.startswith(("./", ".\\")):
-        return Path(given) if Path(given).exists() else Path(given).absolute()
-    return given
-
-
-def separated(given: Any) -> Any:
-    """What a flag lists with commas, as numbers; what is none stays text, to be refused."""
-    return [_number(part.strip()) for part in given.split(",")] if isinstance(given, str) else given
-
-
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-Steps = Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], BeforeValidator(separated)]
-Scales = Annotated[tuple[Annotated[float, Field(ge=0, le=50)], ...], BeforeValidator(separated)]
-"""Lists in a recipe, text with commas as a flag."""
 
 
 class ModelSection(Section):
@@ -113,13 +88,6 @@ class ConditioningSection(Section):
     )
     negative_prompt: str = Field(default="", description="what guidance leads away from")
     null_label: int | None = Field(default=None, ge=0, description='class label that means "no class", for guidance')
-
-
-def known_width(given: Any) -> Any:
-    """Says more of a width between 8 and 16 bits than that it is not allowed."""
-    if type(given) is int and 8 < given < 16:
-        raise ValueError("no device has integers between 8 and 16 bits; take 16, or 8 and fewer")
-    return given
 
 
 class QuantizeSection(Section):
@@ -280,8 +248,8 @@ class RunSection(Section):
     )
     offload: bool = Field(
         default=False,
-        description="for networks that do not fit: rounding block after block with caches on disk, then scales, "
-        "ranges and biases over steps",
+        description="for networks that do not fit: rounding in closed form (or, with rounding = learned, block after block with "
+        "caches on disk), then scales, ranges and biases over steps",
     )
     parallel_steps: int = Field(
         default=1,
