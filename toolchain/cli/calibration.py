@@ -38,6 +38,8 @@ PLACES = {
     "budget": ("quantize", "budget"),
     "scheme": ("quantize", "scheme"),
     "step_groups": ("quantize", "step_groups"),
+    "outputs": ("quantize", "outputs"),
+    "step_vectors": ("quantize", "step_vectors"),
     "keep_float": ("quantize", "keep_float"),
     "method": ("calibrate", "method"),
     "effort": ("calibrate", "effort"),
@@ -84,6 +86,7 @@ def calibration_recipe(
 @app.command(
     epilog="Examples:  dq-toolchain calibrate | dq-toolchain calibrate --weight-bits 4 --steps 20 --out w4 | "
     "dq-toolchain calibrate --effort quick | "
+    "dq-toolchain calibrate --activation-bits 16 --outputs range --step-vectors | "
     "dq-toolchain calibrate --model ./my-unet --recipe dq.toml --device cuda | "
     "dq-toolchain calibrate --model owner/name --guidance 7.5 --prompts prompts.txt --offload"
 )
@@ -130,15 +133,25 @@ def calibrate(
         Path | None, typer.Option(help="instead of prompts: safetensors with cond.NAME and uncond.NAME")
     ] = None,
     weight_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
-    activation_bits: Annotated[
-        int | None, typer.Option(help="2-8 or 16 (no target takes 16 yet)  [default: 8]")
-    ] = None,
+    activation_bits: Annotated[int | None, typer.Option(help="2-8 or 16 (for target qnn)  [default: 8]")] = None,
     budget: Annotated[
         str | None, typer.Option(help="bits layer by layer: size=SHARE of FP32's, psnr>=DB, or both")
     ] = None,
     scheme: Annotated[str | None, typer.Option(help="symmetric | affine  [default: symmetric]")] = None,
     step_groups: Annotated[
         int | None, typer.Option(help="step groups  [default: 5, or one per network call if there are fewer]")
+    ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            help="none | range | fitted: what is kept of the outputs of products, which target qnn quantizes  [default: none]"
+        ),
+    ] = None,
+    step_vectors: Annotated[
+        bool | None,
+        typer.Option(
+            "--step-vectors", help="what depends on the timestep alone comes from a table with one row per step"
+        ),
     ] = None,
     keep_float: Annotated[
         list[str] | None, typer.Option(help="layer or module that stays in float; * stands for anything")
@@ -147,14 +160,19 @@ def calibrate(
         int | None, typer.Option(help="FP32 trajectories to fit on  [default: by bits and effort]")
     ] = None,
     ranges: Annotated[str | None, typer.Option(help="mse | minmax | percentile  [default: mse]")] = None,
-    rounding: Annotated[str | None, typer.Option(help="learned | nearest  [default: learned]")] = None,
+    rounding: Annotated[
+        str | None,
+        typer.Option(
+            help="closed-form+learned | closed-form | learned | nearest  [default: closed-form+learned; with --offload closed-form]"
+        ),
+    ] = None,
     warmup: Annotated[int | None, typer.Option(help="single-step iterations  [default: by bits and effort]")] = None,
     iterations: Annotated[
         int | None, typer.Option(help="multi-step iterations that learn rounding too  [default: 0]")
     ] = None,
     settling: Annotated[
         int | None,
-        typer.Option(help="multi-step iterations with the integers as they are  [default: by bits and effort]"),
+        typer.Option(help="multi-step iterations with the integers as they are  [default: 0]"),
     ] = None,
     horizon: Annotated[int | None, typer.Option(help="denoising steps simulated per iteration")] = None,
     gradient: Annotated[str | None, typer.Option(help="adjoint | surrogate | full  [default: adjoint]")] = None,

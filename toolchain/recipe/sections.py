@@ -111,8 +111,7 @@ class QuantizeSection(Section):
     outputs: Literal["none", "range", "fitted"] = Field(
         default="none",
         description="what is kept of the outputs of products, for runtimes that quantize those too: range is the smallest and "
-        "largest value per step group; fitted quantizes them, with activation_bits, while fitting and in the simulation "
-        "(no target takes that yet)",
+        "largest value per step group; fitted quantizes them, with activation_bits, while fitting and in the simulation",
     )
     split: bool = Field(default=True, description="separate ranges for the halves of a skip concatenation")
     step_groups: int | None = Field(
