@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dq_toolchain.toolchain.disk.files import seal, sha256, write_bytes, write_tensors
 from dq_toolchain.toolchain.formats.bundle import JSON, RANGES
+from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS
 from dq_toolchain.toolchain.formats.reference import FILE
 
 Damage = Callable[[Path], None]
@@ -81,3 +82,7 @@ def reference(change: Callable[[dict[str, Tensor]], object]) -> Damage:
 
 def ranges(change: Callable[[dict[str, Tensor]], object]) -> Damage:
     return tensors(RANGES, change)
+
+
+def step_vectors(change: Callable[[dict[str, Tensor]], object]) -> Damage:
+    return tensors(STEP_VECTORS, change)

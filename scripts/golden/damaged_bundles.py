@@ -15,11 +15,12 @@ from typing import Any
 import torch
 
 from dq_toolchain.toolchain.formats.bundle import RANGES
+from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS
 from dq_toolchain.toolchain.formats.reference import FILE
-from scripts.golden.damage import Damage, drop, of_json, put, ranges, reference, text
+from scripts.golden.damage import Damage, drop, of_json, put, ranges, reference, step_vectors, text
 
 FOR_ALL, FOR_THE_HOST = "damaged-bundles", "damaged-for-the-host"
-GUIDED, NOISE, CORRECTED = "ddim-guided", "ddim-noise", "ddim-corrected"
+GUIDED, NOISE, CORRECTED, VECTORS = "ddim-guided", "ddim-noise", "ddim-corrected", "step-vectors"
 
 
 def _every(data: dict[str, Any], change: Callable[[Any], object]) -> None:
@@ -218,6 +219,24 @@ NOISES: dict[str, Damage] = {
     "noise-with-nan": reference(lambda t: t["step_noise"].view(-1)[0:1].fill_(torch.nan)),
 }  # fmt: skip
 
+STEP_ROWS: dict[str, Damage] = {
+    "vectors-not-listed": drop("files", STEP_VECTORS),
+    "vectors-beside-the-timestep": of_json(lambda d: d["inputs"].append({"name": "timestep", "dtype": "float32", "shape": [1]})),
+    "vectors-twice": of_json(lambda d: d["inputs"].append(d["inputs"][1])),
+    "neither-vectors-nor-timestep": drop("inputs", 1),
+    "vectors-of-another-width": put("inputs", 1, "shape", to=[1, 6]),
+    "vectors-of-one-axis": put("inputs", 1, "shape", to=[1]),
+    "vectors-of-three-axes": put("inputs", 1, "shape", to=[1, 1, 7]),
+    "vectors-of-integers": put("inputs", 1, "dtype", to="int64"),
+    "vectors-missing": step_vectors(lambda t: t.update(other=t.pop("step_vectors"))),
+    "vectors-a-step-short": step_vectors(lambda t: t.update(step_vectors=t["step_vectors"][1:])),
+    "vectors-a-step-too-many": step_vectors(lambda t: t.update(step_vectors=torch.cat([t["step_vectors"]] * 2))),
+    "vectors-in-float64": step_vectors(lambda t: t.update(step_vectors=t["step_vectors"].double())),
+    "vectors-of-shape-nothing": step_vectors(lambda t: t.update(step_vectors=torch.tensor(1.0))),
+    "vectors-with-nan": step_vectors(lambda t: t["step_vectors"].view(-1)[0:1].fill_(torch.nan)),
+    "vectors-with-infinity": step_vectors(lambda t: t["step_vectors"].view(-1)[-1:].fill_(torch.inf)),
+}  # fmt: skip
+
 SITE = {"site": "a:input", "kind": "conv2d", "activation_bits": 8, "weight_bits": 8, "scheme": "symmetric",
         "range": [[-1.28, 1.27]] * 2, "scale": [0.01] * 2, "zero_point": [0] * 2}  # fmt: skip
 
@@ -270,6 +289,7 @@ HOST: dict[str, Damage] = {
 DAMAGED: dict[str, dict[str, dict[str, Damage]]] = {
     FOR_ALL: {
         GUIDED: {**TABLE, **STEPS, **PORTS, **FILES, **TENSORS}, CORRECTED: CORRECTIONS, NOISE: NOISES,
+        VECTORS: STEP_ROWS,
     },
     FOR_THE_HOST: {GUIDED: HOST},
 }  # fmt: skip

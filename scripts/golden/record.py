@@ -27,11 +27,11 @@ from dq_toolchain.toolchain.formats.bundle import Bundle
 class Recorder:
     """Keeps what an execution was given and what it answered, but for the first ones, which warm up."""
 
-    def __init__(self, execute: Execute, warm_up: int) -> None:
-        self.execute, self.left = execute, warm_up
+    def __init__(self, execute: Execute, schedule: Schedule, warm_up: int) -> None:
+        self.execute, self.schedule, self.left = execute, schedule, warm_up
         self.inputs: list[Tensor] = []
         self.outputs: list[Tensor] = []
-        self.timesteps: list[Tensor] = []
+        self.times: list[Tensor] = []
 
     def __call__(self, k: int, x: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         out = self.execute(k, x, timestep, conditioning)
@@ -39,7 +39,7 @@ class Recorder:
         if self.left < 0:
             self.inputs.append(x.clone())
             self.outputs.append(out.clone())
-            self.timesteps.append(timestep.clone())
+            self.times.append(self.schedule.time(k, timestep).clone())
         return out
 
     def save(self, path: Path) -> None:
@@ -49,7 +49,7 @@ class Recorder:
             {
                 "inputs": torch.cat(self.inputs),
                 "outputs": torch.cat(self.outputs),
-                "timesteps": torch.cat(self.timesteps),
+                "timesteps" if self.schedule.step_vectors is None else "step_vectors": torch.cat(self.times),
             },
         )
 
@@ -60,7 +60,8 @@ def record(folder: Path, out: Path, seeds: int | None) -> None:
     reference = held_out(bundle, folder, "executorch", seeds)
     device = Device(folder / bundle.program, bundle.methods)
     warm_up = len(dict.fromkeys(bundle.methods)) * (2 if bundle.guidance != 1.0 else 1)
-    recorder = Recorder(executor(device, Schedule.of(bundle, folder)), warm_up)
+    schedule = Schedule.of(bundle, folder)
+    recorder = Recorder(executor(device, schedule), schedule, warm_up)
     runtime = Runtime("ExecuTorch", version("executorch"), "XNNPACK CPU", device.load_ms)
     sample(bundle, folder, out / "expected", reference, recorder, runtime, lambda done, total: None)
     recorder.save(out / "replay.safetensors")

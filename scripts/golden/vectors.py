@@ -23,6 +23,7 @@ from dq_toolchain.backends.base import Runtime
 from dq_toolchain.backends.common.sampling import sample
 from dq_toolchain.toolchain.disk.files import sha256, write_bytes, write_tensors
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle, OtherSampling, Port
+from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS
 from dq_toolchain.toolchain.formats.reference import FILE, Reference
 from dq_toolchain.toolchain.formats.report import JSON
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
@@ -36,12 +37,13 @@ from dq_toolchain.toolchain.verdict.limits import limits_for
 from scripts.golden.damaged_bundles import write_damaged_bundles
 
 OUT = Path("runtime_samples/golden")
-SIDE, CALLS = 6, 5
+SIDE, CALLS, WIDTH = 6, 5, 7
 
 
 @dataclass(frozen=True)
 class Case:
     """One bundle. ``overflow``: the network answers infinity from this execution on. ``corrected``: with a correction.
+    ``vectors``: the program takes step vectors in the place of the timestep.
     ``others``: step counts and guidance scales beside the calibrated ones, of which ``chosen`` is run."""
 
     scheduler: Any
@@ -53,11 +55,12 @@ class Case:
     ranges: bool = False
     overflow: int | None = None
     corrected: bool = False
+    vectors: bool = False
     others: tuple[tuple[int, float], ...] = ()
     chosen: tuple[int, float] | None = None
 
 
-CORRECTED = "ddim-corrected"
+CORRECTED, VECTORS = "ddim-corrected", "step-vectors"
 CASES = {
     "ddim-guided": Case(DDIMScheduler(clip_sample=False), 1, 3, guidance=2.5, ranges=True),
     "dpm-history": Case(DPMSolverMultistepScheduler(), 3, 2),
@@ -65,6 +68,7 @@ CASES = {
     "ddim-noise": Case(DDIMScheduler(clip_sample=False), 3, 2, eta=0.7, groups=5),
     "overflow": Case(DDIMScheduler(clip_sample=False), 1, 2, overflow=7),
     CORRECTED: Case(DDIMScheduler(clip_sample=False), 3, 2, guidance=1.75, corrected=True),
+    VECTORS: Case(DDIMScheduler(clip_sample=False), 1, 2, guidance=1.5, vectors=True),
 }
 
 
@@ -89,6 +93,7 @@ class MadeUpNetwork:
         self.inputs: list[Tensor] = []
         self.outputs: list[Tensor] = []
         self.timesteps: list[float] = []
+        self.steps: list[int] = []
         self.keep = False
 
     def __call__(self, k: int, x: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
@@ -100,6 +105,7 @@ class MadeUpNetwork:
             self.inputs.append(x)
             self.outputs.append(out)
             self.timesteps.append(float(timestep))
+            self.steps.append(k)
         return out
 
 
@@ -117,6 +123,9 @@ def write_case(case: Case, folder: Path) -> None:
     write_bytes(bundle_folder / "model.bin", b"made up\n")
     shape = (1, case.channels, SIDE, SIDE)
     ports = [Port("sample", "float32", shape), Port("timestep", "float32", (1,)), Port("class_labels", "int64", (1,))]
+    if case.vectors:
+        ports[1] = Port("step_vectors", "float32", (1, WIDTH))
+        write_tensors(bundle_folder / STEP_VECTORS, {"step_vectors": _vectors()})
     if case.ranges:
         ports.append(Port("ranges", "float32", (1, 4)))
         write_tensors(bundle_folder / RANGES, {"ranges": torch.arange(4.0 * case.groups).reshape(case.groups, 4)})
@@ -144,14 +153,16 @@ def write_case(case: Case, folder: Path) -> None:
     runtime = Runtime("made up", "1", "none", 0.0)
     sample(bundle, bundle_folder, expected, reference, execute, runtime, lambda done, total: None)
     _drop_what_differs_between_machines(expected / JSON)
-    write_tensors(
-        folder / "replay.safetensors",
-        {
-            "inputs": torch.cat(network.inputs),
-            "outputs": torch.cat(network.outputs),
-            "timesteps": torch.tensor(network.timesteps),
-        },
+    recorded = {"inputs": torch.cat(network.inputs), "outputs": torch.cat(network.outputs)}
+    time = (
+        {"step_vectors": _vectors()[network.steps]} if case.vectors else {"timesteps": torch.tensor(network.timesteps)}
     )
+    write_tensors(folder / "replay.safetensors", recorded | time)
+
+
+def _vectors() -> Tensor:
+    """(N, V): every number another one."""
+    return torch.arange(1.0, CALLS * WIDTH + 1).reshape(CALLS, WIDTH) / 8
 
 
 def _sampling(

@@ -1,4 +1,4 @@
-"""The one list of damaged bundles (scripts/golden/damaged_bundles.py) as the tests of host and device programs use it."""
+"""The golden recordings and the one list of damaged bundles (scripts/golden) as the tests of host and device programs use them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ from pathlib import Path
 
 GOLDEN = Path(__file__).parents[2] / "runtime_samples" / "golden"
 FOR_ALL, FOR_THE_HOST = "damaged-bundles", "damaged-for-the-host"
+
+VECTORS = "step-vectors"
+"""The golden case whose program takes step vectors in the place of the timestep; programs that require the timestep refuse it."""
+
+
+def recorded() -> list[str]:
+    """The golden cases with a recording, at the calibrated sampler."""
+    return sorted(path.parent.name for path in GOLDEN.glob("*/replay.safetensors"))
+
+
+def recorded_with_timestep() -> list[str]:
+    """Those of them that programs in every language replay."""
+    return [name for name in recorded() if name != VECTORS]
 
 
 def listed(kind: str) -> list[str]:

@@ -130,7 +130,7 @@ def test_they_are_whole(name: str) -> None:
     assert {key: len(tensor) for key, tensor in replay.items()} == {
         "inputs": calls,
         "outputs": calls,
-        "timesteps": calls,
+        "step_vectors" if name == damaged.VECTORS else "timesteps": calls,
     }
     assert load_report(folder / "expected").latents.shape[0] == bundle.table.calls + 1
 
@@ -194,6 +194,7 @@ def load_whole(bundle: Path) -> None:
     loaded = Bundle.load(bundle)
     loaded.reference(bundle)
     loaded.ranges(bundle)
+    loaded.step_vectors(bundle)
 
 
 def doctor_passes(bundle: Path) -> bool:

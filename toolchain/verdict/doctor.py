@@ -48,7 +48,7 @@ def examine(
     except ArtifactError as error:
         return (*checks, Check("doctor.reference", False, None, str(error)))
     fitting = tuple(reference_checks(bundle, reference))
-    own = (*fitting, _ranges(folder, bundle), _limits(bundle, reference))
+    own = (*fitting, _ranges(folder, bundle), *_step_vectors(folder, bundle), _limits(bundle, reference))
     return (*checks, *own, *_samplings(folder, bundle), *_report(folder))
 
 
@@ -92,6 +92,17 @@ def _ranges(folder: Path, bundle: Bundle) -> Check:
     if ranges is None:
         return Check("doctor.ranges", True, None, "scales are fixed in the program")
     return Check("doctor.ranges", True, None, f"ranges of {len(ranges)} step groups")
+
+
+def _step_vectors(folder: Path, bundle: Bundle) -> Iterator[Check]:
+    """Only of a program that takes them: doctor.step_vectors."""
+    try:
+        rows = bundle.step_vectors(folder)
+    except ArtifactError as error:
+        yield Check("doctor.step_vectors", False, None, str(error))
+        return
+    if rows is not None:
+        yield Check("doctor.step_vectors", True, None, f"step vectors of {len(rows)} network calls")
 
 
 def _limits(bundle: Bundle, reference: Reference) -> Check:

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "error.h"
+#include "input_rows.h"
 #include "sha256.h"
 
 namespace dq {
@@ -14,7 +15,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* reference_file = "reference.safetensors";
-constexpr const char* ranges_file = "ranges.safetensors";
 constexpr std::size_t most_elements = 2147483647;
 constexpr std::size_t longest_name = 100;
 constexpr std::int64_t most_steps = 100000;
@@ -89,14 +89,15 @@ void check_ports(const Bundle& bundle) {
   const auto count = [&](const char* name) {
     return std::count_if(bundle.inputs.begin(), bundle.inputs.end(), [&](const Port& port) { return port.name == name; });
   };
-  for (const char* name : {"sample", "timestep"}) {
-    if (count(name) != 1) throw Error(std::string("inputs must list ") + name + " once");
+  if (count("sample") != 1) throw Error("inputs must list sample once");
+  if (count("timestep") + count("step_vectors") != 1) {
+    throw Error("inputs must list either timestep or step_vectors, once");
   }
   expect(bundle.output, bundle.sample_shape());
   for (const Port& port : bundle.inputs) {
     if (port.name == "sample") expect(port, bundle.sample_shape());
     if (port.name == "timestep") expect(port, {1});
-    if (port.name == "ranges") expect(port, {1, port.shape.back()});
+    if (has_rows(port)) expect(port, {1, port.shape.back()});
     if (count(port.name.c_str()) != 1) throw Error("inputs list " + port.name + " twice");
   }
 }
@@ -164,17 +165,9 @@ void check_hashes(const fs::path& folder, const json::Value& json, const Bundle&
   for (const Sampling& sampling : bundle.samplings) {
     if (!lists(sampling.reference)) throw Error("files must list " + sampling.reference);
   }
-  if (bundle.takes_ranges() && !lists(ranges_file)) throw Error(std::string("files must list ") + ranges_file);
-}
-
-std::optional<FloatTensor> read_ranges(const Bundle& bundle) {
-  if (!bundle.takes_ranges()) return std::nullopt;
-  const Port& port = *std::find_if(bundle.inputs.begin(), bundle.inputs.end(), [](const Port& p) { return p.name == "ranges"; });
-  FloatTensor ranges = TensorFile::read(bundle.folder / ranges_file).floats("ranges");
-  const Shape wanted{static_cast<std::int64_t>(bundle.groups), port.shape[1]};
-  if (ranges.shape != wanted) throw Error("ranges must be " + to_string(wanted) + ", got " + to_string(ranges.shape));
-  check_finite(ranges, "ranges");
-  return ranges;
+  for (const Port& port : bundle.inputs) {
+    if (has_rows(port) && !lists(rows_file(port))) throw Error("files must list " + rows_file(port));
+  }
 }
 
 float read_guidance(const json::Value& json) {
@@ -259,6 +252,10 @@ Bundle Bundle::at(std::optional<std::size_t> wanted_steps, std::optional<double>
   for (const Sampling& sampling : samplings) {
     held += "; " + name_of(sampling.steps, sampling.guidance);
     if (!is_of(sampling.steps, sampling.guidance, count, scale)) continue;
+    if (step_vectors && sampling.table.timesteps != table.timesteps) {
+      throw Error("--steps: got " + std::to_string(count) + ", the bundle holds step_vectors for the timesteps of " +
+                  std::to_string(own) + " steps only; choose these");
+    }
     Bundle chosen = *this;
     chosen.steps = sampling.steps;
     chosen.guidance = sampling.guidance;
@@ -282,7 +279,8 @@ Bundle Bundle::load(const fs::path& folder, const std::string& target) {
     bundle.folder = folder;
     bundle.sha256 = dq::sha256(bytes.data(), bytes.size());
     check_hashes(folder, json, bundle);
-    bundle.ranges = read_ranges(bundle);
+    bundle.ranges = read_rows(bundle, "ranges", bundle.groups);
+    bundle.step_vectors = read_rows(bundle, "step_vectors", bundle.table.calls());
     return bundle;
   } catch (const Error& error) {
     throw Error(path.string() + ": " + error.what() + export_again);

@@ -19,6 +19,8 @@ struct Port {
   Shape shape;
 
   std::size_t elements() const { return count_elements(shape); }
+  /// Whether the held-out seeds say what it is given: neither the latent, nor the time, nor ranges.
+  bool is_conditioning() const { return name != "sample" && name != "timestep" && name != "step_vectors" && name != "ranges"; }
 };
 
 /// What stands around the network, N rows of one number per channel: it is given input_scale[k] x[k] + input_shift[k], and
@@ -74,13 +76,16 @@ struct Bundle {
   std::vector<std::string> methods;
   Table table;
   float guidance = 1;
-  std::optional<FloatTensor> ranges;      // (groups, R), where the program takes them
+  std::optional<FloatTensor> ranges;        // (groups, R), where the program takes them
+  std::optional<FloatTensor> step_vectors;  // (N, V), a row per step of `table`, where the program takes them for the timestep
   std::optional<std::size_t> steps;       // of `table`, only where there are `samplings` beside it
   std::vector<Sampling> samplings;
   std::string reference = "reference.safetensors";  // of `table`
 
-  bool takes_ranges() const {
-    return std::any_of(inputs.begin(), inputs.end(), [](const Port& port) { return port.name == "ranges"; });
+  /// The input of that name, null if there is none.
+  const Port* input(const std::string& name) const {
+    const auto found = std::find_if(inputs.begin(), inputs.end(), [&](const Port& port) { return port.name == name; });
+    return found == inputs.end() ? nullptr : &*found;
   }
   bool is_guided() const { return guidance != 1.0F; }
   std::filesystem::path program_path() const { return folder / program; }
@@ -92,7 +97,7 @@ struct Bundle {
 
   /// What bundle.json says, without looking at other files. Throws Error.
   static Bundle parse(std::string_view text, const std::string& target);
-  /// The same of a folder, with the hashes of all its files checked and ranges read. Throws Error.
+  /// The same of a folder, with the hashes of all its files checked, ranges and step vectors read. Throws Error.
   static Bundle load(const std::filesystem::path& folder, const std::string& target);
 };
 

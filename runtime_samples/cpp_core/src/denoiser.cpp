@@ -18,6 +18,8 @@ const std::vector<Input>& Denoiser::gather(const float* x, std::size_t k, std::s
       inputs_[i] = {x, elements * sizeof(float)};
     } else if (port.name == "timestep") {
       inputs_[i] = {&bundle_.table.timesteps[k], sizeof(float)};
+    } else if (port.name == "step_vectors") {
+      inputs_[i] = {bundle_.step_vectors->values.data() + k * elements, elements * sizeof(float)};
     } else if (port.name == "ranges") {
       inputs_[i] = {bundle_.ranges->values.data() + bundle_.group_of_step[k] * elements, elements * sizeof(float)};
     } else if (port.dtype == "float32") {

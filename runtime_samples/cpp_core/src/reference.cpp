@@ -49,12 +49,11 @@ Reference read(const TensorFile& file, const Bundle& bundle) {
   reference.simulation_latents = read_rows(file, "simulation_latents", calls + 1, wanted);
   if (bundle.table.is_stochastic()) reference.step_noise = read_rows(file, "step_noise", calls, wanted);
   for (const Port& port : bundle.inputs) {
-    const bool conditions = port.name != "sample" && port.name != "timestep" && port.name != "ranges";
     reference.cond.emplace_back();
-    if (conditions) reference.cond.back() = read_conditioning(file, "cond." + port.name, port, wanted[0]);
+    if (port.is_conditioning()) reference.cond.back() = read_conditioning(file, "cond." + port.name, port, wanted[0]);
     if (!bundle.is_guided()) continue;
     reference.uncond.emplace_back();
-    if (conditions) reference.uncond.back() = read_conditioning(file, "uncond." + port.name, port, wanted[0]);
+    if (port.is_conditioning()) reference.uncond.back() = read_conditioning(file, "uncond." + port.name, port, wanted[0]);
   }
   return reference;
 }

@@ -14,9 +14,12 @@ ReplayNetwork::ReplayNetwork(const std::filesystem::path& recording, const Bundl
   const TensorFile file = TensorFile::read(recording);
   inputs_ = file.floats("inputs");
   outputs_ = file.floats("outputs");
-  timesteps_ = file.floats("timesteps");
-  const std::size_t executions = timesteps_.values.size();
-  if (inputs_.values.size() != executions * elements_ || outputs_.values.size() != executions * elements_) {
+  const Port* vectors = bundle.input("step_vectors");
+  times_ = file.floats(vectors == nullptr ? "timesteps" : "step_vectors");
+  const std::size_t executions = outputs_.values.size() / elements_;
+  if (times_.values.size() != executions * (vectors == nullptr ? 1 : vectors->elements()) ||
+      inputs_.values.size() != executions * elements_ ||
+      outputs_.values.size() != executions * elements_) {
     throw Error(recording.string() + " does not belong to the bundle; name its own");
   }
 }
@@ -32,7 +35,7 @@ void ReplayNetwork::expect_near(const char* what, const float* got, const float*
 }
 
 void ReplayNetwork::execute(std::size_t, const std::vector<Input>& inputs, std::vector<float>& output) {
-  if (next_ == timesteps_.values.size()) {
+  if (next_ == executions()) {
     throw Error("the recording has " + std::to_string(next_) + " executions, one more was asked for; correct the sampler");
   }
   for (std::size_t i = 0; i < inputs.size(); ++i) {
@@ -40,8 +43,8 @@ void ReplayNetwork::execute(std::size_t, const std::vector<Input>& inputs, std::
     if (!numbers.empty()) std::memcpy(numbers.data(), inputs[i].data, inputs[i].bytes);
     if (bundle_.inputs[i].name == "sample") {
       expect_near("sample", numbers.data(), inputs_.values.data() + next_ * elements_, elements_);
-    } else if (bundle_.inputs[i].name == "timestep") {
-      expect_near("timestep", numbers.data(), &timesteps_.values[next_], 1);
+    } else if (const std::string& name = bundle_.inputs[i].name; name == "timestep" || name == "step_vectors") {
+      expect_near(name.c_str(), numbers.data(), times_.values.data() + next_ * numbers.size(), numbers.size());
     }
   }
   std::memcpy(output.data(), outputs_.values.data() + next_ * elements_, elements_ * sizeof(float));
@@ -51,8 +54,8 @@ void ReplayNetwork::execute(std::size_t, const std::vector<Input>& inputs, std::
 Runtime ReplayNetwork::runtime() const { return {"replay", "1", "none", {}, 0.0, true}; }
 
 void ReplayNetwork::expect_end() const {
-  if (next_ == timesteps_.values.size()) return;
-  throw Error("the recording has " + std::to_string(timesteps_.values.size()) + " executions, " + std::to_string(next_) +
+  if (next_ == executions()) return;
+  throw Error("the recording has " + std::to_string(executions()) + " executions, " + std::to_string(next_) +
               " were asked for; correct the sampler");
 }
 

@@ -22,10 +22,12 @@ class ReplayNetwork : public Network {
   void expect_end() const;
 
  private:
+  std::size_t executions() const { return outputs_.values.size() / elements_; }
   void expect_near(const char* what, const float* got, const float* wanted, std::size_t size) const;
 
   const Bundle& bundle_;
-  FloatTensor inputs_, outputs_, timesteps_;
+  FloatTensor inputs_, outputs_;
+  FloatTensor times_;  // timestep or step_vectors of each execution, whichever the program takes
   std::size_t elements_ = 0, next_ = 0;
 };
 

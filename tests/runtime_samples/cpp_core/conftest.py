@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.runtime_samples import damaged
 from tests.runtime_samples.building import sanitized_programs
 
 SOURCE = Path(__file__).parents[3] / "runtime_samples" / "cpp_core"
 GOLDEN = SOURCE.parent / "golden"
-CASES = sorted(path.parent.name for path in GOLDEN.glob("*/replay.safetensors"))
+CASES = damaged.recorded()
 SAMPLERS = {"samplers/two-steps": ("--steps", "2"), "samplers/eight-unguided": ("--steps", "8", "--guidance", "1")}
 """Golden cases of runs at another step count or guidance, with what chooses it."""
 STRICT = {

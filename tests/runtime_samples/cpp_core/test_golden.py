@@ -12,8 +12,9 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
+from tests.runtime_samples import damaged
 from tests.runtime_samples.cpp_core.conftest import (
     CASES,
     GOLDEN,
@@ -123,6 +124,15 @@ def test_other_inputs_are_noticed(sanitized: Path, tmp_path: Path) -> None:
     (bundle / "bundle.json").write_text(json.dumps(data))
     seal_files(bundle)
     assert_refused(replay(sanitized, "euler-latents", tmp_path / "report", bundle=bundle), "timestep of execution 0")
+
+
+def test_rows_of_another_step_are_noticed(sanitized: Path, tmp_path: Path) -> None:
+    case = damaged.VECTORS
+    bundle = Path(shutil.copytree(GOLDEN / case / "bundle", tmp_path / "bundle"))
+    rows = load_file(bundle / "step_vectors.safetensors")["step_vectors"]
+    save_file({"step_vectors": np.concatenate([rows[:2], rows[3:], rows[2:3]])}, bundle / "step_vectors.safetensors")
+    seal_files(bundle)
+    assert_refused(replay(sanitized, case, tmp_path / "report", bundle=bundle), "step_vectors of execution 4 is")
 
 
 def test_unit_tests_pass(sanitized: Path) -> None:

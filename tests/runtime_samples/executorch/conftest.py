@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.backends.executorch.conftest import small, static
+from tests.backends.executorch.test_step_vectors import vectors
 from tests.runtime_samples.building import SAMPLES, build
 
-__all__ = ["dq_run", "small", "static"]
+__all__ = ["dq_run", "small", "static", "vectors"]
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,15 @@ def test_answers_are_those_of_the_python_runtime(bundle: Lowered, dq_run: Path, 
     assert 0 < got.data["peak_memory_bytes"] < 2**30
 
 
+def test_step_vectors_in_the_place_of_the_timestep(vectors: Lowered, dq_run: Path, tmp_path: Path) -> None:
+    python = run_bundle(backends.load("executorch"), vectors[3], vectors[4], tmp_path / "python")
+    done = run(dq_run, "--bundle", vectors[4], "--report", tmp_path / "cpp")
+    assert done.returncode == 0, done.stderr
+    got, wanted = load_report(tmp_path / "cpp"), load_report(python)
+    assert torch.equal(got.latents, wanted.latents)
+    assert not validate(tmp_path / "cpp").failed
+
+
 def test_another_step_count(dq_run: Path, tmp_path: Path) -> None:
     """The same answers as of the Python runtime at that count, judged by that count's reference."""
     artifact, reference, others = with_others()

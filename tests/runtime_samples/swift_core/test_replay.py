@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from dq_toolchain.toolchain.formats.report import JSON, TENSORS, DeviceReport, load_report
+from tests.runtime_samples import damaged
 from tests.runtime_samples.cpp_core.conftest import SAMPLERS
 from tests.runtime_samples.swift import ROOT, SLOW_AND_ONLY_WITH_SWIFT, inside, packages_tested
 
 GOLDEN = ROOT / "runtime_samples" / "golden"
-CASES = sorted(path.parent.name for path in GOLDEN.glob("*/replay.safetensors"))
+CASES = damaged.recorded_with_timestep()
 TESTED = 4  # swift_core, and three packages with stand-ins
 
 pytestmark = SLOW_AND_ONLY_WITH_SWIFT

@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.runtime_samples import damaged
+
 ROOT = Path(__file__).parents[3]
 JETSON = ROOT / "runtime_samples" / "tensorrt"
 PYTHON = JETSON / "python"
 GOLDEN = ROOT / "runtime_samples" / "golden"
 SCHEMA = ROOT / "toolchain" / "formats" / "schemas" / "report.schema.json"
-CASES = sorted(path.parent.name for path in GOLDEN.glob("*/replay.safetensors"))
+CASES = damaged.recorded_with_timestep()
 TOLERANCE = 1e-6
 
 
