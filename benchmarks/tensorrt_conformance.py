@@ -16,8 +16,8 @@ from typing import Any
 
 from benchmarks.embedded import artifact_of, inputs_of
 from dq_toolchain.backends.common.call import example_call
+from dq_toolchain.backends.common.onnx.shared_weights import FILE
 from dq_toolchain.backends.common.ratios import ratio_table
-from dq_toolchain.backends.tensorrt.graph.shared_weights import FILE
 from dq_toolchain.backends.tensorrt.lowering import write_graphs
 from dq_toolchain.backends.tensorrt.proof.nvidia import check_build, is_installed
 from dq_toolchain.backends.tensorrt.runtime.conformance import Comparison, compare

@@ -21,10 +21,10 @@ import torch
 
 from benchmarks.sd15 import example, parameters, random_artifact
 from dq_toolchain.backends.common.machine import peak_memory
-from dq_toolchain.backends.tensorrt.graph.shared_weights import FILE
+from dq_toolchain.backends.common.onnx.session import Sessions
+from dq_toolchain.backends.common.onnx.shared_weights import FILE
 from dq_toolchain.backends.tensorrt.lowering import write_graphs
 from dq_toolchain.backends.tensorrt.proof.nvidia import check_build
-from dq_toolchain.backends.tensorrt.runtime.session import Sessions
 from dq_toolchain.backends.tensorrt.settings import Settings
 
 

@@ -16,13 +16,18 @@ def vendor_module(name: str, target: str, install: str, noise: Noise) -> Any:
     Raises:
         BackendError: it does not import; the text says what to install.
     """
+    return library(name, f"target {target!r}", install, noise)
+
+
+def library(name: str, user: str, install: str, noise: Noise) -> Any:
+    """As ``vendor_module``, for a library that several targets share. ``user``: what needs it, in words."""
     try:
         with quiet(noise):
             return importlib.import_module(name)
     except ImportError as error:
         text = " ".join(str(error).split())
         raise BackendError(
-            f"target {target!r} needs {name.partition('.')[0]}, which does not import ({text}); install it with: {install}"
+            f"{user} needs {name.partition('.')[0]}, which does not import ({text}); install it with: {install}"
         ) from error
 
 

@@ -9,7 +9,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dq_toolchain.backends.tensorrt.vendor import INSTALL, LIBRARIES
+from dq_toolchain.backends.common.onnx.libraries import LIBRARIES
+from dq_toolchain.backends.tensorrt.vendor import INSTALL
 
 if TYPE_CHECKING:
     from dq_toolchain.backends.base import Execute, Runtime, Say, TargetInfo

@@ -13,24 +13,24 @@ from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.common.call import Call, example_call
 from dq_toolchain.backends.common.checks import Cost
 from dq_toolchain.backends.common.fp16_range import beyond_fp16, coarse_in_fp16, known_beyond_fp16, refuse_beyond
+from dq_toolchain.backends.common.onnx.building import check_model
+from dq_toolchain.backends.common.onnx.export import export
+from dq_toolchain.backends.common.onnx.libraries import LIBRARIES, onnx_ir
+from dq_toolchain.backends.common.onnx.operations import operations_table
+from dq_toolchain.backends.common.onnx.session import Sessions, executor
+from dq_toolchain.backends.common.onnx.shared_weights import release, share_weights
 from dq_toolchain.backends.common.ratios import ratio_table
 from dq_toolchain.backends.common.samplings import other_samplings
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.common.sealing import seal_bundle
 from dq_toolchain.backends.common.smoke import IN_FP16, REPORT, smoke
 from dq_toolchain.backends.common.staging import staging
-from dq_toolchain.backends.tensorrt.graph.export import export
-from dq_toolchain.backends.tensorrt.graph.rewrite import Rewriter, set_step_group
-from dq_toolchain.backends.tensorrt.graph.shared_weights import release, share_weights
+from dq_toolchain.backends.tensorrt.graph.rewrite import OPSET, Rewriter, set_step_group
 from dq_toolchain.backends.tensorrt.proof.audit import audit
 from dq_toolchain.backends.tensorrt.proof.lint import Placement, lint
 from dq_toolchain.backends.tensorrt.proof.nvidia import Compiled, check_build, require_compiler
-from dq_toolchain.backends.tensorrt.proof.operations import INTEGERS, operations_table
-from dq_toolchain.backends.tensorrt.runtime.device import executor
-from dq_toolchain.backends.tensorrt.runtime.session import Sessions
 from dq_toolchain.backends.tensorrt.settings import Settings
 from dq_toolchain.backends.tensorrt.support import check_supported, in_float
-from dq_toolchain.backends.tensorrt.vendor import LIBRARIES, onnx, onnx_ir
 from dq_toolchain.toolchain.disk.files import write_json, write_tensors
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
@@ -42,6 +42,7 @@ TARGET, MODEL, MAIN = "tensorrt", "model", "steps"
 FORMS = {"methods": "static", "input": "ratio"}
 """What bundle.json calls the forms of the program, with a dash and the precision behind."""
 PLACEMENTS = "placements.json"
+INTEGERS = "int8 x int8"
 DEPLOY = ("build_engines.py", "build_engines.sh", "bench.sh")
 """Programs for the device; they read the bundle and import nothing of ours."""
 COST = Cost(library_mb=700, bytes_per_parameter=8.7, seconds_per_layer=0.15)
@@ -65,7 +66,7 @@ def write_graphs(artifact: Artifact, call: Call, settings: Settings, folder: Pat
     """
     say(f"exporting {len(artifact.sites)} sites; needs {COST.of(artifact)}")
     ratio, planned = settings.step_groups_as == "input", in_float(artifact)
-    model = export(artifact, call.with_ranges(None), settings.graph_precision)
+    model = export(artifact, call.with_ranges(None), settings.graph_precision, OPSET)
     Rewriter(model, artifact, settings.graph_precision, planned, ratio).run()
     share_weights(model, folder)
     groups: tuple[int | None, ...] = (None,) if ratio else tuple(range(len(artifact.step_groups)))
@@ -79,25 +80,16 @@ def write_graphs(artifact: Artifact, call: Call, settings: Settings, folder: Pat
     say("reading the files back: every integer and scale, and what NVIDIA's builder makes of them")
     for group, method in zip(groups, methods, strict=True):
         path = folder / f"{method}.onnx"
-        _check_model(path)
+        check_model(path)
         graph = onnx_ir().load(path).graph
         audit(graph, artifact, group)
         placements = tuple(placement for placement in lint(graph) if placement.name not in artifact.float_layers)
         _check_placements(placements, planned)
         release(graph)
-    operations = operations_table(graph, placements, settings.graph_precision, len(methods), artifact.float_layers)
+    precision = settings.graph_precision
+    arithmetic = {each.name: (INTEGERS if each.int8 else precision, each.why_float) for each in placements}
+    operations = operations_table(graph, arithmetic, precision, len(methods), artifact.float_layers)
     return Written(methods, placements, tuple(operations))
-
-
-def _check_model(path: Path) -> None:
-    try:
-        onnx().checker.check_model(str(path), full_check=True)
-    except Exception as error:  # the checker's own kinds have no common base
-        raise BackendError(
-            f"the exported graph is not valid ONNX: {' '.join(str(error).split())[:300]}; nothing was "
-            f"exported; report it with "
-            "the model's config.json"
-        ) from error
 
 
 def _check_placements(placements: tuple[Placement, ...], planned: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dq_toolchain.backends.tensorrt.proof.reading import (
+from dq_toolchain.backends.common.onnx.reading import (
     Quantized,
     producer,
     products,

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from dq_toolchain.backends.base import Execute, Runtime
-from dq_toolchain.backends.common.call import Call
+from dq_toolchain.backends.common.onnx.libraries import onnxruntime
+from dq_toolchain.backends.common.onnx.session import Program, Sessions, executor
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.tensorrt.runtime.engines import Engines
-from dq_toolchain.backends.tensorrt.runtime.session import Sessions
-from dq_toolchain.backends.tensorrt.vendor import onnxruntime, tensorrt
+from dq_toolchain.backends.tensorrt.vendor import tensorrt
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.bundle import Bundle
-
-Program = Callable[[str, Mapping[str, Tensor]], Tensor]
-"""(method, inputs by name) -> network output."""
-
-
-def executor(program: Program, schedule: Schedule) -> Execute:
-    """One execution of step k's graph or engine with its step group's ranges."""
-
-    def execute(k: int, sample: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-        return program(schedule.method_of_step[k], Call(sample, timestep, conditioning, schedule.row(k)).named)
-
-    return execute
 
 
 def open_bundle(bundle: Bundle, folder: Path, threads: int | None) -> tuple[Execute, Runtime]:

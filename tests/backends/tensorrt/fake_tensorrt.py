@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dq_toolchain.backends.tensorrt.runtime.session import open_session
+from dq_toolchain.backends.common.onnx.session import open_session
 
 __version__ = "10.3.0"
 TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dq_toolchain.backends.tensorrt.runtime.session import open_session
+from dq_toolchain.backends.common.onnx.session import open_session
 from tests.runtime_samples.tensorrt.fake_cuda import FakeCuda
 
 TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}

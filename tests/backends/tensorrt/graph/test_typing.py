@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from dq_toolchain.backends.tensorrt.lowering import _check_model
+from dq_toolchain.backends.common.onnx.building import check_model
 from dq_toolchain.toolchain.errors import BackendError
 from tests.backends.tensorrt.conftest import Lowered
 
@@ -65,4 +65,4 @@ def test_a_graph_of_mixed_types_is_refused(static: Lowered, tmp_path: Path) -> N
     scale.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale).astype("float16"), scale.name))
     onnx.save(model, str(tmp_path / "mixed.onnx"))
     with pytest.raises(BackendError, match="is not valid ONNX"):
-        _check_model(tmp_path / "mixed.onnx")
+        check_model(tmp_path / "mixed.onnx")

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from dq_toolchain.backends.common.onnx.session import Sessions
 from dq_toolchain.backends.tensorrt.deploy.build_engines import judge, main, trtexec_flags
 from dq_toolchain.backends.tensorrt.runtime import device
 from dq_toolchain.backends.tensorrt.runtime.engines import Engines
-from dq_toolchain.backends.tensorrt.runtime.session import Sessions
 from dq_toolchain.toolchain.errors import BackendError
 from tests.backends.tensorrt import fake_tensorrt
 from tests.backends.tensorrt.conftest import Lowered

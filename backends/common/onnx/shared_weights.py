@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from dq_toolchain.backends.tensorrt.vendor import onnx_ir
+from dq_toolchain.backends.common.onnx.libraries import onnx_ir
 
 FILE = "weights.bin"
 LARGE = 1024
@@ -33,7 +31,7 @@ def share_weights(model: Any, folder: Path) -> None:
                 continue
             file.write(b"\0" * (-file.tell() % PAGE))
             start = file.tell()
-            file.write(np.ascontiguousarray(tensor.numpy()).data)
+            file.write(tensor.tobytes())  # two integers of 4 bits in a byte
             value.const_value = ir.ExternalTensor(
                 FILE, start, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name, base_dir=str(folder)
             )

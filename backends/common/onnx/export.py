@@ -1,6 +1,6 @@
 """The network as an ONNX graph in float, before any integer is put into it: a plain export of the skeleton.
 
-The weights of integer layers are placeholders that take no memory; ``rewrite.py`` replaces them.
+The weights of integer layers are placeholders that take no memory; a target's rewriter replaces them.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.backends.common.call import OUTPUT, Call
+from dq_toolchain.backends.common.onnx.libraries import NOISE, exporter
 from dq_toolchain.backends.common.quiet import quiet
-from dq_toolchain.backends.tensorrt.vendor import NOISE, exporter
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor
 from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
 
-OPSET = 19
-"""Per-channel Q/DQ in fp16 is there, and JetPack 6's parser takes it."""
 PREFIX = "unet."
 """Of every name that comes from the network."""
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -52,7 +50,7 @@ def skeleton(artifact: Artifact, precision: str) -> nn.Module:
 
     Args:
         precision: of what is between the integer layers, "fp32" or "fp16". The sinusoids of the timestep are float32
-            always. Normalisations are not: NVIDIA's builder fuses an fp16 one with what surrounds it.
+            always. Normalisations are not.
     """
     dtype = DTYPES[precision]
     network = nn.Module.to(artifact.build_skeleton(), dtype)  # diffusers' own method warns
@@ -67,8 +65,11 @@ def skeleton(artifact: Artifact, precision: str) -> nn.Module:
     return network
 
 
-def export(artifact: Artifact, call: Call, precision: str) -> Any:
+def export(artifact: Artifact, call: Call, precision: str, opset: int) -> Any:
     """The onnx_ir model of one call, batch 1: inputs and output named and float32, labels int64.
+
+    Args:
+        precision: see ``skeleton``. opset: version of ONNX's operators.
 
     Raises:
         BackendError: torch cannot export the network.
@@ -81,7 +82,7 @@ def export(artifact: Artifact, call: Call, precision: str) -> Any:
                 program,
                 call.arguments,
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=inputs,
                 output_names=[OUTPUT],
                 optimize=True,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from dq_toolchain.backends.tensorrt.proof.lint import Placement
 from dq_toolchain.toolchain.formats.bundle import Operation
 from dq_toolchain.toolchain.quant.site import KEPT
 
-INTEGERS = "int8 x int8"
 _WHY = {
     'attention products stay in float: attention = "float" in the recipe': ("MatMul", "Softmax"),
     "normalisation: statistics need float": (
@@ -39,24 +37,31 @@ MOVES = "moves data, no arithmetic"
 
 
 def operations_table(
-    graph: Any, placements: Sequence[Placement], precision: str, graphs: int, kept: Collection[str] = ()
+    graph: Any,
+    arithmetic: Mapping[str, tuple[str, str]],
+    precision: str,
+    graphs: int,
+    kept: Collection[str] = (),
+    where: str = "engine",
 ) -> Iterator[Operation]:
-    """One row per kind of operation, counted over ``graphs`` of them, which differ in scales only.
+    """One row per kind of operation, counted over ``graphs`` of them, which differ in scales only; integers first.
 
     Args:
+        arithmetic: of products, by name: what they compute in, and what keeps them from integers ("": nothing).
+        precision: of what is between products.
         kept: layers that the recipe keeps in float.
+        where: what executes it.
     """
-    by_name = {placement.name: placement for placement in placements}
     rows: Counter[tuple[str, str, str]] = Counter()
     for node in graph:
-        placement = by_name.get(str(node.name))
-        if str(node.name) in kept:
+        name = str(node.name)
+        if name in kept:
             key = (node.op_type, precision, KEPT)
-        elif placement is not None:
-            key = (node.op_type, INTEGERS if placement.int8 else precision, placement.why_float)
+        elif name in arithmetic:
+            key = (node.op_type, *arithmetic[name])
         else:
             why = next((text for text, kinds in _WHY.items() if node.op_type in kinds), MOVES)
             key = (node.op_type, precision, why)
         rows[key] += graphs
-    for name, arithmetic, why in sorted(rows, key=lambda row: (row[1] != INTEGERS, row[0], row[2])):
-        yield Operation(name, "engine", arithmetic, rows[name, arithmetic, why], why)
+    for name, how, why in sorted(rows, key=lambda row: (row[1] == precision, row[0], row[2])):
+        yield Operation(name, where, how, rows[name, how, why], why)

@@ -1,19 +1,36 @@
-"""ONNX Runtime in TensorRT's place: the same graphs, executed on the CPU as they are written."""
+"""ONNX Runtime in the place of a device's runtime: the same graphs, executed on the CPU as they are written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dq_toolchain.backends.tensorrt.vendor import onnxruntime
+from dq_toolchain.backends.base import Execute
+from dq_toolchain.backends.common.call import Call
+from dq_toolchain.backends.common.onnx.libraries import onnxruntime
+from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.toolchain.errors import BackendError
 
 KEEP_BYTES = 2**31
 """Sessions of all step groups stay open while their float weights together take less than this."""
+
+
+Program = Callable[[str, Mapping[str, Tensor]], Tensor]
+"""(method, inputs by name) -> network output."""
+
+
+def executor(program: Program, schedule: Schedule) -> Execute:
+    """One execution of step k's graph with its step group's ranges, or with its step vectors."""
+
+    def execute(k: int, sample: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+        call = Call(sample, schedule.time(k, timestep), conditioning, schedule.row(k))
+        return program(schedule.method_of_step[k], call.named)
+
+    return execute
 
 
 class Sessions:
@@ -39,7 +56,7 @@ class Sessions:
         except Exception as error:  # the runtime's own kinds have no common base
             text = " ".join(str(error).split())
             raise BackendError(
-                f"ONNX Runtime cannot execute {method}: {text[:300]}; run `dq-toolchain export --target tensorrt` again"
+                f"ONNX Runtime cannot execute {method}: {text[:300]}; run `dq-toolchain export` again"
             ) from error
 
     def _session(self, method: str) -> Any:
