@@ -70,12 +70,16 @@ def known_beyond_fp16(artifact: Artifact) -> dict[str, float]:
 
 
 @torch.no_grad()
-def beyond_fp16(artifact: Artifact, reference: Reference) -> dict[str, float]:
+def beyond_fp16(artifact: Artifact, reference: Reference, of_products: bool = True) -> dict[str, float]:
     """Largest absolute values beyond fp16 by layer or module, in order of execution: of the first held-out seed at the first
-    step of every step group."""
+    step of every step group.
+
+    Args:
+        of_products: look at what a product is before its factors and bias too, where a program has it in fp16.
+    """
     network, table = artifact.build_float_unet(), artifact.table
     denoiser = Denoiser(network, table, reference.conditioning.select(slice(1)), artifact.guidance)
-    growth = {name: factored(weights.weight_scale).growth for name, weights in artifact.layers.items()}
+    growth = {name: factored(weights.weight_scale).growth for name, weights in artifact.layers.items() if of_products}
     groups = artifact.group_of_step
     with watched(network, growth) as found:
         for k in (groups.index(g) for g in range(max(groups) + 1)):
@@ -83,7 +87,7 @@ def beyond_fp16(artifact: Artifact, reference: Reference) -> dict[str, float]:
     return found
 
 
-def refuse_beyond(found: Mapping[str, float], target: str) -> None:
+def refuse_beyond(found: Mapping[str, float], target: str, remedy: str = "add --precision fp32") -> None:
     """Raise BackendError if there is anything; the text names the first and what to do."""
     if not found:
         return
@@ -91,7 +95,7 @@ def refuse_beyond(found: Mapping[str, float], target: str) -> None:
     others = f" (and {more} more)" if more else ""
     raise BackendError(
         f"{name} reaches {largest:.3g}{others}, fp16 holds at most {FP16_LARGEST:.0f} and target {target!r} was "
-        "to compute in it; add --precision fp32"
+        f"to compute in it; {remedy}"
     )
 
 

@@ -17,7 +17,6 @@ _WHY = {
         "GroupNormalization",
         "ReduceMean",
     ),
-    "brings a layer's input to int8 and back, unpacks weights": ("QuantizeLinear", "DequantizeLinear"),
     "activation functions, sums and products between layers": (
         "Add",
         "Sub",
@@ -33,6 +32,8 @@ _WHY = {
         "Pow",
     ),
 }
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+TO_INT8 = "brings a layer's input to int8 and back, unpacks weights"
 MOVES = "moves data, no arithmetic"
 
 
@@ -43,6 +44,7 @@ def operations_table(
     graphs: int,
     kept: Collection[str] = (),
     where: str = "engine",
+    quantizers: str = TO_INT8,
 ) -> Iterator[Operation]:
     """One row per kind of operation, counted over ``graphs`` of them, which differ in scales only; integers first.
 
@@ -50,7 +52,7 @@ def operations_table(
         arithmetic: of products, by name: what they compute in, and what keeps them from integers ("": nothing).
         precision: of what is between products.
         kept: layers that the recipe keeps in float.
-        where: what executes it.
+        where: what executes it. quantizers: what quantize and dequantize are for.
     """
     rows: Counter[tuple[str, str, str]] = Counter()
     for node in graph:
@@ -59,6 +61,8 @@ def operations_table(
             key = (node.op_type, precision, KEPT)
         elif name in arithmetic:
             key = (node.op_type, *arithmetic[name])
+        elif node.op_type in QUANTIZERS:
+            key = (node.op_type, precision, quantizers)
         else:
             why = next((text for text, kinds in _WHY.items() if node.op_type in kinds), MOVES)
             key = (node.op_type, precision, why)

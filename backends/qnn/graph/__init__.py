@@ -1,0 +1,1 @@
+"""Makes the program: Q/DQ in front of every product and behind it."""

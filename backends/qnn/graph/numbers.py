@@ -1,0 +1,63 @@
+"""Scale, zero_point and integer type of every quantizer, as the graphs hold them: unsigned, which is what the NPU takes.
+
+An artifact's integers are signed. ``q + 2^(bits - 1)`` with a zero_point that much larger stands for the same number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.output_ranges import OutputRanges
+from dq_toolchain.toolchain.quant.qparams import activation_type, range_to_qparams
+
+MARGIN = 1.25
+"""Of a measured range: other samples go beyond it, and of 16 bits a third of one is nothing."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Of one tensor: ``scale`` (G,) float32, ``zero_point`` (G,) int32 over the step groups; ``bits`` of its unsigned integers."""
+
+    scale: Tensor
+    zero_point: Tensor
+    bits: int
+
+    @property
+    def dtype(self) -> str:
+        """Of onnx_ir: "UINT8" or "UINT16"."""
+        return f"UINT{self.bits}"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """The same for equal numbers."""
+        return self.bits, tuple(self.scale.tolist()), tuple(self.zero_point.tolist())
+
+
+def offset(bits: int) -> int:
+    """What is added to an integer of the artifact: 128 or 32768."""
+    return 1 << (bits - 1)
+
+
+def numbers_of(artifact: Artifact) -> dict[str, Numbers]:
+    """By site: of the artifact's sites, then of the results of products, whose ranges become 16-bit integers of any zero_point
+    where they are no sites."""
+    found = {
+        site.name: Numbers(
+            artifact.scale[:, i], artifact.zero_point[:, i].to(torch.int32) + offset(site.bits), site.bits
+        )
+        for i, site in enumerate(artifact.sites)
+    }
+    return found | ({} if artifact.output_ranges is None else _of_ranges(artifact.output_ranges))
+
+
+def _of_ranges(ranges: OutputRanges) -> dict[str, Numbers]:
+    kind = activation_type(16)
+    scale, zero_point = range_to_qparams(MARGIN * ranges.low, MARGIN * ranges.high, kind, "affine")
+    return {
+        name: Numbers(scale[:, i], zero_point[:, i] + offset(kind.bits), kind.bits)
+        for i, name in enumerate(ranges.names)
+    }

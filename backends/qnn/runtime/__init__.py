@@ -1,0 +1,1 @@
+"""Executes graphs on the host."""
