@@ -117,6 +117,7 @@ def run(
     threads: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    emulator: bool = False,
     progress: OnProgress | None = None,
     on_note: OnNote | None = None,
 ) -> Report:
@@ -128,6 +129,7 @@ def run(
         seeds: held-out seeds to run, default all; with fewer than 10 ``validate`` never says pass.
         threads: of the runtime, default its own choice.
         steps, guidance: of those that the bundle holds (``export``), default the calibrated ones.
+        emulator: execute on the vendor's emulator of the device, for a target that has one; slow, and its times say nothing.
         progress: called with (task, done, total).
         on_note: called with a line about what is noticed.
     Raises:
@@ -139,7 +141,7 @@ def run(
     folder = bundle.folder if isinstance(bundle, Bundle) else Path(bundle)
     reporter = Callbacks(progress, on_note)
     place = Path(out) if out is not None else folder
-    return executed(folder, place, seeds, threads, reporter, steps=steps, guidance=guidance)
+    return executed(folder, place, seeds, threads, reporter, steps=steps, guidance=guidance, emulator=emulator)
 
 
 def executed(
@@ -152,6 +154,7 @@ def executed(
     *,
     steps: int | None = None,
     guidance: float | None = None,
+    emulator: bool = False,
 ) -> Report:
     """The report of a bundle's folder: what ``run`` and the command do with their settings.
 
@@ -179,6 +182,7 @@ def executed(
             threads=threads,
             steps=steps,
             guidance=guidance,
+            emulator=emulator,
             progress=progress,
         )
     return Report(path, json.loads(path.read_text(encoding="utf-8")))

@@ -107,3 +107,14 @@ class Backend(Protocol):
             BackendError: the program does not load, or the runtime's threads cannot be set.
             ArtifactError: the bundle's ranges are missing or of another shape.
         """
+
+
+OpenEmulator: TypeAlias = "Callable[[Bundle, Path], tuple[Execute, Runtime]]"
+"""(bundle, its folder) -> what executes one step of it on an emulator of the device, and a ``Runtime`` that is ``emulated`` and names
+the device. Raises BackendError: the emulator is missing, or refuses the program."""
+
+
+def emulator_of(backend: Backend) -> OpenEmulator | None:
+    """``open_emulator`` of a backend module; None where the vendor of its device has no emulator that this machine can run."""
+    found: OpenEmulator | None = getattr(backend, "open_emulator", None)
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from dq_toolchain.backends.base import Backend
+from dq_toolchain.backends.base import Backend, Execute, Runtime, emulator_of
 from dq_toolchain.backends.common.sampling import held_out, sample
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.bundle import Bundle
@@ -23,6 +23,7 @@ def run(
     threads: int | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    emulator: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Sample held-out seeds and write the report into the folder ``out``; returns the path of report.json.
@@ -31,6 +32,7 @@ def run(
         seeds: run only the first so many; None is all.
         threads: of the runtime, 1-256; None is its own choice.
         steps, guidance: which of the bundle's samplers; None is the calibrated one.
+        emulator: execute on the vendor's emulator of the device, for a target that has one.
         progress: called with the network calls done and in all.
     Raises:
         BackendError: the program does not load or execute, the bundle is of another target, or an argument is out of range.
@@ -42,5 +44,17 @@ def run(
     reference = held_out(bundle, bundle_folder, backend.describe().name, seeds)
     if threads is not None and not 1 <= threads <= MOST_THREADS:
         raise BackendError(f"threads must be 1-{MOST_THREADS}, got {threads}; change --threads")
-    execute, runtime = backend.open(bundle, bundle_folder, threads)
+    if emulator:
+        execute, runtime = _on_emulator(backend, bundle, bundle_folder, threads)
+    else:
+        execute, runtime = backend.open(bundle, bundle_folder, threads)
     return sample(bundle, bundle_folder, out, reference, execute, runtime, progress)
+
+
+def _on_emulator(backend: Backend, bundle: Bundle, folder: Path, threads: int | None) -> tuple[Execute, Runtime]:
+    open_emulator, target = emulator_of(backend), backend.describe().name
+    if open_emulator is None:
+        raise BackendError(f"target {target!r} has no emulator of its device; leave --emulator out")
+    if threads is not None:
+        raise BackendError("threads cannot be set for an emulator; leave --threads out")
+    return open_emulator(bundle, folder)

@@ -101,7 +101,8 @@ def sample(
     total, done = 2 * table.calls * reference.seeds, 0
     times: dict[int, list[float]] = defaultdict(list)
     latents, outputs = [], []
-    _warm_up(bundle, execute, reference)
+    if not runtime.emulated:
+        _warm_up(bundle, execute, reference)
     for seed in range(reference.seeds):
         only = slice(seed, seed + 1)
         network = DeviceNetwork(execute, table, bundle.guidance, reference.conditioning.select(only))

@@ -8,12 +8,16 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dq_toolchain import backends, toolchain
+from dq_toolchain.backends.base import Execute, Runtime
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
+from dq_toolchain.toolchain.formats.bundle import Bundle
 from tests import tiny_artifacts
 
 Command = Callable[..., tuple[int, str, str]]
@@ -85,6 +89,29 @@ def test_it_is_exported_run_and_validated(command: Command, tmp_path: Path) -> N
     assert (code, json.loads(out)["runtime"]["name"]) == (0, "toy")
     assert command("validate", "--target", "toy")[0] == 0
     assert command("doctor", "--target", "toy")[0] == 0
+
+
+def test_it_runs_on_the_emulator_that_it_brings(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("export", "--target", "toy")[0] == 0
+    code, out, err = command("run", "--target", "toy", "--emulator")
+    assert (code, out, err) == (2, "", "error: target 'toy' has no emulator of its device; leave --emulator out\n")
+    assert not (tmp_path / "dq-out" / "toy" / "report.json").exists()
+    toy: Any = importlib.import_module(TOY)
+
+    def open_emulator(bundle: Bundle, folder: Path) -> tuple[Execute, Runtime]:
+        execute, runtime = toy.open(bundle, folder, None)
+        return execute, replace(runtime, emulated=True, device="emulated toy")
+
+    monkeypatch.setattr(toy, "open_emulator", open_emulator, raising=False)
+    code, out, err = command("run", "--target", "toy", "--emulator", "--threads", "2")
+    assert (code, err) == (2, "error: threads cannot be set for an emulator; leave --threads out\n")
+    code, out, _ = command("run", "--target", "toy", "--emulator", "--json")
+    report = json.loads(out)
+    assert (code, report["emulated"], report["device"]) == (0, True, "emulated toy")
+    assert (report["load_ms"], set(report["step_ms"]), report["peak_memory_bytes"]) == (None, {None}, None)
+    assert command("validate", "--target", "toy")[0] == 0
 
 
 def test_its_mistakes_are_named(command: Command, tmp_path: Path) -> None:

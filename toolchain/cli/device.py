@@ -93,6 +93,14 @@ def run(
     guidance: Annotated[
         float | None, typer.Option(help="of the guidance scales that it holds  [default: the calibrated one]")
     ] = None,
+    emulator: Annotated[
+        bool,
+        typer.Option(
+            "--emulator",
+            help="execute on the vendor's emulator of the device, for a target that has one: it shows what the device computes, slowly, "
+            "and says nothing about speed  [default: the target's runtime on this machine]",
+        ),
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Execute a bundle on this machine through the whole sampler and write the device report."""
@@ -100,7 +108,9 @@ def run(
 
     folder = bundle or bundle_folder(out, target)
     place = report or (folder.parent if bundle is None else bundle)
-    found = executed(folder, report or folder, seeds, threads, Reporter(), place, steps=steps, guidance=guidance)
+    found = executed(
+        folder, report or folder, seeds, threads, Reporter(), place, steps=steps, guidance=guidance, emulator=emulator
+    )
     path = found.path
     if json_:
         print_json({**found.data, "report": str(path)})

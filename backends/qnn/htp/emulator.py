@@ -1,0 +1,64 @@
+"""``run --emulator``: a bundle's graphs, compiled for a chip and executed by Qualcomm's library in the chip's place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.backends.base import Execute, Runtime, Say
+from dq_toolchain.backends.common.call import Call
+from dq_toolchain.backends.common.schedule import Schedule
+from dq_toolchain.backends.qnn.htp.session import EMULATED, execute, open_session
+from dq_toolchain.backends.qnn.vendor import WHEEL, compiler_version, require_compiler
+from dq_toolchain.toolchain.formats.bundle import Bundle
+
+Program = Callable[[str, Mapping[str, Tensor]], Tensor]
+"""(method, inputs by name) -> network output."""
+
+
+class Emulator:
+    """One compiled graph at a time: step groups come in order, and each takes memory.
+
+    Args:
+        folder: of the graphs. soc: the chip.
+    """
+
+    def __init__(self, folder: Path, soc: str, say: Say = lambda _line: None) -> None:
+        self.folder, self.soc, self.say = folder, soc, say
+        self.current, self.session = "", None
+
+    def __call__(self, method: str, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The network output of one graph. Raises BackendError: it does not compile or execute."""
+        if method != self.current:
+            self.current, self.session = "", None  # its memory first
+            self.session = open_session(self.folder / f"{method}.onnx", self.soc, self.say)
+            self.current = method
+        names = {port.name for port in self.session.get_inputs()}
+        feeds = {name: tensor.numpy() for name, tensor in inputs.items() if name in names}
+        return torch.from_numpy(execute(self.session, feeds)[0])
+
+
+def open_bundle(bundle: Bundle, folder: Path, soc: str = EMULATED) -> tuple[Execute, Runtime]:
+    """What executes a bundle on the emulator; see ``base.OpenEmulator``."""
+    require_compiler("--emulator")
+    start = time.perf_counter()
+    program, schedule = Emulator(folder / bundle.program, soc), Schedule.of(bundle, folder)
+
+    def run(k: int, sample: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+        call = Call(sample, schedule.time(k, timestep), conditioning, schedule.row(k))
+        return program(schedule.method_of_step[k], call.named)
+
+    runtime = Runtime(
+        f"Qualcomm HTP by {WHEEL}",
+        str(compiler_version()),
+        f"HTP, emulated {soc}",
+        (time.perf_counter() - start) * 1e3,
+        emulated=True,
+        device=f"emulated {soc}",
+    )
+    return run, runtime
