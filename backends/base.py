@@ -110,8 +110,8 @@ class Backend(Protocol):
 
 
 OpenEmulator: TypeAlias = "Callable[[Bundle, Path], tuple[Execute, Runtime]]"
-"""(bundle, its folder) -> what executes one step of it on an emulator of the device, and a ``Runtime`` that is ``emulated`` and names
-the device. Raises BackendError: the emulator is missing, or refuses the program."""
+"""(bundle, its folder) -> what executes one step of it on an emulator of the device, and a ``Runtime`` that is ``emulated`` and
+names the device. Raises BackendError: the emulator is missing, or refuses the program."""
 
 
 def emulator_of(backend: Backend) -> OpenEmulator | None:

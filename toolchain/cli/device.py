@@ -97,8 +97,8 @@ def run(
         bool,
         typer.Option(
             "--emulator",
-            help="execute on the vendor's emulator of the device, for a target that has one: it shows what the device computes, slowly, "
-            "and says nothing about speed  [default: the target's runtime on this machine]",
+            help="execute on the vendor's emulator of the device, where the target has one: it is slow, and shows what the device "
+            "computes, but nothing of its speed  [default: the target's runtime on this machine]",
         ),
     ] = False,
     json_: Json = False,

@@ -81,7 +81,7 @@ def test_what_the_compiler_warns_of_is_said_in_one_line() -> None:
 @pytest.mark.qnn
 def test_a_call_that_does_not_fit_is_one_line() -> None:
     session = open_session(convolution(), "SM8750")
-    with pytest.raises(BackendError, match="emulator cannot execute the graph: .*Got: 2 Expected: 1"):
+    with pytest.raises(BackendError, match=r"emulator cannot execute the graph: .*Got: 2 Expected: 1"):
         execute(session, {"x": np.zeros((2, 32, 8, 8), np.float32)})
 
 
