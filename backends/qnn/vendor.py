@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dq_toolchain.backends.base import installed_version
+from dq_toolchain.backends.common.onnx.libraries import onnxruntime
 from dq_toolchain.backends.common.quiet import Noise
 from dq_toolchain.backends.common.vendors import vendor_module
 from dq_toolchain.toolchain.errors import BackendError
@@ -53,7 +54,7 @@ def runtime() -> Any:
         BackendError: either library is missing, or ONNX Runtime does not take the provider.
     """
     require_compiler("this")
-    ort = vendor_module("onnxruntime", "qnn", INSTALL_COMPILER, NOISE)
+    ort = onnxruntime()
     wheel = vendor_module("onnxruntime_qnn", "qnn", INSTALL_COMPILER, NOISE)
     try:
         ort.register_execution_provider_library(wheel.get_ep_name(), wheel.get_library_path())
@@ -64,18 +65,6 @@ def runtime() -> Any:
             f"with glibc 2.35 or later, and versions that belong together: {INSTALL_COMPILER}"
         ) from error
     return ort
-
-
-@functools.cache
-def onnx() -> Any:
-    """The format of graphs and of what holds a context."""
-    return vendor_module("onnx", "qnn", INSTALL_COMPILER, NOISE)
-
-
-@functools.cache
-def onnx_ir() -> Any:
-    """Graphs as objects."""
-    return vendor_module("onnx_ir", "qnn", INSTALL_COMPILER, NOISE)
 
 
 def device() -> Any:

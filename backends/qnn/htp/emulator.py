@@ -12,7 +12,7 @@ from torch import Tensor
 from dq_toolchain.backends.base import Execute, Runtime, Say
 from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.common.schedule import Schedule
-from dq_toolchain.backends.qnn.htp.session import EMULATED, execute, open_session
+from dq_toolchain.backends.qnn.htp.session import EMULATED, Session, open_session
 from dq_toolchain.backends.qnn.vendor import WHEEL, compiler_version, require_compiler
 from dq_toolchain.toolchain.formats.bundle import Bundle
 
@@ -29,17 +29,19 @@ class Emulator:
 
     def __init__(self, folder: Path, soc: str, say: Say = lambda _line: None) -> None:
         self.folder, self.soc, self.say = folder, soc, say
-        self.current, self.session = "", None
+        self.current = ""
+        self.session: Session | None = None
 
     def __call__(self, method: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """The network output of one graph. Raises BackendError: it does not compile or execute."""
-        if method != self.current:
-            self.current, self.session = "", None  # its memory first
+        if self.session is None or method != self.current:
+            if self.session is not None:
+                self.session.close()  # its memory first
             self.session = open_session(self.folder / f"{method}.onnx", self.soc, self.say)
             self.current = method
         names = {port.name for port in self.session.get_inputs()}
         feeds = {name: tensor.numpy() for name, tensor in inputs.items() if name in names}
-        return torch.from_numpy(execute(self.session, feeds)[0])
+        return torch.from_numpy(self.session.run(None, feeds)[0])
 
 
 def open_bundle(bundle: Bundle, folder: Path, soc: str = EMULATED) -> tuple[Execute, Runtime]:

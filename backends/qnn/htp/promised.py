@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from dq_toolchain.backends.common.onnx.libraries import onnx_ir
+from dq_toolchain.backends.common.onnx.reading import only_user, producer
 from dq_toolchain.backends.qnn.htp.dump import Op, TensorInfo, ops_of
-from dq_toolchain.backends.qnn.vendor import onnx_ir
 
 KINDS = {
     "Conv": ("Conv2d", "DepthWiseConv2d"),
@@ -43,15 +44,14 @@ def promises(path: Path) -> tuple[Promise, ...]:
 def _promises(graph: Any) -> Iterator[Promise]:
     for node in graph:
         if node.op_type in KINDS:
-            users = [user for user, _ in node.outputs[0].uses()]
-            quantizer = users[0] if len(users) == 1 and users[0].op_type == "QuantizeLinear" else None
+            quantizer = only_user(node.outputs[0], "QuantizeLinear")
             result = None if quantizer is None else _numbers(quantizer)
             yield Promise(str(node.name), node.op_type, tuple(_operand(value) for value in node.inputs[:2]), result)
 
 
 def _operand(value: Any) -> TensorInfo | None:
-    back = value.producer()
-    if back is None or back.op_type != "DequantizeLinear":
+    back = producer(value, "DequantizeLinear")
+    if back is None:
         return None
     constant = back.inputs[0].const_value
     if constant is not None:

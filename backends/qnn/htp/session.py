@@ -5,12 +5,13 @@ On x86-64 ``libQnnHtp.so`` executes what it compiled; that is slow (0.01-0.2 GMA
 
 from __future__ import annotations
 
+import atexit
 import re
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from dq_toolchain.backends.base import Say
@@ -26,6 +27,46 @@ EMULATED = "SM8750"
 NOT_HELD = "This session contains graph nodes that are assigned to the default CPU EP"
 WARNINGS = 2
 _CODES = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+
+
+class Session:
+    """A compiled graph, with ONNX Runtime's interface as far as it is needed here.
+
+    Those that are still open when Python ends are closed before the library's own end, which they would turn into an abort.
+    """
+
+    _open: ClassVar[weakref.WeakSet[Session]] = weakref.WeakSet()
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        Session._open.add(self)
+
+    def get_inputs(self) -> Sequence[Any]:
+        """Ports with ``name``, ``shape`` and ``type``."""
+        ports: Sequence[Any] = self._inner.get_inputs()
+        return ports
+
+    def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """One call on the emulator: the named outputs, or all. Raises BackendError: it does not execute."""
+        try:
+            result: list[NDArray[Any]] = self._inner.run(None if outputs is None else list(outputs), dict(feeds))
+        except Exception as error:  # the runtime's own kinds have no common base
+            raise BackendError(
+                f"Qualcomm's emulator cannot execute the graph: {said(error)[:300]}; report it with calibration.json"
+            ) from error
+        return result
+
+    def close(self) -> None:
+        """Give its memory back; it executes no more."""
+        self._inner = None
+
+    @classmethod
+    def close_all(cls) -> None:
+        for session in cls._open:
+            session.close()
+
+
+atexit.register(Session.close_all)
 
 
 def provider_options(soc: str) -> dict[str, str]:
@@ -48,7 +89,7 @@ def open_session(
     *,
     entries: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
-) -> Any:
+) -> Session:
     """Compile a graph for a chip; the session executes it on the emulator.
 
     Args:
@@ -67,7 +108,7 @@ def open_session(
     with caught() as lines:
         failed: Exception | None = None
         try:
-            session = ort.InferenceSession(str(graph) if isinstance(graph, Path) else graph, settings)
+            session = Session(ort.InferenceSession(str(graph) if isinstance(graph, Path) else graph, settings))
         except Exception as error:  # the runtime's own kinds have no common base
             failed = error
         log = lines.log()
@@ -91,16 +132,3 @@ def _refusal(name: str, soc: str, error: Exception, log: Log) -> str:
     else:
         why = "; ".join(log.errors) if NOT_HELD in text and log.errors else text
     return f"Qualcomm's compiler refuses {name} for {soc}: {why[:400]}; nothing was exported; report it with calibration.json"
-
-
-def execute(
-    session: Any, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None
-) -> list[NDArray[np.generic]]:
-    """One call on the emulator. Raises BackendError: it does not execute."""
-    try:
-        result: list[NDArray[np.generic]] = session.run(list(outputs) if outputs is not None else None, dict(feeds))
-    except Exception as error:  # the runtime's own kinds have no common base
-        raise BackendError(
-            f"Qualcomm's emulator cannot execute the graph: {said(error)[:300]}; report it with calibration.json"
-        ) from error
-    return result

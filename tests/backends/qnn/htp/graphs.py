@@ -54,9 +54,9 @@ class Net:
     def qdq(self, x: str, dtype: str, scale: float | None = None, zero: int | None = None, out: str = "") -> str:
         """Quantized and brought back."""
         out = out or f"{x}.dq"
-        scale, zero_point = self.params(x, scale or scale_of(dtype), dtype, zero)
-        self.node("QuantizeLinear", [x, scale, zero_point], f"{x}.q")
-        return self.node("DequantizeLinear", [f"{x}.q", scale, zero_point], out)
+        step, zero_point = self.params(x, scale or scale_of(dtype), dtype, zero)
+        self.node("QuantizeLinear", [x, step, zero_point], f"{x}.q")
+        return self.node("DequantizeLinear", [f"{x}.q", step, zero_point], out)
 
     def weight(self, name: str, array: Array, axis: int | None = 0, bits: int = 8) -> str:
         """Integers, with one scale per channel of an axis, or one for all."""
@@ -83,17 +83,11 @@ class Net:
                 helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), list(s)) for n, s in given.items()
             ]
 
-        constants = [_proto(name, array) for name, array in self.constants.items()]
+        constants = [numpy_helper.from_array(np.ascontiguousarray(a), name) for name, a in self.constants.items()]
         graph = helper.make_graph(self.nodes, "g", ports(inputs), ports(outputs), constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
         data: bytes = onnx.shape_inference.infer_shapes(model).SerializeToString()
         return data
-
-
-def _proto(name: str, array: Array) -> Any:
-    if array.dtype == ml_dtypes.int4:
-        return helper.make_tensor(name, TensorProto.INT4, array.shape, array.astype(np.int8).flatten().tolist())
-    return numpy_helper.from_array(np.ascontiguousarray(array), name)
 
 
 def chain(

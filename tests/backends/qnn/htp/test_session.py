@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dq_toolchain.backends.qnn import vendor
-from dq_toolchain.backends.qnn.htp.session import SOCS, execute, open_session
+from dq_toolchain.backends.qnn.htp.session import SOCS, open_session
 from dq_toolchain.toolchain.errors import BackendError
 from tests.backends.qnn.htp.graphs import Net, chain, rng
 
@@ -50,7 +52,7 @@ def test_it_compiles_for_every_chip_and_says_nothing(soc: str, capfd: pytest.Cap
     said: list[str] = []
     session = open_session(convolution(), soc, said.append)
     x = rng(1).normal(size=SHAPE).astype(np.float32)
-    (y,) = execute(session, {"x": x})
+    (y,) = session.run(None, {"x": x})
     assert y.shape == tuple(SHAPE)
     assert np.abs(y).max() > 0.5
     assert said == []
@@ -82,11 +84,30 @@ def test_what_the_compiler_warns_of_is_said_in_one_line() -> None:
 def test_a_call_that_does_not_fit_is_one_line() -> None:
     session = open_session(convolution(), "SM8750")
     with pytest.raises(BackendError, match=r"emulator cannot execute the graph: .*Got: 2 Expected: 1"):
-        execute(session, {"x": np.zeros((2, 32, 8, 8), np.float32)})
+        session.run(None, {"x": np.zeros((2, 32, 8, 8), np.float32)})
 
 
 @pytest.mark.qnn
 def test_the_emulator_is_deterministic() -> None:
     x = {"x": rng(1).normal(size=(1, 32, 8, 8)).astype(np.float32)}
-    first, second = (execute(open_session(chain(0, channels=32), "SM8750"), x)[0] for _ in range(2))
+    first, second = (open_session(chain(0, channels=32), "SM8750").run(["y"], x)[0] for _ in range(2))
     assert (first == second).all()
+
+
+HELD = """
+import sys
+from pathlib import Path
+from dq_toolchain.backends.qnn.htp.session import open_session
+session = open_session(Path(sys.argv[1]), "SM8750")
+raise SystemError("with a session that the traceback holds")
+"""
+
+
+@pytest.mark.qnn
+def test_a_process_that_ends_with_an_open_session_ends_as_it_should(tmp_path: Path) -> None:
+    path = tmp_path / "steps_g0.onnx"
+    path.write_bytes(convolution())
+    done = subprocess.run([sys.executable, "-c", HELD, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("SystemError: with a session that the traceback holds\n")
+    assert done.stdout == ""
