@@ -14,9 +14,9 @@ from typing import Any
 
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.qnn.htp import dump
+from dq_toolchain.backends.qnn.htp.compiler import compile_graphs
 from dq_toolchain.backends.qnn.htp.promised import fault, promises
-from dq_toolchain.backends.qnn.htp.session import open_session
-from dq_toolchain.backends.qnn.vendor import WHEEL, compiler_version
+from dq_toolchain.backends.qnn.vendor import WHEEL, compiler_version, require_compiler
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 
@@ -54,13 +54,12 @@ def check_build(graphs: Sequence[Path], artifact: Artifact, soc: str, say: Say) 
         BackendError: Qualcomm's library is missing or refuses a graph, or a product is not what the graph asks for; the text
             names the first site.
     """
+    require_compiler("--check-build")
     start, wanted = time.perf_counter(), products_of(artifact)
     with tempfile.TemporaryDirectory() as name:
+        compile_graphs(graphs, soc, say, dumps=Path(name))
         for path in graphs:
-            folder = Path(name, path.stem)
-            folder.mkdir()
-            open_session(path, soc, say, options=dump.provider_options(folder))
-            compare(path, folder, wanted, soc)
+            compare(path, Path(name, path.stem), wanted, soc)
     seconds = time.perf_counter() - start
     return Built(f"{WHEEL} {compiler_version()}", soc, tuple(path.name for path in graphs), len(wanted), seconds)
 

@@ -6,7 +6,6 @@ and whose activation scales differ, every further one costs its code alone.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import tempfile
 import time
@@ -17,13 +16,12 @@ from typing import Any
 
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.common.onnx.libraries import onnx
-from dq_toolchain.backends.qnn.htp import dump
-from dq_toolchain.backends.qnn.htp.session import Session, open_session
+from dq_toolchain.backends.qnn.htp.compiler import CONTEXT, compile_graphs
+from dq_toolchain.backends.qnn.vendor import require_compiler
 from dq_toolchain.toolchain.disk.staging import staged
 from dq_toolchain.toolchain.errors import BackendError
 
 BINARY = "steps.bin"
-SUFFIX = "_ctx.onnx"
 NODE, FILE, VERSION = "EPContext", "ep_cache_context", "ep_sdk_version"
 
 
@@ -58,6 +56,7 @@ def write_contexts(graphs: Sequence[Path], out: Path, soc: str, say: Say, *, dum
         BackendError: Qualcomm's library is missing, refuses a graph, or did not keep the weights once.
         ToolchainError: ``out`` cannot be written.
     """
+    require_compiler("--soc")
     start, weights = time.perf_counter(), integer_weights(graphs[0])
     say(
         f"compiling {len(graphs)} graphs for {soc} into one context; needs about {memory(weights, len(graphs)) / 1e9:.1f} GB "
@@ -66,19 +65,17 @@ def write_contexts(graphs: Sequence[Path], out: Path, soc: str, say: Say, *, dum
     with staged(out, BINARY) as folder:
         binary = _compile(graphs, folder, soc, say, dumps)
         _check_shared(graphs, folder / binary, soc, weights)
-        qairt = {_use(folder / f"{path.stem}{SUFFIX}", binary) for path in graphs}
+        qairt = {_use(folder / f"{path.stem}{CONTEXT}", binary) for path in graphs}
         (folder / binary).rename(folder / BINARY)
         size = sum(path.stat().st_size for path in folder.iterdir())
     seconds = time.perf_counter() - start
-    names = tuple(f"{path.stem}{SUFFIX}" for path in graphs)
+    names = tuple(f"{path.stem}{CONTEXT}" for path in graphs)
     return Context(soc, names, size, weights.bytes, seconds, ", ".join(sorted(qairt)))
 
 
 def _compile(graphs: Sequence[Path], folder: Path, soc: str, say: Say, dumps: Path | None) -> str:
     """Name of the one binary that the provider wrote."""
-    with contextlib.ExitStack() as alive:  # until the last one writes what all of them share
-        for path in graphs:
-            alive.callback(_compile_one(path, path is graphs[-1], folder, soc, say, dumps).close)
+    compile_graphs(graphs, soc, say, context=folder, dumps=dumps)
     found = sorted(path.name for path in folder.iterdir() if path.suffix == ".bin")
     if len(found) != 1:
         raise BackendError(
@@ -86,21 +83,6 @@ def _compile(graphs: Sequence[Path], folder: Path, soc: str, say: Say, dumps: Pa
             "nothing was exported; report it with calibration.json"
         )
     return found[0]
-
-
-def _compile_one(path: Path, last: bool, folder: Path, soc: str, say: Say, dumps: Path | None) -> Session:
-    entries = {
-        "ep.context_enable": "1",
-        "ep.context_embed_mode": "0",
-        "ep.context_file_path": str(folder / f"{path.stem}{SUFFIX}"),
-        "ep.share_ep_contexts": "1",
-        **({"ep.stop_share_ep_contexts": "1"} if last else {}),
-    }
-    options = {}
-    if dumps is not None:
-        (dumps / path.stem).mkdir(parents=True)
-        options = dump.provider_options(dumps / path.stem)
-    return open_session(path, soc, say, entries=entries, options=options)
 
 
 def _use(path: Path, binary: str) -> str:
