@@ -117,12 +117,16 @@ void run(const Arguments& arguments, const Bundle& bundle, Network& network) {
   write_report(arguments.report, bundle, reference, network.runtime(), measured);
 }
 
-int run_program(const char* name, int argc, char** argv, const std::function<void(const Arguments&)>& body) {
+int run_program(const char* name, int argc, char** argv, const std::function<void(const Arguments&)>& body,
+                const OwnOptions& own) {
   std::string text;
   try {
-    const Arguments arguments = parse_arguments({argv + std::min(argc, 1), argv + argc});
+    std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
+    const bool help = std::find(words.begin(), words.end(), "--help") != words.end();
+    if (own.take && !help) own.take(words);
+    const Arguments arguments = parse_arguments(words);
     if (arguments.help) {
-      std::fputs(usage(name).c_str(), stdout);
+      std::fputs((usage(name) + own.help).c_str(), stdout);
       return 0;
     }
     body(arguments);

@@ -1,0 +1,72 @@
+#include "ort.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "error.h"
+
+namespace dq::ort {
+namespace {
+
+/// The first version with plugins that are given by path. A library hands out every version up to its own.
+constexpr std::uint32_t needed_version = 22;
+static_assert(ORT_API_VERSION >= needed_version, "dq-run needs the headers of ONNX Runtime 1.22 or later");
+constexpr std::size_t most_text = 600;
+
+/// What was logged as an error since the last failure: the first ones say why, what follows is its consequence.
+class Log {
+ public:
+  static void write(void*, OrtLoggingLevel level, const char*, const char*, const char*, const char* message) {
+    if (level < ORT_LOGGING_LEVEL_ERROR) return;
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (text.size() < most_text) text += (text.empty() ? "" : "; ") + std::string(message);
+  }
+
+  static std::string take() {
+    const std::lock_guard<std::mutex> lock(mutex);
+    std::string taken;
+    taken.swap(text);
+    return taken;
+  }
+
+ private:
+  inline static std::mutex mutex;  // a provider's threads log too
+  inline static std::string text;
+};
+
+/// Line ends and runs of spaces become one space: an error is one line.
+std::string one_line(const std::string& text) {
+  std::string line;
+  for (const char c : text) {
+    const bool space = c == ' ' || c == '\n' || c == '\r' || c == '\t';
+    if (!space) line.push_back(c);
+    else if (!line.empty() && line.back() != ' ') line.push_back(' ');
+  }
+  return line.substr(0, std::min(line.size(), most_text));
+}
+
+}  // namespace
+
+const OrtApi& api() {
+  static const OrtApi* const found = OrtGetApiBase()->GetApi(needed_version);
+  if (found == nullptr) throw Error("ONNX Runtime " + version() + " is too old, 1.22 or later is needed; install a later one");
+  return *found;
+}
+
+std::string version() { return OrtGetApiBase()->GetVersionString(); }
+
+void check(OrtStatus* status, const std::string& what, const std::string& remedy) {
+  if (status == nullptr) return;
+  const std::string reason = one_line(api().GetErrorMessage(status)), logged = one_line(Log::take());
+  api().ReleaseStatus(status);
+  const bool more = !logged.empty() && reason.find(logged) == std::string::npos;
+  throw Error("ONNX Runtime cannot " + what + ": " + reason + (more ? " (its log: " + logged + ")" : "") + remedy);
+}
+
+Owner<OrtEnv> make_environment() {
+  OrtEnv* environment = nullptr;
+  check(api().CreateEnvWithCustomLogger(&Log::write, nullptr, ORT_LOGGING_LEVEL_ERROR, "dq-run", &environment), "start", "");
+  return Owner<OrtEnv>(environment);
+}
+
+}  // namespace dq::ort
