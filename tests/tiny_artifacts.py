@@ -38,6 +38,7 @@ from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser, outputs_at
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import rollout
+from dq_toolchain.toolchain.sampler.samplings import all_timesteps
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
@@ -186,7 +187,7 @@ def with_step_vectors(artifact: Artifact, unet: nn.Module) -> tuple[Artifact, nn
     def run(each: nn.Module) -> Tensor:
         return Denoiser(each, artifact.table, conditioning)(noise(1, channels=network.config.in_channels), 0)
 
-    vectors, parameters = find_step_vectors(network, artifact.table.timesteps, run)
+    vectors, parameters = find_step_vectors(network, all_timesteps(artifact.table, artifact.samplings), run)
     columns = [index for index, site in enumerate(artifact.sites) if not vectors.replaces(site.layer)]
     attention = any(site.kind == "attention" for site in artifact.sites)
     changed = replace(

@@ -91,10 +91,10 @@ def _dtype(name: str, tensor: Tensor) -> str:
 
 def example_call(artifact: Artifact, reference: Reference, ranges: Tensor | None = None) -> Call:
     """Inputs of the first seed at the first step; their shapes become the program's."""
-    vectors = artifact.step_vectors
+    rows = artifact.step_rows
     return Call(
         reference.start[:1].to(torch.float32),
-        torch.tensor([artifact.table.timesteps[0]], dtype=torch.float32) if vectors is None else vectors.rows[:1],
+        torch.tensor([artifact.table.timesteps[0]], dtype=torch.float32) if rows is None else rows[:1],
         dict(reference.conditioning.select(slice(1)).cond),
         ranges,
     )

@@ -23,6 +23,7 @@ from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.layers import LAYERS, channel_shape
 from dq_toolchain.toolchain.quant.qparams import FP16_LARGEST, activation_type
+from dq_toolchain.toolchain.quant.time_path import TIMESTEP
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 
 
@@ -54,7 +55,8 @@ def coarse_in_fp16(artifact: Artifact) -> str | None:
 
 
 def known_beyond_fp16(artifact: Artifact) -> dict[str, float]:
-    """Largest absolute values beyond fp16, by site, layer or parameter: those seen in calibration, scales and parameters."""
+    """Largest absolute values beyond fp16, by site, layer, parameter or step vector: those seen in calibration, scales, parameters
+    and rows."""
     found: dict[str, float] = dict(artifact.record.get("beyond_fp16", {}))
     for index, site in enumerate(artifact.sites):
         scale = float(artifact.scale[:, index].max())
@@ -66,6 +68,9 @@ def known_beyond_fp16(artifact: Artifact) -> dict[str, float]:
     for name, tensor in artifact.float_parameters.items():
         if tensor.is_floating_point() and tensor.numel() and float(tensor.abs().max()) > FP16_LARGEST:
             found.setdefault(name, float(tensor.abs().max()))
+    for name, values in () if artifact.step_vectors is None else artifact.step_vectors.columns():
+        if name != TIMESTEP and float(values.abs().max()) > FP16_LARGEST:  # the timestep itself stays float32
+            found.setdefault(name, float(values.abs().max()))
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from dq_toolchain.backends.common.step_rows import file_of_rows, write_step_rows
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import OtherSampling
 from dq_toolchain.toolchain.formats.reference import Reference
@@ -17,14 +18,18 @@ Judged: TypeAlias = tuple[Reference, Mapping[str, Any]]
 def other_samplings(
     artifact: Artifact, artifact_folder: Path, folder: Path, judged: Callable[[Artifact, Reference], Judged]
 ) -> tuple[OtherSampling, ...]:
-    """Write a reference file for each of ``artifact.samplings`` into the bundle's folder.
+    """Write a reference file for each of ``artifact.samplings`` into the bundle's folder, and what the program takes in the
+    place of the timestep.
 
     Args:
         judged: what the target does to the held-out rollouts of an artifact; it gets the artifact of each sampler.
     """
     found = []
     for sampling in artifact.samplings:
-        reference, limits = judged(artifact.at(sampling), load_reference(artifact_folder, sampling))
+        other, rows = artifact.at(sampling), file_of_rows(artifact, sampling)
+        reference, limits = judged(other, load_reference(artifact_folder, sampling))
         reference.save(folder / sampling.file)
-        found.append(OtherSampling(sampling, sampling.file, limits))
+        if rows is not None:
+            write_step_rows(other, folder, rows)
+        found.append(OtherSampling(sampling, sampling.file, limits, rows))
     return tuple(found)

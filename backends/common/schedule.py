@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from dq_toolchain.backends.common.call import Call
 from dq_toolchain.toolchain.formats.bundle import Bundle
 
 
@@ -31,12 +32,11 @@ class Schedule:
         """What the program takes of time at step k: ``timestep`` (1,), or the step's vectors (1, V)."""
         return timestep if self.step_vectors is None else self.step_vectors[k : k + 1]
 
+    def call(self, k: int, sample: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Call:
+        """All inputs of step k; arguments as of ``base.Execute``."""
+        return Call(sample, self.time(k, timestep), conditioning, self.row(k))
+
     def row(self, k: int) -> Tensor | None:
         """Ranges of step k, (1, ...)."""
         group = self.group_of_step[k]
         return None if self.ranges is None else self.ranges[group : group + 1]
-
-    def inputs(self, k: int) -> dict[str, Tensor]:
-        """Inputs of step k besides sample, timestep and conditioning."""
-        row = self.row(k)
-        return {} if row is None else {"ranges": row}

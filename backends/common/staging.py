@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dq_toolchain.toolchain.disk.staging import staged
 from dq_toolchain.toolchain.formats.bundle import JSON, RANGES
+from dq_toolchain.toolchain.formats.bundle_checks import OTHER_STEP_VECTORS, STEP_VECTORS
 from dq_toolchain.toolchain.formats.reference import references_in
 
 
@@ -16,4 +17,5 @@ def staging(out: Path) -> AbstractContextManager[Path]:
     Raises:
         ToolchainError: it cannot be written.
     """
-    return staged(out, JSON, (RANGES, *references_in(out)))
+    vectors = sorted(path.name for path in out.glob(OTHER_STEP_VECTORS) if path.is_file())
+    return staged(out, JSON, (RANGES, STEP_VECTORS, *vectors, *references_in(out)))

@@ -23,6 +23,7 @@ from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.common.sealing import seal_bundle
 from dq_toolchain.backends.common.smoke import smoke
 from dq_toolchain.backends.common.staging import staging
+from dq_toolchain.backends.common.step_rows import write_step_rows
 from dq_toolchain.backends.executorch.graph.layers import Geometry, RangesInput, SentinelLayer, StaticLayer, range_table
 from dq_toolchain.backends.executorch.graph.program import call_counts, export, lower_methods, with_integer_layers
 from dq_toolchain.backends.executorch.graph.rewrites import rewrite
@@ -36,7 +37,6 @@ from dq_toolchain.backends.executorch.vendor import LIBRARY
 from dq_toolchain.toolchain.disk.files import write_bytes, write_tensors
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
-from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.verdict.limits import limits_for, twin_outputs
@@ -153,10 +153,8 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
         operations = audit(read_pte(folder / PROGRAM), artifact, lowered.ranges, lowered.static, calls)
         groups = artifact.group_of_step
         methods = tuple(lowered.methods[g if lowered.static else 0] for g in groups)
-        vectors = None if artifact.step_vectors is None else artifact.step_vectors.rows
-        if vectors is not None:
-            write_tensors(folder / STEP_VECTORS, {"step_vectors": vectors})
-        schedule = Schedule(methods, groups, lowered.ranges, vectors)
+        write_step_rows(artifact, folder)
+        schedule = Schedule(methods, groups, lowered.ranges, artifact.step_rows)
         execute = executor(Device(folder / PROGRAM, lowered.methods), schedule)
         say("executing it once per step group")
         smoke(execute, artifact.table, artifact.guidance, groups, lowered.reference)

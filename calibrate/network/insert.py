@@ -76,7 +76,7 @@ def prepare(
     Args:
         run: calls the network once on a representative input.
         divisors: of input channels, by convolution (``smoothing``).
-        timesteps: of the sampler, for step vectors.
+        timesteps: of all samplers, for step vectors.
     Raises:
         RecipeError: ``keep_float`` names a layer that the network does not have, or leaves none to quantize.
         ModelError: a layer has no integer form, or is never called; the text names it.

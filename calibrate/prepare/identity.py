@@ -38,6 +38,7 @@ def versions() -> dict[str, Any]:
 
 def of_rollouts(context: Context) -> str:
     """Network (weights as they are after adapters, splits and smoothing), sampler, data, machine and precision."""
+    vectors = context.prepared.step_vectors
     return fingerprint(
         "rollouts",
         versions(),
@@ -49,7 +50,7 @@ def of_rollouts(context: Context) -> str:
         _samples(context.samples),
         context.rollout_batch,
         *(() if context.precision == "exact" else (context.precision,)),
-        *(() if context.prepared.step_vectors is None else (digest_of(context.prepared.step_vectors.tensors),)),
+        *(() if vectors is None else (digest_of(vectors.at(context.table.timesteps).tensors),)),
         *(() if context.parallel_steps == 1 else (context.parallel_steps, constants_of(*PARALLEL))),
     )
 

@@ -38,11 +38,6 @@ def samplings_of(
         )
     if any(math.isclose(scale, guidance, rel_tol=ALIKE) for scale in scales):
         raise RecipeError(f"--more-guidance: got {guidance:g}, at which it is calibrated anyway; leave it out")
-    if recipe.quantize.step_vectors and (counts or scales):
-        raise RecipeError(
-            "[quantize] step_vectors: an artifact holds the rows of the calibrated steps only, got --more-steps or "
-            "--more-guidance; leave one of them out"
-        )
     tables = {own.steps: table}
     for count in counts:
         try:

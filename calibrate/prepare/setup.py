@@ -33,6 +33,7 @@ from dq_toolchain.toolchain.models.sizes import not_a_multiple
 from dq_toolchain.toolchain.models.source import Source, find_model
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
+from dq_toolchain.toolchain.sampler.samplings import all_timesteps
 from dq_toolchain.toolchain.sampler.scheduler import FILE, as_sampled, sampler_table
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 
@@ -99,7 +100,7 @@ def setup(
         warn(f"{fault}: the network takes this size, not every target does; `dq-toolchain targets` lists which do")
     smooth = None if method is None else method.smooth
     divisors = {} if smooth is None else smooth(model.network, table, samples)
-    prepared = prepare(model.network, recipe.quantize, run_once, divisors, table.timesteps)
+    prepared = prepare(model.network, recipe.quantize, run_once, divisors, all_timesteps(table, samplings))
     streaming = streaming_on(device) if recipe.run.offload else None
     if streaming is None:
         _place(prepared.network, device)

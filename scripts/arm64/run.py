@@ -20,7 +20,6 @@ from pathlib import Path
 from torch import Tensor
 
 from dq_toolchain.backends.base import Runtime
-from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.common.sampling import held_out, sample
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.toolchain.console.progress import Reporter
@@ -62,7 +61,7 @@ def run(
             )
 
         def execute(k: int, x: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-            return worker(schedule.method_of_step[k], Call(x, timestep, conditioning, schedule.row(k)).arguments)
+            return worker(schedule.method_of_step[k], schedule.call(k, x, timestep, conditioning).arguments)
 
         model = "-".join(word.capitalize() for word in cpu.split("-"))
         runtime = Runtime(

@@ -32,7 +32,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 OTHERS = ((2, 2.0), (6, 1.0))
 
 
-def with_others() -> tuple[Artifact, Reference, list[Reference]]:
+def with_others(step_vectors: bool = False) -> tuple[Artifact, Reference, list[Reference]]:
+    """An artifact of guidance 2 with ``OTHERS``, and the held-out rollouts of all."""
     artifact, unet = tiny_artifacts.tiny_artifact(unet=tiny.small_unet())
     artifact = replace(artifact, guidance=2.0)
     samplings = []
@@ -41,6 +42,8 @@ def with_others() -> tuple[Artifact, Reference, list[Reference]]:
         groups = step_groups_at(table.timesteps, artifact.table.timesteps, artifact.step_groups)
         samplings.append(Sampling(steps, guidance, table, groups))
     artifact = replace(artifact, steps=4, samplings=tuple(samplings))
+    if step_vectors:
+        artifact, unet = tiny_artifacts.with_step_vectors(artifact, unet)
     others = [tiny_artifacts.tiny_reference(artifact.at(each), unet) for each in samplings]
     return artifact, tiny_artifacts.tiny_reference(artifact, unet), others
 

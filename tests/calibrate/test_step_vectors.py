@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.methods import resolve
+from dq_toolchain.calibrate.prepare.identity import of_rollouts
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.quantized import quantize_with
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.errors import ArtifactError, RecipeError
-from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.metrics import relative_error
 from dq_toolchain.toolchain.quant.step_vectors import find_step_vectors, take_timesteps
@@ -82,6 +83,32 @@ def test_rows_of_other_timesteps_than_the_samplers_are_refused(
     changed.save(tmp_path / "changed", reference)
     with pytest.raises(ArtifactError, match="step vectors are not those of the sampler's timesteps"):
         Artifact.load(tmp_path / "changed")
+
+
+def test_every_further_sampling_has_rows_and_rollouts_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
+    """They decide nothing about the fit, and each simulation on disk is the one whose rollouts are there."""
+    plain = tiny_recipe(tiny_model, tmp_path / "plain", quantize={"step_vectors": True})
+    settings = {"reference": {"seeds": 2, "more_steps": [2, 7]}, "quantize": {"step_vectors": True}}
+    recipe = tiny_recipe(tiny_model, tmp_path / "more", **settings)
+    of_plain, of_more = setup(plain), setup(recipe)
+    assert of_rollouts(of_plain) == of_rollouts(of_more)
+    folder, made, _ = calibrate(recipe, QUIET)
+    artifact = Artifact.load(folder)
+    assert artifact.step_vectors is not None
+    assert artifact.step_rows is not None
+    assert torch.equal(artifact.step_vectors.rows[: artifact.table.calls], artifact.step_rows)
+    assert [each.steps for each in made.samplings] == [2, 7]
+    for sampling in artifact.samplings:
+        other, reference = artifact.at(sampling), load_reference(folder, sampling)
+        again = step_vectors_at(artifact, reference, sampling.table.timesteps)
+        assert other.step_rows is not None
+        torch.testing.assert_close(other.step_rows, again.rows, rtol=1e-6, atol=1e-6)
+        network = SimulatedNetwork(other)
+        denoiser = Denoiser(network, other.table, reference.conditioning, other.guidance, network.set_step)
+        with torch.no_grad():
+            outputs = outputs_at(denoiser, reference.simulation_latents)
+        assert torch.equal(outputs, reference.simulation_outputs)
+        assert relative_error(reference.simulation_latents[-1], reference.fp32_latents[-1]).max() < 0.2
 
 
 @pytest.mark.parametrize("method", ["qdiffusion", "eda-dm"])

@@ -113,6 +113,11 @@ class Artifact:
         raise KeyError(f"{layer}:{operand}")
 
     @property
+    def step_rows(self) -> Tensor | None:
+        """What the network takes in the place of the timestep, a row per network call: (N, V) float32; None: the timestep."""
+        return None if self.step_vectors is None else self.step_vectors.at(self.table.timesteps).rows
+
+    @property
     def float_layers(self) -> tuple[str, ...]:
         """Layers that the recipe keeps in float; their weights are among the float parameters."""
         return tuple(op.layer for op in self.float_operations if op.reason == KEPT)
@@ -124,8 +129,17 @@ class Artifact:
 
     def at(self, sampling: Sampling) -> Artifact:
         """The same network sampled in another way."""
-        table, groups = sampling.table, sampling.step_groups
-        return replace(self, table=table, guidance=sampling.guidance, step_groups=groups, steps=None, samplings=())
+        table, groups, vectors = sampling.table, sampling.step_groups, self.step_vectors
+        rows = None if vectors is None else vectors.at(table.timesteps)
+        return replace(
+            self,
+            table=table,
+            guidance=sampling.guidance,
+            step_groups=groups,
+            step_vectors=rows,
+            steps=None,
+            samplings=(),
+        )
 
     def holding(self, steps: Sequence[int], guidance: Sequence[float]) -> Artifact:
         """The same with the samplings that a bundle is to hold. Raises SamplerError: it has no held-out rollouts of one."""
@@ -184,7 +198,7 @@ class Artifact:
         Raises:
             ToolchainError: the folder cannot be written.
         """
-        with staged(folder, JSON, references_in(folder)) as inside:
+        with staged(folder, JSON, (STEP_VECTORS, *references_in(folder))) as inside:
             self._write(inside, reference, more)
 
     def _write(self, folder: Path, reference: Reference, more: Sequence[Reference]) -> None:

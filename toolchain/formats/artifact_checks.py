@@ -22,6 +22,7 @@ from dq_toolchain.toolchain.quant.qparams import (
     weight_type,
 )
 from dq_toolchain.toolchain.quant.sites import weighted_layers
+from dq_toolchain.toolchain.sampler.samplings import all_timesteps
 from dq_toolchain.toolchain.sampler.step_groups import check_step_groups
 
 if TYPE_CHECKING:
@@ -134,15 +135,15 @@ def _check_parameters(artifact: Artifact, refuse: Callable[[str], ArtifactError]
 
 
 def _check_step_vectors(artifact: Artifact, refuse: Callable[[str], ArtifactError]) -> None:
-    """One finite row per network call, for its timestep."""
+    """One finite row per network call, for its timestep; behind them each further timestep of the other samplers once."""
     given = artifact.step_vectors
     if given is None:
         return
-    wanted = torch.tensor(artifact.table.timesteps, dtype=torch.float32)
+    wanted = torch.tensor(all_timesteps(artifact.table, artifact.samplings), dtype=torch.float32)
     found = given.timesteps
     if (found.dtype, found.shape) != (wanted.dtype, wanted.shape) or not torch.equal(found, wanted):
         raise refuse("the step vectors are not those of the sampler's timesteps")
-    shape = (artifact.table.calls, given.width)
+    shape = (len(wanted), given.width)
     if given.rows.dtype != torch.float32 or tuple(given.rows.shape) != shape or not given.rows.isfinite().all():
         raise refuse(
             f"step vectors are {given.rows.dtype} of shape {tuple(given.rows.shape)}, expected finite float32 of {shape}"

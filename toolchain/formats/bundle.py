@@ -73,18 +73,21 @@ class Operation:
 
 @dataclass(frozen=True)
 class OtherSampling:
-    """A further sampler that a device may choose. ``reference``: file of its held-out rollouts. ``limits``: of ``validate``."""
+    """A further sampler that a device may choose. ``reference``: file of its held-out rollouts. ``limits``: of ``validate``.
+    ``step_vectors``: file of what the program takes in the place of the timestep; None: it takes the timestep."""
 
     sampling: Sampling
     reference: str
     limits: Mapping[str, Any]
+    step_vectors: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.sampling.to_json(), "reference": self.reference, "limits": dict(self.limits)}
+        vectors = {} if self.step_vectors is None else {"step_vectors": self.step_vectors}
+        return {**self.sampling.to_json(), "reference": self.reference, "limits": dict(self.limits), **vectors}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> OtherSampling:
-        return cls(Sampling.from_json(data), str(data["reference"]), dict(data["limits"]))
+        return cls(Sampling.from_json(data), str(data["reference"]), dict(data["limits"]), data.get("step_vectors"))
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Bundle:
         sizes: bytes by file name. files: sha256 by file name; of a folder, every file in it.
         steps: of the scheduler, by which a device names the calibrated table; only with ``samplings``.
         samplings: other step counts and guidance scales; ``at`` gives the bundle as a device uses it at one of them.
-        reference_file: of ``table``.
+        reference_file, step_vectors_file: of ``table``.
     """
 
     target: str
@@ -127,6 +130,7 @@ class Bundle:
     steps: int | None = None
     samplings: tuple[OtherSampling, ...] = ()
     reference_file: str = field(default=REFERENCE, compare=False)
+    step_vectors_file: str = field(default=STEP_VECTORS, compare=False)
 
     @property
     def group_of_step(self) -> tuple[int, ...]:
@@ -160,13 +164,13 @@ class Bundle:
         sampling = found.sampling
         return replace(
             self, table=sampling.table, guidance=sampling.guidance, step_groups=sampling.step_groups, limits=found.limits,
-            steps=sampling.steps, reference_file=found.reference
+            steps=sampling.steps, reference_file=found.reference, step_vectors_file=found.step_vectors or STEP_VECTORS
         )  # fmt: skip
 
     def save(self, folder: Path) -> None:
         """Write bundle.json. Raises ToolchainError."""
         content = {"schema": SCHEMA, "schema_version": VERSION, **asdict(self), "table": self.table.to_json()}
-        del content["reference_file"], content["steps"], content["samplings"]
+        del content["reference_file"], content["step_vectors_file"], content["steps"], content["samplings"]
         if self.samplings:
             content |= {"steps": self.steps, "samplings": [each.to_json() for each in self.samplings]}
         write_json(folder / JSON, seal(content))
@@ -235,11 +239,13 @@ class Bundle:
                 f"{path}: the correction has {correction.channels} channels, the output must have as many, got "
                 f"{', '.join(map(str, shapes)) or 'no output'}; {REMEDY}"
             )
-        fault = samplings_fault(self.samplings, self.outputs[0].shape[1], len(self.step_groups))
+        takes_vectors = any(port.name == "step_vectors" for port in self.inputs)
+        fault = samplings_fault(self.samplings, self.outputs[0].shape[1], len(self.step_groups), takes_vectors)
         if fault is not None:
             raise ArtifactError(f"{path} is damaged: {fault}; {REMEDY}")
         files = {"ranges": RANGES, "step_vectors": STEP_VECTORS}
         taken = [files[port.name] for port in self.inputs if port.name in files]
+        taken += [each.step_vectors for each in self.samplings if each.step_vectors is not None]
         references = (REFERENCE, *(each.reference for each in self.samplings))
         for name in (self.program, *references, *taken):
             if not any(file == name or file.startswith(f"{name}/") for file in self.files):
@@ -259,7 +265,7 @@ class Bundle:
         Raises:
             ArtifactError: as ``ranges``.
         """
-        return self._rows(folder / STEP_VECTORS, "step_vectors", self.table.calls)
+        return self._rows(folder / self.step_vectors_file, "step_vectors", self.table.calls)
 
     def _rows(self, file: Path, name: str, count: int) -> Tensor | None:
         width = next((port.shape[-1] for port in self.inputs if port.name == name), None)

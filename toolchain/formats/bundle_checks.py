@@ -25,6 +25,8 @@ FIXED_INPUTS = ("sample", "timestep", "ranges", "step_vectors")
 """Inputs of the program that are no conditioning."""
 STEP_VECTORS = "step_vectors.safetensors"
 """In an artifact or bundle whose network takes step vectors in the place of the timestep."""
+OTHER_STEP_VECTORS = "step_vectors-*.safetensors"
+"""Of other step counts, in a bundle."""
 
 
 def plain_name(name: str) -> bool:
@@ -82,14 +84,24 @@ def ports_fault(inputs: tuple[Port, ...], outputs: tuple[Port, ...]) -> str | No
     return None
 
 
-def samplings_fault(samplings: Sequence[OtherSampling], channels: int, groups: int) -> str | None:
-    """What is wrong with the other samplers of a bundle whose program has so many step groups; None if nothing is."""
+def samplings_fault(samplings: Sequence[OtherSampling], channels: int, groups: int, takes_vectors: bool) -> str | None:
+    """What is wrong with the other samplers of a bundle whose program has so many step groups; None if nothing is.
+
+    Args:
+        takes_vectors: the program has the input ``step_vectors``.
+    """
     for index, each in enumerate(samplings):
         sampling = each.sampling
         if fault := sampling.fault(groups):
             return fault
-        if not plain_name(each.reference):
-            return f"reference of {sampling.name} is {each.reference[:200]!r}, it must be a name in the folder"
+        if (each.step_vectors is not None) != takes_vectors:
+            return (
+                f"{sampling.name} must name a file of step_vectors if the program takes them, and none otherwise, got "
+                f"{each.step_vectors!r}"[:300]
+            )
+        for what, name in (("reference", each.reference), ("step_vectors", each.step_vectors)):
+            if name is not None and not plain_name(name):
+                return f"{what} of {sampling.name} is {name[:200]!r}, it must be a name in the folder"
         correction = sampling.table.correction
         if correction is not None and correction.channels != channels:
             return f"the correction of {sampling.name} has {correction.channels} channels, the output has {channels}"

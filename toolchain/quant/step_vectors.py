@@ -7,7 +7,7 @@ network: it has no integers, and no device computes a sinusoid.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +28,8 @@ class StepVectors:
     """Attributes:
     vectors: the columns, one after the other, each flat.
     unused: modules that only led to them.
-    timesteps: (N,) float32, of the network calls. rows: (N, V) float32, what the vectors are there.
+    timesteps: (M,) float32, of the network calls; behind them may follow those of other samplers. rows: (M, V) float32, what the
+        vectors are there.
     """
 
     vectors: tuple[Vector, ...]
@@ -49,6 +50,23 @@ class StepVectors:
     def replaces(self, name: str) -> bool:
         """Whether a module or parameter of the network is gone from the rewritten one."""
         return any(name == module or name.startswith(f"{module}.") for module in self.modules)
+
+    def columns(self) -> Iterator[tuple[str, Tensor]]:
+        """What each vector is in all rows: its name, and (M, size) float32."""
+        for name, place in _places(self.vectors):
+            yield name, self.rows[:, place]
+
+    def at(self, timesteps: Sequence[float]) -> StepVectors:
+        """The table of these network calls, a row each. Raises ModelError: a timestep is not in this one."""
+        wanted = torch.tensor(timesteps, dtype=torch.float32)
+        return replace(self, timesteps=wanted, rows=self.rows[self._places_of(wanted)])
+
+    def _places_of(self, wanted: Tensor) -> Tensor:
+        same = self.timesteps == wanted.reshape(-1, 1)
+        found = same.any(1)
+        if not bool(found.all()):
+            raise ModelError(_unknown(float(wanted[~found][0]), len(self.timesteps)))
+        return same.to(torch.uint8).argmax(1)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -110,11 +128,7 @@ class StepRows(nn.Module):
         same = self.timesteps == timesteps.to(torch.float32).reshape(-1, 1)
         found = same.any(1)
         if found.device.type == "cpu" and not bool(found.all()):
-            wanted = float(timesteps[~found][0])
-            raise ModelError(
-                f"timestep {wanted:g} is not among the {len(self.timesteps)} of the step vectors; calibrate with the sampler that "
-                "is to be run, or leave step_vectors out"
-            )
+            raise ModelError(_unknown(float(timesteps[~found][0]), len(self.timesteps)))
         rows = self.rows[same.to(torch.uint8).argmax(1)]
         return torch.where(found[:, None], rows, torch.nan)
 
@@ -133,16 +147,20 @@ class StepRows(nn.Module):
 
 
 class StepVector(nn.Module):
-    """Columns of the row of the pass at work, in the place of a module that computed them."""
+    """Columns of the row of the pass at work, in the place of a module that computed them.
+
+    ``dtype``: of what it gives. Rows are float32, and so is the timestep among them, in a network of any dtype.
+    """
 
     def __init__(self, columns: slice, shape: tuple[int, ...], current: Current) -> None:
         super().__init__()
-        self.columns, self.shape, self.current = columns, shape, current
+        self.columns, self.shape, self.current, self.dtype = columns, shape, current, torch.float32
 
     def forward(self, *_unused: Any, **_also_unused: Any) -> Tensor:
-        """(B, *shape) float32, a tensor of its own."""
+        """(B, *shape), a tensor of its own."""
         rows = self.current.of()
-        return rows[:, self.columns].reshape(-1, *self.shape).clone()
+        vector = rows[:, self.columns].reshape(-1, *self.shape).clone()
+        return vector if vector.dtype == self.dtype else vector.to(self.dtype)
 
 
 class Unused(nn.Module):
@@ -170,6 +188,13 @@ def use_step_vectors(network: nn.Module, given: StepVectors) -> None:
     rows = StepRows(given, current)
     network.add_module(ROWS, rows)
     network.register_forward_pre_hook(rows.before, with_kwargs=True)
+
+
+def take_vectors_as(network: nn.Module, dtype: torch.dtype) -> None:
+    """What a rewritten network computes in from now on; its rows stay float32. Nothing, if the network is not rewritten."""
+    for module in network.modules():
+        if isinstance(module, StepVector):
+            module.dtype = dtype
 
 
 def find_step_vectors(
@@ -227,6 +252,13 @@ def parameters_of(network: nn.Module, given: StepVectors) -> Mapping[str, Tensor
     """Of a network that is not rewritten yet: parameters and buffers that the rewritten one does not have, from which rows for
     other timesteps follow."""
     return {name: tensor for name, tensor in network.state_dict().items() if given.replaces(name)}
+
+
+def _unknown(timestep: float, count: int) -> str:
+    return (
+        f"timestep {timestep:g} is not among the {count} of the step vectors; calibrate with the sampler that is to be run "
+        "(--steps, --more-steps), or leave step_vectors out"
+    )
 
 
 def _places(vectors: Sequence[Vector]) -> Iterator[tuple[str, slice]]:

@@ -104,8 +104,10 @@ def step_groups_at(timesteps: Sequence[float], calibrated: Sequence[float], grou
 
 
 def all_timesteps(table: SamplerTable, samplings: Iterable[Sampling] = ()) -> tuple[float, ...]:
-    """Every timestep that the network is given in any of the tables, each once, the largest first."""
-    return tuple(sorted({t for each in (table, *(s.table for s in samplings)) for t in each.timesteps}, reverse=True))
+    """Every timestep that the network is given in any of the tables: those of the calls of ``table``, then what is new in the
+    others, each once."""
+    others = dict.fromkeys(t for each in samplings for t in each.table.timesteps)
+    return (*table.timesteps, *(t for t in others if t not in table.timesteps))
 
 
 def check_wanted(steps: Sequence[int], guidance: Sequence[float], flags: tuple[str, str]) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.bundle_checks import FIXED_INPUTS
 from dq_toolchain.toolchain.metrics import relative_error
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
@@ -60,12 +61,13 @@ def compare(
 
     Args:
         sites: name of a quantize operation -> column of the artifact, from the audit.
-        inputs: sample, timestep and conditioning by name.
+        inputs: sample, timestep or step vectors, and conditioning by name.
     """
     simulated.set_step(k)
-    keywords = {name: value for name, value in inputs.items() if name not in ("sample", "timestep", "ranges")}
+    keywords = {name: value for name, value in inputs.items() if name not in FIXED_INPUTS}
+    time = inputs["step_vectors"] if "step_vectors" in inputs else inputs["timestep"]
     with simulated.recording() as integers:
-        expected = call_network(simulated, inputs["sample"], inputs["timestep"], keywords)
+        expected = call_network(simulated, inputs["sample"], time, keywords)
 
     def given(name: str, shape: Sequence[int]) -> Tensor | None:
         inside = sites[name] < len(artifact.sites)  # outputs are no sites of the simulation

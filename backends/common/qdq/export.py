@@ -19,6 +19,7 @@ from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.common.sealing import seal_bundle
 from dq_toolchain.backends.common.smoke import IN_FP16, REPORT, smoke
 from dq_toolchain.backends.common.staging import staging
+from dq_toolchain.backends.common.step_rows import write_step_rows
 from dq_toolchain.toolchain.disk.files import write_tensors
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle, Operation
@@ -106,11 +107,13 @@ def export(
         written = write(artifact, call, settings, plan.expected, folder, say)
         methods = tuple(written.sites)
         say("executing it once per step group")
-        schedule = Schedule([methods[g if len(methods) > 1 else 0] for g in groups], groups, ranges)
+        of_step = [methods[g if len(methods) > 1 else 0] for g in groups]
+        schedule = Schedule(of_step, groups, ranges, artifact.step_rows)
         step, _ = execute(folder / written.program, schedule)
         remedy = IN_FP16 if half else REPORT
         smoke(step, artifact.table, artifact.guidance, groups, reference, remedy)
         reference.save(folder / REFERENCE)
+        write_step_rows(artifact, folder)
         if ranges is not None:
             write_tensors(folder / RANGES, {"ranges": ranges})
         seal_bundle(

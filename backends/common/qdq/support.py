@@ -7,7 +7,6 @@ from dq_toolchain.backends.common.checks import (
     check_float_operations,
     check_float_outputs,
     check_kinds,
-    check_timestep,
 )
 from dq_toolchain.backends.common.fp16_range import check_known
 from dq_toolchain.backends.common.qdq.settings import QDQSettings
@@ -25,7 +24,6 @@ def check_sites(artifact: Artifact, settings: QDQSettings, target: str, otherwis
     Args:
         otherwise: what to do about a layer of a kind that it cannot hold, besides keeping it in float.
     """
-    check_timestep(artifact, target)
     check_activation_bits(artifact, target)
     check_float_outputs(artifact, target)
     check_float_operations(artifact, target)

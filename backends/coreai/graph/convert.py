@@ -20,17 +20,20 @@ from dq_toolchain.backends.common.quiet import quiet
 from dq_toolchain.backends.coreai.graph.without_effect import without_effect
 from dq_toolchain.backends.coreai.vendor import NOISE, converter, operators
 from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.quant.step_vectors import take_vectors_as
 
 
 class HalfInside(nn.Module):
     """A network in fp16 with float32 inputs and outputs.
 
-    The sinusoids of the timestep stay in float32 whatever the precision, their angles reach 1000 radians.
+    The sinusoids of the timestep stay in float32 whatever the precision, their angles reach 1000 radians. So does a row of step
+    vectors, which may hold the timestep; its vectors become fp16 where they enter.
     """
 
     def __init__(self, whole: nn.Module) -> None:
         super().__init__()
         self.whole = whole
+        take_vectors_as(whole, torch.float16)
 
     def forward(self, sample: Tensor, timestep: Tensor, *rest: Tensor) -> Tensor:
         others = (one.half() if one.is_floating_point() else one for one in rest)

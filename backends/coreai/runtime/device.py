@@ -49,7 +49,7 @@ def open_asset(asset: Path, schedule: Schedule) -> tuple[Execute, Runtime]:
     call, runtime = _open_macos(asset) if sys.platform == "darwin" else _open_here(asset, schedule.method_of_step)
 
     def step(k: int, sample: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-        inputs = {"sample": sample, "timestep": timestep, **conditioning, **schedule.inputs(k)}
+        inputs = schedule.call(k, sample, timestep, conditioning).named
         return call(schedule.method_of_step[k], inputs)[OUTPUT]
 
     return step, replace(runtime, load_ms=(time.perf_counter() - start) * 1e3)

@@ -16,6 +16,7 @@ from dq_toolchain.backends.common.call import OUTPUT, Call, PositionalNetwork
 from dq_toolchain.backends.common.qdq.entries import RangesInput
 from dq_toolchain.backends.common.quiet import quiet
 from dq_toolchain.backends.coreml.graph.lut import lut_pass
+from dq_toolchain.backends.coreml.graph.without_effect import without_effect
 from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.backends.coreml.vendor import NOISE, coremltools
 from dq_toolchain.toolchain.errors import BackendError
@@ -58,7 +59,7 @@ def convert(network: nn.Module, call: Call, settings: Settings, path: Path, rang
             whole = PositionalNetwork(network, tuple(call.conditioning), None if ranges is None else ranges.set)
             program = torch.export.export(whole, call.arguments, strict=False)
             model = ct.convert(
-                program.run_decompositions({}),
+                without_effect(program.run_decompositions({})),
                 convert_to="mlprogram",
                 inputs=inputs,
                 outputs=[ct.TensorType(name=OUTPUT, dtype=np.float32)],

@@ -56,7 +56,7 @@ def open_package(program: Path, schedule: Schedule) -> tuple[Execute, Runtime]:
         )
 
     def step(k: int, sample: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-        inputs = {"sample": sample, "timestep": timestep, **conditioning, **schedule.inputs(k)}
+        inputs = schedule.call(k, sample, timestep, conditioning).named
         out: Tensor = execute[schedule.method_of_step[k]](inputs)[OUTPUT]
         return out
 

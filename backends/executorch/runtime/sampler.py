@@ -9,7 +9,6 @@ from pathlib import Path
 from torch import Tensor
 
 from dq_toolchain.backends.base import Execute, Runtime
-from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.executorch.runtime.device import Device
 from dq_toolchain.backends.executorch.vendor import LIBRARY, set_threads
@@ -20,8 +19,7 @@ def executor(device: Device, schedule: Schedule) -> Execute:
     """One execution of step k's method with its step group's ranges."""
 
     def execute(k: int, sample: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-        call = Call(sample, schedule.time(k, timestep), conditioning, schedule.row(k))
-        return device(schedule.method_of_step[k], call.arguments)
+        return device(schedule.method_of_step[k], schedule.call(k, sample, timestep, conditioning).arguments)
 
     return execute
 

@@ -11,8 +11,7 @@ import torch
 from dq_toolchain import backends
 from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.toolchain.disk.files import read_tensors, write_tensors
-from dq_toolchain.toolchain.errors import ArtifactError, BackendError
-from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS
 from dq_toolchain.toolchain.metrics import relative_error
 from tests import tiny, tiny_artifacts
@@ -58,11 +57,3 @@ def test_bundle_with_damaged_rows_is_refused(vectors: Lowered, tmp_path: Path) -
     write_tensors(tmp_path / STEP_VECTORS, {"step_vectors": rows[1:]})
     with pytest.raises(ArtifactError, match=r"step_vectors.safetensors must hold 'step_vectors' of shape \(4, 32\)"):
         bundle.step_vectors(tmp_path)
-
-
-@pytest.mark.parametrize("target", ["coreml", "coreai", "tensorrt"])
-def test_other_targets_refuse_it_by_name(vectors: Lowered, tmp_path: Path, target: str) -> None:
-    folder = vectors[4].parent / "calibration"
-    backend = backends.load(target)
-    with pytest.raises(BackendError, match="takes step vectors, target"):
-        backend.lower(Artifact.load(folder), folder, tmp_path / "out", backends.settings(target)(), lambda _: None)

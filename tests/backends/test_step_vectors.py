@@ -1,0 +1,94 @@
+"""Every target's programs take a row of step vectors in the place of the timestep, each step count its own rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dq_toolchain import backends
+from dq_toolchain.backends.common.running import run as run_bundle
+from dq_toolchain.toolchain.disk.files import read_tensors
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.formats.bundle import Bundle
+from dq_toolchain.toolchain.metrics import relative_error
+from dq_toolchain.toolchain.verdict.doctor import examine
+from dq_toolchain.toolchain.verdict.judge import validate
+from tests.backends.test_samplings import OTHERS, with_others
+from tests.shared import once
+
+FORMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "executorch": ("executorch", {}),
+    "coreml-fp16": ("coreml", {}),
+    "coreml-input-fp32": ("coreml", {"step_groups_as": "input", "precision": "fp32"}),
+    "coreai-fp16": ("coreai", {}),
+    "coreai-input-fp32": ("coreai", {"step_groups_as": "input", "precision": "fp32"}),
+}
+"""Target and settings by name."""
+REMEDY = "again"
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def lowered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of ``calibration`` and ``bundle``."""
+    target, settings = FORMS[request.param]
+    info = backends.describe(target)
+    if info.version is None:
+        pytest.skip(f"needs {info.library}")
+
+    def make(folder: Path) -> None:
+        artifact, reference, others = with_others(step_vectors=True)
+        artifact.save(folder / "calibration", reference, others)
+        section = backends.settings(target).model_validate(settings)
+        loaded = Artifact.load(folder / "calibration")
+        backends.load(target).lower(loaded, folder / "calibration", folder / "bundle", section, lambda _: None)
+
+    return once(tmp_path_factory, f"step-vectors-{request.param}", make)
+
+
+def test_program_takes_the_row_and_computes_no_sinusoid(lowered: Path) -> None:
+    artifact, bundle = Artifact.load(lowered / "calibration"), Bundle.load(lowered / "bundle")
+    assert artifact.step_vectors is not None
+    ports = {port.name: port for port in bundle.inputs}
+    assert "timestep" not in ports
+    assert (ports["step_vectors"].dtype, ports["step_vectors"].shape) == ("float32", (1, artifact.step_vectors.width))
+    names = {row.name.rsplit(".", 1)[-1].lower() for row in bundle.operations}
+    assert names.isdisjoint({"sin", "cos", "sine", "cosine"})
+
+
+def test_every_step_count_has_rows_of_its_own(lowered: Path) -> None:
+    artifact, bundle = Artifact.load(lowered / "calibration"), Bundle.load(lowered / "bundle")
+    rows = bundle.step_vectors(lowered / "bundle")
+    assert rows is not None
+    assert torch.equal(rows, artifact.step_rows)
+    for other in artifact.samplings:
+        found = bundle.at(other.steps, other.guidance).step_vectors(lowered / "bundle")
+        assert found is not None
+        assert torch.equal(found, artifact.at(other).step_rows)
+        assert found.shape == (other.table.calls, rows.shape[1])
+
+
+def test_each_runs_and_passes(lowered: Path, tmp_path: Path) -> None:
+    bundle = Bundle.load(lowered / "bundle")
+    assert all(check.passed for check in examine(lowered / "bundle"))
+    for steps, guidance in ((4, 2.0), *OTHERS):
+        report = run_bundle(
+            backends.load(bundle.target),
+            bundle,
+            lowered / "bundle",
+            tmp_path / str(steps),
+            steps=steps,
+            guidance=guidance,
+            seeds=1,
+        )
+        assert json.loads(report.read_text())["steps"] == steps
+        verdict = validate(report)
+        assert not verdict.failed, verdict.to_json()
+        reference = bundle.at(steps, guidance).reference(lowered / "bundle")
+        outputs = read_tensors(report.parent / "report.safetensors", REMEDY)["outputs_at_simulation"]
+        fp32 = reference.fp32_outputs_at_simulation[:, :1]
+        simulated = relative_error(reference.simulation_outputs[:, :1], fp32).mean()
+        assert 0.8 < relative_error(outputs, fp32).mean() / simulated < 1.25
