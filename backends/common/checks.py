@@ -21,15 +21,6 @@ def check_activation_bits(artifact: Artifact, target: str) -> None:
             )
 
 
-def check_timestep(artifact: Artifact, target: str) -> None:
-    """Raise BackendError for a network that takes step vectors, where the target's program takes the timestep."""
-    if artifact.step_vectors is not None:
-        raise BackendError(
-            f"this artifact's network takes step vectors, target {target!r} has programs that take the timestep; calibrate with "
-            "[quantize] step_vectors = false"
-        )
-
-
 def check_float_outputs(artifact: Artifact, target: str) -> None:
     """Raise BackendError for the first result of a product that is quantized; smallest and largest values do no harm."""
     for site in artifact.sites:

@@ -25,6 +25,7 @@ from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.common.sealing import seal_bundle
 from dq_toolchain.backends.common.smoke import IN_FP16, REPORT, smoke
 from dq_toolchain.backends.common.staging import staging
+from dq_toolchain.backends.common.step_rows import write_step_rows
 from dq_toolchain.backends.tensorrt.graph.rewrite import OPSET, Rewriter, set_step_group
 from dq_toolchain.backends.tensorrt.proof.audit import audit
 from dq_toolchain.backends.tensorrt.proof.lint import Placement, lint
@@ -143,7 +144,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
         say("executing it once per step group, in ONNX Runtime")
         methods = [written.methods[g if len(written.methods) > 1 else 0] for g in groups]
         smoke(
-            executor(Sessions(folder / MODEL), Schedule(methods, groups, ranges)),
+            executor(Sessions(folder / MODEL), Schedule(methods, groups, ranges, artifact.step_rows)),
             artifact.table,
             artifact.guidance,
             groups,
@@ -151,6 +152,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
             IN_FP16 if settings.graph_precision == "fp16" else REPORT,
         )
         reference.save(folder / REFERENCE)
+        write_step_rows(artifact, folder)
         if ranges is not None:
             write_tensors(folder / RANGES, {"ranges": ranges})
         operations = written.operations if compiled is None else tuple(seen_compiled(written.operations, compiled))

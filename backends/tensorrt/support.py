@@ -9,7 +9,6 @@ from dq_toolchain.backends.common.checks import (
     check_activation_bits,
     check_float_operations,
     check_float_outputs,
-    check_timestep,
 )
 from dq_toolchain.backends.common.fp16_range import check_known
 from dq_toolchain.backends.tensorrt.proof.lint import why_float
@@ -37,7 +36,6 @@ def check_supported(artifact: Artifact, settings: Settings) -> None:
             "precision must be fp32 for JetPack 6 (TensorRT 10.3), got fp16; its builder picks fp16 kernels itself; "
             "leave --precision out, or add --jetpack 7 (TensorRT 10.13 and later)"
         )
-    check_timestep(artifact, "tensorrt")
     check_activation_bits(artifact, "tensorrt")
     check_float_outputs(artifact, "tensorrt")
     check_float_operations(artifact, "tensorrt")

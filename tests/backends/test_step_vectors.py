@@ -24,6 +24,8 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "executorch": ("executorch", {}),
     "coreml-fp16": ("coreml", {}),
     "coreml-input-fp32": ("coreml", {"step_groups_as": "input", "precision": "fp32"}),
+    "tensorrt-fp16": ("tensorrt", {"jetpack": 7}),
+    "tensorrt-input-fp32": ("tensorrt", {"step_groups_as": "input"}),
     "coreai-fp16": ("coreai", {}),
     "coreai-input-fp32": ("coreai", {"step_groups_as": "input", "precision": "fp32"}),
 }

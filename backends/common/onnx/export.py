@@ -19,6 +19,7 @@ from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor
 from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
+from dq_toolchain.toolchain.quant.step_vectors import take_vectors_as
 
 PREFIX = "unet."
 """Of every name that comes from the network."""
@@ -50,10 +51,11 @@ def skeleton(artifact: Artifact, precision: str) -> nn.Module:
 
     Args:
         precision: of what is between the integer layers, "fp32" or "fp16". The sinusoids of the timestep are float32
-            always. Normalisations are not.
+            always, and so is a row of step vectors until they enter. Normalisations are not.
     """
     dtype = DTYPES[precision]
     network = nn.Module.to(artifact.build_skeleton(), dtype)  # diffusers' own method warns
+    take_vectors_as(network, dtype)
     integer = (layer for name, layer in weighted_layers(network) if name in artifact.layers)
     for index, layer in enumerate(integer, 1):
         number = torch.tensor(index, dtype=torch.int16).view(torch.float16).to(dtype)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.base import Execute
-from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.common.onnx.libraries import onnxruntime
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.toolchain.errors import BackendError
@@ -27,8 +26,7 @@ def executor(program: Program, schedule: Schedule) -> Execute:
     """One execution of step k's graph with its step group's ranges, or with its step vectors."""
 
     def execute(k: int, sample: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-        call = Call(sample, schedule.time(k, timestep), conditioning, schedule.row(k))
-        return program(schedule.method_of_step[k], call.named)
+        return program(schedule.method_of_step[k], schedule.call(k, sample, timestep, conditioning).named)
 
     return execute
 
