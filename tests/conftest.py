@@ -19,6 +19,7 @@ TOGETHER = (
     "tests/backends/coreml",
     "tests/backends/coreai",
     "tests/backends/tensorrt",
+    "tests/backends/qnn",
     "tests/runtime_samples",
     "tests/test_pipelines.py",
     "tests/calibrate/methods",

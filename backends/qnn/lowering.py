@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.common.sealing import seal_bundle
 from dq_toolchain.backends.common.smoke import smoke
 from dq_toolchain.backends.common.staging import staging
-from dq_toolchain.backends.qnn.chips import EMULATED
+from dq_toolchain.backends.qnn.chips import EMULATED, SOCS
 from dq_toolchain.backends.qnn.graph.rewrite import EXPORTED, Rewriter, set_step_group
 from dq_toolchain.backends.qnn.proof.audit import audit
 from dq_toolchain.backends.qnn.proof.lint import Placement, lint
@@ -153,6 +154,8 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
             libraries=LIBRARIES,
             samplings=other_samplings(artifact, artifact_folder, folder, lambda _, other: (other, limits_for(other))),
         )
+    for soc in set(SOCS) - set(settings.chips):
+        shutil.rmtree(out / soc, ignore_errors=True)  # of an earlier bundle: its contexts hold other numbers
     return Bundle.load(out)
 
 

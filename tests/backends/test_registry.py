@@ -61,7 +61,7 @@ DESCRIBING = """
 import sys
 from dq_toolchain import backends
 assert backends.names() and [backends.describe(name) for name in backends.names()]
-print([name for name in sys.modules if name.split(".")[0] in ("executorch", "coremltools", "coreai", "coreai_torch", "tensorrt")])
+print([name for name in sys.modules if name.split(".")[0] in ("executorch", "coremltools", "coreai", "coreai_torch", "tensorrt", "onnxruntime_qnn")])
 """
 
 
