@@ -12,6 +12,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights, float_parameters
+from dq_toolchain.toolchain.formats.output_ranges import OutputRanges, names_of
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.quant.attention import (
     ATTENTION_OPERANDS,
@@ -168,15 +169,26 @@ def with_kept_layers(artifact: Artifact, unet: nn.Module, *patterns: str) -> Art
     kept = layers_to_keep(unet, patterns)
     columns = [index for index, site in enumerate(artifact.sites) if site.layer not in kept]
     weights = {f"{name}.weight": unet.get_parameter(f"{name}.weight").detach() for name in kept}
+    sites = tuple(artifact.sites[index] for index in columns)
     return replace(
         artifact,
-        sites=tuple(artifact.sites[index] for index in columns),
+        sites=sites,
+        output_ranges=_ranges_of(artifact.output_ranges, sites),
         scale=artifact.scale[:, columns],
         zero_point=artifact.zero_point[:, columns],
         layers={name: layer for name, layer in artifact.layers.items() if name not in kept},
         float_operations=float_operations(unet, any(site.kind == "attention" for site in artifact.sites), kept),
         float_parameters={**artifact.float_parameters, **weights},
     )
+
+
+def _ranges_of(ranges: OutputRanges | None, sites: tuple[Site, ...]) -> OutputRanges | None:
+    """The part of ranges that is of these sites' products."""
+    if ranges is None:
+        return None
+    names = names_of(sites)
+    columns = [ranges.names.index(name) for name in names]
+    return OutputRanges(names, ranges.low[:, columns], ranges.high[:, columns])
 
 
 def with_step_vectors(artifact: Artifact, unet: nn.Module) -> tuple[Artifact, nn.Module]:

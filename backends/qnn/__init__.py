@@ -54,3 +54,10 @@ def open(bundle: Bundle, bundle_folder: Path, threads: int | None) -> tuple[Exec
     from dq_toolchain.backends.qnn.runtime.device import open_bundle
 
     return open_bundle(bundle, bundle_folder, threads)
+
+
+def open_emulator(bundle: Bundle, bundle_folder: Path) -> tuple[Execute, Runtime]:
+    """What executes the bundle on Qualcomm's emulator; see ``base.OpenEmulator``."""
+    from dq_toolchain.backends.qnn.htp.emulator import open_bundle
+
+    return open_bundle(bundle, bundle_folder)

@@ -24,6 +24,7 @@ from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.common.sealing import seal_bundle
 from dq_toolchain.backends.common.smoke import smoke
 from dq_toolchain.backends.common.staging import staging
+from dq_toolchain.backends.common.step_rows import write_step_rows
 from dq_toolchain.backends.qnn.chips import EMULATED, SOCS
 from dq_toolchain.backends.qnn.graph.rewrite import EXPORTED, Rewriter, set_step_group
 from dq_toolchain.backends.qnn.proof.audit import audit
@@ -32,11 +33,10 @@ from dq_toolchain.backends.qnn.proof.reading import dtype_of, read_around
 from dq_toolchain.backends.qnn.settings import Settings
 from dq_toolchain.backends.qnn.support import TARGET, check_supported
 from dq_toolchain.backends.qnn.vendor import require_compiler
-from dq_toolchain.toolchain.disk.files import write_json, write_tensors
+from dq_toolchain.toolchain.disk.files import write_json
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import Bundle, Operation
-from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.verdict.limits import limits_for
 
@@ -127,19 +127,18 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
     refuse_beyond(known_beyond_fp16(artifact) or beyond_fp16(artifact, reference, of_products=False), TARGET, NO_FP16)
     if coarse := coarse_in_fp16(artifact):
         say(coarse)
-    call, vectors = example_call(artifact, reference), artifact.step_vectors
-    assert vectors is not None
+    call = example_call(artifact, reference)
     with staging(out) as folder:
         model = folder / MODEL
         model.mkdir()
         written = write_graphs(artifact, call, model, say)
         say("executing it once per step group, in ONNX Runtime")
         methods = [written.methods[group] for group in groups]
-        execute = executor(Sessions(model), Schedule(methods, groups, None, vectors.rows))
+        execute = executor(Sessions(model), Schedule(methods, groups, None, artifact.step_rows))
         smoke(execute, artifact.table, artifact.guidance, groups, reference)
         compiled = dict(_compile(written, artifact, folder, settings, say))
         reference.save(folder / REFERENCE)
-        write_tensors(folder / STEP_VECTORS, {"step_vectors": vectors.rows})
+        write_step_rows(artifact, folder)
         _write_placements(folder, written, settings, compiled)
         seal_bundle(
             folder,

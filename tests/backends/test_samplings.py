@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from dq_toolchain import backends
 from dq_toolchain.backends.common.running import run as run_bundle
@@ -32,8 +34,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
 OTHERS = ((2, 2.0), (6, 1.0))
 
 
-def with_others(step_vectors: bool = False) -> tuple[Artifact, Reference, list[Reference]]:
-    """An artifact of guidance 2 with ``OTHERS``, and the held-out rollouts of all."""
+Change = Callable[[Artifact, nn.Module], tuple[Artifact, nn.Module]]
+"""An artifact and its FP32 network, made into others."""
+
+
+def with_others(
+    change: Change = lambda artifact, unet: (artifact, unet),
+) -> tuple[Artifact, Reference, list[Reference]]:
+    """An artifact of guidance 2 with ``OTHERS``, and the held-out rollouts of all.
+
+    Args:
+        change: what the target takes of the artifact without them.
+    """
     artifact, unet = tiny_artifacts.tiny_artifact(unet=tiny.small_unet())
     artifact = replace(artifact, guidance=2.0)
     samplings = []
@@ -42,8 +54,7 @@ def with_others(step_vectors: bool = False) -> tuple[Artifact, Reference, list[R
         groups = step_groups_at(table.timesteps, artifact.table.timesteps, artifact.step_groups)
         samplings.append(Sampling(steps, guidance, table, groups))
     artifact = replace(artifact, steps=4, samplings=tuple(samplings))
-    if step_vectors:
-        artifact, unet = tiny_artifacts.with_step_vectors(artifact, unet)
+    artifact, unet = change(artifact, unet)
     others = [tiny_artifacts.tiny_reference(artifact.at(each), unet) for each in samplings]
     return artifact, tiny_artifacts.tiny_reference(artifact, unet), others
 

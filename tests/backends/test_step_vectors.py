@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.metrics import relative_error
 from dq_toolchain.toolchain.verdict.doctor import examine
 from dq_toolchain.toolchain.verdict.judge import validate
+from tests import tiny_artifacts
 from tests.backends.test_samplings import OTHERS, with_others
 from tests.shared import once
 
@@ -28,6 +30,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "tensorrt-input-fp32": ("tensorrt", {"step_groups_as": "input"}),
     "coreai-fp16": ("coreai", {}),
     "coreai-input-fp32": ("coreai", {"step_groups_as": "input", "precision": "fp32"}),
+    "qnn": ("qnn", {}),
 }
 """Target and settings by name."""
 REMEDY = "again"
@@ -42,7 +45,8 @@ def lowered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip(f"needs {info.library}")
 
     def make(folder: Path) -> None:
-        artifact, reference, others = with_others(step_vectors=True)
+        audited = importlib.import_module(f"tests.backends.{target}.audited")
+        artifact, reference, others = with_others(getattr(audited, "as_taken", tiny_artifacts.with_step_vectors))
         artifact.save(folder / "calibration", reference, others)
         section = backends.settings(target).model_validate(settings)
         loaded = Artifact.load(folder / "calibration")

@@ -76,12 +76,15 @@ def lowered(target: str, artifact: Artifact, folder: Path, out: Path) -> None:
     backends.load(target).lower(artifact, folder, out, backends.settings(target)(), say)
 
 
-@pytest.mark.parametrize("target", backends.names())
+OF_8_BITS = [name for name in backends.names() if backends.describe(name).activation_bits == (8,)]
+"""Targets with float results; another one says in its own tests what it takes."""
+
+
+@pytest.mark.parametrize("target", OF_8_BITS)
 def test_what_no_program_holds_is_refused_by_name_before_any_work(
     target: str, even: tuple[Artifact, Path], tmp_path: Path
 ) -> None:
     artifact, folder = even
-    assert backends.describe(target).activation_bits == (8,)
     wide = tiny_artifacts.with_wide_activations(artifact)
     with pytest.raises(
         BackendError, match=rf"8 for target '{target}', got 16 at site conv_in:input;.*--activation-bits 8"
@@ -95,7 +98,7 @@ def test_what_no_program_holds_is_refused_by_name_before_any_work(
     assert not (tmp_path / "bundle").exists()
 
 
-@pytest.mark.parametrize("target", backends.names())
+@pytest.mark.parametrize("target", OF_8_BITS)
 def test_ranges_of_outputs_are_no_reason_to_refuse(target: str, even: tuple[Artifact, Path], tmp_path: Path) -> None:
     artifact, folder = even
     names = names_of(artifact.sites)

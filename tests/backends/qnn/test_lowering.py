@@ -83,7 +83,9 @@ def test_weights_are_there_once_and_four_bits_take_half(tmp_path_factory: pytest
         sizes |= {name: int(length) for name, (_, length) in places[-1].items() if name.endswith(".weight_q")}
     assert places[0] == places[1]
     assert len(sizes) > 5
-    assert sizes == {name: narrow.artifact.layers[name.removesuffix(".weight_q")].weight_q.numel() // 2 for name in sizes}
+    assert sizes == {
+        name: narrow.artifact.layers[name.removesuffix(".weight_q")].weight_q.numel() // 2 for name in sizes
+    }
     one, two = (path.stat().st_size for path in narrow.graphs)
     assert abs(one - two) < 100
 

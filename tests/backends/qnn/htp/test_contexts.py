@@ -91,7 +91,8 @@ def test_a_refused_graph_leaves_nothing(tmp_path: Path) -> None:
     onnx.save(model, paths[1])  # conv2 has no quantized result any more
     before = sorted(tmp_path.iterdir())
     with pytest.raises(
-        BackendError, match=r"refuses steps_g1.onnx for SM8750: it does not take (w[23]\.dq \(DequantizeLinear\)(, |;)){2}"
+        BackendError,
+        match=r"refuses steps_g1.onnx for SM8750: it does not take (w[23]\.dq \(DequantizeLinear\)(, |;)){2}",
     ):
         write_contexts(paths, tmp_path / "SM8750", "SM8750", lambda _: None)
     assert sorted(tmp_path.iterdir()) == before
