@@ -12,7 +12,8 @@ from torch import Tensor
 from dq_toolchain.backends.base import Execute, Runtime, Say
 from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.common.schedule import Schedule
-from dq_toolchain.backends.qnn.htp.session import EMULATED, Session, open_session
+from dq_toolchain.backends.qnn.chips import EMULATED
+from dq_toolchain.backends.qnn.htp.session import Session, open_session
 from dq_toolchain.backends.qnn.vendor import WHEEL, compiler_version, require_compiler
 from dq_toolchain.toolchain.formats.bundle import Bundle
 

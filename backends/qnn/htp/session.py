@@ -15,15 +15,11 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from dq_toolchain.backends.base import Say
+from dq_toolchain.backends.qnn.chips import SOCS
 from dq_toolchain.backends.qnn.htp.log import Log, caught
 from dq_toolchain.backends.qnn.vendor import backend_path, device, runtime
 from dq_toolchain.toolchain.errors import BackendError
 
-SOCS = {"SM8550": (43, 73), "SM8650": (57, 75), "SM8750": (69, 79), "SM8850": (87, 81)}
-"""Chip -> (soc_model, htp_arch), the numbers that Qualcomm's libraries take. Without them the compiler takes v68, whose
-convolutions truncate. Source: ExecuTorch's qc_schema.py."""
-EMULATED = "SM8750"
-"""The chip that is emulated where none is named."""
 NOT_HELD = "This session contains graph nodes that are assigned to the default CPU EP"
 WARNINGS = 2
 _CODES = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dq_toolchain.backends.qnn import vendor
-from dq_toolchain.backends.qnn.htp.session import SOCS, open_session
+from dq_toolchain.backends.qnn.chips import SOCS
+from dq_toolchain.backends.qnn.htp.session import open_session
 from dq_toolchain.toolchain.errors import BackendError
 from tests.backends.qnn.htp.graphs import Net, chain, rng
 

@@ -1,0 +1,53 @@
+"""What the HTP makes of sums of integer products: measured on Qualcomm's emulator, v73 to v81 alike.
+
+With 8-bit activations a result is the sum, and the bias as an integer in units of input and weight, times the ratio of these
+units to the result's, rounded. With 16-bit activations the eight low bits of the sum are dropped before (rounded down), and those
+of the bias too (towards zero). So a result is up to 512 units of input times weight too small, or 256 too large: less than a step
+of 65,536 with weights of 8 bits, and up to some 13 steps with weights of 4 bits, whose unit is 18 times as large.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DROPPED = 256
+"""Units of input times weight."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Integer products of one operation, before they are brought to the result's scale.
+
+    Attributes:
+        sums: float64 integers, of operands without their zero points. bias: float64 integers that can be added to them, or None.
+        ratio: float64 that multiplies both: (scale of input * scale of weight) / scale of result.
+        wide: activations have 16 bits.
+    """
+
+    sums: Tensor
+    bias: Tensor | None
+    ratio: Tensor
+    wide: bool
+
+    @property
+    def exact(self) -> Tensor:
+        """Results in steps of their type, float64, not rounded; without a zero point."""
+        return (self.sums if self.bias is None else self.sums + self.bias) * self.ratio
+
+    @property
+    def as_computed(self) -> Tensor:
+        """The same with the bits dropped that the HTP drops."""
+        if not self.wide:
+            return self.exact
+        kept = torch.floor(self.sums / DROPPED)
+        if self.bias is not None:
+            kept = kept + torch.trunc(self.bias / DROPPED)
+        return kept * DROPPED * self.ratio
+
+
+def bias_integers(bias: Tensor, unit: Tensor) -> Tensor:
+    """A float bias as the compiler holds it, float64 integers. ``unit``: scale of input times scale of weight, per channel."""
+    return torch.round(bias.to(torch.float64) / unit)
