@@ -57,7 +57,7 @@ def open(bundle: Bundle, bundle_folder: Path, threads: int | None) -> tuple[Exec
 
 
 def open_emulator(bundle: Bundle, bundle_folder: Path) -> tuple[Execute, Runtime]:
-    """What executes the bundle on Qualcomm's emulator; see ``base.OpenEmulator``."""
+    """What executes the bundle on Qualcomm's emulator of the NPU; see ``base.OpenEmulator``."""
     from dq_toolchain.backends.qnn.htp.emulator import open_bundle
 
     return open_bundle(bundle, bundle_folder)

@@ -174,7 +174,6 @@ def _compile(
 
         contexts = {}
         for soc in settings.chips:
-            say(f"compiling the context of all {len(graphs)} step groups for {soc}")
             contexts[soc] = write_contexts(graphs, folder / soc, soc, say).to_json()
         yield "contexts", contexts
 
