@@ -163,7 +163,9 @@ void check_hashes(const fs::path& folder, const json::Value& json, const Bundle&
   if (!lists(program)) throw Error("files must list the program " + program);
   if (!lists(reference_file)) throw Error(std::string("files must list ") + reference_file);
   for (const Sampling& sampling : bundle.samplings) {
-    if (!lists(sampling.reference)) throw Error("files must list " + sampling.reference);
+    for (const std::string& name : {sampling.reference, sampling.step_vectors}) {
+      if (!name.empty() && !lists(name)) throw Error("files must list " + name);
+    }
   }
   for (const Port& port : bundle.inputs) {
     if (has_rows(port) && !lists(rows_file(port))) throw Error("files must list " + rows_file(port));
@@ -200,6 +202,14 @@ void read_samplings(const json::Value& json, Bundle& bundle) {
     }
     sampling.reference = row.text_at("reference");
     if (!stays_inside(sampling.reference)) throw Error("reference names a place outside the bundle: " + sampling.reference);
+    const json::Value* vectors = row.find("step_vectors");
+    if ((vectors != nullptr) != (bundle.input("step_vectors") != nullptr)) {
+      throw Error("samplings must name a file of step_vectors if the program takes them, and none otherwise");
+    }
+    if (vectors != nullptr) sampling.step_vectors = vectors->text("step_vectors");
+    if (vectors != nullptr && !stays_inside(sampling.step_vectors)) {
+      throw Error("step_vectors names a place outside the bundle: " + sampling.step_vectors);
+    }
     const auto same = [&](const Sampling& other) { return is_of(other.steps, other.guidance, sampling.steps, sampling.guidance); };
     if (std::any_of(bundle.samplings.begin(), bundle.samplings.end(), same)) throw Error("samplings must hold each once");
     bundle.samplings.push_back(std::move(sampling));
@@ -252,16 +262,13 @@ Bundle Bundle::at(std::optional<std::size_t> wanted_steps, std::optional<double>
   for (const Sampling& sampling : samplings) {
     held += "; " + name_of(sampling.steps, sampling.guidance);
     if (!is_of(sampling.steps, sampling.guidance, count, scale)) continue;
-    if (step_vectors && sampling.table.timesteps != table.timesteps) {
-      throw Error("--steps: got " + std::to_string(count) + ", the bundle holds step_vectors for the timesteps of " +
-                  std::to_string(own) + " steps only; choose these");
-    }
     Bundle chosen = *this;
     chosen.steps = sampling.steps;
     chosen.guidance = sampling.guidance;
     chosen.table = sampling.table;
     chosen.group_of_step = sampling.group_of_step;
     chosen.reference = sampling.reference;
+    if (step_vectors) chosen.step_vectors = read_rows(chosen, "step_vectors", chosen.table.calls(), sampling.step_vectors);
     return chosen;
   }
   throw Error("--steps and --guidance: got " + name_of(count, scale) + ", the bundle holds " + held +

@@ -58,7 +58,8 @@ struct Sampling {
   float guidance = 1;
   Table table;
   std::vector<std::size_t> group_of_step;
-  std::string reference;  // relative to the folder
+  std::string reference;     // relative to the folder
+  std::string step_vectors;  // the same; empty where the program takes the timestep
 };
 
 /// For Bundle::load: a program that replays a recording takes them all.

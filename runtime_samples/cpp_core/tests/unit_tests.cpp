@@ -160,24 +160,6 @@ void test_correction() {
   CHECK((denoiser({1, 2, 3, 4}, 1, 0) == std::vector<float>{2, 4, 6, 8}));
 }
 
-void test_step_vectors_belong_to_the_timesteps() {
-  dq::Bundle bundle;
-  bundle.table.timesteps = {9, 5};
-  bundle.step_vectors = dq::FloatTensor{{2, 3}, {1, 2, 3, 4, 5, 6}};
-  bundle.steps = 2;
-  dq::Sampling guided, shorter;
-  guided.steps = 2;
-  guided.guidance = 3;
-  guided.table.timesteps = {9, 5};
-  shorter.steps = 1;
-  shorter.table.timesteps = {9};
-  bundle.samplings = {guided, shorter};
-  CHECK(bundle.at(2, 3).guidance == 3);
-  CHECK(refused([&] { bundle.at(1, 1); }));
-  bundle.step_vectors.reset();
-  CHECK(bundle.at(1, 1).steps == std::size_t{1});
-}
-
 void test_damaged_corrections() {
   CHECK(read_correction(R"({"input_shift": [[1], [2]], "output_scale": [[3], [4]], "output_shift": [[5], [6]]})").channels() == 1);
   for (const char* text : {
@@ -225,7 +207,6 @@ int main() {
   test_metrics();
   test_sampler();
   test_correction();
-  test_step_vectors_belong_to_the_timesteps();
   test_damaged_corrections();
   test_arguments();
   if (failures == 0) std::puts("all unit tests passed");

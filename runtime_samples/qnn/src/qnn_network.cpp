@@ -12,6 +12,8 @@ using ort::check;
 QnnNetwork::QnnNetwork(const Bundle& bundle, const QnnOptions& options) : options_(options) {
   const auto start = std::chrono::steady_clock::now();
   environment_ = ort::make_environment();
+  std::optional<Silence> silence;
+  if (options.unit != Unit::cpu) silence.emplace();
   if (options.unit != Unit::cpu) provider_.emplace(*environment_, options.qnn_library);
   const ort::Owner<OrtSessionOptions> for_all = session_options();
   for (const std::string& method : bundle.methods) {
@@ -56,7 +58,6 @@ void QnnNetwork::execute(std::size_t method, const std::vector<Input>& inputs, s
 Runtime QnnNetwork::runtime() const {
   Runtime runtime{"ONNX Runtime (C++)", ort::version(), "CPU, not the NPU", {{"onnxruntime", ort::version()}}, load_ms_, false};
   if (!provider_) return runtime;
-  if (const std::string version = provider_->version(); !version.empty()) runtime.versions.emplace_back("qnn plugin", version);
   runtime.emulated = options_.unit == Unit::emulator;
   runtime.compute_unit = runtime.emulated ? std::string("HTP, emulated ") + options_.chip->name
                                           : std::string("HTP, context of ") + options_.chip->name + ", burst";

@@ -1,5 +1,10 @@
 #include "qnn_provider.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstdio>
+
 #include "error.h"
 
 namespace dq {
@@ -19,6 +24,20 @@ std::filesystem::path file_of(const std::filesystem::path& path) {
 }
 
 }  // namespace
+
+Silence::Silence() : kept_(::dup(STDOUT_FILENO)) {
+  std::fflush(stdout);
+  const int nowhere = ::open("/dev/null", O_WRONLY | O_CLOEXEC);
+  if (kept_ >= 0 && nowhere >= 0) ::dup2(nowhere, STDOUT_FILENO);
+  if (nowhere >= 0) ::close(nowhere);
+}
+
+Silence::~Silence() {
+  if (kept_ < 0) return;
+  std::fflush(stdout);
+  ::dup2(kept_, STDOUT_FILENO);
+  ::close(kept_);
+}
 
 QnnProvider::QnnProvider(OrtEnv& environment, const std::filesystem::path& library)
     : environment_(environment), backend_(file_of(library.parent_path() / backend_file)) {
@@ -48,11 +67,6 @@ void QnnProvider::add_to(OrtSessionOptions& options, const Settings& settings) c
   }
   check(api().SessionOptionsAppendExecutionProvider_V2(&options, &environment_, &device_, 1, keys.data(), values.data(), keys.size()),
         "use Qualcomm's plugin", "; take a plugin (2.5 or later) and an ONNX Runtime that belong together");
-}
-
-std::string QnnProvider::version() const {
-  const char* const found = api().GetKeyValue(api().EpDevice_EpMetadata(device_), "version");
-  return found == nullptr ? "" : found;
 }
 
 }  // namespace dq

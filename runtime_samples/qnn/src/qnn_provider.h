@@ -9,6 +9,18 @@
 
 namespace dq {
 
+/// While it lives, stdout goes nowhere: Qualcomm's libraries write notes there.
+class Silence {
+ public:
+  Silence();
+  ~Silence();
+  Silence(const Silence&) = delete;
+  Silence& operator=(const Silence&) = delete;
+
+ private:
+  int kept_;  // stdout as it was, below 0 if there was none
+};
+
 /// Qualcomm's plugin in an environment of ONNX Runtime.
 class QnnProvider {
  public:
@@ -19,9 +31,6 @@ class QnnProvider {
 
   /// The whole graph goes to the NPU, or the session refuses it. `settings` are the provider's. Throws Error.
   void add_to(OrtSessionOptions& options, const Settings& settings) const;
-
-  /// Of the plugin; empty if it does not say.
-  std::string version() const;
 
  private:
   OrtEnv& environment_;

@@ -56,7 +56,7 @@ class _Builder:
     def weight(self, name: str, shape: tuple[int, ...], seed: int) -> str:
         """int8, a scale per output channel."""
         integers = np.random.default_rng(seed).integers(-127, 128, size=shape).astype(np.int8)
-        scale = np.full(shape[0], 0.012, np.float32) * np.linspace(0.5, 1.0, shape[0], dtype=np.float32)
+        scale = np.full(shape[0], 0.0015, np.float32) * np.linspace(0.5, 1.0, shape[0], dtype=np.float32)
         given = [self.constant(f"{name}.q", integers), self.constant(f"{name}.scale", scale)]
         given.append(self.constant(f"{name}.zero", np.zeros(shape[0], np.int8)))
         return self.node("DequantizeLinear", given, name, axis=0)

@@ -19,7 +19,6 @@ struct OrtAllocator;
 struct OrtEnv;
 struct OrtEpDevice;
 struct OrtHardwareDevice;
-struct OrtKeyValuePairs;
 struct OrtMemoryInfo;
 struct OrtRunOptions;
 struct OrtSession;
@@ -86,9 +85,7 @@ struct OrtApi {
   void (*ReleaseSessionOptions)(OrtSessionOptions* object) noexcept;
   void* unused_101[29];
   OrtStatus* (*AddSessionConfigEntry)(OrtSessionOptions* options, const char* key, const char* value) noexcept;
-  void* unused_131[166];
-  const char* (*GetKeyValue)(const OrtKeyValuePairs* pairs, const char* key) noexcept;
-  void* unused_298[3];
+  void* unused_131[170];
   OrtStatus* (*RegisterExecutionProviderLibrary)(OrtEnv* env, const char* name, const char* path) noexcept;
   void* unused_302[1];
   OrtStatus* (*GetEpDevices)(const OrtEnv* env, const OrtEpDevice* const** out, std::size_t* count) noexcept;
@@ -99,9 +96,7 @@ struct OrtApi {
   OrtHardwareDeviceType (*HardwareDevice_Type)(const OrtHardwareDevice* device) noexcept;
   void* unused_308[4];
   const char* (*EpDevice_EpName)(const OrtEpDevice* device) noexcept;
-  void* unused_313[1];
-  const OrtKeyValuePairs* (*EpDevice_EpMetadata)(const OrtEpDevice* device) noexcept;
-  void* unused_315[1];
+  void* unused_313[3];
   const OrtHardwareDevice* (*EpDevice_Device)(const OrtEpDevice* device) noexcept;
 };
 

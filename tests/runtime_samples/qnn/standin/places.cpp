@@ -36,13 +36,11 @@ int main() {
   PLACE(ReleaseTypeInfo);
   PLACE(ReleaseSessionOptions);
   PLACE(AddSessionConfigEntry);
-  PLACE(GetKeyValue);
   PLACE(RegisterExecutionProviderLibrary);
   PLACE(GetEpDevices);
   PLACE(SessionOptionsAppendExecutionProvider_V2);
   PLACE(HardwareDevice_Type);
   PLACE(EpDevice_EpName);
-  PLACE(EpDevice_EpMetadata);
   PLACE(EpDevice_Device);
   std::printf("%d %d %d\n", ORT_LOGGING_LEVEL_WARNING, ORT_LOGGING_LEVEL_ERROR, ORT_LOGGING_LEVEL_FATAL);
   std::printf("%d %d\n", ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64);

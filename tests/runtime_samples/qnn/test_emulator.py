@@ -1,0 +1,85 @@
+"""dq-run on Qualcomm's emulator: the answers of the CPU but for the chip's rounding, and no times."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from dq_toolchain.toolchain.formats.bundle import Bundle
+from dq_toolchain.toolchain.formats.report import load_report
+from dq_toolchain.toolchain.metrics import relative_error
+from dq_toolchain.toolchain.verdict.judge import validate
+from tests.runtime_samples.cpp_core.conftest import assert_refused, run
+
+pytestmark = pytest.mark.qnn
+
+CLOSE = 3e-3
+"""Relative, of an output: products differ by a step of 65,536 or two, float between them is fp16. Measured: 4.6e-4."""
+
+
+def test_answers_are_near_those_of_the_cpu(bundle: Path, dq_run: Path, qnn_library: Path, tmp_path: Path) -> None:
+    done = run(dq_run, "--bundle", bundle, "--report", tmp_path, "--emulator", "--qnn-library", qnn_library)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout
+    assert not done.stderr
+    report = load_report(tmp_path)
+    wanted = Bundle.load(bundle).reference(bundle).simulation_outputs
+    assert report.outputs_at_simulation is not None
+    error = relative_error(report.outputs_at_simulation, wanted)
+    assert 0 < float(error.max()) < CLOSE, "0 would be the CPU's kernels"
+    assert report.data["compute_unit"] == "HTP, emulated SM8750"
+    assert report.data["emulated"]
+    assert report.data["load_ms"] is None
+    assert set(report.data["step_ms"]) == {None}
+    assert not validate(tmp_path).failed
+
+
+def test_it_is_the_same_again_and_another_chip_is_named(
+    bundle: Path, dq_run: Path, qnn_library: Path, tmp_path: Path
+) -> None:
+    given = ("--emulator", "--qnn-library", qnn_library, "--soc", "SM8550", "--seeds", "1", "--teacher-forced", "off")
+    for name in ("one", "two"):
+        done = run(dq_run, "--bundle", bundle, "--report", tmp_path / name, *given)
+        assert done.returncode == 0, done.stderr
+    one, two = (load_report(tmp_path / name) for name in ("one", "two"))
+    assert torch.equal(one.latents, two.latents)
+    assert one.data["compute_unit"] == "HTP, emulated SM8550"
+
+
+def test_contexts_that_are_not_there(bundle: Path, dq_run: Path, qnn_library: Path, tmp_path: Path) -> None:
+    done = run(dq_run, "--bundle", bundle, "--report", tmp_path / "r", "--soc", "SM8750", "--qnn-library", qnn_library)
+    assert_refused(done, "export it with --soc SM8750")
+
+
+def test_graphs_that_the_compiler_refuses(bundle: Path, dq_run: Path, qnn_library: Path, tmp_path: Path) -> None:
+    """Nothing is left to the CPU in silence: a float product with weights per channel is refused."""
+    import onnx
+
+    from tests.runtime_samples.cpp_core.conftest import seal_files
+
+    folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    graph = folder / "model" / "steps_g0.onnx"
+    model = onnx.load(graph)
+    for node in model.graph.node:
+        node.input[:] = ["conv_out" if name == "conv_out.dq" else name for name in node.input]
+    kept = [node for node in model.graph.node if not node.output[0].startswith("conv_out.")]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    onnx.save(model, graph)
+    seal_files(folder)
+    done = run(dq_run, "--bundle", folder, "--report", tmp_path / "r", "--emulator", "--qnn-library", qnn_library)
+    assert_refused(done, "ONNX Runtime cannot load steps_g0.onnx: ")
+    assert not (tmp_path / "r").exists()
+
+
+def test_libraries_that_are_no_plugin(bundle: Path, dq_run: Path, qnn_library: Path, tmp_path: Path) -> None:
+    for name in ("libonnxruntime_providers_qnn.so", "libQnnHtp.so"):
+        (tmp_path / name).write_bytes(b"no library")
+    done = run(
+        dq_run, "--bundle", bundle, "--report", tmp_path / "r", "--emulator", "--qnn-library",
+        tmp_path / "libonnxruntime_providers_qnn.so",
+    )  # fmt: skip
+    assert_refused(done, "cannot load ")
