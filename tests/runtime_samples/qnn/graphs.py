@@ -1,6 +1,6 @@
 """A tiny bundle in the form that the NPU takes: uint16 in and out of every product, int8 weights per channel, float between.
 
-Two step groups have other activation scales and the same weights; the graphs take a row of step vectors in the place of the timestep.
+Two step groups have other activation scales and the same weights. The graphs take step vectors in the place of the timestep.
 """
 
 from __future__ import annotations

@@ -1,0 +1,7 @@
+rootProject.name = "dq-run-libraries"
+
+dependencyResolutionManagement {
+    repositories {
+        mavenCentral()
+    }
+}
