@@ -105,9 +105,9 @@ def noise(count: int, seed: int = 1, channels: int = 1) -> Tensor:
 
 
 def conditioning_of(unet: UNet2DModel | UNet2DConditionModel, count: int) -> Conditioning:
-    """Labels, or random text states of five tokens."""
+    """Labels, nothing, or random text states of five tokens: what the network takes."""
     if isinstance(unet, UNet2DModel):
-        return labels(count)
+        return Conditioning({}, {}) if unet.class_embedding is None else labels(count)
     states = torch.randn(count, 5, unet.config.cross_attention_dim, generator=torch.Generator().manual_seed(2))
     return Conditioning({"encoder_hidden_states": states}, {"encoder_hidden_states": torch.zeros_like(states)})
 

@@ -152,8 +152,8 @@ def tiny_artifact(
     return artifact, unet
 
 
-def lively_artifact(**options: Any) -> tuple[Artifact, nn.Module]:
-    """``tiny_artifact`` with norms that are no identity, as training leaves them."""
+def lively_artifact(*, step_vectors: bool = False, **options: Any) -> tuple[Artifact, nn.Module]:
+    """``tiny_artifact`` with norms that are no identity, as training leaves them; perhaps ``with_step_vectors``."""
     artifact, unet = tiny_artifact(**options)
     generator = torch.Generator().manual_seed(5)
     for module in unet.modules():
@@ -161,7 +161,8 @@ def lively_artifact(**options: Any) -> tuple[Artifact, nn.Module]:
             module.weight.data.copy_(1 + 0.3 * torch.randn(module.weight.shape, generator=generator))
             module.bias.data.copy_(0.3 * torch.randn(module.bias.shape, generator=generator))
     state = unet.state_dict()
-    return replace(artifact, float_parameters={name: state[name] for name in artifact.float_parameters}), unet
+    artifact = replace(artifact, float_parameters={name: state[name] for name in artifact.float_parameters})
+    return with_step_vectors(artifact, unet) if step_vectors else (artifact, unet)
 
 
 def with_kept_layers(artifact: Artifact, unet: nn.Module, *patterns: str) -> Artifact:

@@ -78,6 +78,7 @@ OTHERS = ((2, 2.5), (8, 1.0))
 OF_SAMPLERS = {
     "two-steps": Case(TRAILING, 1, 2, guidance=2.5, groups=3, ranges=True, others=OTHERS, chosen=OTHERS[0]),
     "eight-unguided": Case(TRAILING, 1, 2, guidance=2.5, groups=3, others=OTHERS, chosen=OTHERS[1]),
+    "two-vectors": Case(TRAILING, 1, 2, guidance=1.5, vectors=True, others=((2, 1.5), (5, 1.0)), chosen=(2, 1.5)),
 }
 """In golden/samplers: recordings of runs with --steps and --guidance. At two steps the last step group has none."""
 
@@ -125,7 +126,7 @@ def write_case(case: Case, folder: Path) -> None:
     ports = [Port("sample", "float32", shape), Port("timestep", "float32", (1,)), Port("class_labels", "int64", (1,))]
     if case.vectors:
         ports[1] = Port("step_vectors", "float32", (1, WIDTH))
-        write_tensors(bundle_folder / STEP_VECTORS, {"step_vectors": _vectors()})
+        write_tensors(bundle_folder / STEP_VECTORS, {"step_vectors": _vectors(CALLS)})
     if case.ranges:
         ports.append(Port("ranges", "float32", (1, 4)))
         write_tensors(bundle_folder / RANGES, {"ranges": torch.arange(4.0 * case.groups).reshape(case.groups, 4)})
@@ -155,14 +156,16 @@ def write_case(case: Case, folder: Path) -> None:
     _drop_what_differs_between_machines(expected / JSON)
     recorded = {"inputs": torch.cat(network.inputs), "outputs": torch.cat(network.outputs)}
     time = (
-        {"step_vectors": _vectors()[network.steps]} if case.vectors else {"timesteps": torch.tensor(network.timesteps)}
+        {"step_vectors": _vectors(bundle.table.calls)[network.steps]}
+        if case.vectors
+        else {"timesteps": torch.tensor(network.timesteps)}
     )
     write_tensors(folder / "replay.safetensors", recorded | time)
 
 
-def _vectors() -> Tensor:
-    """(N, V): every number another one."""
-    return torch.arange(1.0, CALLS * WIDTH + 1).reshape(CALLS, WIDTH) / 8
+def _vectors(calls: int) -> Tensor:
+    """(N, V): every number another one, and none that of another step count."""
+    return torch.arange(1.0, calls * WIDTH + 1).reshape(calls, WIDTH) / 8 + (0 if calls == CALLS else calls / 32)
 
 
 def _sampling(
@@ -174,7 +177,11 @@ def _sampling(
     sampling = Sampling(steps, guidance, table, step_groups_at(table.timesteps, calibrated.timesteps, groups))
     reference = _reference(replace(case, guidance=guidance), table)
     reference.save(folder / sampling.file)
-    return OtherSampling(sampling, sampling.file, limits_for(reference))
+    rows = None
+    if case.vectors:
+        rows = STEP_VECTORS if steps == CALLS else f"step_vectors-{steps}.safetensors"
+        write_tensors(folder / rows, {"step_vectors": _vectors(table.calls)})
+    return OtherSampling(sampling, sampling.file, limits_for(reference), rows)
 
 
 def _correction(channels: int) -> Correction:

@@ -17,9 +17,11 @@ def inputs_of(artifact: Artifact, plan: Plan, k: int, seed: int = 0) -> dict[str
     """A random sample at step k, with a row of the reference's conditioning."""
     sample = torch.randn(plan.reference.start[:1].shape, generator=torch.Generator().manual_seed(seed))
     row, group = seed % plan.reference.seeds, artifact.group_of_step[k]
+    rows = artifact.step_rows
+    timestep = torch.tensor([artifact.table.timesteps[k]], dtype=torch.float32)
     return {
         "sample": sample,
-        "timestep": torch.tensor([artifact.table.timesteps[k]], dtype=torch.float32),
+        **({"timestep": timestep} if rows is None else {"step_vectors": rows[k : k + 1]}),
         **plan.reference.conditioning.select(slice(row, row + 1)).cond,
         **({} if plan.ranges is None else {"ranges": plan.ranges[group : group + 1]}),
     }

@@ -25,7 +25,6 @@ from tests.shared import once
 FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "executorch": ("executorch", {}),
     "coreml-fp16": ("coreml", {}),
-    "coreml-input-fp32": ("coreml", {"step_groups_as": "input", "precision": "fp32"}),
     "tensorrt-fp16": ("tensorrt", {"jetpack": 7}),
     "tensorrt-input-fp32": ("tensorrt", {"step_groups_as": "input"}),
     "coreai-fp16": ("coreai", {}),

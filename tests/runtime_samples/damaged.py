@@ -11,17 +11,14 @@ GOLDEN = Path(__file__).parents[2] / "runtime_samples" / "golden"
 FOR_ALL, FOR_THE_HOST = "damaged-bundles", "damaged-for-the-host"
 
 VECTORS = "step-vectors"
-"""The golden case whose program takes step vectors in the place of the timestep; programs that require the timestep refuse it."""
+"""The golden case whose program takes step vectors in the place of the timestep."""
+OTHER_VECTORS = {"samplers/two-vectors": ("--steps", "2")}
+"""A run of such a program at another step count, with what chooses it."""
 
 
 def recorded() -> list[str]:
     """The golden cases with a recording, at the calibrated sampler."""
     return sorted(path.parent.name for path in GOLDEN.glob("*/replay.safetensors"))
-
-
-def recorded_with_timestep() -> list[str]:
-    """Those of them that programs in every language replay."""
-    return [name for name in recorded() if name != VECTORS]
 
 
 def listed(kind: str) -> list[str]:

@@ -18,9 +18,9 @@ from samplings import Sampling, as_guidance, as_steps, groups_of, read_samplings
 from table import Table, read_table
 from values import as_integer, as_list, as_name, as_text
 
-JSON, REFERENCE, RANGES = "bundle.json", "reference.safetensors", "ranges.safetensors"
+JSON, REFERENCE, RANGES, VECTORS = "bundle.json", "reference.safetensors", "ranges.safetensors", "step_vectors.safetensors"
 SCHEMA, VERSION = "dq-toolchain/bundle", 1
-FIXED_INPUTS = ("sample", "timestep", "ranges")
+FIXED_INPUTS = ("sample", "timestep", "ranges", "step_vectors")
 """Inputs of the program that are no conditioning."""
 MOST_ELEMENTS = 2**31 - 1
 PORT_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "int64": np.dtype(np.int64)}
@@ -44,6 +44,7 @@ class Bundle:
         inputs: in order. output: of the sample's shape.
         group_of_step: step group of every step. group_methods: what to execute, by step group, or one for all.
         ranges: (G, R) float32, the input ``ranges`` of every step group; None if it is no input.
+        step_vectors: (N, V) float32, the input ``step_vectors`` of every step; None where ``timestep`` is the input.
         asked: steps of the scheduler, by which ``table`` is named; None where there is no other.
         samplings: other step counts and guidance scales. reference: file of the held-out rollouts of ``table``.
     """
@@ -59,6 +60,7 @@ class Bundle:
     table: Table
     guidance: np.float32
     ranges: Array | None
+    step_vectors: Array | None
     asked: int | None
     samplings: tuple[Sampling, ...]
     reference: str
@@ -79,14 +81,19 @@ class Bundle:
         Raises:
             Refused: it does not hold it.
         """
-        own = Sampling(self.asked or self.steps, self.guidance, self.table, self.group_of_step, self.reference)
+        own = Sampling(self.asked or self.steps, self.guidance, self.table, self.group_of_step, self.reference, VECTORS)
         wanted = own.steps if steps is None else steps, float(own.guidance) if guidance is None else guidance
         for each in (own, *self.samplings):
             if each.is_of(*wanted):
                 asked = each.steps if self.samplings else None
+                file = self.folder / (each.step_vectors or VECTORS)
+                try:
+                    vectors = _rows(file, self.inputs, "step_vectors", len(each.table.timesteps))
+                except ValueError as error:
+                    raise Refused(f"{file} is damaged: {one_line(error)}; {EXPORT_AGAIN}") from error
                 return replace(
                     self, table=each.table, guidance=each.guidance, group_of_step=each.group_of_step, asked=asked,
-                    reference=each.reference
+                    reference=each.reference, step_vectors=vectors
                 )  # fmt: skip
         held = "; ".join(each.name for each in (own, *self.samplings))
         raise Refused(
@@ -177,25 +184,31 @@ def _parse(folder: Path, digest: str, data: Mapping[str, Any]) -> Bundle:
     if len(methods) not in (1, len(groups)):
         raise ValueError("methods must be one, or one per step group")
     sample = _check_ports(inputs, outputs)
-    samplings = read_samplings(data, len(groups))
+    files = data["files"]
+    takes_vectors = any(port.name == "step_vectors" for port in inputs)
+    samplings = read_samplings(data, len(groups), takes_vectors)
     for correction in (each.correction for each in (table, *(sampling.table for sampling in samplings))):
         if correction is not None and sample.shape[1:2] != (correction.channels,):
             raise ValueError(
                 f"correction must have a number for each channel of the sample, {list(sample.shape)}, got "
                 f"{correction.channels}"
             )
-    for name in (sampling.reference for sampling in samplings):
-        if not _stays_inside(name) or name not in data["files"]:
-            raise ValueError(f"reference {name!r} must be in files")
+    named = [(what, getattr(each, what)) for each in samplings for what in ("reference", "step_vectors")]
+    named += [("ranges", RANGES)] if any(port.name == "ranges" for port in inputs) else []
+    named += [("step_vectors", VECTORS)] if takes_vectors else []
+    for what, name in named:
+        if name is not None and (not _stays_inside(name) or name not in files):
+            raise ValueError(f"{what} {name!r} must be in files")
     program = as_text(data["program"], "program")
     if not _stays_inside(program) or not any(
-        file == program or file.startswith(f"{program}/") for file in data["files"]
+        file == program or file.startswith(f"{program}/") for file in files
     ):
         raise ValueError("program must be in files")
     group_of_step = tuple(group for group, steps in enumerate(groups) for _ in steps)
     return Bundle(
         folder, digest, as_text(data["target"], "target"), program, inputs, outputs[0], group_of_step,
-        tuple(methods), table, as_guidance(data), _ranges(folder, data["files"], inputs, len(groups)),
+        tuple(methods), table, as_guidance(data), _rows(folder / RANGES, inputs, "ranges", len(groups)),
+        _rows(folder / VECTORS, inputs, "step_vectors", len(table.timesteps)),
         as_steps(data) if samplings else None, samplings, REFERENCE)  # fmt: skip
 
 
@@ -204,11 +217,15 @@ def _check_ports(inputs: tuple[Port, ...], outputs: list[Port]) -> Port:
     by_name = {port.name: port for port in inputs}
     if len(by_name) != len(inputs):
         raise ValueError("inputs must have a name each, got one twice")
-    sample, timestep, ranges = (by_name.get(name) for name in FIXED_INPUTS)
+    sample, timestep, ranges, vectors = (by_name.get(name) for name in FIXED_INPUTS)
     if sample is None or sample.dtype != np.float32 or len(sample.shape) != 4:
         raise ValueError("inputs must list sample, float32 (1, C, H, W)")
-    if timestep is None or timestep.dtype != np.float32 or timestep.shape != (1,):
-        raise ValueError("inputs must list timestep, float32 (1,)")
+    if (timestep is None) == (vectors is None):
+        raise ValueError("inputs must list either timestep or step_vectors")
+    if timestep is not None and (timestep.dtype != np.float32 or timestep.shape != (1,)):
+        raise ValueError("input timestep must be float32 (1,)")
+    if vectors is not None and (vectors.dtype != np.float32 or len(vectors.shape) != 2):
+        raise ValueError("input step_vectors must be float32 (1, V)")
     if ranges is not None and (ranges.dtype != np.float32 or len(ranges.shape) != 2):
         raise ValueError("input ranges must be float32 (1, R)")
     if [(port.dtype, port.shape) for port in outputs] != [(sample.dtype, sample.shape)]:
@@ -225,13 +242,12 @@ def _port(row: Any) -> Port:
     return Port(as_name(row["name"], "name"), PORT_DTYPES[row["dtype"]], shape)
 
 
-def _ranges(folder: Path, files: Mapping[str, str], inputs: tuple[Port, ...], groups: int) -> Array | None:
-    port = next((port for port in inputs if port.name == "ranges"), None)
+def _rows(file: Path, inputs: tuple[Port, ...], name: str, count: int) -> Array | None:
+    """The rows of an input, (count, width); None if the program has no such input. Raises ValueError: the file is damaged."""
+    port = next((port for port in inputs if port.name == name), None)
     if port is None:
         return None
-    if RANGES not in files:
-        raise ValueError(f"{RANGES} is not in files")
-    ranges, want = read_tensors(folder / RANGES).get("ranges"), (groups, *port.shape[1:])
-    if ranges is None or ranges.shape != want or ranges.dtype != np.float32 or not np.isfinite(ranges).all():
-        raise ValueError(f"{RANGES} must hold float32 'ranges' of shape {want}, all finite")
-    return ranges
+    rows, want = read_tensors(file).get(name), (count, *port.shape[1:])
+    if rows is None or rows.shape != want or rows.dtype != np.float32 or not np.isfinite(rows).all():
+        raise ValueError(f"{file.name} must hold float32 {name!r} of shape {want}, all finite")
+    return rows

@@ -13,7 +13,7 @@ TOLERANCE = 1e-6
 
 
 class ReplayNetwork:
-    """Execution e must be given ``inputs[e]`` and ``timesteps[e]`` of the file, and answers ``outputs[e]``.
+    """Execution e must be given ``inputs[e]`` and ``timesteps[e]`` (or ``step_vectors[e]``) of the file, and answers ``outputs[e]``.
 
     Raises:
         Refused: the file is damaged.
@@ -24,13 +24,16 @@ class ReplayNetwork:
 
     def __init__(self, path: Path) -> None:
         tensors = read_tensors(path)
-        if not {"inputs", "outputs", "timesteps"} <= set(tensors):
+        times = "step_vectors" if "step_vectors" in tensors else "timesteps"
+        if not {"inputs", "outputs", times} <= set(tensors):
             raise Refused(
-                f"{path} must hold inputs, outputs and timesteps, got {', '.join(tensors) or 'nothing'}; make it anew"
+                f"{path} must hold inputs, outputs and timesteps or step_vectors, got {', '.join(tensors) or 'nothing'}; make it "
+                "anew"
             )
-        self.inputs, self.outputs, self.timesteps = tensors["inputs"], tensors["outputs"], tensors["timesteps"]
-        if not len(self.inputs) == len(self.outputs) == len(self.timesteps):
-            raise Refused(f"{path}: inputs, outputs and timesteps must be as many; make it anew")
+        self.inputs, self.outputs, self.times = tensors["inputs"], tensors["outputs"], tensors[times]
+        self.input = "timestep" if times == "timesteps" else times
+        if not len(self.inputs) == len(self.outputs) == len(self.times):
+            raise Refused(f"{path}: inputs, outputs and {times} must be as many; make it anew")
         self.count = 0
 
     def warm_up(self, method: str, inputs: Mapping[str, Array]) -> None:
@@ -41,11 +44,9 @@ class ReplayNetwork:
         e = self.count
         if e >= len(self.outputs):
             raise Refused(f"the golden vectors hold {e} executions, the sampler asks for more; correct the sampler")
-        for what, got, want in (
-            ("sample", inputs["sample"], self.inputs[e : e + 1]),
-            ("timestep", inputs["timestep"], self.timesteps[e : e + 1]),
-        ):
-            if got.shape != want.shape or not np.allclose(got, want, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+        for what, want in (("sample", self.inputs[e : e + 1]), (self.input, self.times[e : e + 1])):
+            got = inputs.get(what)
+            if got is None or got.shape != want.shape or not np.allclose(got, want, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
                 raise Refused(
                     f"execution {e} was given another {what} than the golden vectors hold; correct the sampler"
                 )

@@ -76,6 +76,8 @@ class Guided:
         if self.correction is not None:
             x = self.correction.before(x, k)
         given: dict[str, Array] = {"sample": x, "timestep": self.bundle.table.timesteps[k : k + 1], **conditioning}
+        if self.bundle.step_vectors is not None:
+            given["step_vectors"] = self.bundle.step_vectors[k : k + 1]
         if self.bundle.ranges is not None:
             group = self.bundle.group_of_step[k]
             given["ranges"] = self.bundle.ranges[group : group + 1]

@@ -18,13 +18,15 @@ ALIKE = 1e-6
 
 @dataclass(frozen=True)
 class Sampling:
-    """Attributes: steps: of the scheduler. group_of_step: step group of every call. reference: file of its held-out rollouts."""
+    """Attributes: steps: of the scheduler. group_of_step: step group of every call. reference: file of its held-out rollouts.
+    step_vectors: file of the input of that name, a row per call; None where the program takes the timestep."""
 
     steps: int
     guidance: np.float32
     table: Table
     group_of_step: tuple[int, ...]
     reference: str
+    step_vectors: str | None
 
     @property
     def name(self) -> str:
@@ -34,8 +36,12 @@ class Sampling:
         return self.steps == steps and math.isclose(float(self.guidance), guidance, rel_tol=ALIKE)
 
 
-def read_samplings(data: Mapping[str, Any], groups: int) -> tuple[Sampling, ...]:
-    """Of bundle.json; none where it has none. Raises ValueError, KeyError or TypeError: they are damaged."""
+def read_samplings(data: Mapping[str, Any], groups: int, takes_vectors: bool) -> tuple[Sampling, ...]:
+    """Of bundle.json; none where it has none. Raises ValueError, KeyError or TypeError: they are damaged.
+
+    Args:
+        takes_vectors: the program has the input ``step_vectors``.
+    """
     found: list[Sampling] = []
     for row in as_list(data.get("samplings", []), "samplings"):
         table = read_table(row["table"])
@@ -43,7 +49,9 @@ def read_samplings(data: Mapping[str, Any], groups: int) -> tuple[Sampling, ...]
         if len(listed) != groups:
             raise ValueError(f"samplings must have {groups} step groups, got {len(listed)}")
         group_of_step = tuple(group for group, steps in enumerate(listed) for _ in steps)
-        one = Sampling(as_steps(row), as_guidance(row), table, group_of_step, as_text(row["reference"], "reference"))
+        vectors = as_text(row["step_vectors"], "step_vectors") if takes_vectors else None
+        reference = as_text(row["reference"], "reference")
+        one = Sampling(as_steps(row), as_guidance(row), table, group_of_step, reference, vectors)
         if any(each.is_of(one.steps, float(one.guidance)) for each in found):
             raise ValueError(f"samplings hold {one.name} twice")
         found.append(one)

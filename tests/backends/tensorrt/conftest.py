@@ -22,6 +22,7 @@ from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.reference import Reference
 from tests import tiny, tiny_artifacts
 from tests.shared import once
+from tests.toolchain.quant.test_step_vectors import CASES
 
 needs_nvidia = pytest.mark.skipif(not nvidia.is_installed(), reason=f"needs NVIDIA's compiler: {nvidia.INSTALL}")
 
@@ -49,7 +50,9 @@ class Lowered:
         row, group = seed % self.reference.seeds, self.artifact.group_of_step[k]
         sample = torch.randn(self.reference.start[:1].shape, generator=torch.Generator().manual_seed(seed))
         timestep = torch.tensor([self.artifact.table.timesteps[k]], dtype=torch.float32)
-        given = {"sample": sample, "timestep": timestep, **self.reference.conditioning.select(slice(row, row + 1)).cond}
+        rows = self.artifact.step_rows
+        time = {"timestep": timestep} if rows is None else {"step_vectors": rows[k : k + 1]}
+        given = {"sample": sample, **time, **self.reference.conditioning.select(slice(row, row + 1)).cond}
         ranges = self.bundle.ranges(self.folder)
         return given if ranges is None else given | {"ranges": ranges[group : group + 1]}
 
@@ -90,6 +93,7 @@ FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ratio-fp16": ({"step_groups_as": "input", "jetpack": 7}, {}),
     "cross-attention": ({}, {"unet": "condition", "weight_bits": 4}),
     "smoothed": ({}, {"smoothed": True}),
+    "step-vectors": ({"jetpack": 7}, {"unet": "divided by time", "step_vectors": True}),
 }
 """Settings and options of the artifact, by name."""
 
@@ -119,6 +123,7 @@ def _artifact_of(name: str) -> tuple[Artifact, nn.Module]:
     networks: dict[str, Callable[[], nn.Module]] = {
         "attention": attention_unet,
         "condition": tiny.tiny_condition_unet,
+        "divided by time": CASES["divided by time"].build,
     }
     options = {key: networks[value]() if key == "unet" else value for key, value in FORMS[name][1].items()}
     return tiny_artifacts.lively_artifact(**options)

@@ -18,7 +18,7 @@ from tests.runtime_samples.cpp_core.conftest import SAMPLERS
 from tests.runtime_samples.swift import ROOT, SLOW_AND_ONLY_WITH_SWIFT, inside, packages_tested
 
 GOLDEN = ROOT / "runtime_samples" / "golden"
-CASES = damaged.recorded_with_timestep()
+CASES = damaged.recorded()
 TESTED = 4  # swift_core, and three packages with stand-ins
 
 pytestmark = SLOW_AND_ONLY_WITH_SWIFT

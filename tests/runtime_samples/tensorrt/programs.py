@@ -24,7 +24,7 @@ JETSON = ROOT / "runtime_samples" / "tensorrt"
 PYTHON = JETSON / "python"
 GOLDEN = ROOT / "runtime_samples" / "golden"
 SCHEMA = ROOT / "toolchain" / "formats" / "schemas" / "report.schema.json"
-CASES = damaged.recorded_with_timestep()
+CASES = damaged.recorded()
 TOLERANCE = 1e-6
 
 

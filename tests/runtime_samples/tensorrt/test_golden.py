@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.runtime_samples import damaged
 from tests.runtime_samples.cpp_core.conftest import SAMPLERS
 from tests.runtime_samples.cpp_core.test_golden import DAMAGE
 from tests.runtime_samples.tensorrt.programs import (
@@ -36,9 +38,9 @@ def replay(case: str, report: Path, *options: object) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("case", [*CASES, *SAMPLERS])
+@pytest.mark.parametrize("case", [*CASES, *SAMPLERS, *damaged.OTHER_VECTORS])
 def test_replayed(case: str, tmp_path: Path) -> None:
-    done = replay(case, tmp_path, *SAMPLERS.get(case, ()))
+    done = replay(case, tmp_path, *(SAMPLERS | damaged.OTHER_VECTORS).get(case, ()))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert_golden(tmp_path, case)
@@ -54,6 +56,40 @@ def test_a_sampler_that_the_bundle_does_not_hold_is_named(tmp_path: Path) -> Non
     held = "the bundle holds 5 steps, guidance 2.5; 2 steps, guidance 2.5; 8 steps, guidance 1; choose"
     assert_refused(replay("samplers/two-steps", tmp_path, "--steps", 3), held)
     assert_refused(replay("dpm-history", tmp_path, "--guidance", 2), "holds 5 steps, guidance 1; choose")
+
+
+ROWS_AT_TWO: dict[str, Callable[[dict[str, Any]], object]] = {
+    "not named": lambda data: data["samplings"][0].pop("step_vectors"),
+    "not listed": lambda data: data["files"].pop("step_vectors-2.safetensors"),
+    "outside": lambda data: data["samplings"][0].update(step_vectors="../x"),
+    "of another count": lambda data: data["samplings"][0].update(step_vectors="step_vectors.safetensors"),
+}
+
+
+@pytest.mark.parametrize("damage", ROWS_AT_TWO)
+def test_rows_of_another_step_count_are_checked(damage: str, tmp_path: Path) -> None:
+    case, options = next(iter(damaged.OTHER_VECTORS.items()))
+    bundle = Path(shutil.copytree(GOLDEN / case / "bundle", tmp_path / "bundle"))
+    data = json.loads((bundle / "bundle.json").read_text())
+    ROWS_AT_TWO[damage](data)
+    (bundle / "bundle.json").write_text(json.dumps(data))
+    recording = GOLDEN / case / "replay.safetensors"
+    done = dq_run("--bundle", bundle, "--report", tmp_path / "report", "--replay", recording, *options)
+    assert_refused(done, "step_vectors")
+
+
+def test_rows_of_another_step_are_noticed(tmp_path: Path) -> None:
+    case = damaged.VECTORS
+    bundle = Path(shutil.copytree(GOLDEN / case / "bundle", tmp_path / "bundle"))
+    rows = load_file(bundle / "step_vectors.safetensors")["step_vectors"]
+    save_file({"step_vectors": rows[[0, 1, 3, 2, 4]]}, bundle / "step_vectors.safetensors")
+    data = json.loads((bundle / "bundle.json").read_text())
+    digest = hashlib.sha256((bundle / "step_vectors.safetensors").read_bytes()).hexdigest()
+    data["files"]["step_vectors.safetensors"] = digest
+    (bundle / "bundle.json").write_text(json.dumps(data))
+    recording = GOLDEN / case / "replay.safetensors"
+    done = dq_run("--bundle", bundle, "--report", tmp_path / "report", "--replay", recording)
+    assert_refused(done, "execution 4 was given another step_vectors")
 
 
 @pytest.mark.parametrize("change", DAMAGE, ids=range(len(DAMAGE)))
@@ -76,7 +112,7 @@ def test_damaged_samplers_are_refused(change: Callable[[dict[str, Any]], object]
 
 
 def test_all_cases_are_here() -> None:
-    assert CASES == ["ddim-corrected", "ddim-guided", "ddim-noise", "dpm-history", "euler-latents", "overflow"]
+    assert CASES == ["ddim-corrected", "ddim-guided", "ddim-noise", "dpm-history", "euler-latents", "overflow", damaged.VECTORS]
 
 
 def test_first_seed_without_the_second_half(tmp_path: Path) -> None:

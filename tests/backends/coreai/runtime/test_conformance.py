@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from dq_toolchain.backends.common.qdq.conformance import Comparison, compare
 from dq_toolchain.backends.coreai.runtime.forced import forced
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
-from tests.backends.coreai.conftest import Converted
+from tests.backends.coreai.conftest import Converted, converted
 from tests.backends.teacher_forced import check_fp16, check_fp32, comparisons
+from tests.toolchain.quant.test_step_vectors import CASES
 
 
 def compared(made: Converted) -> list[Comparison]:
@@ -19,6 +24,13 @@ def test_fp32_asset_equals_the_simulation(exact: Converted) -> None:
 
 def test_fp16_asset_differs_by_fp16_only(half: Converted) -> None:
     check_fp16(compared(half))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_rows_with_a_vector_per_block_and_the_timestep(precision: str, tmp_path: Path) -> None:
+    """Many vectors, and behind them the timestep, by which the network divides."""
+    made = converted(tmp_path, {"precision": precision}, unet=CASES["divided by time"].build(), step_vectors=True)
+    (check_fp32 if precision == "fp32" else check_fp16)(compared(made))
 
 
 def test_exchanged_step_groups_show(exact: Converted) -> None:
