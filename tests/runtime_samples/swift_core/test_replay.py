@@ -56,9 +56,9 @@ def _replay(case: str, folder: Path, *options: str) -> subprocess.CompletedProce
     )
 
 
-@pytest.mark.parametrize("case", [*CASES, *SAMPLERS])
+@pytest.mark.parametrize("case", [*CASES, *SAMPLERS, *damaged.OTHER_VECTORS])
 def test_report_is_that_of_the_host(case: str, tmp_path: Path) -> None:
-    done = _replay(case, tmp_path, *SAMPLERS.get(case, ()))
+    done = _replay(case, tmp_path, *(SAMPLERS | damaged.OTHER_VECTORS).get(case, ()))
     assert done.returncode == 0, done.stderr
     got = load_report(tmp_path / case / "report")  # schema, hashes, shapes
     _assert_same(got, load_report(GOLDEN / case / "expected"))

@@ -29,11 +29,15 @@ public struct ExportedBundle: Sendable {
     public private(set) var steps: Int?
     /// File of the held-out rollouts of `table`.
     public private(set) var referenceName = "reference.safetensors"
+    /// File of the step vectors of `table`, where the program takes them.
+    private var stepVectorsName = "step_vectors.safetensors"
     /// Other step counts and guidance scales.
     public let samplers: [OtherSampler]
 
     /// Names of the conditioning, in the order of the inputs.
-    public var conditioning: [Port] { inputs.filter { !["sample", "timestep", "ranges"].contains($0.name) } }
+    public var conditioning: [Port] {
+        inputs.filter { !["sample", "timestep", "step_vectors", "ranges"].contains($0.name) }
+    }
 
     /// - Parameter target: the only one accepted; nil takes any.
     /// - Throws: SampleError: missing, damaged, of another kind, version or target.
@@ -48,8 +52,8 @@ public struct ExportedBundle: Sendable {
         let files = try json.required("files", place).asObject("\(place): files")
         let programName = try json.required("program", place).asString("\(place): program")
         inputs = try Self.ports(json, "inputs", place)
-        let takesRanges = inputs.contains { $0.name == "ranges" }
-        for name in [programName, "reference.safetensors"] + (takesRanges ? ["ranges.safetensors"] : [])
+        let rows = ["ranges", "step_vectors"].filter { name in inputs.contains { $0.name == name } }
+        for name in [programName, "reference.safetensors"] + rows.map({ "\($0).safetensors" })
         where !files.keys.contains(where: { $0 == name || $0.hasPrefix(name + "/") }) {
             throw SampleError("\(place) lists no file '\(name)'; export the bundle again")
         }
@@ -59,13 +63,14 @@ public struct ExportedBundle: Sendable {
         program = folder.appendingPathComponent(programName)
         let outputs = try Self.ports(json, "outputs", place)
         guard let sample = inputs.first(where: { $0.name == "sample" }), sample.kind == .float32, sample.shape.count == 4,
-            inputs.contains(where: { $0.name == "timestep" && $0.kind == .float32 && $0.shape == [1] }), outputs.count == 1,
+            inputs.filter({ $0.name == "timestep" || $0.name == "step_vectors" }).count == 1, outputs.count == 1,
             outputs[0].shape == sample.shape, outputs[0].kind == .float32, Set(inputs.map(\.name)).count == inputs.count,
-            inputs.allSatisfy({ $0.name != "ranges" || ($0.kind == .float32 && $0.shape.count == 2) })
+            inputs.allSatisfy({ $0.name != "timestep" || ($0.kind == .float32 && $0.shape == [1]) }),
+            inputs.allSatisfy({ !rows.contains($0.name) || ($0.kind == .float32 && $0.shape.count == 2) })
         else {
             throw SampleError(
-                "\(place) must have inputs sample (1, C, H, W) and timestep (1), float32, perhaps ranges (1, R), no name twice, and "
-                    + "one output of the sample's shape; export the bundle again")
+                "\(place) must have inputs sample (1, C, H, W) and timestep (1) or step_vectors (1, V), float32, perhaps ranges (1, R), "
+                    + "no name twice, and one output of the sample's shape; export the bundle again")
         }
         output = outputs[0]
         table = try SamplerTable(json.required("table", place).asObject("\(place): table"), place: "\(place): table")
@@ -84,12 +89,13 @@ public struct ExportedBundle: Sendable {
         var found: [OtherSampler] = []
         for row in listed {
             let here = "\(place): samplings"
-            let one = try OtherSampler(row.asObject(here), methods: methods, groups: groups.count, place: here)
+            let one = try OtherSampler(
+                row.asObject(here), methods: methods, groups: groups.count, takesVectors: rows.contains("step_vectors"), place: here)
             if let channels = one.table.correction?.channels, channels != sample.shape[1] {
                 throw SampleError("\(here): correction has \(channels) channels, \(sample.shape[1]) are needed; export the bundle again")
             }
-            guard files.keys.contains(one.reference) else {
-                throw SampleError("\(place) lists no file '\(one.reference)'; export the bundle again")
+            for name in [one.reference, one.stepVectors].compactMap({ $0 }) where !files.keys.contains(name) {
+                throw SampleError("\(place) lists no file '\(name)'; export the bundle again")
             }
             guard !found.contains(where: { OtherSampler.same($0.steps, $0.guidance, one.steps, one.guidance) }) else {
                 throw SampleError("\(here) hold \(OtherSampler.name(one.steps, one.guidance)) twice; export the bundle again")
@@ -114,6 +120,7 @@ public struct ExportedBundle: Sendable {
         var bundle = self
         (bundle.steps, bundle.guidance, bundle.referenceName) = (sampler.steps, sampler.guidance, sampler.reference)
         (bundle.table, bundle.schedule) = (sampler.table, sampler.schedule)
+        bundle.stepVectorsName = sampler.stepVectors ?? stepVectorsName
         return bundle
     }
 
@@ -201,15 +208,20 @@ public struct ExportedBundle: Sendable {
 
     /// The input `ranges` of every step group, (1, R) each; nil where the program has no such input.
     /// - Throws: SampleError: ranges.safetensors is missing or of another shape.
-    public func ranges() throws -> [Tensor]? {
-        guard let port = inputs.first(where: { $0.name == "ranges" }) else { return nil }
-        let file = try SafetensorsFile(folder.appendingPathComponent("ranges.safetensors"))
-        let groups = schedule.groups, wanted = [groups] + port.shape.dropFirst()
-        guard file.shape(of: "ranges") == wanted, file.kind(of: "ranges") == .float32, file.isFinite("ranges") else {
+    public func ranges() throws -> [Tensor]? { try rows("ranges", schedule.groups, "ranges.safetensors") }
+
+    /// The input `step_vectors` of every call, (1, V) each; nil where the program takes the timestep.
+    /// - Throws: SampleError: the file is missing or of another shape.
+    public func stepVectors() throws -> [Tensor]? { try rows("step_vectors", table.calls, stepVectorsName) }
+
+    private func rows(_ name: String, _ count: Int, _ fileName: String) throws -> [Tensor]? {
+        guard let port = inputs.first(where: { $0.name == name }) else { return nil }
+        let file = try SafetensorsFile(folder.appendingPathComponent(fileName)), wanted = [count] + port.shape.dropFirst()
+        guard file.shape(of: name) == wanted, file.kind(of: name) == .float32, file.isFinite(name) else {
             throw SampleError(
-                "ranges.safetensors must hold 'ranges', finite F32 of shape \(wanted), got "
-                    + "\(file.shape(of: "ranges").map { "\($0)" } ?? "none"); export the bundle again")
+                "\(fileName) must hold '\(name)', finite F32 of shape \(wanted), got "
+                    + "\(file.shape(of: name).map { "\($0)" } ?? "none"); export the bundle again")
         }
-        return try (0..<groups).map { try file.floats("ranges", at: [$0]).reshaped(port.shape) }
+        return try (0..<count).map { try file.floats(name, at: [$0]).reshaped(port.shape) }
     }
 }

@@ -61,7 +61,11 @@ public actor FunctionNetwork<Function: ProgramFunction>: Network {
         guard let current else { throw SampleError("step \(call.step) was not prepared; call prepare first") }
         var inputs = call.conditioning
         inputs["sample"] = .float(call.sample)
-        inputs["timestep"] = .float(Tensor(shape: [1], values: [call.timestep]))
+        if let vectors = call.stepVectors {
+            inputs["step_vectors"] = .float(vectors)
+        } else {
+            inputs["timestep"] = .float(Tensor(shape: [1], values: [call.timestep]))
+        }
         if let ranges { inputs["ranges"] = .float(ranges[schedule.groupOfStep[call.step]]) }
         return try await current.execute(inputs)
     }

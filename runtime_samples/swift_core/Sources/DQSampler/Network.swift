@@ -5,11 +5,16 @@ public struct NetworkCall: Sendable {
     /// (1, C, H, W), already scaled and shifted.
     public let sample: Tensor
     public let timestep: Float
+    /// (1, V): what the program takes in the place of the timestep; nil: it takes the timestep.
+    public let stepVectors: Tensor?
     /// By name, batch 1.
     public let conditioning: [String: AnyTensor]
 
-    public init(step: Int, sample: Tensor, timestep: Float, conditioning: [String: AnyTensor]) {
-        (self.step, self.sample, self.timestep, self.conditioning) = (step, sample, timestep, conditioning)
+    public init(
+        step: Int, sample: Tensor, timestep: Float, stepVectors: Tensor? = nil, conditioning: [String: AnyTensor]
+    ) {
+        (self.step, self.sample, self.timestep, self.stepVectors) = (step, sample, timestep, stepVectors)
+        self.conditioning = conditioning
     }
 }
 

@@ -7,16 +7,20 @@ public struct OtherSampler: Sendable {
     public let schedule: StepSchedule
     /// File of its held-out rollouts.
     public let reference: String
+    /// File of the input `step_vectors` at these steps; nil where the program takes the timestep.
+    public let stepVectors: String?
 
     static let mostSteps = 100_000, mostGuidance = 1e6
 
     /// - Parameters: json: an element of `samplings`. methods: of the program. groups: how many step groups it has.
+    ///   takesVectors: whether it has the input `step_vectors`.
     /// - Throws: SampleError: a key is missing or of another type, or table and step groups do not fit.
-    init(_ json: JSONObject, methods: [String], groups: Int, place: String) throws {
+    init(_ json: JSONObject, methods: [String], groups: Int, takesVectors: Bool, place: String) throws {
         steps = try Self.steps(json, place)
         guidance = try Self.guidance(json, place)
         table = try SamplerTable(json.required("table", place).asObject("\(place): table"), place: "\(place): table")
         reference = try json.required("reference", place).asString("\(place): reference")
+        stepVectors = try takesVectors ? json.required("step_vectors", place).asString("\(place): step_vectors") : nil
         let listed = try StepSchedule.listed(json, place)
         guard listed.count == groups else {
             throw SampleError("\(place): \(listed.count) step groups, the program has \(groups); export the bundle again")

@@ -4,11 +4,13 @@ public actor ReplayNetwork: Network {
     public static let tolerance: Float = 1e-6
 
     private let recording: SafetensorsFile
+    /// What the network is told of time: `timesteps`, or `step_vectors`.
+    private let times: String
     private let executions: [Int]
     private var next = 0
 
     /// - Parameters:
-    ///   - recording: `inputs`, `outputs` (E, C, H, W) and `timesteps` (E).
+    ///   - recording: `inputs`, `outputs` (E, C, H, W) and `timesteps` (E) or `step_vectors` (E, V).
     ///   - seeds: how many are run. executionsPerRollout: N, or 2 N with guidance.
     ///   - teacherForced: whether the second half of the run happens; it is in the recording in any case.
     /// - Throws: SampleError: the recording lacks something or is too short.
@@ -18,13 +20,14 @@ public actor ReplayNetwork: Network {
             let first = 2 * seed * count
             return first..<first + (teacherForced ? 2 : 1) * count
         }
-        let length = recording.shape(of: "timesteps")?.first ?? 0
+        times = recording.shape(of: "step_vectors") == nil ? "timesteps" : "step_vectors"
+        let told = recording.shape(of: times) ?? [], length = told.first ?? 0
         guard let shape = recording.shape(of: "inputs"), shape.count == 4, recording.shape(of: "outputs") == shape,
-            recording.shape(of: "timesteps") == [shape[0]], length >= 2 * seeds * count
+            length == shape[0], told.count == (times == "timesteps" ? 1 : 2), length >= 2 * seeds * count
         else {
             throw SampleError(
-                "the recording must hold inputs and outputs (E, C, H, W) and timesteps (E), E at least \(2 * seeds * count), "
-                    + "got E = \(length); give the replay of this bundle")
+                "the recording must hold inputs and outputs (E, C, H, W) and timesteps (E) or step_vectors (E, V), E at least "
+                    + "\(2 * seeds * count), got E = \(length); give the replay of this bundle")
         }
     }
 
@@ -36,7 +39,8 @@ public actor ReplayNetwork: Network {
         let execution = executions[next]
         next += 1
         try compare(call.sample.values, recording.floats("inputs", at: [execution]).values, "inputs", execution)
-        try compare([call.timestep], recording.floats("timesteps", at: [execution]).values, "timesteps", execution)
+        let told = times == "timesteps" ? [call.timestep] : call.stepVectors?.values ?? []
+        try compare(told, recording.floats(times, at: [execution]).values, times, execution)
         let output = try recording.floats("outputs", at: [execution])
         return output.reshaped([1] + output.shape)
     }

@@ -24,14 +24,17 @@ public struct Run: Sendable {
     private let bundle: ExportedBundle
     private let reference: Reference
     private let network: any Network
+    private let stepVectors: [Tensor]?
     private let teacherForced: Bool
     private let onProgress: OnProgress
 
+    /// - Throws: SampleError: the file of the step vectors is damaged.
     public init(
         bundle: ExportedBundle, reference: Reference, network: any Network, teacherForced: Bool = true,
         onProgress: @escaping OnProgress = { _ in }
-    ) {
+    ) throws {
         (self.bundle, self.reference, self.network) = (bundle, reference, network)
+        stepVectors = try bundle.stepVectors()
         (self.teacherForced, self.onProgress) = (teacherForced, onProgress)
     }
 
@@ -77,7 +80,8 @@ public struct Run: Sendable {
     private func call(_ x: Tensor, _ k: Int, _ conditioning: [String: AnyTensor]) -> NetworkCall {
         let scaled = x.scaled(by: bundle.table.inputScale[k]), given = bundle.table.correction?.before(scaled, k) ?? scaled
         return NetworkCall(
-            step: k, sample: given.reshaped([1] + x.shape), timestep: bundle.table.timesteps[k], conditioning: conditioning)
+            step: k, sample: given.reshaped([1] + x.shape), timestep: bundle.table.timesteps[k], stepVectors: stepVectors?[k],
+            conditioning: conditioning)
     }
 
     private func warmUp() async throws {

@@ -25,7 +25,7 @@ public enum Sampling {
         let bundle = try ExportedBundle(folder, target: target).at(steps: steps, guidance: guidance)
         let reference = try Reference(bundle, seeds: seeds)
         let network = try await open(bundle, reference)
-        let run = Run(
+        let run = try Run(
             bundle: bundle, reference: reference, network: network, teacherForced: teacherForced, onProgress: onProgress)
         let result = try await run.run()
         let written = try Report(bundle: bundle, reference: reference, result: result, runtime: await network.describe())

@@ -68,6 +68,7 @@ final class BundleTests: XCTestCase {
                     let said = refusal {
                         let bundle = try ExportedBundle(copy, target: "golden")
                         _ = try bundle.ranges()
+                        _ = try bundle.stepVectors()
                         _ = try Reference(bundle, seeds: nil)
                     }
                     XCTAssertNotNil(said, "\(damage) is not refused")

@@ -47,6 +47,19 @@ final class FunctionNetworkTests: XCTestCase {
         XCTAssertEqual(calls.map { $0.inputs["ranges"] }, [.float(ranges[0]), .float(ranges[1])])
     }
 
+    func testStepVectorsStandInThePlaceOfTheTimestep() async throws {
+        let bundle = try Golden.bundle("step-vectors"), log = Log(), network = try network(bundle, log)
+        let rows = try XCTUnwrap(bundle.stepVectors())
+        try await network.prepare(step: 3)
+        _ = try await network.execute(
+            NetworkCall(
+                step: 3, sample: Tensor(zeros: bundle.output.shape), timestep: 5, stepVectors: rows[3],
+                conditioning: ["class_labels": .integer(IntegerTensor(shape: [1], values: [3]))]))
+        let last = try XCTUnwrap(await log.calls.last)
+        XCTAssertEqual(Set(last.inputs.keys), Set(bundle.inputs.map(\.name)))
+        XCTAssertEqual(last.inputs["step_vectors"], .float(rows[3]))
+    }
+
     func testTheExecutionAfterALoadDividesByNoZero() async throws {
         let bundle = try Golden.bundle("ddim-guided"), log = Log(), network = try network(bundle, log)
         try await network.prepare(step: 4)

@@ -5,7 +5,9 @@ import XCTest
 
 /// The golden vectors.
 enum Golden {
-    static let cases = ["ddim-corrected", "ddim-guided", "ddim-noise", "dpm-history", "euler-latents", "overflow"]
+    static let cases = [
+        "ddim-corrected", "ddim-guided", "ddim-noise", "dpm-history", "euler-latents", "overflow", "step-vectors",
+    ]
 
     static let folder = goldenFolder
 

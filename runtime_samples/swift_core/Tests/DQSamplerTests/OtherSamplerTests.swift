@@ -5,7 +5,7 @@ import XCTest
 /// Runs at another step count or guidance that the bundle holds.
 final class OtherSamplerTests: XCTestCase {
     private let cases: [(name: String, steps: Int, guidance: Double?)] = [
-        ("samplers/two-steps", 2, nil), ("samplers/eight-unguided", 8, 1),
+        ("samplers/two-steps", 2, nil), ("samplers/eight-unguided", 8, 1), ("samplers/two-vectors", 2, nil),
     ]
 
     private func bundle(_ name: String) -> URL { Golden.folder.appendingPathComponent("\(name)/bundle", isDirectory: true) }
@@ -36,6 +36,15 @@ final class OtherSamplerTests: XCTestCase {
         XCTAssertEqual(two.schedule.groupOfStep, [0, 1])
         XCTAssertEqual(try two.ranges()?.count, 3)
         XCTAssertEqual(try whole.at(steps: nil, guidance: nil).table, whole.table)
+    }
+
+    func testEveryStepCountHasRowsOfItsOwn() throws {
+        let whole = try ExportedBundle(bundle("samplers/two-vectors"), target: "golden")
+        let own = try XCTUnwrap(whole.stepVectors()), two = try XCTUnwrap(whole.at(steps: 2, guidance: nil).stepVectors())
+        XCTAssertEqual(own.map(\.shape), [[Int]](repeating: [1, 7], count: 5))
+        XCTAssertEqual(two.map(\.shape), [[Int]](repeating: [1, 7], count: 2))
+        XCTAssertNotEqual(two[0], own[0])
+        XCTAssertEqual(try whole.at(steps: nil, guidance: 1).stepVectors(), own)
     }
 
     func testWhatTheBundleDoesNotHoldIsNamed() throws {
