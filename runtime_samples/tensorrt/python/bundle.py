@@ -18,7 +18,12 @@ from samplings import Sampling, as_guidance, as_steps, groups_of, read_samplings
 from table import Table, read_table
 from values import as_integer, as_list, as_name, as_text
 
-JSON, REFERENCE, RANGES, VECTORS = "bundle.json", "reference.safetensors", "ranges.safetensors", "step_vectors.safetensors"
+JSON, REFERENCE, RANGES, VECTORS = (
+    "bundle.json",
+    "reference.safetensors",
+    "ranges.safetensors",
+    "step_vectors.safetensors",
+)
 SCHEMA, VERSION = "dq-toolchain/bundle", 1
 FIXED_INPUTS = ("sample", "timestep", "ranges", "step_vectors")
 """Inputs of the program that are no conditioning."""
@@ -200,9 +205,7 @@ def _parse(folder: Path, digest: str, data: Mapping[str, Any]) -> Bundle:
         if name is not None and (not _stays_inside(name) or name not in files):
             raise ValueError(f"{what} {name!r} must be in files")
     program = as_text(data["program"], "program")
-    if not _stays_inside(program) or not any(
-        file == program or file.startswith(f"{program}/") for file in files
-    ):
+    if not _stays_inside(program) or not any(file == program or file.startswith(f"{program}/") for file in files):
         raise ValueError("program must be in files")
     group_of_step = tuple(group for group, steps in enumerate(groups) for _ in steps)
     return Bundle(

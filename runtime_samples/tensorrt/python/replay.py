@@ -13,7 +13,7 @@ TOLERANCE = 1e-6
 
 
 class ReplayNetwork:
-    """Execution e must be given ``inputs[e]`` and ``timesteps[e]`` (or ``step_vectors[e]``) of the file, and answers ``outputs[e]``.
+    """Execution e must be given ``inputs[e]`` and ``timesteps[e]`` or ``step_vectors[e]`` of the file; it answers ``outputs[e]``.
 
     Raises:
         Refused: the file is damaged.
@@ -46,7 +46,11 @@ class ReplayNetwork:
             raise Refused(f"the golden vectors hold {e} executions, the sampler asks for more; correct the sampler")
         for what, want in (("sample", self.inputs[e : e + 1]), (self.input, self.times[e : e + 1])):
             got = inputs.get(what)
-            if got is None or got.shape != want.shape or not np.allclose(got, want, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+            if (
+                got is None
+                or got.shape != want.shape
+                or not np.allclose(got, want, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+            ):
                 raise Refused(
                     f"execution {e} was given another {what} than the golden vectors hold; correct the sampler"
                 )

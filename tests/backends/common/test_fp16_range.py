@@ -21,6 +21,7 @@ from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.quant.sites import attention_layers
 from tests import tiny, tiny_artifacts
+from tests.toolchain.quant.test_step_vectors import CASES
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,22 @@ def test_what_the_artifact_says_is_refused_before_anything_runs(what: str, plain
         artifact = replace(artifact, float_parameters={**artifact.float_parameters, name: torch.full((16,), -1e5)})
     with pytest.raises(BackendError, match=rf"^{name} reaches .*--precision fp32"):
         check_known(artifact, "coreml")
+
+
+def test_a_step_vector_is_refused_and_the_timestep_among_them_stays_float32() -> None:
+    artifact, _ = tiny_artifacts.lively_artifact(
+        unet=CASES["divided by time"].build().requires_grad_(False), step_vectors=True
+    )
+    given = artifact.step_vectors
+    assert given is not None
+    rows = given.rows.clone()
+    rows[2, -1] = 1e5  # the timestep
+    fitting = replace(artifact, step_vectors=replace(given, rows=rows))
+    check_known(fitting, "coreai")
+    rows = rows.clone()
+    rows[2, 0] = -1e5
+    with pytest.raises(BackendError, match=rf"^{given.vectors[0].name} reaches 1e\+05, .*--precision fp32"):
+        check_known(replace(artifact, step_vectors=replace(given, rows=rows)), "coreai")
 
 
 def test_small_weights_that_stay_in_float_are_named() -> None:

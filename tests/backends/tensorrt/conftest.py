@@ -123,7 +123,7 @@ def _artifact_of(name: str) -> tuple[Artifact, nn.Module]:
     networks: dict[str, Callable[[], nn.Module]] = {
         "attention": attention_unet,
         "condition": tiny.tiny_condition_unet,
-        "divided by time": CASES["divided by time"].build,
+        "divided by time": lambda: CASES["divided by time"].build().requires_grad_(False),
     }
     options = {key: networks[value]() if key == "unet" else value for key, value in FORMS[name][1].items()}
     return tiny_artifacts.lively_artifact(**options)

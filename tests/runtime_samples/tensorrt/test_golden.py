@@ -112,7 +112,15 @@ def test_damaged_samplers_are_refused(change: Callable[[dict[str, Any]], object]
 
 
 def test_all_cases_are_here() -> None:
-    assert CASES == ["ddim-corrected", "ddim-guided", "ddim-noise", "dpm-history", "euler-latents", "overflow", damaged.VECTORS]
+    assert CASES == [
+        "ddim-corrected",
+        "ddim-guided",
+        "ddim-noise",
+        "dpm-history",
+        "euler-latents",
+        "overflow",
+        damaged.VECTORS,
+    ]
 
 
 def test_first_seed_without_the_second_half(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dq_toolchain import backends
+from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.toolchain.verdict.judge import validate
-from tests.backends.tensorrt.conftest import Lowered
+from tests.backends.tensorrt.conftest import Lowered, made
 from tests.runtime_samples.tensorrt.programs import assert_close, assert_refused, dq_run, read_report
 
 
@@ -31,6 +33,16 @@ def test_equals_the_run_of_the_toolchain(
     assert got["load_ms"] > 0
     verdict = validate(tmp_path)
     assert not verdict.failed, [check for check in verdict.checks if not check.passed]
+
+
+def test_step_vectors_in_the_place_of_the_timestep(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    lowered = made("step-vectors", tmp_path_factory)
+    run_bundle(backends.load("tensorrt"), lowered.bundle, lowered.folder, tmp_path / "host", seeds=1)
+    done = dq_run("--bundle", lowered.folder, "--report", tmp_path / "own", "--backend", "onnxruntime", "--seeds", 1)
+    assert done.returncode == 0, done.stderr
+    (_, got), (_, want) = read_report(tmp_path / "own"), read_report(tmp_path / "host")
+    for name in ("latents", "outputs_at_simulation"):
+        np.testing.assert_array_equal(got[name], want[name])
 
 
 @pytest.mark.slow

@@ -50,6 +50,25 @@ final class CoreAINetworkTests: XCTestCase {
         }
     }
 
+    func testStepVectorsAreThoseOfTheStep() async throws {
+        let shape = [1, 1, 6, 6]
+        let takesRow = StandInFunction(
+            inputs: [.init("sample", shape, .float32), .init("step_vectors", [1, 7], .float32), .init("class_labels", [1], .int32)],
+            output: .init("output", shape, .float32), factor: 1)
+        let program = StandInProgram(["steps_g0": takesRow, "steps_g1": takesRow])
+        try await StandInBundle("step-vectors", ["model.aimodel": program]).use { bundle in
+            let network = try await CoreAIRuntime.open(bundle), rows = try XCTUnwrap(bundle.stepVectors())
+            for step in 0..<5 {
+                try await network.prepare(step: step)
+                let output = try await network.execute(
+                    NetworkCall(
+                        step: step, sample: Tensor(zeros: [1, 1, 6, 6]), timestep: 1000, stepVectors: rows[step],
+                        conditioning: ["class_labels": .integer(IntegerTensor(shape: [1], values: [3]))]))
+                XCTAssertEqual(output.values[0], rows[step].values.reduce(3, +))
+            }
+        }
+    }
+
     func testThePresentFunctionAndTheNextAreInMemory() async throws {
         let names = (0..<5).map { "steps_g\($0)" }, groups = (0..<5).map { [$0] }
         let program = StandInProgram(Dictionary(uniqueKeysWithValues: names.map { ($0, function(1)) }))

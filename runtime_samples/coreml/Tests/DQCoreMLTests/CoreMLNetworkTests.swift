@@ -54,6 +54,21 @@ final class CoreMLNetworkTests: XCTestCase {
         XCTAssertEqual(single, ["without a name"])
     }
 
+    func testStepVectorsAreThoseOfTheStep() async throws {
+        let takesRow = function(1, inputs: ["sample", "step_vectors", "class_labels"])
+        try await StandInBundle("step-vectors", ["model.mlpackage": ["steps_g0": takesRow, "steps_g1": takesRow]]).use { bundle in
+            let network = try await CoreMLRuntime.open(bundle), rows = try XCTUnwrap(bundle.stepVectors())
+            for step in 0..<5 {
+                try await network.prepare(step: step)
+                let output = try await network.execute(
+                    NetworkCall(
+                        step: step, sample: Tensor(zeros: [1, 1, 6, 6]), timestep: 1000, stepVectors: rows[step],
+                        conditioning: ["class_labels": .integer(IntegerTensor(shape: [1], values: [3]))]))
+                XCTAssertEqual(output.values[0], rows[step].values.reduce(3, +))
+            }
+        }
+    }
+
     func testRangesAreThoseOfTheStepGroup() async throws {
         let main = function(1, inputs: Self.inputs + ["ranges"])
         try await StandInBundle("ddim-guided", ["model.mlpackage": ["main": main]], methods: ["main"]).use { bundle in

@@ -51,8 +51,8 @@ public struct ExportedBundle: Sendable {
         sha256 = SHA256.of(bytes)
         let files = try json.required("files", place).asObject("\(place): files")
         let programName = try json.required("program", place).asString("\(place): program")
-        inputs = try Self.ports(json, "inputs", place)
-        let rows = ["ranges", "step_vectors"].filter { name in inputs.contains { $0.name == name } }
+        let ports = try Self.ports(json, "inputs", place), rows = ["ranges", "step_vectors"].filter { ports.map(\.name).contains($0) }
+        inputs = ports
         for name in [programName, "reference.safetensors"] + rows.map({ "\($0).safetensors" })
         where !files.keys.contains(where: { $0 == name || $0.hasPrefix(name + "/") }) {
             throw SampleError("\(place) lists no file '\(name)'; export the bundle again")

@@ -55,7 +55,7 @@ final class FunctionNetworkTests: XCTestCase {
             NetworkCall(
                 step: 3, sample: Tensor(zeros: bundle.output.shape), timestep: 5, stepVectors: rows[3],
                 conditioning: ["class_labels": .integer(IntegerTensor(shape: [1], values: [3]))]))
-        let last = try XCTUnwrap(await log.calls.last)
+        let calls = await log.calls, last = try XCTUnwrap(calls.last)
         XCTAssertEqual(Set(last.inputs.keys), Set(bundle.inputs.map(\.name)))
         XCTAssertEqual(last.inputs["step_vectors"], .float(rows[3]))
     }
