@@ -18,7 +18,7 @@ from dq_toolchain.toolchain.recipe.sections import TargetSection
 from tests import tiny_artifacts
 from tests.backends.executorch.conftest import small_artifact
 
-CONVOLUTION, LINEAR = "down_blocks.0.resnets.0.conv1", "mid_block.resnets.0.time_emb_proj"
+CONVOLUTION, LINEAR = "down_blocks.0.resnets.0.conv1", "down_blocks.0.resnets.0.time_emb_proj"
 OTHER = {
     (name, value): pytest.mark.slow if (name, value) == ("executorch", "methods") else ()
     for name, section in backends.sections().items()

@@ -61,7 +61,8 @@ DESCRIBING = """
 import sys
 from dq_toolchain import backends
 assert backends.names() and [backends.describe(name) for name in backends.names()]
-print([name for name in sys.modules if name.split(".")[0] in ("executorch", "coremltools", "coreai", "coreai_torch", "tensorrt", "onnxruntime_qnn")])
+vendors = ("executorch", "coremltools", "coreai", "coreai_torch", "onnx", "onnxruntime", "onnxruntime_qnn", "tensorrt")
+print([name for name in sys.modules if name.split(".")[0] in vendors])
 """
 
 

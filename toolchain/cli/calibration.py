@@ -133,7 +133,9 @@ def calibrate(
         Path | None, typer.Option(help="instead of prompts: safetensors with cond.NAME and uncond.NAME")
     ] = None,
     weight_bits: Annotated[int | None, typer.Option(help="2-8  [default: 8]")] = None,
-    activation_bits: Annotated[int | None, typer.Option(help="2-8 or 16 (for target qnn)  [default: 8]")] = None,
+    activation_bits: Annotated[
+        int | None, typer.Option(help="2-8, or 16 for targets that take it  [default: 8]")
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(help="bits layer by layer: size=SHARE of FP32's, psnr>=DB, or both")
     ] = None,
@@ -144,7 +146,7 @@ def calibrate(
     outputs: Annotated[
         str | None,
         typer.Option(
-            help="none | range | fitted: what is kept of the outputs of products, which target qnn quantizes  [default: none]"
+            help="none | range | fitted: what is kept of the outputs of products, for targets that quantize those too  [default: none]"
         ),
     ] = None,
     step_vectors: Annotated[
