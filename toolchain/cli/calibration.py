@@ -146,7 +146,7 @@ def calibrate(
     outputs: Annotated[
         str | None,
         typer.Option(
-            help="none | range | fitted: what is kept of the outputs of products, for targets that quantize those too  [default: none]"
+            help="none | range | fitted: what is kept of outputs of products, for targets that quantize them  [default: none]"
         ),
     ] = None,
     step_vectors: Annotated[

@@ -94,7 +94,7 @@ def artifact_of(name: str) -> tuple[Artifact, nn.Module]:
     """The artifact of a form and its FP32 network, which takes step vectors."""
     networks: dict[str, Callable[[], nn.Module]] = {"condition": tiny.tiny_condition_unet}
     form, given = FORMS[name]
-    options = {key: networks[value]() if key == "unet" else value for key, value in given.items()}
+    options: dict[str, Any] = {key: networks[value]() if key == "unet" else value for key, value in given.items()}
     return for_npu(*tiny_artifacts.lively_artifact(**options), "a8" if form == "a8" else "a16")
 
 

@@ -125,7 +125,9 @@ def _artifact_of(name: str) -> tuple[Artifact, nn.Module]:
         "condition": tiny.tiny_condition_unet,
         "divided by time": lambda: CASES["divided by time"].build().requires_grad_(False),
     }
-    options = {key: networks[value]() if key == "unet" else value for key, value in FORMS[name][1].items()}
+    options: dict[str, Any] = {
+        key: networks[value]() if key == "unet" else value for key, value in FORMS[name][1].items()
+    }
     return tiny_artifacts.lively_artifact(**options)
 
 
