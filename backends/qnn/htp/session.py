@@ -42,6 +42,11 @@ class Session:
         ports: Sequence[Any] = self._inner.get_inputs()
         return ports
 
+    def get_outputs(self) -> Sequence[Any]:
+        """Ports, as above."""
+        ports: Sequence[Any] = self._inner.get_outputs()
+        return ports
+
     def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """One call on the emulator: the named outputs, or all. Raises BackendError: it does not execute."""
         try:
