@@ -9,7 +9,7 @@ struct Chip {
   const char *name, *soc_model, *htp_arch;
 };
 
-/// From docs/QNN.md; a bundle holds a folder of contexts under such a name.
+/// As the exporter has them; a bundle holds a folder of contexts under such a name.
 inline constexpr Chip chips[] = {
     {"SM8550", "43", "73"},  // Snapdragon 8 Gen 2
     {"SM8650", "57", "75"},  // 8 Gen 3

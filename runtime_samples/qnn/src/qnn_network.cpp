@@ -2,6 +2,7 @@
 
 #include <chrono>
 
+#include "crash.h"
 #include "error.h"
 
 namespace dq {
@@ -13,7 +14,10 @@ QnnNetwork::QnnNetwork(const Bundle& bundle, const QnnOptions& options) : option
   const auto start = std::chrono::steady_clock::now();
   environment_ = ort::make_environment();
   std::optional<Silence> silence;
-  if (options.unit != Unit::cpu) silence.emplace();
+  if (options.unit != Unit::cpu) {
+    silence.emplace();
+    say_crashes();
+  }
   if (options.unit != Unit::cpu) provider_.emplace(*environment_, options.qnn_library);
   const ort::Owner<OrtSessionOptions> for_all = session_options();
   for (const std::string& method : bundle.methods) {
@@ -25,15 +29,8 @@ QnnNetwork::QnnNetwork(const Bundle& bundle, const QnnOptions& options) : option
 std::filesystem::path QnnNetwork::graph_of(const Bundle& bundle, const std::string& method) const {
   if (options_.unit != Unit::npu) return bundle.program_path() / (method + ".onnx");
   const std::filesystem::path path = bundle.folder / options_.chip->name / (method + "_ctx.onnx");
-  if (!std::filesystem::is_regular_file(path)) {
-    throw Error("the bundle has no " + path.string() + "; export it with --soc " + options_.chip->name);
-  }
-#ifdef __x86_64__
-  // Their library for x86-64 ends the process when it is given one.
-  throw Error("contexts execute on the NPU of a phone, this machine is x86-64; add --emulator to execute " + bundle.program + "/ in its place");
-#else
-  return path;
-#endif
+  if (std::filesystem::is_regular_file(path)) return path;
+  throw Error("the bundle has no " + path.string() + "; export it with --soc " + options_.chip->name);
 }
 
 ort::Owner<OrtSessionOptions> QnnNetwork::session_options() const {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,9 +14,11 @@ import torch
 
 from dq_toolchain.backends.base import Runtime
 from dq_toolchain.backends.common.sampling import sample
+from dq_toolchain.backends.qnn.chips import SOCS
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.report import load_report
 from dq_toolchain.toolchain.verdict.judge import validate
+from tests.runtime_samples.building import SAMPLES
 from tests.runtime_samples.cpp_core.conftest import GOLDEN, assert_refused, run, seal_files
 from tests.runtime_samples.qnn.conftest import HEADERS, STAND_IN
 
@@ -122,6 +125,12 @@ def test_help_names_the_own_options(dq_run: Path) -> None:
     assert done.returncode == 0
     for option in ("--bundle", "--teacher-forced", "--soc", "--emulator", "--qnn-library"):
         assert f"  {option}" in done.stdout
+
+
+def test_chips_are_those_of_the_exporter() -> None:
+    text = (SAMPLES / "qnn" / "src" / "chips.h").read_text()
+    found = re.findall(r'\{"(SM\d+)", "(\d+)", "(\d+)"\}', text)
+    assert {name: (int(model), int(arch)) for name, model, arch in found} == SOCS
 
 
 def _places(headers: Path, folder: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dq_toolchain.backends.qnn.htp.contexts import write_contexts
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.report import load_report
 from dq_toolchain.toolchain.metrics import relative_error
@@ -49,9 +50,17 @@ def test_it_is_the_same_again_and_another_chip_is_named(
     assert one.data["compute_unit"] == "HTP, emulated SM8550"
 
 
-def test_contexts_that_are_not_there(bundle: Path, dq_run: Path, qnn_library: Path, tmp_path: Path) -> None:
-    done = run(dq_run, "--bundle", bundle, "--report", tmp_path / "r", "--soc", "SM8750", "--qnn-library", qnn_library)
-    assert_refused(done, "export it with --soc SM8750")
+def test_contexts_are_for_phones(bundle: Path, dq_run: Path, qnn_library: Path, tmp_path: Path) -> None:
+    """Real ones, as a phone gets them: plugin, burst mode and file are taken, then Qualcomm's library for x86-64 crashes."""
+    folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    given = ("--bundle", folder, "--report", tmp_path / "r", "--soc", "SM8750", "--qnn-library", qnn_library)
+    assert_refused(run(dq_run, *given), "steps_g0_ctx.onnx; export it with --soc SM8750")
+    graphs = [folder / "model" / f"steps_g{group}.onnx" for group in range(2)]
+    write_contexts(graphs, folder / "SM8750", "SM8750", lambda _: None)
+    assert_refused(run(dq_run, *given), "Qualcomm's library crashed; contexts (--soc) load on a phone only")
+    (folder / "SM8750" / "steps_g0_ctx.onnx").write_bytes(b"no graph")
+    assert_refused(run(dq_run, *given), "ONNX Runtime cannot load steps_g0_ctx.onnx")
+    assert not (tmp_path / "r").exists()
 
 
 def test_graphs_that_the_compiler_refuses(bundle: Path, dq_run: Path, qnn_library: Path, tmp_path: Path) -> None:
