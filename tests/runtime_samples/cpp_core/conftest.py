@@ -18,6 +18,8 @@ GOLDEN = SOURCE.parent / "golden"
 CASES = damaged.recorded()
 SAMPLERS = {"samplers/two-steps": ("--steps", "2"), "samplers/eight-unguided": ("--steps", "8", "--guidance", "1")}
 """Golden cases of runs at another step count or guidance, with what chooses it."""
+ALL = {**dict.fromkeys(CASES, ()), **SAMPLERS, **damaged.OTHER_VECTORS}
+"""Every golden case, with what chooses its sampler."""
 STRICT = {
     "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",

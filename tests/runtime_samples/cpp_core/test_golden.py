@@ -16,9 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from tests.runtime_samples import damaged
 from tests.runtime_samples.cpp_core.conftest import (
-    CASES,
+    ALL,
     GOLDEN,
-    SAMPLERS,
     assert_refused,
     replay,
     run,
@@ -51,9 +50,9 @@ def _close(got: float | None, wanted: float | None) -> bool:
     return got == wanted if got is None or wanted is None else math.isclose(got, wanted, rel_tol=1e-6)
 
 
-@pytest.mark.parametrize("case", [*CASES, *SAMPLERS])
+@pytest.mark.parametrize("case", ALL)
 def test_report_is_the_expected_one(case: str, sanitized: Path, tmp_path: Path) -> None:
-    done = replay(sanitized, case, tmp_path / "report", *SAMPLERS.get(case, ()))
+    done = replay(sanitized, case, tmp_path / "report", *ALL[case])
     assert done.returncode == 0, done.stderr[-3000:]
     assert not done.stderr
     report, expected = _read(tmp_path / "report"), _read(GOLDEN / case / "expected")
@@ -69,9 +68,9 @@ def test_report_is_the_expected_one(case: str, sanitized: Path, tmp_path: Path) 
     assert (tmp_path / "report" / report["bundle"]).resolve() == (GOLDEN / case / "bundle").resolve()
 
 
-@pytest.mark.parametrize("case", [*CASES, *SAMPLERS])
+@pytest.mark.parametrize("case", ALL)
 def test_tensors_are_the_expected_ones(case: str, sanitized: Path, tmp_path: Path) -> None:
-    assert replay(sanitized, case, tmp_path, *SAMPLERS.get(case, ())).returncode == 0
+    assert replay(sanitized, case, tmp_path, *ALL[case]).returncode == 0
     got, expected = (
         load_file(tmp_path / "report.safetensors"),
         load_file(GOLDEN / case / "expected" / "report.safetensors"),
@@ -133,6 +132,35 @@ def test_rows_of_another_step_are_noticed(sanitized: Path, tmp_path: Path) -> No
     save_file({"step_vectors": np.concatenate([rows[:2], rows[3:], rows[2:3]])}, bundle / "step_vectors.safetensors")
     seal_files(bundle)
     assert_refused(replay(sanitized, case, tmp_path / "report", bundle=bundle), "step_vectors of execution 4 is")
+
+
+ROWS_AT_TWO: dict[str, Callable[[dict[str, Any]], object]] = {
+    "not named": lambda data: data["samplings"][0].pop("step_vectors"),
+    "not listed": lambda data: data["files"].pop("step_vectors-2.safetensors"),
+    "outside": lambda data: data["samplings"][0].update(step_vectors="../x"),
+    "of another count": lambda data: data["samplings"][0].update(step_vectors="step_vectors.safetensors"),
+    "no text": lambda data: data["samplings"][0].update(step_vectors=2),
+}
+
+
+@pytest.mark.parametrize("damage", ROWS_AT_TWO)
+def test_rows_of_another_step_count_are_checked(damage: str, sanitized: Path, tmp_path: Path) -> None:
+    case, options = next(iter(damaged.OTHER_VECTORS.items()))
+    bundle = Path(shutil.copytree(GOLDEN / case / "bundle", tmp_path / "bundle"))
+    data = json.loads((bundle / "bundle.json").read_text())
+    ROWS_AT_TWO[damage](data)
+    (bundle / "bundle.json").write_text(json.dumps(data))
+    assert_refused(replay(sanitized, case, tmp_path / "report", *options, bundle=bundle), "step_vectors")
+
+
+def test_rows_where_the_program_takes_the_timestep(sanitized: Path, tmp_path: Path) -> None:
+    case = "samplers/two-steps"
+    bundle = Path(shutil.copytree(GOLDEN / case / "bundle", tmp_path / "bundle"))
+    data = json.loads((bundle / "bundle.json").read_text())
+    data["samplings"][0]["step_vectors"] = "reference.safetensors"
+    (bundle / "bundle.json").write_text(json.dumps(data))
+    done = replay(sanitized, case, tmp_path / "report", bundle=bundle)
+    assert_refused(done, "samplings must name a file of step_vectors if the program takes them, and none otherwise")
 
 
 def test_unit_tests_pass(sanitized: Path) -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends.qnn.conftest import wide
 from tests.runtime_samples.building import SAMPLES, TOGETHER, build
 from tests.shared import once
+
+__all__ = ["wide"]
 
 STAND_IN = Path(__file__).parent / "standin"
 HEADERS = "DQ_ONNXRUNTIME_HEADERS"

@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from dq_toolchain import backends
 from dq_toolchain.backends.base import Runtime
+from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.backends.common.sampling import sample
 from dq_toolchain.backends.qnn.chips import SOCS
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.report import load_report
 from dq_toolchain.toolchain.verdict.judge import validate
+from tests.backends.qnn.conftest import Lowered
 from tests.runtime_samples.building import SAMPLES
 from tests.runtime_samples.cpp_core.conftest import GOLDEN, assert_refused, run, seal_files
 from tests.runtime_samples.qnn.conftest import HEADERS, STAND_IN
@@ -46,6 +49,20 @@ def test_answers_are_those_of_python(bundle: Path, dq_run: Path, tmp_path: Path)
     assert got.data["load_ms"] > 0
     assert all(milliseconds > 0 for milliseconds in got.data["step_ms"])
     assert 0 < got.data["peak_memory_bytes"] < 2**30
+
+
+def test_an_exported_bundle(wide: Lowered, dq_run: Path, tmp_path: Path) -> None:
+    """What `export --target qnn` wrote, against `run --target qnn`: 16-bit activations, attention, weights in a file beside."""
+    python = run_bundle(backends.load("qnn"), wide.bundle, wide.folder, tmp_path / "python", seeds=2)
+    done = run(dq_run, "--bundle", wide.folder, "--report", tmp_path / "cpp", "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    got, wanted = load_report(tmp_path / "cpp"), load_report(python)
+    torch.testing.assert_close(got.latents, wanted.latents, rtol=1e-6, atol=1e-6)
+    assert got.data["runtime"]["version"] == wanted.data["runtime"]["version"]
+    verdict = validate(tmp_path / "cpp")
+    assert not [
+        check for check in (*verdict.fidelity, *verdict.conformance, *verdict.claims) if check.outcome == "fail"
+    ]
 
 
 def test_step_groups_and_rows_matter(bundle: Path, dq_run: Path, tmp_path: Path) -> None:

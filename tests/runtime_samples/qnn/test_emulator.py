@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dq_toolchain.backends.common.sampling import sample
 from dq_toolchain.backends.qnn.htp.contexts import write_contexts
+from dq_toolchain.backends.qnn.htp.emulator import open_bundle
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.report import load_report
 from dq_toolchain.toolchain.metrics import relative_error
@@ -21,21 +23,29 @@ CLOSE = 3e-3
 """Relative, of an output: products differ by a step of 65,536 or two, float between them is fp16. Measured: 4.6e-4."""
 
 
-def test_answers_are_near_those_of_the_cpu(bundle: Path, dq_run: Path, qnn_library: Path, tmp_path: Path) -> None:
-    done = run(dq_run, "--bundle", bundle, "--report", tmp_path, "--emulator", "--qnn-library", qnn_library)
+def test_answers_are_those_of_python_and_near_those_of_the_cpu(
+    bundle: Path, dq_run: Path, qnn_library: Path, tmp_path: Path
+) -> None:
+    loaded = Bundle.load(bundle)
+    reference = loaded.reference(bundle)
+    sample(loaded, bundle, tmp_path / "python", reference, *open_bundle(loaded, bundle), lambda *_: None)
+    given = ("--emulator", "--qnn-library", qnn_library)
+    done = run(dq_run, "--bundle", bundle, "--report", tmp_path / "cpp", *given)
     assert done.returncode == 0, done.stderr
     assert not done.stdout
     assert not done.stderr
-    report = load_report(tmp_path)
-    wanted = Bundle.load(bundle).reference(bundle).simulation_outputs
+    report, python = load_report(tmp_path / "cpp"), load_report(tmp_path / "python")
+    assert torch.equal(report.latents, python.latents)
     assert report.outputs_at_simulation is not None
-    error = relative_error(report.outputs_at_simulation, wanted)
+    assert python.outputs_at_simulation is not None
+    assert torch.equal(report.outputs_at_simulation, python.outputs_at_simulation)
+    error = relative_error(report.outputs_at_simulation, reference.simulation_outputs)
     assert 0 < float(error.max()) < CLOSE, "0 would be the CPU's kernels"
-    assert report.data["compute_unit"] == "HTP, emulated SM8750"
+    assert report.data["compute_unit"] == python.data["compute_unit"] == "HTP, emulated SM8750"
     assert report.data["emulated"]
     assert report.data["load_ms"] is None
     assert set(report.data["step_ms"]) == {None}
-    assert not validate(tmp_path).failed
+    assert not validate(tmp_path / "cpp").failed
 
 
 def test_it_is_the_same_again_and_another_chip_is_named(
