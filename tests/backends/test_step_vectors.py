@@ -68,11 +68,14 @@ def test_every_step_count_has_rows_of_its_own(lowered: Path) -> None:
     artifact, bundle = Artifact.load(lowered / "calibration"), Bundle.load(lowered / "bundle")
     rows = bundle.step_vectors(lowered / "bundle")
     assert rows is not None
+    assert artifact.step_rows is not None
     assert torch.equal(rows, artifact.step_rows)
     for other in artifact.samplings:
         found = bundle.at(other.steps, other.guidance).step_vectors(lowered / "bundle")
+        wanted = artifact.at(other).step_rows
         assert found is not None
-        assert torch.equal(found, artifact.at(other).step_rows)
+        assert wanted is not None
+        assert torch.equal(found, wanted)
         assert found.shape == (other.table.calls, rows.shape[1])
 
 

@@ -88,7 +88,7 @@ def test_rows_of_other_timesteps_than_the_samplers_are_refused(
 def test_every_further_sampling_has_rows_and_rollouts_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
     """They decide nothing about the fit, and each simulation on disk is the one whose rollouts are there."""
     plain = tiny_recipe(tiny_model, tmp_path / "plain", quantize={"step_vectors": True})
-    settings = {"reference": {"seeds": 2, "more_steps": [2, 7]}, "quantize": {"step_vectors": True}}
+    settings: dict[str, Any] = {"reference": {"seeds": 2, "more_steps": [2, 7]}, "quantize": {"step_vectors": True}}
     recipe = tiny_recipe(tiny_model, tmp_path / "more", **settings)
     of_plain, of_more = setup(plain), setup(recipe)
     assert of_rollouts(of_plain) == of_rollouts(of_more)
