@@ -12,9 +12,11 @@ import torch
 
 from dq_toolchain import backends
 from dq_toolchain.backends.common.running import run as run_bundle
-from dq_toolchain.toolchain.disk.files import read_tensors
+from dq_toolchain.toolchain.disk.files import read_tensors, seal
+from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.formats.bundle import Bundle
+from dq_toolchain.toolchain.formats.bundle import JSON, Bundle
+from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS
 from dq_toolchain.toolchain.metrics import relative_error
 from dq_toolchain.toolchain.verdict.doctor import examine
 from dq_toolchain.toolchain.verdict.judge import validate
@@ -100,3 +102,39 @@ def test_each_runs_and_passes(lowered: Path, tmp_path: Path) -> None:
         fp32 = reference.fp32_outputs_at_simulation[:, :1]
         simulated = relative_error(reference.simulation_outputs[:, :1], fp32).mean()
         assert 0.8 < relative_error(outputs, fp32).mean() / simulated < 1.25
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda d: d["samplings"][0].pop("step_vectors"), "must name a file of step_vectors"),
+        (lambda d: d["samplings"][0].update(step_vectors="../x"), "must be a name in the folder"),
+        (lambda d: d["samplings"][0].update(step_vectors="step_vectors-9.safetensors"), "lists no file"),
+        (lambda d: d["samplings"][0].update(step_vectors=None), "is not of type 'string'"),
+    ],
+)
+def test_a_sampler_without_rows_is_refused(change: Any, text: str, tmp_path: Path) -> None:
+    data = _copied(tmp_path)
+    change(data)
+    (tmp_path / JSON).write_text(json.dumps(seal(data)))
+    with pytest.raises(ArtifactError, match=text):
+        Bundle.load(tmp_path)
+
+
+def test_rows_of_another_step_count_are_seen_by_doctor(tmp_path: Path) -> None:
+    data = _copied(tmp_path)
+    data["samplings"][0]["step_vectors"] = STEP_VECTORS
+    (tmp_path / JSON).write_text(json.dumps(seal(data)))
+    faults = [check for check in examine(tmp_path) if not check.passed]
+    assert [check.name for check in faults] == ["doctor.sampling"]
+    assert "must hold 'step_vectors' of shape (2, 7)" in faults[0].detail
+
+
+def _copied(folder: Path) -> dict[str, Any]:
+    """A golden bundle with step vectors and other samplers in ``folder``; its bundle.json, to be sealed again."""
+    golden = Path(__file__).parents[2] / "runtime_samples" / "golden" / "samplers" / "two-vectors" / "bundle"
+    for file in golden.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    data: dict[str, Any] = json.loads((folder / JSON).read_text())
+    del data["content_sha256"]
+    return data

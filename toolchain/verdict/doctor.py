@@ -75,9 +75,8 @@ def _samplings(folder: Path, bundle: Bundle) -> Iterator[Check]:
         view = bundle.at(sampling.steps, sampling.guidance)
         try:
             reference = Reference.load(folder / view.reference_file, REMEDY)
-            faults = [
-                check for check in (*reference_checks(view, reference), _limits(view, reference)) if not check.passed
-            ]
+            checks = (*reference_checks(view, reference), *_step_vectors(folder, view), _limits(view, reference))
+            faults = [check for check in checks if not check.passed]
         except ArtifactError as error:
             faults = [Check("doctor.sampling", False, None, str(error))]
         text = f"{sampling.name}: {faults[0].detail if faults else 'reference and limits fit'}"
