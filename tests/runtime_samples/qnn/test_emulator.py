@@ -15,6 +15,7 @@ from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.report import load_report
 from dq_toolchain.toolchain.metrics import relative_error
 from dq_toolchain.toolchain.verdict.judge import validate
+from tests.backends.qnn.conftest import Lowered
 from tests.runtime_samples.cpp_core.conftest import assert_refused, run
 
 pytestmark = pytest.mark.qnn
@@ -46,6 +47,16 @@ def test_answers_are_those_of_python_and_near_those_of_the_cpu(
     assert report.data["load_ms"] is None
     assert set(report.data["step_ms"]) == {None}
     assert not validate(tmp_path / "cpp").failed
+
+
+def test_an_exported_bundle(wide: Lowered, dq_run: Path, qnn_library: Path, tmp_path: Path) -> None:
+    """A whole network as `export --target qnn` writes it: attention, norms in float, weights in a file beside the graphs."""
+    given = ("--emulator", "--qnn-library", qnn_library, "--seeds", "1", "--teacher-forced", "off")
+    done = run(dq_run, "--bundle", wide.folder, "--report", tmp_path, *given)
+    assert done.returncode == 0, done.stderr
+    for row in load_report(tmp_path).data["per_step"]:
+        assert 0 < row["error_simulation"] < 5e-3, row
+        assert row["error_simulation"] < row["error_fp32"], row
 
 
 def test_it_is_the_same_again_and_another_chip_is_named(
