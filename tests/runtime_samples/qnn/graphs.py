@@ -16,6 +16,7 @@ from diffusers import DDIMScheduler
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from dq_toolchain.backends.common.onnx.session import open_session
 from dq_toolchain.toolchain.disk.files import sha256, write_tensors
 from dq_toolchain.toolchain.formats.bundle import Bundle, Port
 from dq_toolchain.toolchain.formats.bundle_checks import STEP_VECTORS
@@ -48,8 +49,8 @@ class _Builder:
 
     def quantized(self, x: str) -> str:
         """uint16 with zero point 32768, and back."""
-        scale = self.constant(f"{x}.scale", np.float32(self.half / 32768))
-        zero = self.constant(f"{x}.zero", np.uint16(32768))
+        scale = self.constant(f"{x}.scale", np.array(self.half / 32768, np.float32))
+        zero = self.constant(f"{x}.zero", np.array(32768, np.uint16))
         self.node("QuantizeLinear", [x, scale, zero], f"{x}.q")
         return self.node("DequantizeLinear", [f"{x}.q", scale, zero], f"{x}.dq")
 
@@ -86,20 +87,11 @@ def _graph(half: float, path: Path) -> None:
     onnx.save(model, path)
 
 
-def python_session(path: Path) -> Any:
-    """Q and DQ as they are written, on the CPU."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
 class PythonGraphs:
     """The graphs of a bundle, executed by ONNX Runtime in Python."""
 
     def __init__(self, folder: Path) -> None:
-        self.sessions = [python_session(folder / "model" / f"steps_g{group}.onnx") for group in range(GROUPS)]
+        self.sessions = [open_session(folder / "model" / f"steps_g{group}.onnx") for group in range(GROUPS)]
         self.groups = [g for g, steps in enumerate(even_step_groups(CALLS, GROUPS)) for _ in steps]
         self.rows = step_vectors()
 

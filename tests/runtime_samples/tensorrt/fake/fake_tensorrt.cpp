@@ -1,7 +1,7 @@
 // A TensorRT whose engines replay golden answers, execution by execution, and check what they are given.
 //
 // A plan is text, one item a line:  replay FOLDER | warm_ups N | scratch BYTES | in NAME DTYPE AXES SIZES... | out ...
-// The folder holds inputs.f32, outputs.f32 and timesteps.f32. The first N executions of all engines together are not replayed.
+// The folder holds inputs.f32, outputs.f32 and timesteps.f32 or step_vectors.f32, whichever the engine takes. The first N executions of all engines together are not replayed.
 
 #include <cmath>
 #include <cstring>
@@ -122,15 +122,19 @@ class Context : public nvinfer1::IExecutionContext {
     for (std::size_t i = 0; i < addresses_.size(); ++i) fake::require_memory(addresses_[i], plan_.tensors[i].bytes());
     const std::size_t e = executions++ - plan_.warm_ups;  // wraps around during the warm-up
     if (executions <= plan_.warm_ups) return;
-    const std::vector<float> inputs = read_floats(plan_.replay + "/inputs.f32"), outputs = read_floats(plan_.replay + "/outputs.f32"),
-                             timesteps = read_floats(plan_.replay + "/timesteps.f32");
-    require(e < timesteps.size(), "more executions than golden answers");
+    const std::vector<float> inputs = read_floats(plan_.replay + "/inputs.f32"), outputs = read_floats(plan_.replay + "/outputs.f32");
     for (std::size_t i = 0; i < addresses_.size(); ++i) {
       const Tensor& tensor = plan_.tensors[i];
       float* at = static_cast<float*>(addresses_[i]);
-      if (tensor.name == "sample") expect_near("sample", at, &inputs[e * tensor.elements()], tensor.elements());
-      if (tensor.name == "timestep") expect_near("timestep", at, &timesteps[e], 1);
       if (!tensor.is_input) std::memcpy(at, &outputs[e * tensor.elements()], tensor.bytes());
+      if (tensor.name == "sample") {  // the first
+        require((e + 1) * tensor.elements() <= inputs.size(), "more executions than golden answers");
+        expect_near("sample", at, &inputs[e * tensor.elements()], tensor.elements());
+      }
+      if (tensor.name != "timestep" && tensor.name != "step_vectors") continue;
+      const bool vectors = tensor.name == "step_vectors";
+      const std::vector<float> wanted = read_floats(plan_.replay + (vectors ? "/step_vectors.f32" : "/timesteps.f32"));
+      expect_near(tensor.name.c_str(), at, &wanted[e * tensor.elements()], tensor.elements());
     }
   }
 
