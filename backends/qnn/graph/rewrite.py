@@ -21,6 +21,7 @@ from dq_toolchain.backends.common.onnx.building import GraphBuilder, Product, fi
 from dq_toolchain.backends.common.onnx.libraries import onnx_ir
 from dq_toolchain.backends.common.onnx.reading import only_user, tensor_of
 from dq_toolchain.backends.qnn.graph.numbers import Numbers, numbers_of
+from dq_toolchain.backends.qnn.graph.sigmoids import rewrite_sigmoids
 from dq_toolchain.toolchain.formats.artifact import Artifact
 
 EXPORTED, OPSET = 19, 21
@@ -72,6 +73,7 @@ class Rewriter(GraphBuilder):
                 self._around(product, ["input"], "output")
             elif product.kind == "attention":
                 self._around(product, list(product.operands), RESULT[product.operands[0]])
+        rewrite_sigmoids(self)
         self.model.opset_imports[""] = OPSET
         return self.finish()
 
