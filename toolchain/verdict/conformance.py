@@ -29,6 +29,7 @@ from dq_toolchain.toolchain.checks import (
 )
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.metrics import median, relative_error, rollout_error
+from dq_toolchain.toolchain.verdict.limits import arithmetic_room
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +54,10 @@ class TeacherForced:
         log_ratio: ln(||e_device|| / ||e_simulation||).
         bias: mean of d over the elements / root mean square of e_simulation.
         difference: ||d|| / ||e_simulation||.
+
+    Where limits leave room for the target's float arithmetic, b = arithmetic * ||f_fp32||, the size of the error to expect lies
+    between ||e_simulation|| and sqrt(||e_simulation||^2 + b^2): the ratio is 1 in between, and else that to the nearer of the two;
+    bias and difference are shares of the larger one.
     """
 
     log_ratio: Tensor
@@ -60,18 +65,28 @@ class TeacherForced:
     difference: Tensor
 
 
-def teacher_forced(outputs: Tensor, reference: Reference) -> TeacherForced:
-    """Compare device outputs (N, S, C, H, W) float32 with the simulation's at the simulation's latents."""
+def teacher_forced(outputs: Tensor, reference: Reference, arithmetic: float = 0.0) -> TeacherForced:
+    """Compare device outputs (N, S, C, H, W) float32 with the simulation's at the simulation's latents.
+
+    Args:
+        arithmetic: see ``limits_for``.
+    """
     fp32 = reference.fp32_outputs_at_simulation.double().flatten(2)
     device, simulation = (x.double().flatten(2) - fp32 for x in (outputs, reference.simulation_outputs))
     least = (TINY * fp32.norm(dim=2)).clamp_min(sys.float_info.min)
     size = simulation.norm(dim=2).maximum(least)
+    most = (size.square() + (arithmetic * fp32.norm(dim=2)).square()).sqrt()
     apart = device - simulation
     return TeacherForced(
-        (device.norm(dim=2).maximum(least) / size).log(),
-        apart.mean(2) * math.sqrt(apart.shape[2]) / size,
-        apart.norm(dim=2) / size,
+        _beyond((device.norm(dim=2).maximum(least) / size).log(), (most / size).log()),
+        apart.mean(2) * math.sqrt(apart.shape[2]) / most,
+        apart.norm(dim=2) / most,
     )
+
+
+def _beyond(log_ratio: Tensor, room: Tensor) -> Tensor:
+    """What is left of a ratio's logarithm beyond 0 to ``room``."""
+    return log_ratio.clamp_max(0) + (log_ratio - room).clamp_min(0)
 
 
 def conformance(
@@ -94,7 +109,8 @@ def conformance(
         step = min(bad, default=0)
         text = f"outputs or latents hold NaN or infinity from step {step} on"
         return (Check("conformance.finite", False, step, text),)
-    figures = teacher_forced(outputs, reference)
+    arithmetic = limits.get("arithmetic", 0.0)
+    figures = teacher_forced(outputs, reference, arithmetic)
     return (
         Check("conformance.finite", True, None, "all outputs are finite"),
         _start(latents, reference),
@@ -112,7 +128,7 @@ def conformance(
         *_exact(figures, step_groups, limits["exact"]),
         _ratio(
             "conformance.rollout",
-            step_intervals(_rollout_ratio(latents, reference)),
+            step_intervals(_rollout_ratio(latents, reference, arithmetic)),
             limits["rollout_ratio"],
             limits["rollout_gross"],
             "error of the own rollout after step {step}",
@@ -266,7 +282,8 @@ def _exact(
     )
 
 
-def _rollout_ratio(latents: Tensor, reference: Reference) -> Tensor:
+def _rollout_ratio(latents: Tensor, reference: Reference, arithmetic: float) -> Tensor:
     device = rollout_error(latents, reference.fp32_latents)
     simulation = rollout_error(reference.simulation_latents, reference.fp32_latents)
-    return (device.clamp_min(TINY) / simulation.clamp_min(TINY)).log()
+    ratio = (device.clamp_min(TINY) / simulation.clamp_min(TINY)).log()
+    return _beyond(ratio, arithmetic_room(reference, arithmetic).log()[:, None])

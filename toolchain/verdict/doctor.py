@@ -106,7 +106,8 @@ def _step_vectors(folder: Path, bundle: Bundle) -> Iterator[Check]:
 
 def _limits(bundle: Bundle, reference: Reference) -> Check:
     """Limits follow from the reference, or from it and a simulation of the same integers that quantizes outputs too."""
-    fidelity, computed = bundle.limits["fidelity"], limits_for(reference)["fidelity"]
+    arithmetic = bundle.limits["conformance"].get("arithmetic", 0.0)
+    fidelity, computed = bundle.limits["fidelity"], limits_for(reference, arithmetic=arithmetic)["fidelity"]
     steps, seeds = len(fidelity["error"]), len(fidelity["simulation_psnr"])
     if (steps, seeds) != (reference.calls, reference.seeds):
         return Check(

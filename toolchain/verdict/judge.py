@@ -119,7 +119,7 @@ def judge(report: DeviceReport, bundle: Bundle, match: Match, whole: Reference) 
             check_claims(report.data, computed),
             computed["final"],
             _steps(report, bundle, reference, limits, computed),
-            _notes(report, reference, differing),
+            _notes(report, reference, limits, differing),
         )
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
         raise ArtifactError(
@@ -128,8 +128,15 @@ def judge(report: DeviceReport, bundle: Bundle, match: Match, whole: Reference) 
         ) from error
 
 
-def _notes(report: DeviceReport, reference: Reference, differing: Sequence[str]) -> tuple[str, ...]:
+def _notes(
+    report: DeviceReport, reference: Reference, limits: Mapping[str, Any], differing: Sequence[str]
+) -> tuple[str, ...]:
     notes = []
+    arithmetic = limits["conformance"].get("arithmetic")
+    if arithmetic:
+        notes.append(
+            f"the limits leave room for this target's float arithmetic: {arithmetic:.2%} of an output beside the simulation's error"
+        )
     outputs = report.outputs_at_simulation
     if report.latents.equal(reference.simulation_latents) and (
         outputs is None or outputs.equal(reference.simulation_outputs)

@@ -53,12 +53,17 @@ CONFORMANCE: dict[str, float] = {
     "difference": 1.5,
     "difference_run": 1.2,
 }
+TINY = 1e-30
 EXACT = 0.02
 """A step of a seed counts as free of flips when ||device - simulation|| is below this share of the error: flips start
 near 0.1, float32 summation alone stays near 1e-4."""
 
 
-def limits_for(reference: Reference, twin: Tensor | None = None) -> dict[str, Any]:
+ARITHMETIC_MOST = 0.03
+"""Largest share of an output that limits may leave to a target's float arithmetic; more would hide a wrong program."""
+
+
+def limits_for(reference: Reference, twin: Tensor | None = None, arithmetic: float = 0.0) -> dict[str, Any]:
     """Limits as plain JSON values, for bundle.json.
 
     Fidelity: the median error after every step may be 1 + 2/sqrt(S) times the simulation's (1.5 at 16 seeds: the
@@ -69,25 +74,45 @@ def limits_for(reference: Reference, twin: Tensor | None = None) -> dict[str, An
         twin: (N, S, C, H, W) network outputs of another correct execution at the simulation's latents
             (``twin_outputs``). Only for a target that keeps float32 between its integer operations: there a correct
             device agrees with the simulation exactly wherever nothing flips, which a damaged one never does.
+        arithmetic: share of the size of an output, after guidance, by which the target's float arithmetic may change it. For a
+            target whose float operations are coarser than the quantization is; every limit then leaves room for both.
     """
+    room = arithmetic_room(reference, arithmetic)
     errors = rollout_error(reference.simulation_latents, reference.fp32_latents)
     final = psnr(reference.simulation_latents[-1], reference.fp32_latents[-1])
     margin = 1 + 2 / math.sqrt(reference.seeds)
     return {
         "fidelity": {
-            "error": [margin * float(v) for v in median(errors)],
+            "error": [margin * float(v * room_k) for v, room_k in zip(median(errors), room, strict=True)],
             "simulation_psnr": [float(v) for v in final],
-            "psnr_loss": 1.0,
-            "psnr_loss_gross": 6.0,
+            "psnr_loss": 1.0 + 20 * math.log10(float(room[-1])),
+            "psnr_loss_gross": 6.0 + 20 * math.log10(float(room[-1])),
             "psnr_floor": PSNR_FLOOR,
         },
         "conformance": {
             **CONFORMANCE,
+            **({"arithmetic": arithmetic} if arithmetic else {}),
             "exact": None
             if twin is None
             else {"difference": EXACT, "share": [float(v) for v in exact_share(twin, reference, EXACT)]},
         },
     }
+
+
+def arithmetic_room(reference: Reference, arithmetic: float) -> Tensor:
+    """How much larger than the simulation's the error of a rollout may be by float arithmetic, after every step: (N,) float64.
+
+    Errors of quantization and of float arithmetic are independent, so at one step their sizes add up as sqrt(a^2 + b^2); a
+    rollout has the mean of the steps so far.
+    """
+    fp32 = reference.fp32_outputs_at_simulation.double().flatten(2)
+    if not arithmetic:
+        return fp32.new_ones(len(fp32))
+    error = (reference.simulation_outputs.double().flatten(2) - fp32).norm(dim=2)
+    share = (arithmetic * fp32.norm(dim=2)).square() / error.square().clamp_min(TINY)
+    steps = median(share)
+    so_far = steps.cumsum(0) / steps.new_tensor(range(1, len(steps) + 1))
+    return (1 + so_far).sqrt()
 
 
 def limits_of_judge(
@@ -102,7 +127,10 @@ def limits_of_judge(
     Raises:
         ValueError: ``stored`` lacks a limit, or the share is no list of one number in [0, 1] per step.
     """
-    limits, expected = limits_for(reference), limits_for(whole)
+    arithmetic = stored["conformance"].get("arithmetic", 0.0)
+    if not 0 <= arithmetic <= ARITHMETIC_MOST:
+        raise ValueError(f"conformance.arithmetic must be from 0 to {ARITHMETIC_MOST}, got {arithmetic}")
+    limits, expected = (limits_for(each, arithmetic=arithmetic) for each in (reference, whole))
     given = {part: dict(stored[part]) for part in ("fidelity", "conformance")}
     exact = given["conformance"].pop("exact")
     del expected["conformance"]["exact"]

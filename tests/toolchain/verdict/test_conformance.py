@@ -230,3 +230,29 @@ def test_an_exact_simulation_has_ratio_one() -> None:
     figures = teacher_forced(equal.simulation_outputs, equal)
     assert figures.log_ratio.abs().max() == 0
     assert figures.difference.max() == 0
+
+
+def noisy(made: Case, share: float) -> Run:
+    """Outputs that differ from the simulation's by noise, of this share of their own size; the rollout is the simulation's."""
+    reference = made.reference
+    noise = torch.randn(reference.simulation_outputs.shape, generator=torch.Generator().manual_seed(0))
+    size = reference.fp32_outputs_at_simulation.flatten(2).norm(dim=2) / noise.flatten(2).norm(dim=2)
+    return reference.simulation_latents, reference.simulation_outputs + share * size[:, :, None, None, None] * noise
+
+
+@pytest.mark.parametrize("over", [1.0, 2.0])
+def test_limits_with_room_for_float_arithmetic_take_so_much_noise_and_no_more(made: Case, over: float) -> None:
+    errors = made.reference.simulation_outputs - made.reference.fp32_outputs_at_simulation
+    arithmetic = 1.5 * float(errors.norm() / made.reference.fp32_outputs_at_simulation.norm())
+    limits = limits_for(made.reference, arithmetic=arithmetic)["conformance"]
+    checks = conformance(*noisy(made, over * arithmetic), made.reference, made.artifact.step_groups, limits)
+    names = {check.name.removeprefix("conformance.") for check in checks if not check.passed}
+    assert ("run" in names) == (over > 1)
+    assert "run" in failed(judged(made, noisy(made, over * arithmetic), twin=False))
+
+
+def test_room_for_float_arithmetic_does_not_hide_a_wrong_channel(made: Case) -> None:
+    limits = limits_for(made.reference, arithmetic=1e-3)["conformance"]
+    device = run(wrong_channel(made.artifact, "down_blocks.0.resnets.0.conv1"), made.reference)
+    checks = conformance(*device, made.reference, made.artifact.step_groups, limits)
+    assert not all(check.passed for check in checks)
