@@ -32,6 +32,11 @@ class Numbers:
         return f"UINT{self.bits}"
 
     @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest number that it holds, (G,) each."""
+        return -self.zero_point * self.scale, ((1 << self.bits) - 1 - self.zero_point) * self.scale
+
+    @property
     def key(self) -> tuple[object, ...]:
         """The same for equal numbers."""
         return self.bits, tuple(self.scale.tolist()), tuple(self.zero_point.tolist())

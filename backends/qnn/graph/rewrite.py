@@ -20,6 +20,7 @@ from torch import Tensor
 from dq_toolchain.backends.common.onnx.building import GraphBuilder, Product, find_products
 from dq_toolchain.backends.common.onnx.libraries import onnx_ir
 from dq_toolchain.backends.common.onnx.reading import only_user, tensor_of
+from dq_toolchain.backends.qnn.graph.clips import clips, ones_for, quantized_before
 from dq_toolchain.backends.qnn.graph.numbers import Numbers, numbers_of
 from dq_toolchain.backends.qnn.graph.sigmoids import rewrite_sigmoids
 from dq_toolchain.toolchain.formats.artifact import Artifact
@@ -56,6 +57,7 @@ class Rewriter(GraphBuilder):
         self.artifact, self.numbers = artifact, numbers_of(artifact)
         self.bits = {site.layer: site.weight_bits for site in artifact.sites if site.operand == "input"}
         self.quantized: dict[Any, Any] = {}
+        self.results: dict[Any, Numbers] = {}
         self.rows: dict[Any, Any] = {}
 
     def run(self) -> Any:
@@ -85,7 +87,9 @@ class Rewriter(GraphBuilder):
         out, users = node.outputs[0], list(node.outputs[0].uses())
         site = f"{product.layer}:{result}"
         q = self._q(node, out, site, self.numbers[site], after=True)
-        self.instead(out, users, self._dq(q.producer(), q, site, out.shape, after=True), f"{site}.float")
+        last = self._dq(q.producer(), q, site, out.shape, after=True)
+        self.results[last] = self.numbers[site]
+        self.instead(out, users, last, f"{site}.float")
 
     def _linear(self, product: Product) -> None:
         """Rows of features (R, C) through a Gemm with the bias in it, whatever the exporter made of it."""
@@ -136,9 +140,22 @@ class Rewriter(GraphBuilder):
         """The tensor after Q/DQ; equal ones are quantized once."""
         numbers = self.numbers[site]
         if (x, numbers.key) not in self.quantized:
-            q = self._q(before, x, site, numbers)
+            q = self._q(before, self._apart(before, x, site, numbers), site, numbers)
             self.quantized[x, numbers.key] = self._dq(before, q, site, x.shape)
         return self.quantized[x, numbers.key]
+
+    def _apart(self, before: Any, x: Any, site: str, numbers: Numbers) -> Any:
+        """The tensor times one, where the compiler would otherwise lose what the site's quantizer clips; else as it is."""
+
+        def ends_of(value: Any) -> Any:
+            found = self.results.get(value)
+            return found.ends if found is not None and found.bits == numbers.bits else None
+
+        if not any(clips(ends, numbers.ends) for ends in quantized_before(x, ends_of)):
+            return x
+        ones = ones_for([int(size) for size in x.shape])
+        by = self.constant(f"ones.{'x'.join(map(str, ones.shape))}", ones)
+        return self.node(before, "Mul", [x, by], f"{site}.apart", x.shape)
 
     def _q(self, beside: Any, x: Any, site: str, numbers: Numbers, after: bool = False) -> Any:
         zero = torch.from_numpy(numbers.zero_point[:1].numpy().astype(INTEGERS[numbers.dtype])).squeeze(0)
