@@ -12,6 +12,9 @@ function(download_release)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
     set(machine aarch64)
   endif()
+  if(POLICY CMP0135)
+    cmake_policy(SET CMP0135 NEW)  # files have the time of their extraction
+  endif()
   include(FetchContent)
   FetchContent_Declare(onnxruntime_release
     URL https://github.com/microsoft/onnxruntime/releases/download/v${release_version}/onnxruntime-linux-${machine}-${release_version}.tgz

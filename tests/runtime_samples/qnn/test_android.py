@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
-import sys
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -16,7 +14,6 @@ from typing import Any
 import pytest
 
 from tests.runtime_samples.building import SAMPLES
-from tests.runtime_samples.qnn.conftest import STAND_IN
 
 ANDROID = SAMPLES / "qnn" / "android"
 NAMESPACE = "{http://schemas.android.com/apk/res/android}"
@@ -196,22 +193,3 @@ def test_manifest_lets_an_app_reach_the_dsp() -> None:
     assert application.get(f"{NAMESPACE}extractNativeLibs") == "true"
     (library,) = application.findall("uses-native-library")
     assert library.attrib == {f"{NAMESPACE}name": "libcdsprpc.so", f"{NAMESPACE}required": "false"}
-
-
-@pytest.mark.skipif(not shutil.which("cmake"), reason="needs cmake")
-def test_an_unpacked_aar_configures(tmp_path: Path) -> None:
-    """The paths inside an AAR, not a build for Android."""
-    aar = tmp_path / "phone"
-    (aar / "jni" / "arm64-v8a").mkdir(parents=True)
-    (aar / "headers").mkdir()
-    shutil.copy(STAND_IN / "onnxruntime_c_api.h", aar / "headers")
-    command = [
-        "cmake", "-S", str(SAMPLES / "qnn"), "-B", str(tmp_path / "build"), "-DANDROID=ON", "-DANDROID_ABI=arm64-v8a",
-        f"-DDQ_ONNXRUNTIME={aar}", f"-DDQ_PYTHON={sys.executable}",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert f"there is no {aar}/jni/arm64-v8a/libonnxruntime.so" in " ".join(done.stderr.split())
-    (aar / "jni" / "arm64-v8a" / "libonnxruntime.so").touch()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
