@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from diffusers.models.embeddings import Timesteps
 from torch import nn
 
 from dq_toolchain.backends.common.checks import check_float_operations, check_kinds
@@ -38,7 +39,7 @@ def check_supported(artifact: Artifact, settings: Settings) -> None:
                 f"zero_point must be 0 for the second operand of an attention product on target {TARGET!r}, got "
                 f"{int(artifact.zero_point[:, index].max())} at site {site.name}; calibrate with --scheme symmetric"
             )
-    _check_groups(artifact)
+    _check_layers(artifact)
     _check_biases(artifact)
 
 
@@ -69,9 +70,16 @@ def _fault(artifact: Artifact, form: str) -> str | None:
     return None
 
 
-def _check_groups(artifact: Artifact) -> None:
+def _check_layers(artifact: Artifact) -> None:
     with torch.device("meta"):
-        layers = {name: layer for name, layer in weighted_layers(artifact.build_skeleton()) if name in artifact.layers}
+        network = artifact.build_skeleton()
+    for name, module in network.named_modules():
+        if isinstance(module, Timesteps):
+            raise BackendError(
+                f"{name} computes sinusoids of what is no timestep, such as the sizes of SDXL, which fp16 on target {TARGET!r} gets "
+                "wrong; export for another target of `dq-toolchain targets`"
+            )
+    layers = {name: layer for name, layer in weighted_layers(network) if name in artifact.layers}
     for name, layer in layers.items():
         if isinstance(layer, nn.Conv2d):
             why = why_not_integer("Conv", tuple(layer.weight.shape), layer.groups)

@@ -20,8 +20,9 @@ from torch import Tensor
 from dq_toolchain.backends.common.onnx.building import GraphBuilder, Product, find_products
 from dq_toolchain.backends.common.onnx.libraries import onnx_ir
 from dq_toolchain.backends.common.onnx.reading import only_user, tensor_of
-from dq_toolchain.backends.qnn.graph.clips import clips, ones_for, quantized_before
+from dq_toolchain.backends.qnn.graph.clips import clips, has_wrong_rows, ones_for, quantized_before
 from dq_toolchain.backends.qnn.graph.numbers import Numbers, numbers_of
+from dq_toolchain.backends.qnn.graph.permutations import turn_permutations
 from dq_toolchain.backends.qnn.graph.sigmoids import rewrite_sigmoids
 from dq_toolchain.toolchain.formats.artifact import Artifact
 
@@ -76,6 +77,7 @@ class Rewriter(GraphBuilder):
             elif product.kind == "attention":
                 self._around(product, list(product.operands), RESULT[product.operands[0]])
         rewrite_sigmoids(self)
+        turn_permutations(self)
         self.model.opset_imports[""] = OPSET
         return self.finish()
 
@@ -145,15 +147,17 @@ class Rewriter(GraphBuilder):
         return self.quantized[x, numbers.key]
 
     def _apart(self, before: Any, x: Any, site: str, numbers: Numbers) -> Any:
-        """The tensor times one, where the compiler would otherwise lose what the site's quantizer clips; else as it is."""
+        """The tensor times one, where the compiler would otherwise quantize it wrongly; else as it is. See ``clips``."""
 
         def ends_of(value: Any) -> Any:
             found = self.results.get(value)
             return found.ends if found is not None and found.bits == numbers.bits else None
 
-        if not any(clips(ends, numbers.ends) for ends in quantized_before(x, ends_of)):
+        shape = [int(size) for size in x.shape]
+        clipped = any(clips(ends, numbers.ends) for ends in quantized_before(x, ends_of))
+        if not clipped and not has_wrong_rows(shape, numbers.bits):
             return x
-        ones = ones_for([int(size) for size in x.shape])
+        ones = ones_for(shape)
         by = self.constant(f"ones.{'x'.join(map(str, ones.shape))}", ones)
         return self.node(before, "Mul", [x, by], f"{site}.apart", x.shape)
 

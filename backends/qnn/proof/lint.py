@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from dq_toolchain.backends.common.onnx.reading import (
     PRODUCTS,
     Quantized,
@@ -18,6 +20,8 @@ from dq_toolchain.backends.common.onnx.reading import (
     read_weight,
     tensor_of,
 )
+from dq_toolchain.backends.qnn.graph.clips import Ends, clips, has_wrong_rows, quantized_before
+from dq_toolchain.backends.qnn.graph.permutations import MOST_AXES
 from dq_toolchain.backends.qnn.proof.reading import Around, dtype_of, read_around
 
 ACTIVATIONS = ("UINT8", "UINT16")
@@ -28,6 +32,8 @@ PICTURE_WEIGHT = 4
 SECOND_ZERO = 128
 INT32 = 2**31
 SINUSOIDS = ("Sin", "Cos")
+NOT_THERE = ("Einsum", "GroupNormalization")
+"""Operations that the compiler does not take between integers."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,12 @@ def _elsewhere(graph: Any) -> Iterator[Placement]:
         if node.op_type in SINUSOIDS:
             yield Placement(
                 str(node.name), node.op_type, "sinusoids are wrong in fp16 near step 1000; make them an input"
+            )
+        if node.op_type in NOT_THERE:
+            yield Placement(str(node.name), node.op_type, f"{node.op_type} is not among what the compiler takes there")
+        if any(len(value.shape) > MOST_AXES for value in node.outputs if value.shape is not None):
+            yield Placement(
+                str(node.name), node.op_type, f"it has more than {MOST_AXES} axes, which the NPU does not have"
             )
         if node.op_type == "QuantizeLinear" and not (_is_behind(node) or _is_in_front(node)):
             yield Placement(
@@ -139,6 +151,40 @@ def _numbers(quantized: Quantized, what: str) -> list[str]:
     return []
 
 
+def _quantizer(node: Any, around: Around) -> list[str]:
+    """Of a first operand: what the compiler quantizes wrongly; see ``graph.clips``."""
+    first = around.operands[0]
+    assert first is not None
+    if producer(first.source, "Mul") is not None:
+        return []
+    dtype, ends = dtype_of(first), _ends(first.dequantize)
+    shape = [] if first.source.shape is None else [int(size) for size in first.source.shape]
+    if has_wrong_rows(shape, 16 if dtype == "UINT16" else 8):
+        return [
+            "its input has 16 rows in 16 bits, which come out wrong unless a multiplication is in front of the quantizer"
+        ]
+    assert ends is not None
+
+    def ends_of(value: Any) -> Ends | None:
+        back = producer(value, "DequantizeLinear")
+        return _ends(back) if back is not None and dtype_of(Quantized(back, back)) == dtype else None
+
+    if any(clips(before, ends) for before in quantized_before(first.source, ends_of)):
+        return [
+            "what the quantizer of its input clips would come through: that of another product's result is in front of it"
+        ]
+    return []
+
+
+def _ends(dequantize: Any) -> Ends | None:
+    scale, zero = (tensor_of(value) for value in dequantize.inputs[1:3])
+    if scale is None or zero is None or scale.numel() != 1:
+        return None
+    last = 65535 if str(dequantize.inputs[2].const_value.dtype.name) == "UINT16" else 255
+    zero = zero.to(torch.int32)
+    return -zero * scale, (last - zero) * scale
+
+
 def _types(node: Any, around: Around) -> list[str]:
     first, result = around.operands[0], around.result
     assert first is not None
@@ -204,6 +250,7 @@ RULES: tuple[Callable[[Any, Around], list[str]], ...] = (
     _operands,
     _result,
     _types,
+    _quantizer,
     _second_operand,
     _weights,
     _bias,
