@@ -201,11 +201,17 @@ REFUSED = {
     ("pixart", "tensorrt"): "not valid ONNX",
     ("sd3", "executorch"): "add_k_proj",
     ("sd3", "tensorrt"): "would run in float",
+    ("sdxl", "qnn"): "add_time_proj computes sinusoids of what is no timestep",
+    ("pixart", "qnn"): "not valid ONNX",
 }
+QUANTIZE: dict[str, dict[str, Any]] = {
+    "qnn": {"activation_bits": 16, "outputs": "range", "step_vectors": True},
+}
+"""What a target takes, where that is not the default."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["executorch", "coreml", "coreai", "tensorrt"])
+@pytest.mark.parametrize("target", ["executorch", "coreml", "coreai", "tensorrt", "qnn"])
 @pytest.mark.parametrize("name", [*PIPELINES, "dit", "pixart", "sd3"])
 def test_every_family_is_exported_or_refused_plainly(
     name: str, target: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -216,7 +222,10 @@ def test_every_family_is_exported_or_refused_plainly(
         folder = save_transformer({"dit": dit, "pixart": pixart, "sd3": sd3}[name](), tmp_path / name)
         file = folder / "conditioning.safetensors"
         conditioning = {"file": file} if file.is_file() else {"null_label": 10}
-    settings = recipe(folder, tmp_path / "out", conditioning=conditioning, reference={"seeds": MINIMUM_SEEDS})
+    settings = recipe(
+        folder, tmp_path / "out", conditioning=conditioning, reference={"seeds": MINIMUM_SEEDS},
+        quantize=QUANTIZE.get(target, {}),
+    )  # fmt: skip
     calibrate(settings, Reporter(quiet=True))
     out, refused = ["--target", target, "--out", str(tmp_path / "out")], REFUSED.get((name, target))
     exactly = (

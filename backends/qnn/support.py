@@ -76,8 +76,8 @@ def _check_layers(artifact: Artifact) -> None:
     for name, module in network.named_modules():
         if isinstance(module, Timesteps):
             raise BackendError(
-                f"{name} computes sinusoids of what is no timestep, such as the sizes of SDXL, which fp16 on target {TARGET!r} gets "
-                "wrong; export for another target of `dq-toolchain targets`"
+                f"{name} computes sinusoids of what is no timestep, such as the sizes of SDXL, which fp16 on target {TARGET!r} "
+                "gets wrong; export for another target of `dq-toolchain targets`"
             )
     layers = {name: layer for name, layer in weighted_layers(network) if name in artifact.layers}
     for name, layer in layers.items():

@@ -107,6 +107,22 @@ MISTAKES_OF_COMMANDS: dict[str, tuple[Prepare, str]] = {
         command("export", "--target", "tensorrt", "--jetpack", "5"),
         "--jetpack: got 5, input should be 6 or 7",
     ),
+    "artifact of another form": (
+        command("export", "--target", "qnn"),
+        r"bits must be 16 for form a16 .*; calibrate with --activation-bits 16 --outputs range --step-vectors$",
+    ),
+    "artifact without fitted outputs": (
+        command("export", "--target", "qnn", "--form", "a8"),
+        r"form a8 .* it has none; calibrate with --activation-bits 8 --outputs fitted --step-vectors$",
+    ),
+    "unknown chip": (
+        command("export", "--target", "qnn", "--soc", "SM9999"),
+        "--soc: got 'SM9999', .*takes SM8550, SM8650, SM8750, SM8850, comma-separated, each once; write such as SM8750",
+    ),
+    "form of another target": (
+        command("export", "--target", "qnn", "--form", "static"),
+        "--form: got 'static', input should be 'a16' or 'a8'",
+    ),
     "TensorRT output below a file": (
         file_in_the_way("export", "--target", "tensorrt", "--calibration", "dq-out/calibration", "--out", "file/out"),
         "cannot write file/out.*--out",

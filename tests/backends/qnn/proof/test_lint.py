@@ -71,7 +71,30 @@ def _groups(graph: Any) -> None:
     _node(graph, LAYER).attributes["group"] = ir.Attr("group", ir.AttributeType.INT, 2)
 
 
+def _lost_clip(graph: Any) -> None:
+    """A layer reads another one's quantized result, of a range that is wider than its own, with nothing computed between."""
+    result = _node(graph, f"{LAYER}:output.dequantize").outputs[0]
+    _node(graph, f"{LAYER.replace('conv1', 'conv2')}:input.quantize").replace_input_with(0, result)
+    _change(f"{LAYER}:output.scale", lambda array: array * 1000)(graph)
+
+
+def _sixteen_rows(graph: Any) -> None:
+    """What is quantized has 16 rows and comes from no multiplication."""
+    value = _node(graph, f"{LINEAR}:input.quantize").inputs[0]
+    while value.producer().op_type == "Mul":
+        _node(graph, f"{LINEAR}:input.quantize").replace_input_with(0, value := value.producer().inputs[0])
+    value.shape = ir.Shape([16, 32])
+
+
+def _einsum(graph: Any) -> None:
+    x = graph.inputs[0]
+    GraphBuilder(ir.Model(graph, ir_version=10)).node(next(iter(graph)), "Einsum", [x], "the_einsum", x.shape)
+
+
 PLANTED: dict[str, tuple[Plant, str, str]] = {
+    "a clip that is lost": (_lost_clip, LAYER.replace("conv1", "conv2"), "clips would come through"),
+    "16 rows": (_sixteen_rows, LINEAR, "16 rows in 16 bits, which come out wrong"),
+    "einsum": (_einsum, "the_einsum", "Einsum is not among what the compiler takes"),
     "Q/DQ in front only": (_float_result(LAYER), LAYER, "result is not quantized: weights per channel go to the CPU"),
     "attention with a float result": (_float_result(f"{ATTENTION}:q"), f"{ATTENTION}:q", "computed in fp16"),
     "second operand with zero_point 120": (
