@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 
 from dq_toolchain.backends.common.onnx.building import GraphBuilder
+from dq_toolchain.backends.common.onnx.session import open_session
 from dq_toolchain.backends.qnn.graph.permutations import MOST_AXES, turn_permutations, without_axes_of_one
 
 FLOAT = ir.TensorType(ir.DataType.FLOAT)
@@ -42,7 +42,7 @@ def model(equation: str | None, permutation: list[int], sizes: list[int], reshap
 def run(builder: Any, path: Path) -> Any:
     ir.save(builder.finish(), path)
     total = builder.graph.inputs[0].shape.numpy()
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = open_session(path)
     return session.run(None, {"x": np.arange(total[1], dtype=np.float32)[None]})[0]
 
 
