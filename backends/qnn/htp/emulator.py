@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dq_toolchain.backends.base import Execute, Runtime, Say
-from dq_toolchain.backends.common.call import Call
+from dq_toolchain.backends.common.onnx.session import executor
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.qnn.chips import EMULATED
 from dq_toolchain.backends.qnn.htp.session import Session, open_session
 from dq_toolchain.backends.qnn.vendor import WHEEL, compiler_version, require_compiler
 from dq_toolchain.toolchain.formats.bundle import Bundle
-
-Program = Callable[[str, Mapping[str, Tensor]], Tensor]
-"""(method, inputs by name) -> network output."""
 
 
 class Emulator:
@@ -49,12 +46,7 @@ def open_bundle(bundle: Bundle, folder: Path, soc: str = EMULATED) -> tuple[Exec
     """What executes a bundle on the emulator; see ``base.OpenEmulator``."""
     require_compiler("--emulator")
     start = time.perf_counter()
-    program, schedule = Emulator(folder / bundle.program, soc), Schedule.of(bundle, folder)
-
-    def run(k: int, sample: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-        call = Call(sample, schedule.time(k, timestep), conditioning, schedule.row(k))
-        return program(schedule.method_of_step[k], call.named)
-
+    execute = executor(Emulator(folder / bundle.program, soc), Schedule.of(bundle, folder))
     runtime = Runtime(
         f"Qualcomm HTP by {WHEEL}",
         str(compiler_version()),
@@ -63,4 +55,4 @@ def open_bundle(bundle: Bundle, folder: Path, soc: str = EMULATED) -> tuple[Exec
         emulated=True,
         device=f"emulated {soc}",
     )
-    return run, runtime
+    return execute, runtime

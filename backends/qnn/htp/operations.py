@@ -40,8 +40,12 @@ Values = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Product:
-    """One product of one call. ``steps``: largest distance from the chip's arithmetic; ``exact_steps``: from exact arithmetic, which
-    keeps the bits that the chip drops; ``different``: share of results that are not those of the chip's arithmetic."""
+    """One product of one call.
+
+    Attributes:
+        steps: largest distance from the chip's arithmetic. exact_steps: from arithmetic that keeps the bits that the chip drops.
+        different: share of results that are not those of the chip's arithmetic.
+    """
 
     name: str
     steps: int
@@ -54,8 +58,8 @@ class Island:
     """What is computed in float in front of one operand, or of the network's output.
 
     Attributes:
-        relative: ||emulator - float32|| / ||float32||. steps: largest distance in steps of the operand's integers; 0 for the output.
-        bits: of these, 0 for the output.
+        relative: ||emulator - float32|| / ||float32||.
+        steps: largest distance in steps of the operand's integers. bits: of these; both are 0 for the output.
     """
 
     name: str

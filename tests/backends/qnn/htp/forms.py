@@ -89,9 +89,9 @@ def _operand(net: Net, name: str, array: Array, dtype: str, zero: int | None = N
     return back, array.astype(np.float64) - point, np.float64(np.float32(scale))
 
 
-def weighted(kind: str, dtype: str, result: str = "", bits: int = 8, inner: int = 64, groups: int = 1) -> Form:
+def weighted(kind: str, dtype: str, result: str = "", bits: int = 8, inner: int = 64, groups: int = 1, out: int = 48) -> Form:
     """A product with integer weights, one scale per output channel, and a bias: Conv, ConvTranspose, Gemm or MatMul."""
-    net, result, out = Net(), result or dtype, 48 if groups == 1 else inner
+    net, result, out = Net(), result or dtype, out if groups == 1 else inner
     x = integers(dtype, (1, inner, 8, 8) if kind.startswith("Conv") else (40, inner), 1)
     back, values, step = _operand(net, "x", x, dtype)
     shape, axis = {
