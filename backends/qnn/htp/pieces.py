@@ -52,9 +52,9 @@ class _Cut:
             self.graph.inputs.append(value)
             self._given.add(dequantize)
 
-    def keep(self, quantize: Any, name: str) -> None:
-        """Integers become an output."""
-        value = quantize.outputs[0]
+    def keep(self, node: Any, name: str) -> None:
+        """Integers, or what they are dequantized to, become an output."""
+        value = node.outputs[0]
         if value not in self.graph.outputs:
             value.name = name
             self.graph.outputs.append(value)
@@ -103,7 +103,10 @@ def cut_islands(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def cut_block(path: Path, block: Collection[str]) -> Iterator[Path]:
-    """The products of these names and what follows each of them, in one piece, up to the operands of products outside."""
+    """The products of these names and what follows each of them, in one piece, up to the operands of products outside.
+
+    These are real values: a result that is quantized once more with nothing between is not taken as integers that leave a graph.
+    """
     cut = _Cut(path)
     outside = [(node, around) for node, around in cut.held if node.name not in block]
     for node, around in outside:
@@ -116,7 +119,7 @@ def cut_block(path: Path, block: Collection[str]) -> Iterator[Path]:
         for site, operand in zip(sites_of(str(node.name)), around.operands, strict=True):
             assert operand is not None
             if _needs(operand.source, block):
-                cut.keep(operand.quantize, site)
+                cut.keep(operand.dequantize, site)
     with cut.saved(path.with_name(f".{path.stem}.block.onnx")) as file:
         yield file
 

@@ -89,7 +89,9 @@ def _operand(net: Net, name: str, array: Array, dtype: str, zero: int | None = N
     return back, array.astype(np.float64) - point, np.float64(np.float32(scale))
 
 
-def weighted(kind: str, dtype: str, result: str = "", bits: int = 8, inner: int = 64, groups: int = 1, out: int = 48) -> Form:
+def weighted(
+    kind: str, dtype: str, result: str = "", bits: int = 8, inner: int = 64, groups: int = 1, out: int = 48
+) -> Form:
     """A product with integer weights, one scale per output channel, and a bias: Conv, ConvTranspose, Gemm or MatMul."""
     net, result, out = Net(), result or dtype, out if groups == 1 else inner
     x = integers(dtype, (1, inner, 8, 8) if kind.startswith("Conv") else (40, inner), 1)
@@ -142,6 +144,25 @@ def two_tensors(left: str, right: str, result: str = "", zero: int | None = None
     return _finish(net, {"p": p, "q": q}, first @ second, None, np.asarray(step * other), types)
 
 
+def moved(move: bool = True, same: bool = True) -> Form:
+    """No product: integers that are reshaped and quantized again, by one scale and two zero points."""
+    net, scale, (first, second) = Net(), scale_of("uint16"), (30000, 32768)
+    x = integers("uint16", (4, 16, 32), 1)
+    value = net.node("DequantizeLinear", ["x", *net.params("x", scale, "uint16", first)], "x.dq")
+    if move:
+        value = net.node("Reshape", [value, net.const("shape", np.array([4, 512]))], NODE)
+    own = float(np.float32(scale) * (1 if same else 1 + 2.0**-13))
+    net.node("QuantizeLinear", [value, *net.params("y", own, "uint16", second)], "y" if move else NODE)
+    sums = (x.astype(np.float64) - first).reshape((4, 512) if move else x.shape)
+    model = net.model(
+        {"x": list(x.shape)},
+        {"y" if move else NODE: list(sums.shape)},
+        {"x": "uint16", ("y" if move else NODE): "uint16"},
+    )
+    ratio = torch.tensor(np.float64(np.float32(scale)) / np.float64(np.float32(own)))
+    return Form(model, {"x": x}, Sums(torch.from_numpy(sums), None, ratio, False), "uint16")
+
+
 def without_result(kind: str, dtype: str) -> Form:
     """A product with quantized inputs alone: what TensorRT takes."""
     net = Net()
@@ -175,6 +196,8 @@ FORMS: dict[str, tuple[Callable[[], Form], Outcome]] = {
     "MatMul of uint16 and uint8 with zero 120": (partial(two_tensors, "uint16", "uint8", zero=120), "wrong"),
     "MatMul of uint16 and uint8 with zero 127": (partial(two_tensors, "uint16", "uint8", zero=127), "wrong"),
     "MatMul of uint16 and uint16": (partial(two_tensors, "uint16", "uint16"), "wrong"),
+    "integers that were moved, with one scale and two zero points": (partial(moved), "wrong"),
+    "Conv uint16 weights of 4 bits to one channel": (partial(weighted, "Conv", "uint16", bits=4, out=1), "refused"),
     "MatMul of int16 and int16": (partial(two_tensors, "int16", "int16"), "refused"),
     "MatMul of int16 and int8": (partial(two_tensors, "int16", "int8"), "refused"),
 }  # fmt: skip
