@@ -40,11 +40,21 @@ class Sums:
     @property
     def as_computed(self) -> Tensor:
         """The same with the bits dropped that the HTP drops."""
+        return self.computed_with(self.bias)
+
+    @property
+    def neighbours(self) -> tuple[Tensor, ...]:
+        """What else may be: the compiler divides biases in a precision of its own, and a unit decides where bits are dropped."""
+        if self.bias is None or not self.wide:
+            return (self.as_computed,)
+        return tuple(self.computed_with(self.bias + unit) for unit in (-1, 0, 1))
+
+    def computed_with(self, bias: Tensor | None) -> Tensor:
         if not self.wide:
             return self.exact
         kept = torch.floor(self.sums / DROPPED)
-        if self.bias is not None:
-            kept = kept + torch.trunc(self.bias / DROPPED)
+        if bias is not None:
+            kept = kept + torch.trunc(bias / DROPPED)
         return kept * DROPPED * self.ratio
 
 

@@ -32,14 +32,19 @@ class Emulator:
 
     def __call__(self, method: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """The network output of one graph. Raises BackendError: it does not compile or execute."""
+        session = self.open(method)
+        names = {port.name for port in session.get_inputs()}
+        feeds = {name: tensor.numpy() for name, tensor in inputs.items() if name in names}
+        return torch.from_numpy(session.run(None, feeds)[0])
+
+    def open(self, method: str) -> Session:
+        """The compiled graph; the one before is gone. Raises BackendError: it does not compile."""
         if self.session is None or method != self.current:
             if self.session is not None:
                 self.session.close()  # its memory first
             self.session = open_session(self.folder / f"{method}.onnx", self.soc, self.say)
             self.current = method
-        names = {port.name for port in self.session.get_inputs()}
-        feeds = {name: tensor.numpy() for name, tensor in inputs.items() if name in names}
-        return torch.from_numpy(self.session.run(None, feeds)[0])
+        return self.session
 
 
 def open_bundle(bundle: Bundle, folder: Path, soc: str = EMULATED) -> tuple[Execute, Runtime]:
