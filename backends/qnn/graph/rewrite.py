@@ -45,9 +45,9 @@ def zero_name(site: str) -> str:
     return f"{site}.zero_point"
 
 
-def weight_dtype(bits: int | None) -> str:
-    """Of onnx_ir: what holds weights of so many bits."""
-    return "INT4" if bits is not None and bits <= NARROW else "INT8"
+def weight_dtype(bits: int | None, outputs: int) -> str:
+    """Of onnx_ir: what holds weights of so many bits. A convolution to one channel is not taken with INT4."""
+    return "INT4" if bits is not None and bits <= NARROW and outputs > 1 else "INT8"
 
 
 class Rewriter(GraphBuilder):
@@ -126,7 +126,7 @@ class Rewriter(GraphBuilder):
     def _weight(self, product: Product) -> Any:
         """Integers (out, in, ...) behind a DQ of axis 0, with explicit zero_points, which are 0."""
         layer, weights = product.layer, self.artifact.layers[product.layer]
-        dtype = weight_dtype(self.bits[layer])
+        dtype = weight_dtype(self.bits[layer], len(weights.weight_scale))
         inputs = [
             self.constant(f"{layer}.weight_q", integers(weights.weight_q, dtype, f"{layer}.weight_q")),
             self.constant(f"{layer}.weight_scale", weights.weight_scale),

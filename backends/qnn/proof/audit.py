@@ -72,7 +72,7 @@ def _check_layer(node: Any, layer: str, artifact: Artifact) -> None:
     bits = artifact.sites[artifact.site_index(layer)].weight_bits
     if found is None:
         raise audit_error(f"the weights of {layer} are no integers")
-    check_integers(found, layer, weights, turned=False, dtype=weight_dtype(bits))
+    check_integers(found, layer, weights, turned=False, dtype=weight_dtype(bits, len(weights.weight_scale)))
     if found.scale is None or not torch.equal(found.scale, weights.weight_scale):
         raise audit_error(f"the weight scales of {layer} differ")
     if found.axis != 0:

@@ -214,6 +214,8 @@ def _weights(node: Any, around: Around) -> list[str]:
         return []  # a product of two tensors
     if weight.dtype not in WEIGHTS:
         return [f"its weights are {weight.dtype}, the compiler takes {' and '.join(WEIGHTS)}"]
+    if weight.dtype == "INT4" and node.op_type == "Conv" and len(weight.integers) == 1:
+        return ["its weights are INT4 and it has one output channel, which the compiler does not take; use INT8"]
     if weight.scale is None or weight.scale.numel() == 0 or float(weight.scale.min()) <= 0:
         return ["its weight scales are computed or not positive"]
     if weight.zero_point is None or bool(weight.zero_point.any()):

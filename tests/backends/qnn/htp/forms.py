@@ -144,21 +144,16 @@ def two_tensors(left: str, right: str, result: str = "", zero: int | None = None
     return _finish(net, {"p": p, "q": q}, first @ second, None, np.asarray(step * other), types)
 
 
-def moved(move: bool = True, same: bool = True) -> Form:
-    """No product: integers that are reshaped and quantized again, by one scale and two zero points."""
+def moved(same: bool = True) -> Form:
+    """No product: integers that are reshaped and quantized again, with one scale (or not quite) and two zero points."""
     net, scale, (first, second) = Net(), scale_of("uint16"), (30000, 32768)
     x = integers("uint16", (4, 16, 32), 1)
     value = net.node("DequantizeLinear", ["x", *net.params("x", scale, "uint16", first)], "x.dq")
-    if move:
-        value = net.node("Reshape", [value, net.const("shape", np.array([4, 512]))], NODE)
+    value = net.node("Reshape", [value, net.const("shape", np.array([4, 512]))], NODE)
     own = float(np.float32(scale) * (1 if same else 1 + 2.0**-13))
-    net.node("QuantizeLinear", [value, *net.params("y", own, "uint16", second)], "y" if move else NODE)
-    sums = (x.astype(np.float64) - first).reshape((4, 512) if move else x.shape)
-    model = net.model(
-        {"x": list(x.shape)},
-        {"y" if move else NODE: list(sums.shape)},
-        {"x": "uint16", ("y" if move else NODE): "uint16"},
-    )
+    net.node("QuantizeLinear", [value, *net.params("y", own, "uint16", second)], "y")
+    sums = (x.astype(np.float64) - first).reshape(4, 512)
+    model = net.model({"x": list(x.shape)}, {"y": list(sums.shape)}, {"x": "uint16", "y": "uint16"})
     ratio = torch.tensor(np.float64(np.float32(scale)) / np.float64(np.float32(own)))
     return Form(model, {"x": x}, Sums(torch.from_numpy(sums), None, ratio, False), "uint16")
 

@@ -91,6 +91,13 @@ def _einsum(graph: Any) -> None:
     GraphBuilder(ir.Model(graph, ir_version=10)).node(next(iter(graph)), "Einsum", [x], "the_einsum", x.shape)
 
 
+def _narrow_single(graph: Any) -> None:
+    for name in ("weight_q", "weight_zero"):
+        value = graph.initializers[f"conv_out.{name}"]
+        integers = (value.const_value.numpy() % 8).astype(ir.DataType.INT4.numpy())
+        value.const_value = ir.tensor(integers, dtype=ir.DataType.INT4, name=value.name)
+
+
 PLANTED: dict[str, tuple[Plant, str, str]] = {
     "a clip that is lost": (_lost_clip, LAYER.replace("conv1", "conv2"), "clips would come through"),
     "16 rows": (_sixteen_rows, LINEAR, "16 rows in 16 bits, which come out wrong"),
@@ -134,6 +141,7 @@ PLANTED: dict[str, tuple[Plant, str, str]] = {
         LAYER,
         "its bias is .* steps, in int32",
     ),
+    "INT4 to one channel": (_narrow_single, "conv_out", "INT4 and it has one output channel"),
     "channel groups": (_groups, LAYER, "a convolution with 2 channel groups was not seen"),
     "sinusoid": (_sinusoid, "the_sinusoid", "make them an input"),
 }
