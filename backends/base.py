@@ -6,7 +6,7 @@ takes time: listing the targets and their settings reads this module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dq_toolchain.toolchain.checks import Check
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.formats.bundle import Bundle
 
@@ -117,4 +118,14 @@ names the device. Raises BackendError: the emulator is missing, or refuses the p
 def emulator_of(backend: Backend) -> OpenEmulator | None:
     """``open_emulator`` of a backend module; None where the vendor of its device has no emulator that this machine can run."""
     found: OpenEmulator | None = getattr(backend, "open_emulator", None)
+    return found
+
+
+DeviceChecks: TypeAlias = "Callable[[Bundle, Path], Iterable[Check]]"
+"""(bundle, its folder) -> what `doctor` asks beside what it asks of every bundle: what the target's devices trip over."""
+
+
+def device_checks_of(backend: Backend) -> DeviceChecks:
+    """``device_checks`` of a backend module; where it has none, what finds nothing."""
+    found: DeviceChecks = getattr(backend, "device_checks", lambda _bundle, _folder: ())
     return found

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from dq_toolchain import backends
+from dq_toolchain.backends.base import device_checks_of
 from dq_toolchain.toolchain.checks import Check
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.bundle import Bundle
 
 
 def program_checks(bundle: Bundle, folder: Path) -> tuple[Check, ...]:
-    """doctor.target: a target that `run` knows. doctor.program: every method is in the program, which opens."""
+    """doctor.target: a target that `run` knows. doctor.program: every method is in the program, which opens; and the target's."""
     known = ", ".join(backends.names())
     if bundle.target not in backends.names():
         return (
@@ -34,4 +35,5 @@ def program_checks(bundle: Bundle, folder: Path) -> tuple[Check, ...]:
         if missing
         else "holds every method"
     )
-    return (target, Check("doctor.program", not missing, None, f"{bundle.program} {text}"))
+    program = Check("doctor.program", not missing, None, f"{bundle.program} {text}")
+    return (target, program, *device_checks_of(backend)(bundle, folder))

@@ -5,7 +5,7 @@ Nothing of onnx or of Qualcomm is imported before ``lower`` or ``open`` is calle
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from dq_toolchain.backends.common.onnx.libraries import INSTALL, LIBRARIES
 if TYPE_CHECKING:
     from dq_toolchain.backends.base import Execute, Runtime, Say, TargetInfo
     from dq_toolchain.backends.qnn.settings import Settings
+    from dq_toolchain.toolchain.checks import Check
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.formats.bundle import Bundle
 
@@ -61,3 +62,10 @@ def open_emulator(bundle: Bundle, bundle_folder: Path) -> tuple[Execute, Runtime
     from dq_toolchain.backends.qnn.htp.emulator import open_bundle
 
     return open_bundle(bundle, bundle_folder)
+
+
+def device_checks(bundle: Bundle, bundle_folder: Path) -> Iterable[Check]:
+    """What `doctor` asks about contexts and Qualcomm's library; see ``base.DeviceChecks``."""
+    from dq_toolchain.backends.qnn import doctor
+
+    return doctor.device_checks(bundle, bundle_folder)
