@@ -70,7 +70,10 @@ def test_arithmetic_is_said_by_product(tmp_path_factory: pytest.TempPathFactory)
     assert said["a16"] == {"uint16 x int8", "uint16 x uint8", "fp16"}
     assert said["a8"] == {"uint8 x int8", "uint8 x uint8", "fp16"}
     narrow = made("a16-w4", tmp_path_factory)
-    assert {row.arithmetic for row in narrow.bundle.operations} == {"uint16 x int4", "fp16"}
+    assert {row.arithmetic for row in narrow.bundle.operations} == {"uint16 x int4", "uint16 x int8", "fp16"}
+    (wide,) = (row for row in narrow.bundle.operations if row.arithmetic == "uint16 x int8")
+    to_one_channel = [name for name, held in narrow.artifact.layers.items() if len(held.weight_q) == 1]
+    assert wide.count == len(to_one_channel) * len(narrow.bundle.methods)
 
 
 def test_weights_are_there_once_and_four_bits_take_half(tmp_path_factory: pytest.TempPathFactory) -> None:

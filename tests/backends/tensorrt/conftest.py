@@ -41,6 +41,12 @@ class Lowered:
     def graphs(self) -> list[Path]:
         return [self.folder / "model" / f"{method}.onnx" for method in self.bundle.methods]
 
+    @property
+    def narrow(self) -> set[str]:
+        """Convolutions with fewer than 16 channels on one side, for which there is no INT8 kernel."""
+        shapes = {name: held.weight_q.shape for name, held in self.artifact.layers.items()}
+        return {name for name, shape in shapes.items() if len(shape) == 4 and min(shape[:2]) < 16}
+
     def graph_of(self, k: int) -> Path:
         """The graph that step k executes."""
         return self.folder / "model" / f"{self.bundle.method_of_step(k)}.onnx"

@@ -48,7 +48,9 @@ def test_every_kind_of_layer_has_an_operation() -> None:
 
 def test_bundle_is_complete(form: Lowered) -> None:
     ratio = form.bundle.form.startswith("ratio")
-    assert {path.name for path in form.folder.iterdir()} == FILES | ({"ranges.safetensors"} if ratio else set())
+    inputs = {"ranges.safetensors"} if ratio else set()
+    inputs |= set() if form.artifact.step_vectors is None else {"step_vectors.safetensors"}
+    assert {path.name for path in form.folder.iterdir()} == FILES | inputs
     assert form.bundle.methods == (("steps",) if ratio else ("steps_g0", "steps_g1"))
     assert {path.name for path in (form.folder / "model").iterdir()} == {
         "weights.bin",
@@ -57,7 +59,7 @@ def test_bundle_is_complete(form: Lowered) -> None:
     placements = json.loads((form.folder / "placements.json").read_text())
     products = [site for site in form.artifact.sites if site.operand in ("input", "q", "probs")]
     assert len(placements["int8"]) + len(placements["float"]) == len(products)
-    assert set(placements["float"]) == {"conv_in", "conv_out"}
+    assert set(placements["float"]) == form.narrow
     assert all(("model/" + path.name) in placements["graphs"] for path in form.graphs)
 
 
