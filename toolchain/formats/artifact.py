@@ -129,17 +129,9 @@ class Artifact:
 
     def at(self, sampling: Sampling) -> Artifact:
         """The same network sampled in another way."""
-        table, groups, vectors = sampling.table, sampling.step_groups, self.step_vectors
-        rows = None if vectors is None else vectors.at(table.timesteps)
-        return replace(
-            self,
-            table=table,
-            guidance=sampling.guidance,
-            step_groups=groups,
-            step_vectors=rows,
-            steps=None,
-            samplings=(),
-        )
+        vectors = None if self.step_vectors is None else self.step_vectors.at(sampling.table.timesteps)
+        own = replace(self, table=sampling.table, guidance=sampling.guidance, step_groups=sampling.step_groups)
+        return replace(own, step_vectors=vectors, steps=None, samplings=())
 
     def holding(self, steps: Sequence[int], guidance: Sequence[float]) -> Artifact:
         """The same with the samplings that a bundle is to hold. Raises SamplerError: it has no held-out rollouts of one."""
