@@ -104,9 +104,12 @@ def lowered(
             from dq_toolchain.toolchain.formats.artifact import Artifact
 
             artifact = Artifact.load(source)
+        from dq_toolchain.toolchain.parts.artifact import PartsArtifact
+
         artifact.require_module()
         artifact = artifact.holding(counts, scales)
-        return Bundle(folder, backend.lower(artifact, source, folder, settings, reporter.say))
+        parts = None if wanted is not None and wanted.unet_only else PartsArtifact.load(source)
+        return Bundle(folder, backend.lower(artifact, source, folder, settings, reporter.say, parts))
 
 
 def run(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from dq_toolchain.toolchain.checks import Check
     from dq_toolchain.toolchain.formats.artifact import Artifact
-    from dq_toolchain.toolchain.formats.bundle import Bundle
+    from dq_toolchain.toolchain.formats.bundle import Bundle, Operation
+    from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 
 Say = Callable[[str], None]
 """One line about what is going on; where it goes is the caller's business."""
@@ -83,11 +84,20 @@ class Backend(Protocol):
     def describe(self) -> TargetInfo:
         """Facts about the target, without importing its library."""
 
-    def lower(self, artifact: Artifact, artifact_folder: Path, out: Path, settings: Any, say: Say) -> Bundle:
+    def lower(
+        self,
+        artifact: Artifact,
+        artifact_folder: Path,
+        out: Path,
+        settings: Any,
+        say: Say,
+        parts: PartsArtifact | None = None,
+    ) -> Bundle:
         """Write the bundle folder, bundle.json last, with what ``common.samplings`` writes of ``artifact.samplings``.
 
         Args:
             settings: an instance of the target's ``Settings``.
+            parts: text encoders and decoder, which ``common.parts`` adds; None: the network alone.
         Raises:
             BackendError: the target cannot hold the artifact.
         """
@@ -108,6 +118,37 @@ class Backend(Protocol):
             BackendError: the program does not load, or the runtime's threads cannot be set.
             ArtifactError: the bundle's ranges are missing or of another shape.
         """
+
+
+RunPart: TypeAlias = "Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]"
+"""Inputs by name (float32, ids int64) -> outputs by name, float32: one execution of a text encoder or a decoder."""
+
+
+@dataclass(frozen=True)
+class PartProgram:
+    """What a target made of a part.
+
+    Attributes:
+        file: name of the file or folder in the bundle's ``parts``. precision: in words.
+        operations: as of a bundle.
+    """
+
+    file: str
+    precision: str
+    operations: tuple[Operation, ...]
+
+
+OpenPart: TypeAlias = "Callable[..., RunPart]"
+"""(program, inputs, outputs, threads=None) -> what executes a text encoder or a decoder of a bundle on this machine.
+
+program: its file or folder. inputs, outputs: names in the program's order. threads: as of ``open``. Raises BackendError: it does
+not load."""
+
+
+def open_part_of(backend: Backend) -> OpenPart | None:
+    """``open_part`` of a backend module; None where the target has no other parts than the network yet."""
+    found: OpenPart | None = getattr(backend, "open_part", None)
+    return found
 
 
 OpenEmulator: TypeAlias = "Callable[[Bundle, Path], tuple[Execute, Runtime]]"

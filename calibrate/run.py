@@ -7,6 +7,7 @@ from pathlib import Path
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.finalize import held_out_reference
 from dq_toolchain.calibrate.network.channels_last import to_host
+from dq_toolchain.calibrate.parts.make import write_parts
 from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
 from dq_toolchain.calibrate.prepare.setup import choose_device
 from dq_toolchain.calibrate.work.checkpoint import remove
@@ -70,6 +71,8 @@ def calibrate(
         to_host(made.context.network)
         reference, *others = _held_out(made, recipe, reporter)
         artifact.save(folder, reference, others)
+        context = made.context
+        write_parts(context.model, recipe, context.bank, reference.fp32_latents[-1], folder, reporter.warn)
         remove(work)
     return folder, artifact, reference
 

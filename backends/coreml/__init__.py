@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dq_toolchain.backends.coreml.settings import Settings
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.formats.bundle import Bundle
+    from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 
 
 def describe() -> TargetInfo:
@@ -28,10 +29,19 @@ def describe() -> TargetInfo:
         verified="coremltools 9.0, Linux: audited, executed by our interpreter; not run on Apple hardware")  # fmt: skip
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
+def lower(
+    artifact: Artifact,
+    artifact_folder: Path,
+    out: Path,
+    settings: Settings,
+    say: Say,
+    parts: PartsArtifact | None = None,
+) -> Bundle:
     """Write the bundle folder; see ``lowering.lower``."""
     from dq_toolchain.backends.coreml import lowering
 
+    if parts is not None:
+        say("text encoders and decoder are not exported for this target: the bundle holds the network alone")
     return lowering.lower(artifact, artifact_folder, out, settings, say)
 
 

@@ -5,17 +5,18 @@ Nothing of executorch is imported before ``lower`` or ``open`` is called.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dq_toolchain.backends.executorch.vendor import INSTALL, LIBRARY
 
 if TYPE_CHECKING:
-    from dq_toolchain.backends.base import Execute, Runtime, Say, TargetInfo
+    from dq_toolchain.backends.base import Execute, RunPart, Runtime, Say, TargetInfo
     from dq_toolchain.backends.executorch.settings import Settings
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.formats.bundle import Bundle
+    from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 
 
 def describe() -> TargetInfo:
@@ -34,11 +35,25 @@ def describe() -> TargetInfo:
     )
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
+def lower(
+    artifact: Artifact,
+    artifact_folder: Path,
+    out: Path,
+    settings: Settings,
+    say: Say,
+    parts: PartsArtifact | None = None,
+) -> Bundle:
     """Write the bundle folder; see ``lowering.lower``."""
     from dq_toolchain.backends.executorch import lowering
 
-    return lowering.lower(artifact, artifact_folder, out, settings, say)
+    return lowering.lower(artifact, artifact_folder, out, settings, say, parts)
+
+
+def open_part(program: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int | None = None) -> RunPart:
+    """What executes a text encoder or a decoder; see ``base.Backend``."""
+    from dq_toolchain.backends.executorch import parts
+
+    return parts.open_part(program, inputs, outputs, threads)
 
 
 def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:

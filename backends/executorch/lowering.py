@@ -18,6 +18,7 @@ from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.common.call import Call, example_call
 from dq_toolchain.backends.common.checks import Cost, check_size
 from dq_toolchain.backends.common.outputs import output_qparams, output_reference
+from dq_toolchain.backends.common.parts import add_parts
 from dq_toolchain.backends.common.samplings import Judged, other_samplings
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.common.sealing import seal_bundle
@@ -27,6 +28,7 @@ from dq_toolchain.backends.common.step_rows import write_step_rows
 from dq_toolchain.backends.executorch.graph.layers import Geometry, RangesInput, SentinelLayer, StaticLayer, range_table
 from dq_toolchain.backends.executorch.graph.program import call_counts, export, lower_methods, with_integer_layers
 from dq_toolchain.backends.executorch.graph.rewrites import rewrite
+from dq_toolchain.backends.executorch.parts import lower_part, open_part
 from dq_toolchain.backends.executorch.proof.audit import StaticQParams, audit
 from dq_toolchain.backends.executorch.proof.pte_file import read_pte
 from dq_toolchain.backends.executorch.runtime.device import Device
@@ -39,6 +41,7 @@ from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 from dq_toolchain.toolchain.verdict.limits import limits_for, twin_outputs
 
 PROGRAM = "model.pte"
@@ -123,8 +126,15 @@ def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say
     return _Lowered(data, tuple(static), None, static, *judged(artifact, reference), judged)
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
-    """Write the bundle folder ``out``: model.pte, ranges and reference, bundle.json last.
+def lower(
+    artifact: Artifact,
+    artifact_folder: Path,
+    out: Path,
+    settings: Settings,
+    say: Say,
+    parts: PartsArtifact | None = None,
+) -> Bundle:
+    """Write the bundle folder ``out``: model.pte, ranges and reference, the parts, bundle.json last.
 
     Raises:
         BackendError: a site cannot be held, executorch refuses the network, the file differs from the artifact, or
@@ -158,6 +168,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
         execute = executor(Device(folder / PROGRAM, lowered.methods), schedule)
         say("executing it once per step group")
         smoke(execute, artifact.table, artifact.guidance, groups, lowered.reference)
+        add_parts(parts, artifact_folder, folder, lower_part, open_part, say)
         seal_bundle(
             folder,
             artifact,

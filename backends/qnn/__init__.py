@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dq_toolchain.toolchain.checks import Check
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.formats.bundle import Bundle
+    from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 
 
 def describe() -> TargetInfo:
@@ -36,10 +37,19 @@ def describe() -> TargetInfo:
     )
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
+def lower(
+    artifact: Artifact,
+    artifact_folder: Path,
+    out: Path,
+    settings: Settings,
+    say: Say,
+    parts: PartsArtifact | None = None,
+) -> Bundle:
     """Write the bundle folder; see ``lowering.lower``."""
     from dq_toolchain.backends.qnn import lowering
 
+    if parts is not None:
+        say("text encoders and decoder are not exported for this target: the bundle holds the network alone")
     return lowering.lower(artifact, artifact_folder, out, settings, say)
 
 

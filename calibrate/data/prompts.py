@@ -155,11 +155,11 @@ def _encode(model: Model, prompts: Sequence[str], negative: str, guided: bool, w
     try:
         with heard(lambda line: None if any(words in line for words in OWN_WORDS) else warn(line)):
             batches = [
-                _call(pipeline, model.config, prompts[i : i + BATCH], None)[0] for i in range(0, len(prompts), BATCH)
+                encode(pipeline, model.config, prompts[i : i + BATCH], None)[0] for i in range(0, len(prompts), BATCH)
             ]
             found = {f"cond.{name}": torch.cat([batch[name] for batch in batches]) for name in batches[0]}
             if guided:
-                _, uncond = _call(pipeline, model.config, prompts[:1], negative)
+                _, uncond = encode(pipeline, model.config, prompts[:1], negative)
                 found |= {f"uncond.{name}": value for name, value in uncond.items()}
     except REFUSALS as error:
         raise ModelError(
@@ -209,10 +209,14 @@ def cut_short(pipeline: Any, prompts: Sequence[str]) -> Iterator[str]:
             yield f"{len(cut) - NAMED} more of {len(counts)} prompts have more tokens than the {most} that {name} takes"
 
 
-def _call(
+def encode(
     pipeline: Any, config: Mapping[str, Any], prompts: Sequence[str], negative: str | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Rows of the prompts, and of the negative prompt where there is one."""
+    """Rows of the prompts, and of the negative prompt where there is one, by the pipeline's own ``encode_prompt``: float32.
+
+    Args:
+        config: of the network. negative: None without guidance.
+    """
     accepted = inspect.signature(pipeline.encode_prompt).parameters
     given: dict[str, Any] = {
         "prompt": list(prompts), "prompt_2": None, "prompt_3": None, "device": pipeline.device, "num_images_per_prompt": 1,

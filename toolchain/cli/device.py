@@ -41,13 +41,23 @@ def export(
     guidance: Annotated[
         str | None, typer.Option(help="the same for guidance scales and `calibrate --more-guidance`  [default: none]")
     ] = None,
+    unet_only: Annotated[
+        bool | None,
+        typer.Option(
+            "--unet-only",
+            help="the network alone, without the pipeline's text encoders and decoder  [default: all of it]",
+        ),
+    ] = None,
     json_: Json = False,
     **given: Any,
 ) -> None:
     """Lower a calibration artifact to a target's file, audit it, and write the bundle OUT/TARGET."""
     settings = load_recipe(
         recipe,
-        {"run": {"out": out}, "export": {"target": target, "steps": steps, "guidance": guidance}},
+        {
+            "run": {"out": out},
+            "export": {"target": target, "steps": steps, "guidance": guidance, "unet_only": unet_only},
+        },
         sections=SECTIONS,
         target_flags=given,
         default_target=backends.DEFAULT,

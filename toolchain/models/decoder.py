@@ -47,7 +47,14 @@ def load_decoder(model: str | Path, warn: Warn = lambda _line: None) -> Decode:
     return _decoder(folder, "--vae", None, warn)
 
 
-def _decoder(folder: Path, what: str, channels: int | None, warn: Warn) -> Decode:
+def load_autoencoder(folder: Path, what: str, warn: Warn = lambda _line: None) -> Any:
+    """The autoencoder of a folder, a module of diffusers in float32.
+
+    Args:
+        what: it is called in texts of errors.
+    Raises:
+        ModelError: it cannot be read, or is of none of CLASSES.
+    """
     import diffusers  # takes seconds; only whoever wants pictures pays
 
     from dq_toolchain.toolchain.models.parts import FAULTS, load_part
@@ -65,12 +72,19 @@ def _decoder(folder: Path, what: str, channels: int | None, warn: Warn) -> Decod
         )
     try:
         vae = load_part(getattr(diffusers, name), folder, STEM, warn)
-        unscaled = _unscaling(vae.config)
+        unscaling(vae.config)
     except FAULTS as error:
         raise ModelError(
             f"{what}: {folder / 'config.json'} is not a valid {name} config ({error}); restore the file"
         ) from error
-    own = vae.config.latent_channels
+    return vae
+
+
+def _decoder(folder: Path, what: str, channels: int | None, warn: Warn) -> Decode:
+    from dq_toolchain.toolchain.models.parts import FAULTS
+
+    vae = load_autoencoder(folder, what, warn)
+    unscaled, own = unscaling(vae.config), vae.config.latent_channels
     if channels is not None and channels != own:
         raise ModelError(
             f"{what} takes latents with {own} channels, the model's have {channels}; restore the model's own"
@@ -96,7 +110,7 @@ def _decoder(folder: Path, what: str, channels: int | None, warn: Warn) -> Decod
     return decode
 
 
-def _unscaling(config: Any) -> Callable[[Tensor], Tensor]:
+def unscaling(config: Any) -> Callable[[Tensor], Tensor]:
     """From the network's latents to the autoencoder's, as the pipelines of diffusers do it.
 
     ``latents_mean`` and ``latents_std`` as SDXL's (Playground 2.5 has them), ``shift_factor`` as SD3's; all is float32 here, so

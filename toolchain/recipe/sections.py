@@ -232,6 +232,7 @@ class ExportSection(Section):
     guidance: Scales = Field(
         default=(), strict=False, description="the same of guidance scales, of those in [reference] more_guidance"
     )
+    unet_only: bool = Field(default=False, description="leave text encoders and decoder out of the bundle")
 
 
 class RunSection(Section):

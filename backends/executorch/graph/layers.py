@@ -81,7 +81,7 @@ class Geometry:
         return cls(tuple(input_shape), (layer.stride, layer.padding, layer.dilation, layer.groups))
 
 
-class _IntegerLayer(nn.Module):
+class IntegerLayer(nn.Module):
     """The integer weights as XNNPACK wants them: int8 values, one scale per output channel, zero_points of 0."""
 
     weight_q: Tensor
@@ -115,7 +115,7 @@ class _IntegerLayer(nn.Module):
         return F.conv2d(x, weight, self.bias, stride, padding, dilation, groups)
 
 
-class SentinelLayer(_IntegerLayer):
+class SentinelLayer(IntegerLayer):
     """Float32 result; values beyond any range are planted beside the data, where weights are zero, then all is clamped.
 
     Clamping to [lo, hi] turns the planted values into exactly lo and hi, so that these are the run-time minimum and
@@ -177,7 +177,7 @@ class QParams:
     zero_point: int
 
 
-class StaticLayer(_IntegerLayer):
+class StaticLayer(IntegerLayer):
     """Input and output quantized with constants: XNNPACK's static int8 kernels, one program per step group.
 
     Args:

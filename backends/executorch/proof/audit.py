@@ -65,7 +65,7 @@ _PORTABLE_WHY = {
 }
 
 
-def _fail(text: str) -> BackendError:
+def fail(text: str) -> BackendError:
     return BackendError(f"audit of the lowered file failed: {text}; {REMEDY}")
 
 
@@ -107,14 +107,14 @@ def audit(
     for method in file.methods:
         for name in method.portable:
             if any(word in name for word in PORTABLE_PRODUCTS):
-                raise _fail(f"{name} runs outside the delegate, in float")
+                raise fail(f"{name} runs outside the delegate, in float")
         if static is None:
             _audit_sentinel(method, artifact, calls or {})
         else:
             _audit_static(method, artifact, static[method.name], calls or {})
     if ranges is not None:
         audit_ranges(ranges, artifact)
-    return tuple(_operations(file.methods))
+    return tuple(operations_of(file.methods))
 
 
 def audit_ranges(ranges: Tensor, artifact: Artifact) -> None:
@@ -123,10 +123,10 @@ def audit_ranges(ranges: Tensor, artifact: Artifact) -> None:
     wrong = (zero_point != artifact.zero_point) | ((scale - artifact.scale).abs() > artifact.scale * 2.0**-23)
     if wrong.any():
         group, site = wrong.nonzero()[0].tolist()
-        raise _fail(f"ranges of step group {group} do not give the scale and zero_point of {artifact.sites[site].name}")
+        raise fail(f"ranges of step group {group} do not give the scale and zero_point of {artifact.sites[site].name}")
 
 
-def _products(method: Method) -> Iterator[tuple[Graph, Node]]:
+def products(method: Method) -> Iterator[tuple[Graph, Node]]:
     for graph in method.delegates:
         for node in graph.nodes:
             if node.kind in PRODUCTS:
@@ -135,23 +135,23 @@ def _products(method: Method) -> Iterator[tuple[Graph, Node]]:
 
 def _audit_sentinel(method: Method, artifact: Artifact, calls: Mapping[str, int]) -> None:
     seen: Counter[str] = Counter()
-    for graph, node in _products(method):
+    for graph, node in products(method):
         if _is_float(graph, node):
             seen[_kept_layer(graph, node, artifact)] += 1
             continue
         site = artifact.sites[site_of(graph, node, len(artifact.sites))]
         seen[site.layer] += 1
-        _check_types(graph, node, site.layer, "qdint8", "fp32")
+        check_types(graph, node, site.layer, "qdint8", "fp32")
         _check_weights(graph, node, site.layer, artifact.layers[site.layer], sentinels=True)
-        bias, got = artifact.float_parameters.get(f"{site.layer}.bias"), _bias(graph, node)
+        bias, got = artifact.float_parameters.get(f"{site.layer}.bias"), bias_of(graph, node)
         if (b"" if bias is None else bias.numpy().tobytes()) != (b"" if got is None else got.data):
-            raise _fail(f"the bias of {site.layer} differs")
+            raise fail(f"the bias of {site.layer} differs")
     _check_counts(seen, artifact, method.name, calls)
 
 
 def _audit_static(method: Method, artifact: Artifact, qparams: StaticQParams, calls: Mapping[str, int]) -> None:
     seen: Counter[str] = Counter()
-    for graph, node in _products(method):
+    for graph, node in products(method):
         if _is_float(graph, node):
             seen[_kept_layer(graph, node, artifact)] += 1
             continue
@@ -166,10 +166,10 @@ def _audit_static(method: Method, artifact: Artifact, qparams: StaticQParams, ca
                 and _same_static_bias(graph, node, artifact, layer, qparams)
             ):
                 seen[layer] += 1
-                _check_types(graph, node, layer, "qint8", "qint8")
+                check_types(graph, node, layer, "qint8", "qint8")
                 break
         else:
-            raise _fail(
+            raise fail(
                 f"method {method.name} has a {node.kind} whose integers, input and output parameters belong to no layer"
             )
     _check_counts(seen, artifact, method.name, calls)
@@ -180,7 +180,7 @@ def _check_counts(seen: Counter[str], artifact: Artifact, method: str, calls: Ma
         for layer in layers:
             most = calls.get(layer, 1)
             if not 1 <= seen[layer] <= most:
-                raise _fail(
+                raise fail(
                     f"{layer} is in method {method} {seen[layer]} times as {kind} operation, "
                     f"expected {'once' if most == 1 else f'1 to {most} times'}"
                 )
@@ -192,20 +192,20 @@ def _is_float(graph: Graph, node: Node) -> bool:
 
 def _kept_layer(graph: Graph, node: Node, artifact: Artifact) -> str:
     """The layer kept in float whose weights and bias a product has."""
-    value, bias = graph.values[node.fields["filter_id"]], _bias(graph, node)
+    value, bias = graph.values[node.fields["filter_id"]], bias_of(graph, node)
     got, got_bias = decode_weights(value, node.kind, np.float32), b"" if bias is None else bias.data
     for layer in artifact.float_layers:
         weight, wanted = artifact.float_parameters[f"{layer}.weight"], artifact.float_parameters.get(f"{layer}.bias")
         if np.array_equal(got, weight.numpy()) and got_bias == (b"" if wanted is None else wanted.numpy().tobytes()):
             return layer
-    raise _fail(f"a {node.kind} runs in float that no layer of keep_float is")
+    raise fail(f"a {node.kind} runs in float that no layer of keep_float is")
 
 
-def _check_types(graph: Graph, node: Node, layer: str, entry: str, result: str) -> None:
+def check_types(graph: Graph, node: Node, layer: str, entry: str, result: str) -> None:
     filter_type = graph.values[node.fields["filter_id"]].dtype
     got = (graph.values[node.fields["input1_id"]].dtype, graph.values[node.fields["output_id"]].dtype)
     if got != (entry, result) or filter_type not in ("qcint8", "qcint4"):
-        raise _fail(f"{layer} runs as {got[0]} x {filter_type} -> {got[1]}, expected {entry} x qcint8 -> {result}")
+        raise fail(f"{layer} runs as {got[0]} x {filter_type} -> {got[1]}, expected {entry} x qcint8 -> {result}")
 
 
 def decode_weights(value: Value, kind: str, dtype: type[np.generic] = np.int8) -> npt.NDArray[Any]:
@@ -225,12 +225,12 @@ def _check_weights(graph: Graph, node: Node, layer: str, weights: LayerWeights, 
     got, want = decode_weights(value, node.kind), weights.weight_q.numpy()
     channels = want.shape[1]
     if got.shape[0] != want.shape[0] or got.shape[2:] != want.shape[2:] or got.shape[1] < channels + int(sentinels):
-        raise _fail(f"the weights of {layer} have shape {got.shape}, the artifact's {want.shape}")
+        raise fail(f"the weights of {layer} have shape {got.shape}, the artifact's {want.shape}")
     different = int((got[:, :channels] != want).sum()) + int((got[:, channels:] != 0).sum())
     if different:
-        raise _fail(f"{different} integer weights of {layer} differ from the artifact's")
+        raise fail(f"{different} integer weights of {layer} differ from the artifact's")
     if value.scales != weights.weight_scale.numpy().tobytes():
-        raise _fail(f"a weight scale of {layer} differs from the artifact's")
+        raise fail(f"a weight scale of {layer} differs from the artifact's")
 
 
 def _same_weights(graph: Graph, node: Node, weights: LayerWeights) -> bool:
@@ -239,13 +239,13 @@ def _same_weights(graph: Graph, node: Node, weights: LayerWeights) -> bool:
     return np.array_equal(got, weights.weight_q.numpy()) and value.scales == weights.weight_scale.numpy().tobytes()
 
 
-def _bias(graph: Graph, node: Node) -> Value | None:
+def bias_of(graph: Graph, node: Node) -> Value | None:
     return None if node.fields["bias_id"] == NOTHING else graph.values[node.fields["bias_id"]]
 
 
 def _same_static_bias(graph: Graph, node: Node, artifact: Artifact, layer: str, qparams: StaticQParams) -> bool:
     """The bias in int32 steps of input scale x weight scale, within half a step (and float32's own rounding)."""
-    bias, value = artifact.float_parameters.get(f"{layer}.bias"), _bias(graph, node)
+    bias, value = artifact.float_parameters.get(f"{layer}.bias"), bias_of(graph, node)
     if bias is None or value is None:
         return bias is None and value is None
     step = qparams.entries[layer].scale * artifact.layers[layer].weight_scale.to(torch.float64)
@@ -261,7 +261,7 @@ def _per_tensor(value: Value) -> QParams | None:
     return QParams(float(fields["scale"]), int(fields["zero_point"]))
 
 
-def _operations(methods: Iterable[Method]) -> Iterator[Operation]:
+def operations_of(methods: Iterable[Method]) -> Iterator[Operation]:
     rows: Counter[tuple[str, str, str, str]] = Counter()
     for method in methods:
         for graph in method.delegates:

@@ -35,19 +35,22 @@ class Device:
         self.load_ms = (time.perf_counter() - start) * 1e3
 
     def __call__(self, method: str, inputs: Sequence[Tensor]) -> Tensor:
-        """The first output of one method, a copy of its own.
+        """The first output of one method. Raises BackendError: as ``outputs``."""
+        return self.outputs(method, inputs)[0]
+
+    def outputs(self, method: str, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """All outputs of one method, copies of their own.
 
         Raises:
             BackendError: the runtime reports an error.
         """
         try:
             with contextlib.nullcontext() if self._executed else quiet(NOISE):
-                out = self._methods[method].execute([tensor.contiguous() for tensor in inputs])[0]
+                out = self._methods[method].execute([tensor.contiguous() for tensor in inputs])
             self._executed = True
         except RuntimeError as error:
             raise BackendError(
                 f"ExecuTorch cannot execute method {method!r}: {' '.join(str(error).split())[:300]}; "
                 "run `dq-toolchain export` again"
             ) from error
-        copy: Tensor = torch.as_tensor(out).clone()
-        return copy
+        return tuple(torch.as_tensor(each).clone() for each in out)

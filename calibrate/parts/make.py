@@ -1,0 +1,144 @@
+"""From the pipeline of a model to its parts in integers, with FP32's answers beside them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dq_toolchain.calibrate.data.encoders import encoders_of, text_pipeline
+from dq_toolchain.calibrate.data.notes import Warn
+from dq_toolchain.calibrate.data.prompts import read_prompts
+from dq_toolchain.calibrate.parts.quantize import quantized
+from dq_toolchain.calibrate.parts.text import NotExported
+from dq_toolchain.calibrate.parts.text_side import NO_TEXT, TextSide, text_side
+from dq_toolchain.toolchain.disk.staging import staged
+from dq_toolchain.toolchain.models.architectures import inputs_of
+from dq_toolchain.toolchain.models.decoder import load_autoencoder
+from dq_toolchain.toolchain.models.loading import Model
+from dq_toolchain.toolchain.models.lora import fuse_into_encoders
+from dq_toolchain.toolchain.models.source import pipeline_index
+from dq_toolchain.toolchain.parts.artifact import CONSTANTS, FOLDER, JSON, PartsArtifact, PartsReference
+from dq_toolchain.toolchain.parts.part import DECODER, Part, architecture, filled
+from dq_toolchain.toolchain.parts.picture import CLASSES, state_of
+from dq_toolchain.toolchain.parts.pipeline import PictureSize, Pipeline
+from dq_toolchain.toolchain.recipe.sections import Recipe
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
+
+PROMPTS, PICTURES = 4, 2
+"""That FP32's answers are kept of."""
+
+
+def write_parts(
+    model: Model, recipe: Recipe, bank: Conditioning, latents: Tensor, calibration: Path, warn: Warn
+) -> PartsArtifact | None:
+    """Write the folder ``parts`` of an artifact; None if the model came without a pipeline, or it cannot be exported.
+
+    Args:
+        bank: conditioning of the calibration, for what no prompt decides.
+        latents: (S, C, h, w) at the end of FP32 rollouts.
+        calibration: folder of the artifact. warn: is told why there are no parts, where there could have been.
+    Raises:
+        ModelError: a part cannot be read.
+        ToolchainError: the folder cannot be written.
+    """
+    if model.pipeline is None and not (model.folder / "model_index.json").is_file():
+        return None
+    with staged(calibration / FOLDER, JSON) as folder:
+        try:
+            made = _parts(model, recipe, bank, latents[:PICTURES].contiguous(), folder, warn)
+        except NotExported as error:
+            warn(f"{error}: the bundle will hold the network alone, without text encoders and decoder")
+            made = None
+        if made is not None:
+            made.write(folder, calibration)
+            return made
+    return None
+
+
+def _parts(
+    model: Model, recipe: Recipe, bank: Conditioning, latents: Tensor, folder: Path, warn: Warn
+) -> PartsArtifact | None:
+    inputs = tuple(inputs_of(model.config))
+    text = _text(model, recipe, inputs, folder, warn)
+    gc.collect()  # encoders can be larger than the network
+    decoder, pictures = _decoder(model, latents, warn)
+    if decoder is None and not text.parts:
+        return None
+    if text is NO_TEXT and "encoder_hidden_states" in inputs:
+        raise NotExported("the network takes text and the model came without text encoders")
+    constants = _constants(bank, [name for name in inputs if name not in text.conditioning])
+    size = None if pictures is None else pictures.shape[1:]
+    about = Pipeline(
+        pipeline=_class_of(model),
+        tokenizers=text.tokenizers,
+        encoders=text.encoders,
+        conditioning=text.conditioning,
+        constants=CONSTANTS if constants else None,
+        zeros_without_negative=text.zeros,
+        decoder=None if size is None else PictureSize(channels=size[0], height=size[1], width=size[2]),
+    )
+    reference = PartsReference(
+        prompts=text.prompts,
+        conditioning=text.rows,
+        latents=None if pictures is None else latents,
+        pictures=pictures,
+    )
+    parts = (*text.parts, *(() if decoder is None else (decoder,)))
+    return PartsArtifact(pipeline=about, parts=parts, constants=constants, reference=reference)
+
+
+def _class_of(model: Model) -> str:
+    return (
+        type(model.pipeline).__name__
+        if model.pipeline is not None
+        else str(pipeline_index(model.folder).get("_class_name"))
+    )
+
+
+def _text(model: Model, recipe: Recipe, inputs: Collection[str], folder: Path, warn: Warn) -> TextSide:
+    if model.pipeline is None and not encoders_of(model.folder):
+        return NO_TEXT
+    pipeline: Any = text_pipeline(model.folder, warn) if model.pipeline is None else model.pipeline
+    if model.lora is not None:
+        fuse_into_encoders(pipeline, model.network, model.lora)
+    prompts = read_prompts(recipe.conditioning.prompts)[:PROMPTS]
+    negative = recipe.conditioning.negative_prompt
+    return text_side(pipeline, model.config, inputs, [*prompts, *([negative] if negative else [])], folder)
+
+
+@torch.no_grad()
+def _decoder(model: Model, latents: Tensor, warn: Warn) -> tuple[Part | None, Tensor | None]:
+    """The decoder as a part, and its FP32 pictures (S, 3, H, W) of the latents; None, None where there is none."""
+    if model.pipeline is not None:
+        vae = getattr(model.pipeline, "vae", None)
+    else:
+        place = model.folder / "vae"
+        vae = load_autoencoder(place, f"the decoder in {place}", warn) if place.is_dir() else None
+    if vae is None:
+        return None, None
+    config = {"_class_name": type(vae).__name__, **{k: v for k, v in vae.config.items() if not k.startswith("_")}}
+    if config["_class_name"] not in CLASSES:
+        raise NotExported(
+            f"the decoder is of class {config['_class_name']}; those of {' and '.join(CLASSES)} are exported"
+        )
+    module = architecture(DECODER, config, {})
+    filled(module, {name: value.float() for name, value in state_of(vae).items()})
+    calls = [{"latents": row[None]} for row in latents]
+    part = quantized(DECODER, DECODER, config, {}, module, calls, ("picture",))
+    return part, torch.cat([module(*call.values())[0] for call in calls])
+
+
+def _constants(bank: Conditioning, names: Collection[str]) -> dict[str, Tensor]:
+    """Rows of inputs that no prompt decides, of the calibration's first sample: sizes, an embedded guidance, the null label."""
+    sides = {"cond": bank.cond, "uncond": bank.uncond}
+    return {
+        f"{side}.{name}": tensors[name][:1].contiguous()
+        for side, tensors in sides.items()
+        for name in names
+        if name in tensors
+    }

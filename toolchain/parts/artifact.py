@@ -1,0 +1,126 @@
+"""The folder ``parts`` in a calibration artifact: every part in integers, the tokenizers, and what FP32 makes of a few inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dq_toolchain.toolchain.disk.files import (
+    check_hashes,
+    check_seal,
+    read_json,
+    read_tensors,
+    seal,
+    sha256,
+    write_json,
+    write_tensors,
+)
+from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.formats.listing import JSON as CALIBRATION
+from dq_toolchain.toolchain.parts.part import REMEDY, Part
+from dq_toolchain.toolchain.parts.pipeline import Pipeline
+
+FOLDER, JSON = "parts", "pipeline.json"
+SCHEMA, VERSION = "dq-toolchain/parts", 1
+REFERENCE, CONSTANTS = "reference.safetensors", "constants.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartsReference:
+    """What FP32 gives: the measure of every part that is exported. P prompts, S latents.
+
+    Attributes:
+        prompts: as they were encoded; the last is the negative prompt, where there is one.
+        conditioning: input of the network -> (P, ...) float32, by the pipeline's own encoders.
+        latents: (S, C, h, w) at the end of FP32 rollouts. pictures: (S, 3, H, W) that the pipeline's decoder makes of them.
+    """
+
+    prompts: tuple[str, ...]
+    conditioning: Mapping[str, Tensor]
+    latents: Tensor | None
+    pictures: Tensor | None
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        found = {f"cond.{name}": value for name, value in self.conditioning.items()}
+        if self.latents is not None and self.pictures is not None:
+            found |= {"latents": self.latents, "pictures": self.pictures}
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartsArtifact:
+    """Attributes: ``constants``: the tensors of ``Pipeline.constants``."""
+
+    pipeline: Pipeline
+    parts: tuple[Part, ...]
+    constants: Mapping[str, Tensor]
+    reference: PartsReference
+
+    def part(self, name: str) -> Part:
+        return next(each for each in self.parts if each.name == name)
+
+    def write(self, folder: Path, calibration: Path) -> None:
+        """Write everything but the tokenizers, whose files are in the folder already; pipeline.json last.
+
+        Args:
+            folder: staged. calibration: folder of the artifact that the parts belong to.
+        Raises:
+            ToolchainError: it cannot be written.
+        """
+        for part in self.parts:
+            part.save(folder)
+        write_tensors(folder / REFERENCE, self.reference.tensors)
+        if self.pipeline.constants is not None:
+            write_tensors(folder / self.pipeline.constants, self.constants)
+        names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        content: dict[str, Any] = {
+            "schema": SCHEMA,
+            "schema_version": VERSION,
+            "calibration": sha256(calibration / CALIBRATION),
+            "pipeline": self.pipeline.to_json(),
+            "parts": [part.header() for part in self.parts],
+            "prompts": list(self.reference.prompts),
+            "files": {name: sha256(folder / name) for name in names},
+        }
+        write_json(folder / JSON, seal(content))
+
+    @classmethod
+    def load(cls, calibration: Path) -> PartsArtifact | None:
+        """The parts of an artifact; None if it has none.
+
+        Raises:
+            ArtifactError: damaged, edited, or of another calibration; the text names the file.
+        """
+        folder = calibration / FOLDER
+        path = folder / JSON
+        if not path.exists():
+            return None
+        data = read_json(path, SCHEMA, VERSION, REMEDY)
+        check_seal(path, data, REMEDY)
+        try:
+            if data["calibration"] != sha256(calibration / CALIBRATION):
+                raise ArtifactError(f"{folder} was made with another {CALIBRATION} than the one beside it; {REMEDY}")
+            check_hashes(folder, data["files"], REMEDY)
+            pipeline = Pipeline.from_json(data["pipeline"], str(path), REMEDY)
+            parts = tuple(Part.load(folder, header) for header in data["parts"])
+            tensors = read_tensors(folder / REFERENCE, REMEDY)
+            reference = PartsReference(
+                prompts=tuple(map(str, data["prompts"])),
+                conditioning={n.partition(".")[2]: v for n, v in tensors.items() if n.startswith("cond.")},
+                latents=tensors.get("latents"),
+                pictures=tensors.get("pictures"),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ArtifactError(f"{path} is damaged: {type(error).__name__} {str(error)[:300]}; {REMEDY}") from error
+        if tuple(part.name for part in parts) != pipeline.parts:
+            raise ArtifactError(
+                f"{path} holds the parts {', '.join(part.name for part in parts)}, its pipeline needs "
+                f"{', '.join(pipeline.parts)}; {REMEDY}"
+            )
+        constants = {} if pipeline.constants is None else read_tensors(folder / pipeline.constants, REMEDY)
+        return cls(pipeline=pipeline, parts=parts, constants=constants, reference=reference)
