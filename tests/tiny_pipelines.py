@@ -14,13 +14,23 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     LatentConsistencyModelPipeline,
     LCMScheduler,
+    PixArtAlphaPipeline,
     PixArtTransformer2DModel,
     SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 from dq_toolchain.toolchain.disk.files import write_tensors
 
@@ -35,6 +45,29 @@ def tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=TOKENS)
 
 
+def t5_tokenizer() -> T5Tokenizer:
+    """A unigram model of single letters, with T5's special tokens."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("\u2581", -2.0)]
+    pieces += [(letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=TOKENS)
+
+
+def t5(width: int = WIDTH) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=30,
+            d_model=width,
+            d_kv=4,
+            d_ff=16,
+            num_layers=2,
+            num_heads=2,
+            feed_forward_proj="gated-gelu",
+            relative_attention_num_buckets=8,
+            relative_attention_max_distance=8,
+        )
+    )
+
+
 def text_config(width: int) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=54, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2,
@@ -42,9 +75,9 @@ def text_config(width: int) -> CLIPTextConfig:
     )  # fmt: skip
 
 
-def vae() -> AutoencoderKL:
+def vae(**changes: Any) -> AutoencoderKL:
     return AutoencoderKL(block_out_channels=(8,), down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",),
-                         latent_channels=4, norm_num_groups=4, sample_size=8)  # fmt: skip
+                         latent_channels=4, norm_num_groups=4, sample_size=8, **changes)  # fmt: skip
 
 
 def unet(**changes: Any) -> UNet2DConditionModel:
@@ -153,6 +186,49 @@ def sd3() -> SD3Transformer2DModel:
         pooled_projection_dim=POOLED,
         pos_embed_max_size=8,
     )
+
+
+def save_sd3(folder: Path) -> Path:
+    """SD3's topology: two CLIP encoders, whose states stand beside each other, and T5's behind them."""
+    torch.manual_seed(4)
+    network = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=3 * WIDTH,
+        caption_projection_dim=16,
+        pooled_projection_dim=2 * POOLED,
+        pos_embed_max_size=8,
+    )
+    StableDiffusion3Pipeline(
+        transformer=network,
+        vae=vae(shift_factor=0.1),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder=CLIPTextModelWithProjection(text_config(WIDTH)),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(WIDTH)),
+        text_encoder_3=t5(3 * WIDTH),
+        tokenizer=tokenizer(),
+        tokenizer_2=tokenizer(),
+        tokenizer_3=t5_tokenizer(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_pixart(folder: Path) -> Path:
+    """PixArt's pipeline: T5's states with their mask."""
+    torch.manual_seed(5)
+    PixArtAlphaPipeline(
+        transformer=pixart(),
+        vae=vae(),
+        scheduler=DDIMScheduler(clip_sample=False),
+        text_encoder=t5(),
+        tokenizer=t5_tokenizer(),
+    ).save_pretrained(folder)
+    return folder
 
 
 def save_transformer(network: torch.nn.Module, folder: Path) -> Path:

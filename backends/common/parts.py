@@ -22,10 +22,9 @@ from dq_toolchain.toolchain.metrics import psnr
 from dq_toolchain.toolchain.parts.artifact import CONSTANTS, FOLDER, JSON, PartsArtifact
 from dq_toolchain.toolchain.parts.assembly import assemble
 from dq_toolchain.toolchain.parts.part import DECODER, Part
-from dq_toolchain.toolchain.parts.pipeline import MASK
+from dq_toolchain.toolchain.parts.pipeline import BUNDLE_SCHEMA, BUNDLE_VERSION, MASK
 from dq_toolchain.toolchain.parts.tokens import FILE, Tokens
 
-SCHEMA, VERSION = "dq-toolchain/pipeline", 1
 COSINE, PSNR = 0.99, 30.0
 """Least of what a prompt becomes, and of a picture in dB, against FP32."""
 REMEDY = "nothing was exported; export the network alone with --unet-only"
@@ -148,7 +147,7 @@ def _write(found: PartsArtifact, source: Path, bundle: Path, programs: Mapping[s
     if about.constants is not None:
         data["constants"] = f"{FOLDER}/{CONSTANTS}"
         write_tensors(bundle / FOLDER / CONSTANTS, found.constants)
-    content: dict[str, Any] = {"schema": SCHEMA, "schema_version": VERSION, **data}
+    content: dict[str, Any] = {"schema": BUNDLE_SCHEMA, "schema_version": BUNDLE_VERSION, **data}
     content["parts"] = [asdict(row) for row in rows]
     content["limits"] = {"cosine": COSINE, "psnr": PSNR}
     write_json(bundle / JSON, seal(content))

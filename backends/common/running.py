@@ -42,13 +42,18 @@ def run(
     """
     bundle = bundle.at(steps, guidance)
     reference = held_out(bundle, bundle_folder, backend.describe().name, seeds)
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise BackendError(f"threads must be 1-{MOST_THREADS}, got {threads}; change --threads")
+    check_threads(threads)
     if emulator:
         execute, runtime = _on_emulator(backend, bundle, bundle_folder, threads)
     else:
         execute, runtime = backend.open(bundle, bundle_folder, threads)
     return sample(bundle, bundle_folder, out, reference, execute, runtime, progress)
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise BackendError for a number of threads that no runtime is given."""
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise BackendError(f"threads must be 1-{MOST_THREADS}, got {threads}; change --threads")
 
 
 def _on_emulator(backend: Backend, bundle: Bundle, folder: Path, threads: int | None) -> tuple[Execute, Runtime]:

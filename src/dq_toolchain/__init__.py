@@ -24,6 +24,7 @@ importlib.import_module(f"{__name__}.calibrate")
 
 from dq_toolchain.api.calibration import calibrate  # noqa: E402
 from dq_toolchain.api.device import export, run  # noqa: E402
+from dq_toolchain.api.generation import generate  # noqa: E402
 from dq_toolchain.api.judgement import validate  # noqa: E402
 from dq_toolchain.api.results import Bundle, Calibration, Report  # noqa: E402
 from dq_toolchain.toolchain import errors  # noqa: E402
@@ -41,6 +42,7 @@ __all__ = [
     "calibrate",
     "errors",
     "export",
+    "generate",
     "run",
     "validate",
 ]

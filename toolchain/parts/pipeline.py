@@ -8,6 +8,7 @@ from typing import Any
 
 from dq_toolchain.toolchain.errors import ArtifactError
 
+BUNDLE_SCHEMA, BUNDLE_VERSION = "dq-toolchain/pipeline", 1
 MASK = "mask"
 """``TOKENIZER.mask`` in ``conditioning``: 1 for each token up to the end token."""
 
@@ -79,8 +80,10 @@ class Pipeline:
         found = {each.name: each.program for each in self.encoders}
         return found.get(part, None if self.decoder is None else self.decoder.program)
 
-    def tokenizer(self, name: str) -> Tokenizer:
-        return next(each for each in self.tokenizers if each.name == name)
+    def outputs_of(self, part: str) -> tuple[str, ...]:
+        """Names of what a part's program gives, in order."""
+        found = {each.name: each.outputs for each in self.encoders}
+        return found.get(part, ("picture",))
 
     def with_programs(self, programs: Mapping[str, str]) -> Pipeline:
         """The same, of a bundle that holds these files or folders by part."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,11 @@ class Conditioning:
     def select(self, index: Tensor | slice) -> Conditioning:
         """The conditioning of some samples."""
         return Conditioning({k: v[index] for k, v in self.cond.items()}, {k: v[index] for k, v in self.uncond.items()})
+
+    def ordered(self, names: Sequence[str]) -> Conditioning:
+        """The same, in the order in which a program takes it; names that it does not hold are left out."""
+        cond, uncond = ({n: side[n] for n in names if n in side} for side in (self.cond, self.uncond))
+        return Conditioning(cond, uncond)
 
     def to(self, device: torch.device) -> Conditioning:
         return Conditioning(
