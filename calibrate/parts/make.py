@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -48,27 +49,26 @@ def write_parts(
     """
     if model.pipeline is None and not (model.folder / "model_index.json").is_file():
         return None
-    with staged(calibration / FOLDER, JSON) as folder:
-        try:
+    shutil.rmtree(calibration / FOLDER, ignore_errors=True)  # of an older artifact, whose parts these are not
+    try:
+        with staged(calibration / FOLDER, JSON) as folder:
             made = _parts(model, recipe, bank, latents[:PICTURES].contiguous(), folder, warn)
-        except NotExported as error:
-            warn(f"{error}: the bundle will hold the network alone, without text encoders and decoder")
-            made = None
-        if made is not None:
             made.write(folder, calibration)
             return made
-    return None
+    except NotExported as error:
+        warn(f"{error}: the bundle will hold the network alone, without text encoders and decoder")
+        return None
 
 
 def _parts(
     model: Model, recipe: Recipe, bank: Conditioning, latents: Tensor, folder: Path, warn: Warn
-) -> PartsArtifact | None:
+) -> PartsArtifact:
     inputs = tuple(inputs_of(model.config))
     text = _text(model, recipe, inputs, folder, warn)
     gc.collect()  # encoders can be larger than the network
     decoder, pictures = _decoder(model, latents, warn)
     if decoder is None and not text.parts:
-        return None
+        raise NotExported("the pipeline has neither text encoders nor a decoder")
     if text is NO_TEXT and "encoder_hidden_states" in inputs:
         raise NotExported("the network takes text and the model came without text encoders")
     constants = _constants(bank, [name for name in inputs if name not in text.conditioning])
@@ -137,7 +137,7 @@ def _constants(bank: Conditioning, names: Collection[str]) -> dict[str, Tensor]:
     """Rows of inputs that no prompt decides, of the calibration's first sample: sizes, an embedded guidance, the null label."""
     sides = {"cond": bank.cond, "uncond": bank.uncond}
     return {
-        f"{side}.{name}": tensors[name][:1].contiguous()
+        f"{side}.{name}": tensors[name][:1].clone()
         for side, tensors in sides.items()
         for name in names
         if name in tensors

@@ -20,8 +20,9 @@ RunPart = Callable[[str, Mapping[str, Tensor]], Mapping[str, Tensor]]
 """(name of a part, its inputs) -> its outputs."""
 LABELS = "class_labels"
 LONGEST = 10_000
-WEIGHTED = re.compile(r"\([^()]*:\s*-?\d*\.?\d+\s*\)|\(\(|\[\[|<[\w-]+(:[^<>\s]*)?>")
-"""(word:1.3), ((word)), [[word]], <lora:name:1> and <token>: notation of other programs, which a tokenizer reads as letters."""
+WEIGHTED = re.compile(r"\([^()]*:\s*-?\d*\.?\d+\s*\)|\(\(|\[\[|<\|[^|]*\|>|<[\w-]+(:[^<>\s]*)?>")
+"""(word:1.3), ((word)), [[word]], <lora:name:1> and <token>: notation of other programs, which a tokenizer reads as letters; and
+<|endoftext|>, which it reads as the end."""
 
 
 @dataclass(frozen=True, kw_only=True)

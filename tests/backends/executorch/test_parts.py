@@ -1,0 +1,95 @@
+"""Text encoders and decoders on ExecuTorch: executed, close to FP32, and every planted fault found by the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dq_toolchain.backends.executorch.graph.parts import part_program
+from dq_toolchain.backends.executorch.parts import lower_part, open_part
+from dq_toolchain.backends.executorch.proof.parts import audit_part
+from dq_toolchain.backends.executorch.proof.pte_file import read_pte
+from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.formats.artifact import LayerWeights
+from dq_toolchain.toolchain.metrics import relative_error
+from dq_toolchain.toolchain.parts.part import Part
+from tests.tiny_parts import TINY, calls_of, clip_part, decoder_part, t5_part
+
+PARTS: dict[str, Callable[[], Part]] = {
+    "clip": clip_part,
+    "t5": t5_part,
+    "t5 without a mask": lambda: t5_part(masked=False),
+    "decoder": decoder_part,
+    "tiny decoder": lambda: decoder_part(TINY),
+}
+ROOM = 0.06
+"""Relative error that 8-bit activations may cost a random network of this size."""
+
+
+@pytest.mark.parametrize("kind", PARTS)
+@torch.no_grad()
+def test_a_part_computes_in_integers_what_its_module_does(kind: str, tmp_path: Path) -> None:
+    part = PARTS[kind]()
+    made = lower_part(part, tmp_path)
+    execute = open_part(tmp_path / made.file, [p.name for p in part.inputs], [p.name for p in part.outputs])
+    for call in calls_of(part):
+        found, want = execute(call), part.build()(*call.values())
+        for port, value in zip(part.outputs, want, strict=True):
+            assert found[port.name].shape == value.shape
+            assert relative_error(found[port.name], value).max() < ROOM
+    integers = [row for row in made.operations if row.arithmetic.startswith("int8")]
+    assert sum(row.count for row in integers) == len(part.layers) - len(part.tables)
+
+
+def test_another_prompt_is_not_clipped_to_what_was_measured(tmp_path: Path) -> None:
+    part = clip_part()
+    execute = open_part(tmp_path / lower_part(part, tmp_path).file, ("ids", "mask"), ("hidden", "pooled"))
+    wide = replace(part, float_parameters={n: v.clone() for n, v in part.float_parameters.items()})
+    ids, mask = torch.full((1, 8), 3), torch.ones(1, 8)
+    want = wide.build()(ids, mask)[0]
+    assert relative_error(execute({"ids": ids, "mask": mask})["hidden"], want).max() < ROOM
+
+
+def _one_integer(part: Part, name: str) -> LayerWeights:
+    q = part.layers[name].weight_q.clone()
+    q.view(-1)[3] += 1 if q.view(-1)[3] < 127 else -1
+    return LayerWeights(q, part.layers[name].weight_scale)
+
+
+def _one_scale(part: Part, name: str) -> LayerWeights:
+    scale = part.layers[name].weight_scale.clone()
+    scale[1] *= 2
+    return LayerWeights(part.layers[name].weight_q, scale)
+
+
+@pytest.mark.parametrize("spoil", [_one_integer, _one_scale])
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [(clip_part, "encoder.layers.1.mlp.fc2"), (clip_part, "text_projection"), (decoder_part, "decoder.conv_in")],
+)
+def test_a_file_of_other_weights_is_refused(
+    make: Callable[[], Part], layer: str, spoil: Callable[[Part, str], LayerWeights], tmp_path: Path
+) -> None:
+    part = make()
+    (tmp_path / "x.pte").write_bytes(part_program(replace(part, layers={**part.layers, layer: spoil(part, layer)})))
+    with pytest.raises(BackendError, match="weights and a bias that belong to no layer"):
+        audit_part(tmp_path / "x.pte", read_pte(tmp_path / "x.pte"), part)
+
+
+def test_a_file_without_a_table_or_with_another_bias_is_refused(tmp_path: Path) -> None:
+    part = clip_part()
+    file = tmp_path / "x.pte"
+    file.write_bytes(part_program(part))
+    audit_part(file, read_pte(file), part)
+    name = "embeddings.token_embedding"
+    other = replace(part, layers={**part.layers, name: _one_integer(part, name)})
+    with pytest.raises(BackendError, match="does not hold the table of embeddings.token_embedding"):
+        audit_part(file, read_pte(file), other)
+    bias = "encoder.layers.0.self_attn.q_proj.bias"
+    floats = {**part.float_parameters, bias: part.float_parameters[bias] + 1}
+    with pytest.raises(BackendError, match="belong to no layer"):
+        audit_part(file, read_pte(file), replace(part, float_parameters=floats))
