@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from dq_toolchain.backends.base import Backend, RunPart, open_part_of
-from dq_toolchain.backends.common.running import check_threads
 from dq_toolchain.backends.common.sampling import DeviceNetwork
+from dq_toolchain.backends.common.threads import check_threads
 from dq_toolchain.toolchain.disk.files import check_seal, read_json, read_tensors
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.bundle import REMEDY, Bundle
-from dq_toolchain.toolchain.parts.artifact import JSON
 from dq_toolchain.toolchain.parts.generation import Picture, picture_of
-from dq_toolchain.toolchain.parts.pipeline import BUNDLE_SCHEMA, BUNDLE_VERSION, Pipeline
+from dq_toolchain.toolchain.parts.pipeline import BUNDLE_SCHEMA, BUNDLE_VERSION, JSON, Pipeline
 from dq_toolchain.toolchain.parts.prompting import LABELS, Wish, check_wish, conditioning_of
 
 
@@ -31,9 +31,14 @@ def load_pipeline(folder: Path) -> Pipeline:
         raise BackendError(
             f"{folder} holds the network alone, without text encoders and decoder; export it from a pipeline without --unet-only"
         )
+    return read_pipeline(path)[0]
+
+
+def read_pipeline(path: Path) -> tuple[Pipeline, dict[str, Any]]:
+    """pipeline.json as it is used, and all of it. Raises ArtifactError: damaged."""
     data = read_json(path, BUNDLE_SCHEMA, BUNDLE_VERSION, REMEDY)
     check_seal(path, data, REMEDY)
-    return Pipeline.from_json(data, str(path), REMEDY)
+    return Pipeline.from_json(data, str(path), REMEDY), data
 
 
 class BundleParts:

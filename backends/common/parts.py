@@ -19,10 +19,19 @@ from dq_toolchain.toolchain.disk.files import copy, seal, write_json, write_tens
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.bundle import Operation
 from dq_toolchain.toolchain.metrics import psnr
-from dq_toolchain.toolchain.parts.artifact import CONSTANTS, FOLDER, JSON, PartsArtifact
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 from dq_toolchain.toolchain.parts.assembly import assemble
 from dq_toolchain.toolchain.parts.part import DECODER, Part
-from dq_toolchain.toolchain.parts.pipeline import BUNDLE_SCHEMA, BUNDLE_VERSION, MASK
+from dq_toolchain.toolchain.parts.picture import pixels
+from dq_toolchain.toolchain.parts.pipeline import (
+    BUNDLE_SCHEMA,
+    BUNDLE_VERSION,
+    CONSTANTS,
+    FOLDER,
+    JSON,
+    MASK,
+    REFERENCE,
+)
 from dq_toolchain.toolchain.parts.tokens import FILE, Tokens
 
 COSINE, PSNR = 0.99, 30.0
@@ -150,6 +159,9 @@ def _write(found: PartsArtifact, source: Path, bundle: Path, programs: Mapping[s
     content: dict[str, Any] = {"schema": BUNDLE_SCHEMA, "schema_version": BUNDLE_VERSION, **data}
     content["parts"] = [asdict(row) for row in rows]
     content["limits"] = {"cosine": COSINE, "psnr": PSNR}
+    content["reference"] = {"prompts": list(found.reference.drawn), "negative": found.reference.negative}
+    if found.reference.pictures is not None:
+        write_tensors(bundle / FOLDER / REFERENCE, {"pictures": pixels(found.reference.pictures)})
     write_json(bundle / JSON, seal(content))
 
 

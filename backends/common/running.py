@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dq_toolchain.backends.base import Backend, Execute, Runtime, emulator_of
+from dq_toolchain.backends.common.chain import draw_chain
 from dq_toolchain.backends.common.sampling import held_out, sample
+from dq_toolchain.backends.common.threads import check_threads
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.bundle import Bundle
 
-MOST_THREADS = 256
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def run(
@@ -47,13 +51,11 @@ def run(
         execute, runtime = _on_emulator(backend, bundle, bundle_folder, threads)
     else:
         execute, runtime = backend.open(bundle, bundle_folder, threads)
-    return sample(bundle, bundle_folder, out, reference, execute, runtime, progress)
 
+    def draw(latents: Tensor) -> dict[str, Tensor]:
+        return draw_chain(backend, bundle, bundle_folder, reference, execute, latents, threads)
 
-def check_threads(threads: int | None) -> None:
-    """Raise BackendError for a number of threads that no runtime is given."""
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise BackendError(f"threads must be 1-{MOST_THREADS}, got {threads}; change --threads")
+    return sample(bundle, bundle_folder, out, reference, execute, runtime, progress, draw)
 
 
 def _on_emulator(backend: Backend, bundle: Bundle, folder: Path, threads: int | None) -> tuple[Execute, Runtime]:

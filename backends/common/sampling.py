@@ -88,11 +88,13 @@ def sample(
     execute: Execute,
     runtime: Runtime,
     progress: Callable[[int, int], None],
+    draw: Callable[[Tensor], Mapping[str, Tensor]] = lambda _latents: {},
 ) -> Path:
     """Sample every seed of the reference, then answer at the simulation's latents; returns the path of report.json.
 
     Args:
         progress: called with the network calls done and in all.
+        draw: makes pictures of the latents (S, C, h, w) at the end.
     Raises:
         BackendError: the program does not execute.
         ToolchainError: ``out`` cannot be written.
@@ -123,7 +125,8 @@ def sample(
             times[k].append(milliseconds)
     step_ms = [None if runtime.emulated else statistics.median(times[k]) for k in range(table.calls)]
     header = _header(bundle, bundle_folder, out, runtime, step_ms)
-    return write_report(out, header, torch.cat(latents, dim=1), torch.cat(outputs, dim=1), reference)
+    run = torch.cat(latents, dim=1)
+    return write_report(out, header, run, torch.cat(outputs, dim=1), reference, draw(run[-1]))
 
 
 def _header(bundle: Bundle, folder: Path, out: Path, runtime: Runtime, step_ms: list[float | None]) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from dq_toolchain.toolchain.models.decoder import load_autoencoder
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.models.lora import fuse_into_encoders
 from dq_toolchain.toolchain.models.source import pipeline_index
-from dq_toolchain.toolchain.parts.artifact import CONSTANTS, FOLDER, JSON, PartsArtifact, PartsReference
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact, PartsReference
 from dq_toolchain.toolchain.parts.part import DECODER, Part, architecture, filled
 from dq_toolchain.toolchain.parts.picture import CLASSES, state_of
-from dq_toolchain.toolchain.parts.pipeline import PictureSize, Pipeline
+from dq_toolchain.toolchain.parts.pipeline import CONSTANTS, FOLDER, JSON, PictureSize, Pipeline
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 
@@ -56,7 +56,8 @@ def write_parts(
             made.write(folder, calibration)
             return made
     except NotExported as error:
-        warn(f"{error}: the bundle will hold the network alone, without text encoders and decoder")
+        if str(error):
+            warn(f"{error}: the bundle will hold the network alone, without text encoders and decoder")
         return None
 
 
@@ -68,7 +69,7 @@ def _parts(
     gc.collect()  # encoders can be larger than the network
     decoder, pictures = _decoder(model, latents, warn)
     if decoder is None and not text.parts:
-        raise NotExported("the pipeline has neither text encoders nor a decoder")
+        raise NotExported  # nothing that could be exported
     if text is NO_TEXT and "encoder_hidden_states" in inputs:
         raise NotExported("the network takes text and the model came without text encoders")
     constants = _constants(bank, [name for name in inputs if name not in text.conditioning])
@@ -87,6 +88,8 @@ def _parts(
         conditioning=text.rows,
         latents=None if pictures is None else latents,
         pictures=pictures,
+        drawn=_drawn(recipe, len(latents)) if text.parts and recipe.conditioning.file is None else (),
+        negative=recipe.conditioning.negative_prompt,
     )
     parts = (*text.parts, *(() if decoder is None else (decoder,)))
     return PartsArtifact(pipeline=about, parts=parts, constants=constants, reference=reference)
@@ -109,6 +112,12 @@ def _text(model: Model, recipe: Recipe, inputs: Collection[str], folder: Path, w
     prompts = read_prompts(recipe.conditioning.prompts)[:PROMPTS]
     negative = recipe.conditioning.negative_prompt
     return text_side(pipeline, model.config, inputs, [*prompts, *([negative] if negative else [])], folder)
+
+
+def _drawn(recipe: Recipe, count: int) -> tuple[str, ...]:
+    """Prompts of the first held-out samples, which take them in turn."""
+    prompts = read_prompts(recipe.conditioning.prompts)
+    return tuple(prompts[index % len(prompts)] for index in range(count))
 
 
 @torch.no_grad()

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SCHEMA, VERSION = "dq-toolchain/report", 1
 JSON, TENSORS = "report.json", "report.safetensors"
+PICTURES = "pictures.safetensors"
+"""What the device's decoder made, of a bundle with the whole pipeline (``toolchain.parts.chain``)."""
 OUTPUTS = "outputs_at_simulation"
 REMEDY = "run `dq-toolchain run` (or the program on the device) again"
 LARGEST_HEADER = 2**20
@@ -109,7 +111,12 @@ def figures(latents: Tensor, reference: Reference) -> dict[str, Any]:
 
 
 def write_report(
-    folder: Path, header: Mapping[str, Any], latents: Tensor, outputs_at_simulation: Tensor, reference: Reference
+    folder: Path,
+    header: Mapping[str, Any],
+    latents: Tensor,
+    outputs_at_simulation: Tensor,
+    reference: Reference,
+    pictures: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Compute the figures and write report.safetensors, then report.json; returns the path of the latter.
 
@@ -118,6 +125,7 @@ def write_report(
             bundle (folder, relative to the report), load_ms, step_ms (N), peak_memory_bytes (None if unknown).
         latents: (N+1, S, C, H, W) float32. outputs_at_simulation: (N, S, C, H, W) float32.
         reference: of the seeds that were run (``first_seeds`` if not all).
+        pictures: by stage of the chain (S, 3, H, W) uint8; None or empty: the bundle makes none.
     Raises:
         ArtifactError: a header field is missing or wrong, or the shapes are not those of the reference.
         ToolchainError: the folder cannot be written.
@@ -125,12 +133,15 @@ def write_report(
     path = folder / JSON
     _check_shapes(latents, outputs_at_simulation, reference, "the device's tensors")
     discard(path)
-    digest = write_hashed_tensors(folder / TENSORS, {"latents": latents, OUTPUTS: outputs_at_simulation})
+    files = {TENSORS: write_hashed_tensors(folder / TENSORS, {"latents": latents, OUTPUTS: outputs_at_simulation})}
+    discard(folder / PICTURES)
+    if pictures:
+        files[PICTURES] = write_hashed_tensors(folder / PICTURES, pictures)
     data = {
         "schema": SCHEMA,
         "schema_version": VERSION,
         **header,
-        "files": {TENSORS: digest},
+        "files": files,
         **figures(latents, reference),
     }
     _check_schema(data, path)

@@ -22,11 +22,9 @@ from dq_toolchain.toolchain.disk.files import (
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.listing import JSON as CALIBRATION
 from dq_toolchain.toolchain.parts.part import REMEDY, Part
-from dq_toolchain.toolchain.parts.pipeline import Pipeline
+from dq_toolchain.toolchain.parts.pipeline import FOLDER, JSON, REFERENCE, Pipeline
 
-FOLDER, JSON = "parts", "pipeline.json"
 SCHEMA, VERSION = "dq-toolchain/parts", 1
-REFERENCE, CONSTANTS = "reference.safetensors", "constants.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +35,15 @@ class PartsReference:
         prompts: as they were encoded; the last is the negative prompt, where there is one.
         conditioning: input of the network -> (P, ...) float32, by the pipeline's own encoders.
         latents: (S, C, h, w) at the end of FP32 rollouts. pictures: (S, 3, H, W) that the pipeline's decoder makes of them.
+        drawn: the prompt of each of them; empty where the conditioning came from a file. negative: of all.
     """
 
     prompts: tuple[str, ...]
     conditioning: Mapping[str, Tensor]
     latents: Tensor | None
     pictures: Tensor | None
+    drawn: tuple[str, ...] = ()
+    negative: str = ""
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -85,6 +86,8 @@ class PartsArtifact:
             "pipeline": self.pipeline.to_json(),
             "parts": [part.header() for part in self.parts],
             "prompts": list(self.reference.prompts),
+            "drawn": list(self.reference.drawn),
+            "negative": self.reference.negative,
             "files": {name: sha256(folder / name) for name in names},
         }
         write_json(folder / JSON, seal(content))
@@ -114,6 +117,8 @@ class PartsArtifact:
                 conditioning={n.partition(".")[2]: v for n, v in tensors.items() if n.startswith("cond.")},
                 latents=tensors.get("latents"),
                 pictures=tensors.get("pictures"),
+                drawn=tuple(map(str, data["drawn"])),
+                negative=str(data["negative"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"{path} is damaged: {type(error).__name__} {str(error)[:300]}; {REMEDY}") from error

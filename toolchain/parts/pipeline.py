@@ -8,6 +8,9 @@ from typing import Any
 
 from dq_toolchain.toolchain.errors import ArtifactError
 
+FOLDER, JSON = "parts", "pipeline.json"
+"""In the folder of an artifact, pipeline.json is inside FOLDER; in a bundle beside it."""
+REFERENCE, CONSTANTS = "reference.safetensors", "constants.safetensors"
 BUNDLE_SCHEMA, BUNDLE_VERSION = "dq-toolchain/pipeline", 1
 MASK = "mask"
 """``TOKENIZER.mask`` in ``conditioning``: 1 for each token up to the end token."""

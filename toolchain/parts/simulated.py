@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.models.architectures import inputs_of
-from dq_toolchain.toolchain.parts.artifact import FOLDER, PartsArtifact
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 from dq_toolchain.toolchain.parts.generation import Picture, picture_of
+from dq_toolchain.toolchain.parts.pipeline import FOLDER
 from dq_toolchain.toolchain.parts.prompting import LABELS, Wish, check_wish, conditioning_of
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.samplings import chosen

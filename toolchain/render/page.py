@@ -24,6 +24,7 @@ from dq_toolchain.toolchain.disk.files import write_bytes
 from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.metrics import PICTURE_AXES, PICTURE_CHANNELS, to_unit
 from dq_toolchain.toolchain.models.decoder import Decode
+from dq_toolchain.toolchain.parts.chain import Chain
 from dq_toolchain.toolchain.render.show import PARTS, worst_text
 from dq_toolchain.toolchain.verdict.comparison import note_of, row_of
 from dq_toolchain.toolchain.verdict.result import Verdict, median_ms
@@ -126,6 +127,7 @@ def render(verdict: Verdict, decode: Decode | None = None) -> str:
             parts=parts,
             pictures=_pictures(verdict, decode),
             worst=_worst(verdict, decode),
+            chain=_chain(verdict.chain),
             sites=[_site(row) for row in verdict.bundle.sites],
             minimum=MINIMUM_SEEDS,
             plots=[_plot(verdict, which) for which in ("error", "ratio")],
@@ -183,6 +185,22 @@ def _pictures(verdict: Verdict, decode: Decode | None) -> list[dict[str, str]]:
         (f"device minus FP32, {GAIN} times", (0.5 + GAIN / 2 * (got - wanted)).clamp(0, 1)),
     ]
     return [{"title": title, "uri": _data_uri(_png(strip(images)), "image/png")} for title, images in rows]
+
+
+def _chain(chain: Chain | None) -> list[dict[str, str]]:
+    """FP32's pictures, and those of each stage with what they lost."""
+    if chain is None:
+        return []
+    named = " | ".join(chain.prompts)
+    rows = [(f"FP32: {named}" if named else "FP32", chain.fp32)]
+    rows += [
+        (f"{each.title}: {', '.join(f'{value:.1f}' for value in each.psnr)} dB", each.pictures) for each in chain.stages
+    ]
+    last = chain.stages[-1].pictures.float() - chain.fp32.float()
+    rows.append((f"the last minus FP32, {GAIN} times", (127.5 + GAIN / 2 * last).clamp(0, 255)))
+    return [
+        {"title": title, "uri": _data_uri(_png(strip(pictures.float() / 255)), "image/png")} for title, pictures in rows
+    ]
 
 
 def _worst(verdict: Verdict, decode: Decode | None) -> list[dict[str, str]]:

@@ -40,6 +40,11 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
                     soft_wrap=True,
                 )
     console.print(f"worst seeds: {plain('; '.join(map(worst_text, verdict.worst)))}", highlight=False, soft_wrap=True)
+    for stage in () if verdict.chain is None else verdict.chain.stages:
+        values = ", ".join(f"{value:.1f}" for value in stage.psnr)
+        console.print(
+            f"picture by the device's {plain(stage.title)}: {values} dB against FP32", highlight=False, soft_wrap=True
+        )
     for note in verdict.notes:
         console.print(f"[yellow]note:[/] {plain(note)}", highlight=False, soft_wrap=True)
     console.print(f"[bold]verdict: {mark(verdict.outcome)}[/]{_further(verdict)}", highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.formats.report import REMEDY, DeviceReport, figures, first_seeds, load_report, read_claims
 from dq_toolchain.toolchain.metrics import median
+from dq_toolchain.toolchain.parts.chain import load_chain
 from dq_toolchain.toolchain.verdict.claims import check_claims
 from dq_toolchain.toolchain.verdict.conformance import conformance, step_intervals, teacher_forced
 from dq_toolchain.toolchain.verdict.fidelity import fidelity
@@ -57,7 +59,7 @@ def validate(report_path: Path, bundle_folder: Path | Sequence[Path] | None = No
     _check_bundle(bundle, whole, match.folder)
     report = load_report(path, whole)
     report.check_against(first_seeds(whole, report.latents.shape[1]))
-    return judge(report, bundle, match, whole)
+    return replace(judge(report, bundle, match, whole), chain=load_chain(report, match.folder))
 
 
 def _sampler_of(data: Mapping[str, Any], bundle: Bundle, path: Path) -> Bundle:

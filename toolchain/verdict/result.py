@@ -5,13 +5,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS, Check, Outcome, more_seeds_of, overall, seeds_text
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.formats.report import DeviceReport
 from dq_toolchain.toolchain.verdict.matching import Match
+
+if TYPE_CHECKING:
+    from dq_toolchain.toolchain.parts.chain import Chain
 
 WORST = 3
 """Seeds that are shown by name and as pictures, because a median hides them."""
@@ -64,6 +67,7 @@ class Verdict:
         final: psnr and ssim, one value per seed, computed here.
         steps: one row per network call.
         notes: what a reader of the verdict should know, a sentence each.
+        chain: pictures from the prompt on; None where the bundle makes none.
     """
 
     report: DeviceReport
@@ -78,6 +82,7 @@ class Verdict:
     final: Mapping[str, list[float | None]]
     steps: tuple[StepFigures, ...]
     notes: tuple[str, ...]
+    chain: Chain | None = None
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -173,6 +178,7 @@ class Verdict:
             "conformance": part(self.conformance),
             "claims": part(self.claims),
             "final": {name: list(values) for name, values in self.final.items()},
+            **({} if self.chain is None else {"chain": self.chain.to_json()}),
             "worst_seeds": [vars(each) for each in self.worst],
             "steps": [vars(row) for row in self.steps],
             "target": self.report.data["target"],

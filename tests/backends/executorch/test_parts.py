@@ -87,7 +87,7 @@ def test_a_file_without_a_table_or_with_another_bias_is_refused(tmp_path: Path) 
     audit_part(file, read_pte(file), part)
     name = "embeddings.token_embedding"
     other = replace(part, layers={**part.layers, name: _one_integer(part, name)})
-    with pytest.raises(BackendError, match="does not hold the table of embeddings.token_embedding"):
+    with pytest.raises(BackendError, match="does not hold the table of embeddings"):
         audit_part(file, read_pte(file), other)
     bias = "encoder.layers.0.self_attn.q_proj.bias"
     floats = {**part.float_parameters, bias: part.float_parameters[bias] + 1}

@@ -18,7 +18,8 @@ from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.listing import JSON as CALIBRATION
 from dq_toolchain.toolchain.models.decoder import load_decoder
 from dq_toolchain.toolchain.models.loading import Model, load_model
-from dq_toolchain.toolchain.parts.artifact import FOLDER, PartsArtifact
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact
+from dq_toolchain.toolchain.parts.pipeline import FOLDER
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from tests import tiny, tiny_pipelines

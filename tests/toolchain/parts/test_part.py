@@ -16,7 +16,12 @@ from dq_toolchain.toolchain.parts.part import Part, integer_layers
 from dq_toolchain.toolchain.parts.picture import pixels
 from tests.tiny_parts import TINY, calls_of, clip_part, decoder_part, t5_part
 
-PARTS = {"clip": clip_part, "t5": t5_part, "decoder": decoder_part, "tiny": lambda: decoder_part(TINY)}
+PARTS: dict[str, Callable[[], Part]] = {
+    "clip": clip_part,
+    "t5": t5_part,
+    "decoder": decoder_part,
+    "tiny": lambda: decoder_part(TINY),
+}
 
 
 @pytest.mark.parametrize("kind", PARTS)

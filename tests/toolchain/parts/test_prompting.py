@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -112,12 +113,13 @@ def test_an_empty_negative_prompt_can_mean_zeros() -> None:
 
 
 def test_a_manifest_that_names_what_is_not_there_is_refused() -> None:
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"conditioning": {"encoder_hidden_states": [["text_encoder_2.hidden"]]}},
         {"conditioning": {"encoder_hidden_states": []}},
         {"tokenizers": []},
         {"encoders": [{"name": "x"}]},
-    ):
+    )
+    for change in changes:
         with pytest.raises(ArtifactError, match=r"pipeline\.json"):
             Pipeline.from_json({**TEXT.to_json(), **change}, "pipeline.json", "do it again")
     assert Pipeline.from_json(TEXT.to_json(), "pipeline.json", "") == TEXT
