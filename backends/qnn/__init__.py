@@ -57,7 +57,11 @@ def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:
     """What the program holds; see ``base.Backend``."""
     prefix, suffix = f"{bundle.program}/", ".onnx"
     return [name.removeprefix(prefix).removesuffix(suffix) for name in bundle.files
-            if name.startswith(prefix) and name.endswith(suffix)]  # fmt: skip
+            if name.startswith(prefix) and name.endswith(suffix) and not name.endswith(NPU)]  # fmt: skip
+
+
+NPU = ".npu.onnx"
+"""Ends the name of a step group's graph for the NPU."""
 
 
 def open(bundle: Bundle, bundle_folder: Path, threads: int | None) -> tuple[Execute, Runtime]:

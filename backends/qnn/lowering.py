@@ -27,7 +27,9 @@ from dq_toolchain.backends.common.smoke import smoke
 from dq_toolchain.backends.common.staging import staging
 from dq_toolchain.backends.common.step_rows import write_step_rows
 from dq_toolchain.backends.qnn.chips import EMULATED, SOCS
+from dq_toolchain.backends.qnn.graph.biases import GRAPH, NPU, graph_to_compile, set_npu_biases
 from dq_toolchain.backends.qnn.graph.rewrite import EXPORTED, Rewriter, set_step_group
+from dq_toolchain.backends.qnn.graph.weights import drops_bits
 from dq_toolchain.backends.qnn.proof.audit import audit
 from dq_toolchain.backends.qnn.proof.lint import Placement, lint
 from dq_toolchain.backends.qnn.proof.reading import dtype_of, read_around
@@ -75,16 +77,20 @@ def write_graphs(artifact: Artifact, call: Call, folder: Path, say: Say) -> Writ
     share_weights(model, folder)
     methods = tuple(f"{MAIN}_g{group}" for group in range(len(artifact.step_groups)))
     say(f"one graph per step group, {len(methods)} in all, sharing the weights")
-    for group, method in enumerate(methods):
-        set_step_group(model, artifact, group)
-        onnx_ir().save(model, folder / f"{method}.onnx")
+    endings = (GRAPH, NPU) if drops_bits(artifact) else (GRAPH,)
+    for ending in endings:
+        for group, method in enumerate(methods):
+            set_step_group(model, artifact, group)
+            if ending == NPU:
+                set_npu_biases(model, artifact, group)
+            onnx_ir().save(model, folder / f"{method}{ending}")
     del model
     say("reading the files back: every integer, scale and zero_point, and what Qualcomm's compiler makes of them")
-    for group, method in enumerate(methods):
-        path = folder / f"{method}.onnx"
+    for group, ending in ((group, ending) for group in range(len(methods)) for ending in endings):
+        path = folder / f"{methods[group]}{ending}"
         check_model(path)
         graph = onnx_ir().load(path).graph
-        audit(graph, artifact, group)
+        audit(graph, artifact, group, npu=ending == NPU)
         placements = lint(graph)
         _refuse(placements)
         arithmetic = {node.name: (_arithmetic(node), "") for node in products(graph) if _integer(node, placements)}
@@ -175,7 +181,7 @@ def _compile(
     written: Written, artifact: Artifact, folder: Path, settings: Settings, say: Say
 ) -> Iterator[tuple[str, Any]]:
     """What Qualcomm's library is asked for: a check of what it makes, and a context per chip; plain JSON values by name."""
-    graphs = [folder / MODEL / f"{method}.onnx" for method in written.methods]
+    graphs = [graph_to_compile(folder / MODEL, method) for method in written.methods]
     if settings.check_build:
         from dq_toolchain.backends.qnn.htp.check import check_build
 
@@ -195,6 +201,7 @@ def _write_placements(folder: Path, written: Written, settings: Settings, compil
     """What a device needs to know beside the graphs."""
     content = {
         "graphs": [f"{MODEL}/{method}.onnx" for method in written.methods],
+        "npu_graphs": [f"{MODEL}/{graph_to_compile(folder / MODEL, method).name}" for method in written.methods],
         "form": settings.form,
         "between": BETWEEN,
         "integer": [placement.name for placement in written.products],

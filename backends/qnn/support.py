@@ -8,6 +8,7 @@ from torch import nn
 
 from dq_toolchain.backends.common.checks import check_float_operations, check_kinds
 from dq_toolchain.backends.qnn.graph.numbers import numbers_of, offset
+from dq_toolchain.backends.qnn.graph.weights import weight_forms
 from dq_toolchain.backends.qnn.proof.lint import INT32, SECOND_ZERO, why_not_integer
 from dq_toolchain.backends.qnn.settings import Settings
 from dq_toolchain.toolchain.errors import BackendError
@@ -89,13 +90,13 @@ def _check_layers(artifact: Artifact) -> None:
 
 def _check_biases(artifact: Artifact) -> None:
     """A bias becomes int32 in steps of input scale times weight scale, which are very small where weights are."""
-    numbers = numbers_of(artifact)
+    numbers, forms = numbers_of(artifact), weight_forms(artifact)
     for layer, weights in artifact.layers.items():
         bias = artifact.float_parameters.get(f"{layer}.bias")
         if bias is None:
             continue
         smallest = numbers[f"{layer}:input"].scale.min().to(torch.float64)
-        steps = float((bias.abs() / (smallest * weights.weight_scale.to(torch.float64))).max())
+        steps = float((bias.abs() / (smallest * forms[layer].scale(weights).to(torch.float64))).max())
         if steps >= INT32:
             raise BackendError(
                 f"{layer} has weights so small beside its bias that the bias is {steps:.3g} steps, in int32 fit {INT32:.3g}; "

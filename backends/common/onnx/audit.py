@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dq_toolchain.backends.common.onnx.reading import Quantized, Weight, tensor_of
 from dq_toolchain.toolchain.errors import BackendError
-from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
+from dq_toolchain.toolchain.formats.artifact import Artifact
 
 
 def audit_error(text: str) -> BackendError:
@@ -40,10 +40,10 @@ def check_numbers(quantized: Quantized, site: str, scale: float, zero_point: int
             )
 
 
-def check_integers(weight: Weight, layer: str, weights: LayerWeights, turned: bool, dtype: str) -> None:
-    """Raise BackendError unless a layer's integers are the artifact's. ``turned``: they are (in, out)."""
+def check_integers(weight: Weight, layer: str, wanted: Tensor, turned: bool, dtype: str) -> None:
+    """Raise BackendError unless a layer's integers are ``wanted``. ``turned``: they are (in, out)."""
     integers = weight.integers.T if turned else weight.integers
-    if weight.dtype != dtype or not torch.equal(integers, weights.weight_q):
+    if weight.dtype != dtype or not torch.equal(integers, wanted):
         raise audit_error(f"the integers of {layer} differ")
 
 
@@ -59,7 +59,11 @@ def check_kept(node: Any, layer: str, artifact: Artifact, bias: Tensor | None) -
 
 def check_bias(layer: str, artifact: Artifact, got: Tensor | None) -> None:
     """Raise BackendError unless a layer's bias, as ``reading.read_bias`` finds it, is the artifact's."""
-    bias = artifact.float_parameters.get(f"{layer}.bias")
+    compare_bias(layer, artifact.float_parameters.get(f"{layer}.bias"), got)
+
+
+def compare_bias(layer: str, bias: Tensor | None, got: Tensor | None) -> None:
+    """Raise BackendError unless what ``reading.read_bias`` finds is this bias."""
     if bias is None:
         return  # what is added behind it is another layer's
     dropped = got is None and not bias.any()  # the exporter leaves out what adds nothing

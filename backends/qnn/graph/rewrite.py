@@ -24,14 +24,13 @@ from dq_toolchain.backends.qnn.graph.clips import clips, has_wrong_rows, ones_fo
 from dq_toolchain.backends.qnn.graph.numbers import Numbers, numbers_of
 from dq_toolchain.backends.qnn.graph.permutations import turn_permutations
 from dq_toolchain.backends.qnn.graph.sigmoids import rewrite_sigmoids
+from dq_toolchain.backends.qnn.graph.weights import weight_forms
 from dq_toolchain.toolchain.formats.artifact import Artifact
 
 EXPORTED, OPSET = 19, 21
 """What torch exports, with group normalisation as instance normalisation between reshapes: as one operation of opset 21 the
 compiler does not take it between Q/DQ. And what the graph says: uint16 and int4 are there. What networks are made of means the
 same in both."""
-NARROW = 4
-"""Bits of weights up to which they are INT4."""
 RESULT = {"q": "scores", "probs": "values"}
 """First operand of an attention product -> what its result is called."""
 INTEGERS = {"UINT8": np.uint8, "UINT16": np.uint16}
@@ -45,18 +44,13 @@ def zero_name(site: str) -> str:
     return f"{site}.zero_point"
 
 
-def weight_dtype(bits: int | None, outputs: int) -> str:
-    """Of onnx_ir: what holds weights of so many bits. A convolution to one channel is not taken with INT4."""
-    return "INT4" if bits is not None and bits <= NARROW and outputs > 1 else "INT8"
-
-
 class Rewriter(GraphBuilder):
     """One pass over a float graph, which is changed in place."""
 
     def __init__(self, model: Any, artifact: Artifact) -> None:
         super().__init__(model)
         self.artifact, self.numbers = artifact, numbers_of(artifact)
-        self.bits = {site.layer: site.weight_bits for site in artifact.sites if site.operand == "input"}
+        self.forms = weight_forms(artifact)
         self.quantized: dict[Any, Any] = {}
         self.results: dict[Any, Numbers] = {}
         self.rows: dict[Any, Any] = {}
@@ -125,11 +119,11 @@ class Rewriter(GraphBuilder):
 
     def _weight(self, product: Product) -> Any:
         """Integers (out, in, ...) behind a DQ of axis 0, with explicit zero_points, which are 0."""
-        layer, weights = product.layer, self.artifact.layers[product.layer]
-        dtype = weight_dtype(self.bits[layer], len(weights.weight_scale))
+        layer, weights, form = product.layer, self.artifact.layers[product.layer], self.forms[product.layer]
+        dtype = form.dtype
         inputs = [
-            self.constant(f"{layer}.weight_q", integers(weights.weight_q, dtype, f"{layer}.weight_q")),
-            self.constant(f"{layer}.weight_scale", weights.weight_scale),
+            self.constant(f"{layer}.weight_q", integers(form.integers(weights), dtype, f"{layer}.weight_q")),
+            self.constant(f"{layer}.weight_scale", form.scale(weights)),
             self.constant(
                 f"{layer}.weight_zero",
                 integers(torch.zeros(len(weights.weight_scale), dtype=torch.int8), dtype, f"{layer}.weight_zero"),

@@ -3,7 +3,8 @@
 With 8-bit activations a result is the sum, and the bias as an integer in units of input and weight, times the ratio of these
 units to the result's, rounded. With 16-bit activations the eight low bits of the sum are dropped before (rounded down), and those
 of the bias too (towards zero). So a result is up to 512 units of input times weight too small, or 256 too large: less than a step
-of 65,536 with weights of 8 bits, and up to some 13 steps with weights of 4 bits, whose unit is 18 times as large.
+of 65,536 with weights of 8 bits, and up to some 13 steps with weights of 4 bits, whose unit is 18 times as large. Export makes
+the mean of it zero (``graph.biases``).
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-DROPPED = 256
-"""Units of input times weight."""
+from dq_toolchain.backends.qnn.graph.biases import DROPPED
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,3 @@ class Sums:
         if bias is not None:
             kept = kept + torch.trunc(bias / DROPPED)
         return kept * DROPPED * self.ratio
-
-
-def bias_integers(bias: Tensor, unit: Tensor) -> Tensor:
-    """A float bias as the compiler holds it, float64 integers. ``unit``: scale of input times scale of weight, per channel."""
-    return torch.round(bias.to(torch.float64) / unit)

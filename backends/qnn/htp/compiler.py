@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dq_toolchain.backends.base import Say
+from dq_toolchain.backends.qnn.graph.biases import method_of
 from dq_toolchain.toolchain.errors import BackendError
 
 CONTEXT = "_ctx.onnx"
@@ -34,7 +35,7 @@ def compile_graphs(
 
     Args:
         say: is told what the compiler warns of.
-        context: folder that takes one context for all graphs, and ``NAME_ctx.onnx`` of each; None compiles them one by one.
+        context: folder that takes one context for all graphs, and ``METHOD_ctx.onnx`` of each; None compiles them one by one.
         dumps: folder that takes what ``dump.read_dump`` reads, in a folder per graph.
     Raises:
         BackendError: Qualcomm's library is missing, refuses a graph, or dies of one; the text names it.
@@ -115,7 +116,7 @@ def _sharing(path: Path, folder: Path, last: bool) -> dict[str, str]:
     return {
         "ep.context_enable": "1",
         "ep.context_embed_mode": "0",
-        "ep.context_file_path": str(folder / f"{path.stem}{CONTEXT}"),
+        "ep.context_file_path": str(folder / f"{method_of(path)}{CONTEXT}"),
         "ep.share_ep_contexts": "1",
         **({"ep.stop_share_ep_contexts": "1"} if last else {}),
     }

@@ -16,6 +16,7 @@ from typing import Any
 
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.common.onnx.libraries import onnx
+from dq_toolchain.backends.qnn.graph.biases import method_of
 from dq_toolchain.backends.qnn.htp.compiler import CONTEXT, compile_graphs
 from dq_toolchain.backends.qnn.vendor import require_compiler
 from dq_toolchain.toolchain.disk.staging import staged
@@ -46,7 +47,7 @@ class Context:
 
 
 def write_contexts(graphs: Sequence[Path], out: Path, soc: str, say: Say, *, dumps: Path | None = None) -> Context:
-    """Compile the step groups' graphs for a chip into the folder ``out``: ``steps.bin`` and one ``NAME_ctx.onnx`` per graph.
+    """Compile the step groups' graphs for a chip into the folder ``out``: ``steps.bin`` and one ``METHOD_ctx.onnx`` per graph.
 
     The folder appears whole or not at all.
 
@@ -65,11 +66,11 @@ def write_contexts(graphs: Sequence[Path], out: Path, soc: str, say: Say, *, dum
     with staged(out, BINARY) as folder:
         binary = _compile(graphs, folder, soc, say, dumps)
         _check_shared(graphs, folder / binary, soc, weights)
-        qairt = {_use(folder / f"{path.stem}{CONTEXT}", binary) for path in graphs}
+        qairt = {_use(folder / f"{method_of(path)}{CONTEXT}", binary) for path in graphs}
         (folder / binary).rename(folder / BINARY)
         size = sum(path.stat().st_size for path in folder.iterdir())
     seconds = time.perf_counter() - start
-    names = tuple(f"{path.stem}{CONTEXT}" for path in graphs)
+    names = tuple(f"{method_of(path)}{CONTEXT}" for path in graphs)
     return Context(soc, names, size, weights.bytes, seconds, ", ".join(sorted(qairt)))
 
 

@@ -13,6 +13,7 @@ from dq_toolchain.backends.base import Execute, Runtime, Say
 from dq_toolchain.backends.common.onnx.session import executor
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.qnn.chips import EMULATED
+from dq_toolchain.backends.qnn.graph.biases import graph_to_compile
 from dq_toolchain.backends.qnn.htp.session import Session, open_session
 from dq_toolchain.backends.qnn.vendor import WHEEL, compiler_version, require_compiler
 from dq_toolchain.toolchain.formats.bundle import Bundle
@@ -42,7 +43,7 @@ class Emulator:
         if self.session is None or method != self.current:
             if self.session is not None:
                 self.session.close()  # its memory first
-            self.session = open_session(self.folder / f"{method}.onnx", self.soc, self.say)
+            self.session = open_session(graph_to_compile(self.folder, method), self.soc, self.say)
             self.current = method
         return self.session
 

@@ -21,8 +21,10 @@ from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.common.onnx.pieces import OWN_INPUTS, sites_of
 from dq_toolchain.backends.common.onnx.session import open_session as open_on_cpu
 from dq_toolchain.backends.qnn.chips import EMULATED
+from dq_toolchain.backends.qnn.graph.biases import NPU, bias_integers, npu_biases
 from dq_toolchain.backends.qnn.graph.numbers import Numbers, numbers_of, offset
-from dq_toolchain.backends.qnn.htp.arithmetic import Sums, bias_integers
+from dq_toolchain.backends.qnn.graph.weights import weight_forms
+from dq_toolchain.backends.qnn.htp.arithmetic import Sums
 from dq_toolchain.backends.qnn.htp.check import products_of
 from dq_toolchain.backends.qnn.htp.pieces import GIVEN, cut_block, cut_islands, cut_products, result_of
 from dq_toolchain.backends.qnn.htp.session import open_session
@@ -105,11 +107,15 @@ class Call:
 
     Args:
         inputs: sample, step vectors and conditioning by name.
+        npu: of the graph for the NPU, whose biases are others.
     """
 
     @torch.no_grad()
-    def __init__(self, artifact: Artifact, simulated: SimulatedNetwork, k: int, inputs: Values) -> None:
+    def __init__(
+        self, artifact: Artifact, simulated: SimulatedNetwork, k: int, inputs: Values, npu: bool = False
+    ) -> None:
         self.artifact, self.inputs, self.group = artifact, inputs, artifact.group_of_step[k]
+        self.forms, self.biases = weight_forms(artifact), npu_biases(artifact, self.group) if npu else {}
         self.numbers = numbers_of(artifact)
         simulated.set_step(k)
         keywords = {name: value for name, value in inputs.items() if name not in OWN_INPUTS}
@@ -142,9 +148,12 @@ class Call:
             return Sums(torch.bmm(first[0], second[0][0]), None, first[1] * second[0][1] / scale, wide)
         layer = simulated.inner.get_submodule(product)
         assert isinstance(layer, SimulatedLayer)
-        unit = first[1] * layer.weight_scale.to(torch.float64).view(layer.channel_shape)
-        bias = None if layer.bias is None else bias_integers(layer.bias.view(layer.channel_shape), unit)
-        return Sums(layer.operation(first[0], layer.weight_q.to(torch.float64), None), bias, unit / scale, wide)
+        weights, form = self.artifact.layers[product], self.forms[product]
+        unit = first[1] * form.scale(weights).to(torch.float64).view(layer.channel_shape)
+        bias = self.biases.get(product, layer.bias)
+        held = None if bias is None else bias_integers(bias.view(layer.channel_shape), unit)
+        integers = form.integers(weights).view(layer.weight_q.shape)
+        return Sums(layer.operation(first[0], integers.to(torch.float64), None), held, unit / scale, wide)
 
     def feeds(self, session: Any) -> dict[str, Any]:
         """What a piece takes: integers by the name of a site or result, and the network's own inputs."""
@@ -177,12 +186,12 @@ def compare(
     """Every operation of one graph at step k; see the top of this file.
 
     Args:
-        path: of the graph; pieces of it are written beside it for a moment.
+        path: of the graph, the calibrated one or that for the NPU; pieces of it are written beside it for a moment.
         inputs: sample, step vectors and conditioning by name.
     Raises:
         BackendError: Qualcomm's library is missing, or refuses a piece.
     """
-    call = Call(artifact, simulated, k, inputs)
+    call = Call(artifact, simulated, k, inputs, path.name.endswith(NPU))
 
     def emulated(piece: Path) -> Any:
         return open_session(piece, soc, say)
@@ -205,7 +214,7 @@ def compare_blocks(
     say: Say = lambda _line: None,
 ) -> tuple[Block, ...]:
     """Every block of one graph at step k in one piece; arguments and errors as of ``compare``."""
-    call, found = Call(artifact, simulated, k, inputs), []
+    call, found = Call(artifact, simulated, k, inputs, path.name.endswith(NPU)), []
     blocks: dict[str, list[str]] = {}
     for name in call.sums:
         blocks.setdefault(block_of(name), []).append(name)

@@ -5,37 +5,42 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dq_toolchain.backends.common.onnx.audit import (
     audit_error,
     check_all_found,
-    check_bias,
     check_integers,
     check_kept,
     check_numbers,
+    compare_bias,
 )
 from dq_toolchain.backends.common.onnx.reading import Quantized, products, read_bias, read_weight
 from dq_toolchain.backends.qnn.graph.numbers import Numbers, numbers_of
-from dq_toolchain.backends.qnn.graph.rewrite import RESULT, weight_dtype
+from dq_toolchain.backends.qnn.graph.biases import npu_biases
+from dq_toolchain.backends.qnn.graph.rewrite import RESULT
+from dq_toolchain.backends.qnn.graph.weights import Form, weight_forms
 from dq_toolchain.backends.qnn.proof.reading import dtype_of, read_around
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.quant.attention import RIGHT_OPERAND
 
 
-def audit(graph: Any, artifact: Artifact, group: int) -> None:
+def audit(graph: Any, artifact: Artifact, group: int, npu: bool = False) -> None:
     """Compare every layer and attention product of one graph.
 
     Args:
-        group: the step group whose numbers it must hold.
+        group: the step group whose numbers it must hold. npu: with the biases for the NPU.
     Raises:
         BackendError: anything differs, is missing or is there twice; the text names the site.
     """
-    kept, left = set(artifact.float_layers), numbers_of(artifact)
+    kept, left, forms = set(artifact.float_layers), numbers_of(artifact), weight_forms(artifact)
+    biases = npu_biases(artifact, group) if npu else _biases(artifact)
     firsts = {site.name for site in artifact.sites if site.operand in RESULT}
     for node in products(graph):
         name = str(node.name)
         if name in artifact.layers:
-            _check_layer(node, name, artifact)
+            _check_layer(node, name, artifact, forms[name])
+            compare_bias(name, biases.get(name), read_bias(node, node.outputs[0]))
             _check_around(node, name, ("input",), "output", left, group)
         elif name in kept:
             kept.remove(name)
@@ -67,16 +72,19 @@ def _check(quantized: Quantized, site: str, numbers: Numbers, group: int) -> Non
     check_numbers(quantized, site, float(numbers.scale[group]), int(numbers.zero_point[group]))
 
 
-def _check_layer(node: Any, layer: str, artifact: Artifact) -> None:
+def _check_layer(node: Any, layer: str, artifact: Artifact, form: Form) -> None:
     weights, found = artifact.layers[layer], read_weight(node.inputs[1])
-    bits = artifact.sites[artifact.site_index(layer)].weight_bits
     if found is None:
         raise audit_error(f"the weights of {layer} are no integers")
-    check_integers(found, layer, weights, turned=False, dtype=weight_dtype(bits, len(weights.weight_scale)))
-    if found.scale is None or not torch.equal(found.scale, weights.weight_scale):
+    check_integers(found, layer, form.integers(weights), turned=False, dtype=form.dtype)
+    if found.scale is None or not torch.equal(found.scale, form.scale(weights)):
         raise audit_error(f"the weight scales of {layer} differ")
     if found.axis != 0:
         raise audit_error(f"the weight scales of {layer} run along axis {found.axis}, expected 0")
     if found.zero_point is None or found.zero_point.any():
         raise audit_error(f"the weights of {layer} have a zero_point other than 0")
-    check_bias(layer, artifact, read_bias(node, node.outputs[0]))
+
+
+def _biases(artifact: Artifact) -> dict[str, Tensor]:
+    named = {layer: artifact.float_parameters.get(f"{layer}.bias") for layer in artifact.layers}
+    return {layer: bias for layer, bias in named.items() if bias is not None}

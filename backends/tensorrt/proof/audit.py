@@ -100,7 +100,7 @@ def _check_layer(node: Any, layer: str, artifact: Artifact) -> None:
         if got is None or not torch.equal(got, as_graph_has(node, held.dequantized()).to(got.dtype)):
             raise audit_error(f"the weights of {layer} differ")
     else:
-        check_integers(found, layer, weights, node.op_type == "MatMul", "INT8")
+        check_integers(found, layer, weights.weight_q, node.op_type == "MatMul", "INT8")
         if found.scale is None or not torch.equal(found.scale.to(torch.float32) * factors, weights.weight_scale):
             raise audit_error(f"the weight scales of {layer} differ")
     check_bias(layer, artifact, read_bias(node, multiplied(node)))
