@@ -90,7 +90,7 @@ def write_graphs(artifact: Artifact, call: Call, folder: Path, say: Say) -> Writ
         path = folder / f"{methods[group]}{ending}"
         check_model(path)
         graph = onnx_ir().load(path).graph
-        audit(graph, artifact, group, npu=ending == NPU)
+        audit(graph, artifact, group, ending == NPU)
         placements = lint(graph)
         _refuse(placements)
         arithmetic = {node.name: (_arithmetic(node), "") for node in products(graph) if _integer(node, placements)}

@@ -11,7 +11,7 @@ namespace dq {
 /// What executes the bundle.
 enum class Unit {
   cpu,       // model/METHOD.onnx by ONNX Runtime's own kernels, quantized and dequantized as written
-  emulator,  // model/METHOD.onnx by Qualcomm's library on x86-64, which compiles it and emulates the NPU
+  emulator,  // model/METHOD.npu.onnx, or METHOD.onnx, by Qualcomm's library on x86-64, which compiles it and emulates the NPU
   npu,       // CHIP/METHOD_ctx.onnx, compiled before, on the NPU of a phone
 };
 

@@ -18,6 +18,7 @@ from torch import nn
 from dq_toolchain import backends
 from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.backends.qnn import lowering, vendor
+from dq_toolchain.backends.qnn.graph.weights import weight_forms
 from dq_toolchain.backends.qnn.settings import Settings
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
@@ -42,7 +43,9 @@ def test_bundle_is_complete(form: Lowered) -> None:
     assert {path.name for path in (form.folder / "model").iterdir()} == {
         "weights.bin",
         *(path.name for path in form.graphs),
+        *(f"{path.stem}.npu.onnx" for path in form.graphs if form.bundle.form == "a16"),
     }
+    assert set(backends.load("qnn").methods(form.bundle, form.folder)) == set(form.bundle.methods)
     placements = json.loads((form.folder / "placements.json").read_text())
     products = [site.layer if site.operand == "input" else site.name for site in form.artifact.sites
                 if site.operand in ("input", "q", "probs")]  # fmt: skip
@@ -71,9 +74,9 @@ def test_arithmetic_is_said_by_product(tmp_path_factory: pytest.TempPathFactory)
     assert said["a8"] == {"uint8 x int8", "uint8 x uint8", "fp16"}
     narrow = made("a16-w4", tmp_path_factory)
     assert {row.arithmetic for row in narrow.bundle.operations} == {"uint16 x int4", "uint16 x int8", "fp16"}
-    (wide,) = (row for row in narrow.bundle.operations if row.arithmetic == "uint16 x int8")
-    to_one_channel = [name for name, held in narrow.artifact.layers.items() if len(held.weight_q) == 1]
-    assert wide.count == len(to_one_channel) * len(narrow.bundle.methods)
+    wide = sum(row.count for row in narrow.bundle.operations if row.arithmetic == "uint16 x int8")
+    forms = weight_forms(narrow.artifact)
+    assert wide == [form.dtype for form in forms.values()].count("INT8") * len(narrow.bundle.methods)
 
 
 def test_weights_are_there_once_and_four_bits_take_half(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -86,9 +89,10 @@ def test_weights_are_there_once_and_four_bits_take_half(tmp_path_factory: pytest
         sizes |= {name: int(length) for name, (_, length) in places[-1].items() if name.endswith(".weight_q")}
     assert places[0] == places[1]
     assert len(sizes) > 5
-    assert sizes == {
-        name: narrow.artifact.layers[name.removesuffix(".weight_q")].weight_q.numel() // 2 for name in sizes
-    }
+    forms = weight_forms(narrow.artifact)
+    for name, size in sizes.items():
+        layer = name.removesuffix(".weight_q")
+        assert size == narrow.artifact.layers[layer].weight_q.numel() // (2 if forms[layer].dtype == "INT4" else 1)
     one, two = (path.stat().st_size for path in narrow.graphs)
     assert abs(one - two) < 100
 
@@ -214,7 +218,7 @@ def test_what_is_compiled_is_in_the_bundle(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(__import__("sys").modules, "dq_toolchain.backends.qnn.htp.contexts", contexts)
     monkeypatch.setattr(lowering, "require_compiler", lambda flag: None)
     found = lower(tmp_path, *small_artifact(), soc="SM8650, SM8750", check_build=True)
-    assert asked == [(soc, ["steps_g0.onnx"]) for soc in ("SM8650", "SM8750")]
+    assert asked == [(soc, ["steps_g0.npu.onnx"]) for soc in ("SM8650", "SM8750")]
     assert {"SM8650/steps.bin", "SM8750/steps.bin"} <= set(found.bundle.files)
     said = json.loads((found.folder / "placements.json").read_text())
     assert said["contexts"] == {soc: {"soc": soc} for soc in ("SM8650", "SM8750")}

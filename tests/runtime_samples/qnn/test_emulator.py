@@ -75,6 +75,30 @@ def test_it_is_the_same_again_and_another_chip_is_named(
     assert one.data["compute_unit"] == "HTP, emulated SM8550"
 
 
+def test_the_graph_for_the_npu_is_the_one_that_is_compiled(
+    bundle: Path, dq_run: Path, qnn_library: Path, tmp_path: Path
+) -> None:
+    """Where a bundle has one; the CPU executes the other."""
+    from tests.runtime_samples.cpp_core.conftest import seal_files
+
+    folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    for one, two in (("0", "1"), ("1", "0")):  # of the other step group, to be told apart
+        shutil.copy(folder / "model" / f"steps_g{one}.onnx", folder / "model" / f"steps_g{two}.npu.onnx")
+    seal_files(folder)
+    few = ("--seeds", "1", "--teacher-forced", "off")
+    given = ("--emulator", "--qnn-library", qnn_library, *few)
+    loaded = Bundle.load(folder)
+    reference = loaded.reference(folder)
+    sample(loaded, folder, tmp_path / "python", reference, *open_bundle(loaded, folder), lambda *_: None)
+    for name, where, options in (("npu", folder, given), ("plain", bundle, given), ("cpu", folder, few)):
+        done = run(dq_run, "--bundle", where, "--report", tmp_path / name, *options)
+        assert done.returncode == 0, done.stderr
+    npu, plain, cpu, python = (load_report(tmp_path / name).latents[1, :1] for name in ("npu", "plain", "cpu", "python"))
+    assert torch.equal(npu, python)
+    assert not torch.equal(npu, plain)
+    assert relative_error(cpu, plain) < CLOSE
+
+
 def test_contexts_are_for_phones(bundle: Path, dq_run: Path, qnn_library: Path, tmp_path: Path) -> None:
     """Real ones, as a phone gets them: plugin, burst mode and file are taken, then Qualcomm's library for x86-64 crashes."""
     folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))

@@ -10,9 +10,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from dq_toolchain.backends.qnn.graph.biases import graph_to_compile
 from dq_toolchain.backends.qnn.htp.operations import Island, Operations, Product, block_of, compare, compare_blocks
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
-from tests.backends.qnn.conftest import Lowered
+from tests.backends.qnn.conftest import Lowered, made
 
 LAYER = "down_blocks.0.resnets.0.conv1"
 
@@ -31,6 +32,14 @@ def test_every_operation_computes_what_is_known_of_the_chip(form: Lowered) -> No
     assert {each.bits for each in found.islands} <= {0, 8, 16}
     assert sum(each.bits == 0 for each in found.islands) == 1  # the network's output
     assert not [path for path in form.graphs[0].parent.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.qnn
+def test_sums_of_the_graph_for_the_npu_have_no_bias(wide: Lowered, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for form in (wide, made("a16-w4", tmp_path_factory)):
+        npu = graph_to_compile(form.folder / "model", form.bundle.methods[0])
+        assert npu != form.graphs[0]
+        assert compared(form, npu).faults == ()
 
 
 @pytest.mark.qnn

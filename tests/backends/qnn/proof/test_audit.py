@@ -117,6 +117,17 @@ PLANTED: dict[str, tuple[Plant, str]] = {
 def test_saved_graphs_hold_the_artifact(form: Lowered) -> None:
     for group, path in enumerate(form.graphs):
         audit(load_graph(path), form.artifact, group)
+        if form.bundle.form == "a16":
+            audit(load_graph(path.with_name(f"{path.stem}.npu.onnx")), form.artifact, group, npu=True)
+
+
+def test_graphs_for_the_cpu_and_for_the_npu_are_not_mistaken_for_each_other(wide: Lowered) -> None:
+    plain, npu = wide.graphs[0], wide.graphs[0].with_name("steps_g0.npu.onnx")
+    for path, as_npu in ((plain, True), (npu, False)):
+        with pytest.raises(BackendError, match=r"the bias of \S+ differs"):
+            audit(load_graph(path), wide.artifact, 0, as_npu)
+    with pytest.raises(BackendError, match=r"the bias of \S+ differs"):
+        audit(load_graph(npu), wide.artifact, 1, npu=True)
 
 
 @pytest.mark.parametrize("name", PLANTED)
