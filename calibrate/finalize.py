@@ -14,8 +14,9 @@ from dq_toolchain.calibrate.data.rollouts import rollouts_of
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.toolchain.console.progress import Advance
-from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights, float_parameters
+from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.quant.layers import float_parameters
 from dq_toolchain.toolchain.quant.qparams import fp16_exact
 from dq_toolchain.toolchain.quant.sites import float_operations
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser, each_output_at

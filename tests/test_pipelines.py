@@ -198,11 +198,8 @@ def test_the_two_commands_take_a_pipeline(tmp_path: Path, capfd: pytest.CaptureF
 
 
 REFUSED = {
-    ("pixart", "tensorrt"): "not valid ONNX",
     ("sd3", "executorch"): "add_k_proj",
     ("sd3", "tensorrt"): "would run in float",
-    ("sdxl", "qnn"): "add_time_proj computes sinusoids of what is no timestep",
-    ("pixart", "qnn"): "not valid ONNX",
 }
 QUANTIZE: dict[str, dict[str, Any]] = {
     "qnn": {"activation_bits": 16, "outputs": "range", "step_vectors": True},

@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights, float_parameters
+from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.formats.output_ranges import OutputRanges, names_of
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.quant.attention import (
@@ -20,6 +20,7 @@ from dq_toolchain.toolchain.quant.attention import (
     ProductAttnProcessor,
     float_product,
 )
+from dq_toolchain.toolchain.quant.layers import float_parameters
 from dq_toolchain.toolchain.quant.qparams import (
     SMALLEST_WEIGHT_SCALE,
     Scheme,

@@ -1,4 +1,5 @@
-"""What `doctor` asks of a bundle for Snapdragon's NPU beside what it asks of all: its contexts, and Qualcomm's library here."""
+"""What `doctor` asks of a bundle for Snapdragon's NPU beside what it asks of all: graphs and contexts, Qualcomm's library here, and
+the phone that is attached."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dq_toolchain.backends.qnn.phone import attached, phone_check
 from dq_toolchain.backends.qnn.vendor import INSTALL_COMPILER, PINNED, WHEEL, compiler_version
 from dq_toolchain.toolchain.checks import Check
 from dq_toolchain.toolchain.disk.reading import read_json
@@ -16,20 +18,32 @@ from dq_toolchain.toolchain.formats.bundle import REMEDY, Bundle
 PLACEMENTS, BINARY = "placements.json", "steps.bin"
 GLIBC = (2, 35)
 """Oldest that the wheel's libraries load with."""
+ADDRESSES = 2**32
+"""Bytes that a process on the NPU can address; what it needs beside the context comes on top."""
 
 
 def device_checks(bundle: Bundle, folder: Path) -> Iterator[Check]:
-    """doctor.contexts, and doctor.compiler where Qualcomm's wheel is installed; see ``base.DeviceChecks``."""
+    """doctor.contexts, doctor.compiler where Qualcomm's wheel is installed, and doctor.phone where adb reaches one; see
+    ``base.DeviceChecks``."""
     try:
-        contexts = read_json(folder / PLACEMENTS, error=ArtifactError, remedy=REMEDY).get("contexts", {})
-        fault = _fault(bundle, contexts)
+        placements = read_json(folder / PLACEMENTS, error=ArtifactError, remedy=REMEDY)
+        contexts = placements.get("contexts", {})
+        fault = _graphs_fault(bundle, placements) or _fault(bundle, contexts)
     except (ArtifactError, AttributeError, KeyError, TypeError) as error:
         contexts, fault = {}, f"{PLACEMENTS} is not as export writes it ({' '.join(str(error).split())[:120]})"
     text = fault or _told(contexts)
     yield Check("doctor.contexts", fault is None, None, text)
+    phone = attached()
+    if phone is not None:
+        yield phone_check(phone, tuple(contexts))
     version = compiler_version()
     if version is not None:
         yield _compiler(version, platform.libc_ver())
+
+
+def _graphs_fault(bundle: Bundle, placements: Mapping[str, Any]) -> str | None:
+    missing = [name for name in placements.get("npu_graphs", ()) if name not in bundle.files]
+    return f"{missing[0]}, a graph for the NPU, is not in the bundle; export again" if missing else None
 
 
 def _fault(bundle: Bundle, contexts: Mapping[str, Any]) -> str | None:
@@ -39,6 +53,12 @@ def _fault(bundle: Bundle, contexts: Mapping[str, Any]) -> str | None:
         if missing or list(context["graphs"]) != wanted:
             held = f"{soc}/{missing[0]} is not in the bundle" if missing else f"{soc} has other graphs than the bundle"
             return f"{held}; export again with --soc {soc}"
+        size = bundle.sizes.get(f"{soc}/{BINARY}", 0)
+        if size >= ADDRESSES:
+            return (
+                f"the context for {soc} has {size / 2**30:.1f} GiB, a process on the NPU addresses {ADDRESSES / 2**30:.0f}; export "
+                "an artifact with fewer step groups or 4-bit weights"
+            )
     versions = {str(context["qairt"]) for context in contexts.values()}
     if len(versions) > 1:
         return f"contexts of {len(versions)} versions of QAIRT ({', '.join(sorted(versions))}); export again with --soc"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from dq_toolchain.backends.common.step_rows import write_step_rows
 from dq_toolchain.backends.qnn.chips import EMULATED, SOCS
 from dq_toolchain.backends.qnn.graph.biases import GRAPH, NPU, graph_to_compile, set_npu_biases
 from dq_toolchain.backends.qnn.graph.rewrite import EXPORTED, Rewriter, set_step_group
+from dq_toolchain.backends.qnn.graph.sinusoids import projected, take_projected
 from dq_toolchain.backends.qnn.graph.weights import drops_bits
 from dq_toolchain.backends.qnn.proof.audit import audit
 from dq_toolchain.backends.qnn.proof.lint import Placement, lint
@@ -72,7 +73,7 @@ def write_graphs(artifact: Artifact, call: Call, folder: Path, say: Say) -> Writ
         BackendError: see ``lower``.
     """
     say(f"exporting {len(artifact.sites)} sites; needs {COST.of(artifact)}")
-    model = export(artifact, call, "fp32", EXPORTED)
+    model = export(artifact, call, "fp32", EXPORTED, take_projected)
     Rewriter(model, artifact).run()
     share_weights(model, folder)
     methods = tuple(f"{MAIN}_g{group}" for group in range(len(artifact.step_groups)))
@@ -138,6 +139,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
     refuse_beyond(known_beyond_fp16(artifact) or beyond_fp16(artifact, reference, of_products=False), TARGET, NO_FP16)
     if coarse := coarse_in_fp16(artifact):
         say(coarse)
+    reference = _taken(artifact, reference)
     call = example_call(artifact, reference)
     with staging(out) as folder:
         model = folder / MODEL
@@ -163,12 +165,17 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
             limits=_limits(artifact, reference),
             libraries=LIBRARIES,
             samplings=other_samplings(
-                artifact, artifact_folder, folder, lambda one, other: (other, _limits(one, other))
+                artifact, artifact_folder, folder, lambda one, other: (_taken(one, other), _limits(one, other))
             ),
         )
     for soc in set(SOCS) - set(settings.chips):
         shutil.rmtree(out / soc, ignore_errors=True)  # of an earlier bundle: its contexts hold other numbers
     return Bundle.load(out)
+
+
+def _taken(artifact: Artifact, reference: Reference) -> Reference:
+    """With the conditioning as the program takes it."""
+    return replace(reference, conditioning=projected(artifact, reference.conditioning))
 
 
 def _limits(artifact: Artifact, reference: Reference) -> dict[str, Any]:

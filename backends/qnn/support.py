@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from diffusers.models.embeddings import Timesteps
 from torch import nn
 
 from dq_toolchain.backends.common.checks import check_float_operations, check_kinds
 from dq_toolchain.backends.qnn.graph.numbers import numbers_of, offset
+from dq_toolchain.backends.qnn.graph.sinusoids import left_in_network
 from dq_toolchain.backends.qnn.graph.weights import weight_forms
 from dq_toolchain.backends.qnn.proof.lint import INT32, SECOND_ZERO, why_not_integer
 from dq_toolchain.backends.qnn.settings import Settings
@@ -74,12 +74,11 @@ def _fault(artifact: Artifact, form: str) -> str | None:
 def _check_layers(artifact: Artifact) -> None:
     with torch.device("meta"):
         network = artifact.build_skeleton()
-    for name, module in network.named_modules():
-        if isinstance(module, Timesteps):
-            raise BackendError(
-                f"{name} computes sinusoids of what is no timestep, such as the sizes of SDXL, which fp16 on target {TARGET!r} "
-                "gets wrong; export for another target of `dq-toolchain targets`"
-            )
+    for name in left_in_network(network):
+        raise BackendError(
+            f"{name} computes sinusoids of what is neither the timestep nor a size that is told to SDXL or PixArt, which fp16 on "
+            f"target {TARGET!r} gets wrong; export for another target of `dq-toolchain targets`"
+        )
     layers = {name: layer for name, layer in weighted_layers(network) if name in artifact.layers}
     for name, layer in layers.items():
         if isinstance(layer, nn.Conv2d):

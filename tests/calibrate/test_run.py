@@ -10,8 +10,9 @@ import torch
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.formats.artifact import Artifact, float_parameters, load_reference
+from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.quant.layers import float_parameters
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests.calibrate.conftest import QUIET, tiny_recipe
 from tests.tiny import noise, tiny_condition_unet, write_tiny_model

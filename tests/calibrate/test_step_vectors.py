@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,26 @@ from dq_toolchain.toolchain.errors import ArtifactError, RecipeError
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.metrics import relative_error
-from dq_toolchain.toolchain.quant.step_vectors import find_step_vectors, take_timesteps
+from dq_toolchain.toolchain.quant.step_vectors import StepVectors, find_step_vectors, take_timesteps
+from dq_toolchain.toolchain.quant.time_path import find_time_path
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser, outputs_at
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
-from dq_toolchain.toolchain.simulation.step_rows import step_vectors_at
 from tests.calibrate.conftest import QUIET, measured, tiny_recipe
 from tests.tiny import noise, write_tiny_model
 from tests.toolchain.quant.test_step_vectors import unconditional
+
+
+def step_vectors_at(artifact: Artifact, reference: Reference, timesteps: Sequence[float]) -> StepVectors:
+    """The artifact's step vectors at other timesteps: what led to its rows is in it, and is done again for each."""
+    given = artifact.step_vectors
+    assert given is not None
+
+    def run(network: torch.nn.Module) -> Tensor:
+        return Denoiser(network, artifact.table, reference.conditioning, artifact.guidance)(reference.start, 0)
+
+    path = find_time_path(artifact.build_with_timestep(), run)
+    assert path.vectors == given.vectors
+    return replace(given, timesteps=torch.tensor(timesteps, dtype=torch.float32), rows=path.rows(timesteps))
 
 
 @pytest.fixture(scope="module", params=["classes", "time alone"])

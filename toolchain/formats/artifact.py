@@ -5,7 +5,7 @@ Self-contained: architecture, sampler, integers and float leftovers; neither the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -293,9 +293,3 @@ class Artifact:
 def load_reference(folder: Path, sampling: Sampling | None = None) -> Reference:
     """The held-out rollouts of an artifact's folder, of the calibrated sampler or of another one. Raises ArtifactError."""
     return Reference.load(folder / (REFERENCE if sampling is None else sampling.file), REMEDY)
-
-
-def float_parameters(network: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
-    """Everything in the state dict except the weights of these quantized layers."""
-    quantized = {f"{name}.weight" for name in layers}
-    return {name: tensor for name, tensor in network.state_dict().items() if name not in quantized}

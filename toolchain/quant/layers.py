@@ -6,7 +6,7 @@ convolution input channel first, so ``output_first`` puts a layer in its place t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -113,3 +113,9 @@ def operation_of(layer: Layer) -> Operation:
     if isinstance(layer, nn.Conv1d):
         return lambda x, w, b: F.conv1d(x, w, b, stride, padding, dilation, groups)
     return lambda x, w, b: F.conv2d(x, w, b, stride, padding, dilation, groups)
+
+
+def float_parameters(network: nn.Module, layers: Iterable[str]) -> dict[str, Tensor]:
+    """Everything in the state dict except the weights of these quantized layers."""
+    quantized = {f"{name}.weight" for name in layers}
+    return {name: tensor for name, tensor in network.state_dict().items() if name not in quantized}

@@ -5,7 +5,7 @@ The weights of integer layers are placeholders that take no memory; a target's r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.backends.common.call import OUTPUT, Call
 from dq_toolchain.backends.common.onnx.libraries import NOISE, exporter
+from dq_toolchain.backends.common.onnx.without_effect import remove_squeezes
 from dq_toolchain.backends.common.quiet import quiet
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
@@ -67,17 +68,26 @@ def skeleton(artifact: Artifact, precision: str) -> nn.Module:
     return network
 
 
-def export(artifact: Artifact, call: Call, precision: str, opset: int) -> Any:
+def export(
+    artifact: Artifact,
+    call: Call,
+    precision: str,
+    opset: int,
+    prepare: Callable[[nn.Module], None] = lambda _network: None,
+) -> Any:
     """The onnx_ir model of one call, batch 1: inputs and output named and float32, labels int64.
 
     Args:
         precision: see ``skeleton``. opset: version of ONNX's operators.
+        prepare: changes the network in place before it is exported.
 
     Raises:
         BackendError: torch cannot export the network.
     """
     inputs = [port.name for port in call.inputs]
-    program = _Program(skeleton(artifact, precision), tuple(call.conditioning), DTYPES[precision]).eval()
+    network = skeleton(artifact, precision)
+    prepare(network)
+    program = _Program(network, tuple(call.conditioning), DTYPES[precision]).eval()
     try:
         with quiet(NOISE), torch.no_grad():
             exported = exporter().export(
@@ -96,4 +106,4 @@ def export(artifact: Artifact, call: Call, precision: str, opset: int) -> Any:
             f"torch.onnx cannot export this network: {type(error).__name__} {text[:300]}; report it with the "
             "model's config.json"
         ) from error
-    return exported.model
+    return remove_squeezes(exported.model)

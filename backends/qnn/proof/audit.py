@@ -16,8 +16,8 @@ from dq_toolchain.backends.common.onnx.audit import (
     compare_bias,
 )
 from dq_toolchain.backends.common.onnx.reading import Quantized, products, read_bias, read_weight
-from dq_toolchain.backends.qnn.graph.numbers import Numbers, numbers_of
 from dq_toolchain.backends.qnn.graph.biases import npu_biases
+from dq_toolchain.backends.qnn.graph.numbers import Numbers, numbers_of
 from dq_toolchain.backends.qnn.graph.rewrite import RESULT
 from dq_toolchain.backends.qnn.graph.weights import Form, weight_forms
 from dq_toolchain.backends.qnn.proof.reading import dtype_of, read_around

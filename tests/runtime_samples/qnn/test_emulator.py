@@ -93,7 +93,9 @@ def test_the_graph_for_the_npu_is_the_one_that_is_compiled(
     for name, where, options in (("npu", folder, given), ("plain", bundle, given), ("cpu", folder, few)):
         done = run(dq_run, "--bundle", where, "--report", tmp_path / name, *options)
         assert done.returncode == 0, done.stderr
-    npu, plain, cpu, python = (load_report(tmp_path / name).latents[1, :1] for name in ("npu", "plain", "cpu", "python"))
+    npu, plain, cpu, python = (
+        load_report(tmp_path / name).latents[1, :1] for name in ("npu", "plain", "cpu", "python")
+    )
     assert torch.equal(npu, python)
     assert not torch.equal(npu, plain)
     assert relative_error(cpu, plain) < CLOSE
