@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -17,8 +18,10 @@ from dq_toolchain.backends.common.onnx.building import check_model
 from dq_toolchain.backends.common.onnx.export import export
 from dq_toolchain.backends.common.onnx.libraries import LIBRARIES, onnx_ir
 from dq_toolchain.backends.common.onnx.operations import operations_table
+from dq_toolchain.backends.common.onnx.parts import open_part
 from dq_toolchain.backends.common.onnx.session import Sessions, executor
 from dq_toolchain.backends.common.onnx.shared_weights import release, share_weights
+from dq_toolchain.backends.common.parts import add_parts
 from dq_toolchain.backends.common.ratios import ratio_table
 from dq_toolchain.backends.common.samplings import other_samplings
 from dq_toolchain.backends.common.schedule import Schedule
@@ -27,6 +30,7 @@ from dq_toolchain.backends.common.smoke import IN_FP16, REPORT, smoke
 from dq_toolchain.backends.common.staging import staging
 from dq_toolchain.backends.common.step_rows import write_step_rows
 from dq_toolchain.backends.tensorrt.graph.rewrite import OPSET, Rewriter, set_step_group
+from dq_toolchain.backends.tensorrt.parts import Parts
 from dq_toolchain.backends.tensorrt.proof.audit import audit
 from dq_toolchain.backends.tensorrt.proof.lint import Placement, lint
 from dq_toolchain.backends.tensorrt.proof.nvidia import Compiled, check_build, require_compiler
@@ -37,6 +41,7 @@ from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle, Operation
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 from dq_toolchain.toolchain.verdict.limits import limits_for
 
 TARGET, MODEL, MAIN = "tensorrt", "model", "steps"
@@ -107,8 +112,15 @@ def _check_placements(placements: tuple[Placement, ...], planned: Mapping[str, s
             )
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
-    """Write the bundle folder ``out``: model/ with graphs and weights, programs for the device, bundle.json last.
+def lower(
+    artifact: Artifact,
+    artifact_folder: Path,
+    out: Path,
+    settings: Settings,
+    say: Say,
+    parts: PartsArtifact | None = None,
+) -> Bundle:
+    """Write the bundle folder ``out``: model/ with graphs and weights, the parts, programs for the device, bundle.json last.
 
     Raises:
         BackendError: a site cannot be held, the network cannot be exported, a graph differs from the artifact, a product
@@ -156,7 +168,8 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
         if ranges is not None:
             write_tensors(folder / RANGES, {"ranges": ranges})
         operations = written.operations if compiled is None else tuple(seen_compiled(written.operations, compiled))
-        _write_deployment(folder, written, settings, compiled, fp16=not beyond)
+        rows = _add_parts(parts, artifact_folder, folder, settings, say)
+        _write_deployment(folder, written, settings, compiled, rows, fp16=not beyond)
         seal_bundle(
             folder,
             artifact,
@@ -173,6 +186,17 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
     return Bundle.load(out)
 
 
+def _add_parts(
+    found: PartsArtifact | None, calibration: Path, folder: Path, settings: Settings, say: Say
+) -> list[dict[str, Any]]:
+    """What placements.json says of the parts; without parts nothing is written."""
+    if found is None:
+        return []
+    parts = Parts(found, calibration, settings, say)
+    add_parts(found, calibration, folder, parts.lower, open_part, say)
+    return parts.rows
+
+
 def seen_compiled(operations: tuple[Operation, ...], compiled: Compiled) -> Iterator[Operation]:
     """The table of operations, with the compiler that was seen to make them INT8."""
     for row in operations:
@@ -181,12 +205,17 @@ def seen_compiled(operations: tuple[Operation, ...], compiled: Compiled) -> Iter
 
 
 def _write_deployment(
-    folder: Path, written: Written, settings: Settings, compiled: Compiled | None, fp16: bool
+    folder: Path,
+    written: Written,
+    settings: Settings,
+    compiled: Compiled | None,
+    parts: list[dict[str, Any]],
+    fp16: bool,
 ) -> None:
     """What the device needs beside the graphs: which layers must be INT8, and the programs that build and check.
 
     Args:
-        fp16: whether a builder of fp32 graphs may choose fp16 kernels.
+        parts: the same of text encoders and decoder. fp16: whether a builder of fp32 graphs may choose fp16 kernels.
     """
     write_json(
         folder / PLACEMENTS,
@@ -197,6 +226,7 @@ def _write_deployment(
             "float": {placement.name: placement.why_float for placement in written.placements if not placement.int8},
             **({} if fp16 else {"fp16": False}),
             "compiled": None if compiled is None else compiled.to_json(),
+            **({"parts": parts} if parts else {}),
         },
     )
     for name in DEPLOY:

@@ -46,6 +46,11 @@ class _Program(nn.Module):
         return x.to(self.dtype) if x.is_floating_point() else x
 
 
+def placeholder(index: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A weight of one number that no other index has, which takes no memory."""
+    return torch.tensor(index, dtype=torch.int16).view(torch.float16).to(dtype).expand(tuple(shape))
+
+
 def skeleton(artifact: Artifact, precision: str) -> nn.Module:
     """The artifact's UNet with integer layers' weights of one number each, (out, in, ...) with strides 0; no two layers have
     the same one, or the exporter would merge them.
@@ -59,8 +64,7 @@ def skeleton(artifact: Artifact, precision: str) -> nn.Module:
     take_vectors_as(network, dtype)
     integer = (layer for name, layer in weighted_layers(network) if name in artifact.layers)
     for index, layer in enumerate(integer, 1):
-        number = torch.tensor(index, dtype=torch.int16).view(torch.float16).to(dtype)
-        layer.weight = nn.Parameter(number.expand(layer.weight.shape), requires_grad=False)
+        layer.weight = nn.Parameter(placeholder(index, layer.weight.shape, dtype), requires_grad=False)
     integers = {site.layer for site in artifact.sites if site.kind == "attention"}
     for name, attention in attention_layers(network):
         if name in integers:
@@ -88,15 +92,26 @@ def export(
     network = skeleton(artifact, precision)
     prepare(network)
     program = _Program(network, tuple(call.conditioning), DTYPES[precision]).eval()
+    return graph_of(program, call.arguments, inputs, [OUTPUT], opset)
+
+
+def graph_of(
+    program: nn.Module, arguments: tuple[Tensor, ...], inputs: Sequence[str], outputs: Sequence[str], opset: int
+) -> Any:
+    """The onnx_ir model of a module, with named inputs and outputs.
+
+    Raises:
+        BackendError: torch cannot export the module.
+    """
     try:
         with quiet(NOISE), torch.no_grad():
             exported = exporter().export(
                 program,
-                call.arguments,
+                arguments,
                 dynamo=True,
                 opset_version=opset,
-                input_names=inputs,
-                output_names=[OUTPUT],
+                input_names=list(inputs),
+                output_names=list(outputs),
                 optimize=True,
                 verbose=False,
             )

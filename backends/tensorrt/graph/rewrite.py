@@ -62,17 +62,18 @@ class Rewriter(GraphBuilder):
         for product in find_products(self.graph, self.artifact):
             product.node.name = product.name
             if product.kind == "layer":
-                self._layer(product.node, product.layer, sites[f"{product.layer}:input"])
+                self._layer(product.node, product.layer, sites.get(f"{product.layer}:input"))
             elif product.kind == "attention":
                 for place, operand in enumerate(product.operands):
                     x, _ = self._quantize(product.node, product.node.inputs[place], sites[f"{product.layer}:{operand}"])
                     product.node.replace_input_with(place, x)
         return self.finish()
 
-    def _layer(self, node: Any, layer: str, site: int) -> None:
+    def _layer(self, node: Any, layer: str, site: int | None) -> None:
+        """A layer without a site computes in float with its integers, which the graph unpacks."""
         weights, factors = as_held(self.artifact.layers[layer], self.dtype)
         node.replace_input_with(1, self._weight(node, layer, weights))
-        x, ratio = self._quantize(node, node.inputs[0], site)
+        x, ratio = (node.inputs[0], None) if site is None else self._quantize(node, node.inputs[0], site)
         node.replace_input_with(0, x)
         shape = (-1,) if node.op_type in ("Gemm", "MatMul") else (1, -1, *[1] * (weights.weight_q.dim() - 2))
         multipliers = [] if ratio is None else [(f"{layer}.multiply", ratio)]

@@ -46,9 +46,13 @@ def audit(graph: Any, artifact: Artifact, group: int | None) -> None:
     """
     kept = set(artifact.float_layers)
     left = {site.name: index for index, site in enumerate(artifact.sites)}
+    unpacked = {layer for layer in artifact.layers if f"{layer}:input" not in left}
     for node in products(graph):
         name = str(node.name)
-        if name in artifact.layers:
+        if name in unpacked:
+            unpacked.remove(name)
+            _check_layer(node, name, artifact)
+        elif name in artifact.layers:
             _check_operand(node, 0, f"{name}:input", left, artifact, group)
             _check_layer(node, name, artifact)
         elif name in kept:
@@ -58,7 +62,7 @@ def audit(graph: Any, artifact: Artifact, group: int | None) -> None:
             layer, operand = name.rsplit(":", 1)
             for place, each in enumerate((operand, RIGHT_OPERAND[operand])):
                 _check_operand(node, place, f"{layer}:{each}", left, artifact, group)
-    check_all_found((*left, *kept))
+    check_all_found((*left, *kept, *unpacked))
 
 
 def _check_operand(
