@@ -5,14 +5,14 @@ Nothing of onnx or of Qualcomm is imported before ``lower`` or ``open`` is calle
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dq_toolchain.backends.common.onnx.libraries import INSTALL, LIBRARIES
 
 if TYPE_CHECKING:
-    from dq_toolchain.backends.base import Execute, Runtime, Say, TargetInfo
+    from dq_toolchain.backends.base import Execute, RunPart, Runtime, Say, TargetInfo
     from dq_toolchain.backends.qnn.settings import Settings
     from dq_toolchain.toolchain.checks import Check
     from dq_toolchain.toolchain.formats.artifact import Artifact
@@ -48,9 +48,14 @@ def lower(
     """Write the bundle folder; see ``lowering.lower``."""
     from dq_toolchain.backends.qnn import lowering
 
-    if parts is not None:
-        say("text encoders and decoder are not exported for this target: the bundle holds the network alone")
-    return lowering.lower(artifact, artifact_folder, out, settings, say)
+    return lowering.lower(artifact, artifact_folder, out, settings, say, parts)
+
+
+def open_part(program: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int | None = None) -> RunPart:
+    """What executes a text encoder or a decoder; see ``base.Backend``."""
+    from dq_toolchain.backends.common.onnx import parts
+
+    return parts.open_part(program, inputs, outputs, threads)
 
 
 def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:

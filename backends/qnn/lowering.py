@@ -17,9 +17,11 @@ from dq_toolchain.backends.common.onnx.building import check_model
 from dq_toolchain.backends.common.onnx.export import export
 from dq_toolchain.backends.common.onnx.libraries import LIBRARIES, onnx_ir
 from dq_toolchain.backends.common.onnx.operations import operations_table
+from dq_toolchain.backends.common.onnx.parts import open_part
 from dq_toolchain.backends.common.onnx.reading import products, read_weight
 from dq_toolchain.backends.common.onnx.session import Sessions, executor
 from dq_toolchain.backends.common.onnx.shared_weights import release, share_weights
+from dq_toolchain.backends.common.parts import add_parts
 from dq_toolchain.backends.common.samplings import other_samplings
 from dq_toolchain.backends.common.schedule import Schedule
 from dq_toolchain.backends.common.sealing import seal_bundle
@@ -31,6 +33,7 @@ from dq_toolchain.backends.qnn.graph.biases import GRAPH, NPU, graph_to_compile,
 from dq_toolchain.backends.qnn.graph.rewrite import EXPORTED, Rewriter, set_step_group
 from dq_toolchain.backends.qnn.graph.sinusoids import projected, take_projected
 from dq_toolchain.backends.qnn.graph.weights import drops_bits
+from dq_toolchain.backends.qnn.parts import Parts
 from dq_toolchain.backends.qnn.proof.audit import audit
 from dq_toolchain.backends.qnn.proof.lint import Placement, lint
 from dq_toolchain.backends.qnn.proof.reading import dtype_of, read_around
@@ -43,6 +46,7 @@ from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import Bundle, Operation
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
 from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 from dq_toolchain.toolchain.verdict.limits import limits_for
 
 MODEL, MAIN, PLACEMENTS = "model", "steps", "placements.json"
@@ -122,8 +126,15 @@ def _arithmetic(node: Any) -> str:
     return " x ".join(kind.lower() for kind in kinds)
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
-    """Write the bundle folder ``out``: model/ with graphs and weights, a folder per chip of ``soc``, bundle.json last.
+def lower(
+    artifact: Artifact,
+    artifact_folder: Path,
+    out: Path,
+    settings: Settings,
+    say: Say,
+    parts: PartsArtifact | None = None,
+) -> Bundle:
+    """Write the bundle folder ``out``: model/ with graphs and weights, the parts, a folder per chip of ``soc``, bundle.json last.
 
     Raises:
         BackendError: a site cannot be held, the network cannot be exported, a graph differs from the artifact or breaks a rule of
@@ -150,6 +161,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
         execute = executor(Sessions(model), Schedule(methods, groups, None, artifact.step_rows))
         smoke(execute, artifact.table, artifact.guidance, groups, reference)
         compiled = dict(_compile(written, artifact, folder, settings, say))
+        compiled |= _add_parts(parts, artifact_folder, folder, settings, say)
         reference.save(folder / REFERENCE)
         write_step_rows(artifact, folder)
         _write_placements(folder, written, settings, compiled)
@@ -202,6 +214,17 @@ def _compile(
         for soc in settings.chips:
             contexts[soc] = write_contexts(graphs, folder / soc, soc, say).to_json()
         yield "contexts", contexts
+
+
+def _add_parts(
+    found: PartsArtifact | None, calibration: Path, folder: Path, settings: Settings, say: Say
+) -> dict[str, Any]:
+    """What placements.json says of the parts; without parts nothing is written."""
+    if found is None:
+        return {}
+    parts = Parts(found, calibration, folder, settings, say)
+    add_parts(found, calibration, folder, parts.lower, open_part, say)
+    return {"parts": parts.rows}
 
 
 def _write_placements(folder: Path, written: Written, settings: Settings, compiled: dict[str, Any]) -> None:

@@ -110,8 +110,8 @@ def graph_in(program: Path) -> Path:
 
 
 def write_graph(model: Any, program: Path) -> Any:
-    """Write a part's folder; gives the graph that is read back from it. Raises BackendError: it is not valid ONNX."""
-    program.mkdir()
+    """Write a part's folder anew; gives the graph that is read back from it. Raises BackendError: it is not valid ONNX."""
+    program.mkdir(exist_ok=True)
     share_weights(model, program)
     onnx_ir().save(model, graph_in(program))
     check_model(graph_in(program))
