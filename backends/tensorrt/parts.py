@@ -17,6 +17,7 @@ from dq_toolchain.backends.tensorrt.proof.lint import Placement, lint
 from dq_toolchain.backends.tensorrt.proof.nvidia import check_build
 from dq_toolchain.backends.tensorrt.proof.parts import audit_part
 from dq_toolchain.backends.tensorrt.settings import Settings
+from dq_toolchain.backends.tensorrt.support import in_float
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.parts.artifact import FOLDER, PartsArtifact
@@ -76,9 +77,10 @@ class Parts:
 
 def _placements(graph: Any, artifact: Artifact) -> tuple[Placement, ...]:
     """Where every layer will run. Raises BackendError: one that is to be INT8 breaks a rule of the builder."""
-    sites = {site.layer for site in artifact.sites}
+    sites, narrow = {site.layer for site in artifact.sites}, in_float(artifact)
     found = tuple(
-        each if each.name in sites else Placement(each.name, each.op_type, UNPACKED) for each in lint(graph)
+        each if each.name in sites else Placement(each.name, each.op_type, narrow.get(each.name, UNPACKED))
+        for each in lint(graph)
     )
     wrong = next((each for each in found if each.name in sites and not each.int8), None)
     if wrong is not None:

@@ -1,10 +1,10 @@
 """Token embeddings as tables of integers: rows are looked up in int8 and multiplied by the scale of each row.
 
-    table int8 -> DequantizeLinear, scale 1 -> Gather(ids) -> Mul(Gather(scales, ids))
+    table int8 -> DQ -> Gather(ids) -> Q -> DQ -> Mul(Gather(scales, ids))
 
-The dequantizer of scale 1 changes no number. Compilers of NVIDIA and Qualcomm refuse a Gather of integers, and one behind a
-dequantizer with a scale per row is refused by Qualcomm's and unpacks the whole table at NVIDIA's; this form both look up as it is
-written.
+Q and DQ have scale 1 and change no number. Compilers of NVIDIA and Qualcomm refuse a Gather of integers alone, and Qualcomm's one
+behind a DQ with a scale per row; without Q behind it, it unpacks the table to twice its size. Of this form both keep the table in
+int8, as was measured.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def put_tables(builder: GraphBuilder, part: Part) -> None:
             node, "DequantizeLinear", table, f"{layer}.weight_dequantize", weights.weight_q.shape, dtype=single
         )
         rows = builder.node(node, "Gather", [held, ids], layer, shape, {"axis": 0}, dtype=single)
+        rows = builder.node(node, "QuantizeLinear", [rows, *table[1:]], f"{layer}.quantize", shape, dtype=ir.DataType.INT8)
+        rows = builder.node(node, "DequantizeLinear", [rows, *table[1:]], f"{layer}.dequantize", shape, dtype=single)
         scales = builder.constant(f"{layer}.weight_scale", weights.weight_scale.view(-1, 1))
         scale = builder.node(node, "Gather", [scales, ids], f"{layer}.scales", [*shape[:-1], 1], {"axis": 0}, dtype=single)
         last = builder.node(node, "Mul", [rows, scale], f"{layer}.scaled", shape, dtype=single)
@@ -61,20 +63,27 @@ def check_tables(graph: Any, part: Part) -> None:
             raise audit_error(f"the table of {layer} is in float")
         if not torch.equal(integers, weights.weight_q):
             raise audit_error(f"the integers of {layer} differ")
-        one, zero = (tensor_of(value) for value in held.inputs[1:3])
-        if one is None or zero is None or float(one) != 1.0 or int(zero) != 0:
-            raise audit_error(f"the table of {layer} is dequantized with {one} and {zero}, expected 1 and 0")
-        if not _scaled(node, weights.weight_scale):
+        quantize = only_user(node.outputs[0], "QuantizeLinear")
+        back = None if quantize is None else only_user(quantize.outputs[0], "DequantizeLinear")
+        if back is None or not all(_changes_nothing(each) for each in (held, quantize, back)):
+            raise audit_error(f"the rows of {layer} are quantized with another scale than 1 or zero_point than 0")
+        if not _scaled(back.outputs[0], node.inputs[1], weights.weight_scale):
             raise audit_error(f"the scales of {layer} differ")
 
 
-def _scaled(node: Any, scales: torch.Tensor) -> bool:
+def _changes_nothing(node: Any) -> bool:
+    """Whether a Q or DQ has scale 1 and zero_point 0 in int8."""
+    one, zero = (tensor_of(value) for value in node.inputs[1:3])
+    return one is not None and zero is not None and float(one) == 1.0 and int(zero) == 0 and zero.dtype == torch.int8
+
+
+def _scaled(rows: Any, ids: Any, scales: torch.Tensor) -> bool:
     """Whether looked up rows are multiplied by these scales (V,), looked up with the same ids."""
-    user = only_user(node.outputs[0], "Mul")
+    user = only_user(rows, "Mul")
     if user is None:
         return False
-    other = producer(user.inputs[1] if user.inputs[0] is node.outputs[0] else user.inputs[0], "Gather")
+    other = producer(user.inputs[1] if user.inputs[0] is rows else user.inputs[0], "Gather")
     found = None if other is None else tensor_of(other.inputs[0])
-    return found is not None and other.inputs[1] is node.inputs[1] and torch.equal(found.flatten(), scales)
+    return found is not None and other.inputs[1] is ids and torch.equal(found.flatten(), scales)
 
 

@@ -77,7 +77,7 @@ def _elsewhere(graph: Any) -> Iterator[Placement]:
             yield Placement(
                 str(node.name), node.op_type, f"it has more than {MOST_AXES} axes, which the NPU does not have"
             )
-        if node.op_type == "QuantizeLinear" and not (_is_behind(node) or _is_in_front(node)):
+        if node.op_type == "QuantizeLinear" and not (_is_behind(node) or _is_in_front(node) or _is_of_a_table(node)):
             yield Placement(
                 str(node.name),
                 node.op_type,
@@ -93,6 +93,13 @@ def _is_behind(quantize: Any) -> bool:
 def _is_in_front(quantize: Any) -> bool:
     users = [user for node, _ in quantize.outputs[0].uses() for user, _ in node.outputs[0].uses()]
     return bool(users) and all(user.op_type in PRODUCTS for user in users)
+
+
+def _is_of_a_table(quantize: Any) -> bool:
+    """Whether it gives back the integers of a table, of which rows were looked up."""
+    gather = producer(quantize.inputs[0], "Gather")
+    held = None if gather is None else producer(gather.inputs[0], "DequantizeLinear")
+    return held is not None and tensor_of(held.inputs[0]) is not None and held.inputs[1:] == quantize.inputs[1:]
 
 
 def why_not_integer(op_type: str, weight_shape: tuple[int, ...], groups: int = 1) -> str:

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Build one TensorRT engine per graph of this bundle, on the device that will run it, and check that it is INT8.
 
+The graphs are those of the network, and of the text encoders and the decoder where the bundle has them.
+
     python3 build_engines.py                 build what is missing, then check
     python3 build_engines.py --check         check only: reads engines/*.layers.json, needs no TensorRT
 
@@ -126,43 +128,66 @@ def _is_int8(layer: Mapping[str, Any]) -> bool:
     return "int8" in str(inputs[0].get("Format/Datatype", inputs[0].get("Datatype", ""))).lower()
 
 
+class Graph(NamedTuple):
+    """A graph of the bundle. ``precision`` and ``fp16``: see ``types_for``. ``int8``: sites that have to be INT8."""
+
+    path: Path
+    precision: str
+    fp16: bool
+    int8: list[str]
+
+
+def graphs_of(bundle: Path) -> list[Graph]:
+    """The graphs of the step groups, then those of text encoders and decoder."""
+    placements = json.loads((bundle / PLACEMENTS).read_text())
+    rows = [{**placements, "graph": name} for name in placements["graphs"]] + placements.get("parts", [])
+    return [Graph(bundle / row["graph"], row["precision"], row.get("fp16", True), row["int8"]) for row in rows]
+
+
 class Builder:
     """NVIDIA's builder with the settings that this bundle needs."""
 
-    def __init__(self, precision: str, cache: Path, level: int, workspace_mib: int, fp16: bool = True) -> None:
+    def __init__(self, cache: Path, level: int, workspace_mib: int) -> None:
         # only here: --check and judge() need no TensorRT
         globals()["trt"] = importlib.import_module("tensorrt")
         self.cache, self.level, self.workspace_mib = cache, level, workspace_mib
         major, minor = str(trt.__version__).split(".")[:2]
-        self.types = types_for((int(major), int(minor)), precision, fp16)
-        if self.types.note:
-            print(self.types.note)
+        self.version = int(major), int(minor)
+        self.said: set[str] = set()
         self.logger = trt.Logger(trt.Logger.WARNING)
 
-    def build(self, graph: Path) -> bytes:
+    def types(self, graph: Graph) -> Types:
+        """How the types of a graph are given; a note is said once. Raises SystemExit: see ``types_for``."""
+        types = types_for(self.version, graph.precision, graph.fp16)
+        if types.note and types.note not in self.said:
+            print(types.note)
+            self.said.add(types.note)
+        return types
+
+    def build(self, graph: Path, types: Types) -> bytes:
         """The engine of a graph; weights are looked up beside it."""
         builder = trt.Builder(self.logger)
         flags = trt.NetworkDefinitionCreationFlag
-        network = builder.create_network(1 << int(flags.STRONGLY_TYPED) if self.types.strong else 0)
+        network = builder.create_network(1 << int(flags.STRONGLY_TYPED) if types.strong else 0)
         parser = trt.OnnxParser(network, self.logger)
         if not parser.parse_from_file(str(graph.resolve())):
             errors = [parser.get_error(i) for i in range(parser.num_errors)]
             text = "; ".join(f"{error.node_name()}: {error.desc()}" for error in errors)
             raise SystemExit(f"{graph.name}: {text}")
-        config = self._config(builder)
+        config = self._config(builder, types)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise SystemExit(f"{graph.name}: the builder failed, see its messages above")
         self._save_cache(config)
         return to_bytes(plan)
 
-    def _config(self, builder: trt.Builder) -> trt.IBuilderConfig:
+    def _config(self, builder: trt.Builder, types: Types) -> trt.IBuilderConfig:
         config = builder.create_builder_config()
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         config.builder_optimization_level = self.level
         if self.workspace_mib:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self.workspace_mib << 20)
-        for flag in self.types.flags:
+        for flag in types.flags:
             config.set_flag(getattr(trt.BuilderFlag, flag))  # by name: TensorRT 11 has none of them
         # the graphs of step groups differ in scales only: what was timed for one serves the next
         cache = config.create_timing_cache(self.cache.read_bytes() if self.cache.exists() else b"")
@@ -198,10 +223,11 @@ def write(path: Path, data: bytes) -> None:
     part.replace(path)
 
 
-def check(folder: Path, names: Iterable[str], sites: list[str]) -> bool:
+def check(folder: Path, graphs: Iterable[Graph]) -> bool:
     """Print how every engine runs its sites; False if one runs in float or was not listed."""
     good = True
-    for name in names:
+    for graph in graphs:
+        name, sites = graph.path.stem, graph.int8
         path = folder / f"{name}.layers.json"
         if not path.exists():
             print(f"{name}: no list of layers, build it first")
@@ -233,31 +259,32 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--trtexec-flags", type=int, metavar="VERSION", help="print what trtexec is told of types; build nothing"
     )
+    parser.add_argument("--graph", help="of --trtexec-flags: for which file  [default: the first of the network]")
     given = parser.parse_args(arguments)
     bundle: Path = given.bundle
-    placements = json.loads((bundle / PLACEMENTS).read_text())
+    graphs = graphs_of(bundle)
     if given.trtexec_flags is not None:
-        print(*trtexec_flags(given.trtexec_flags, placements["precision"], placements.get("fp16", True)))
+        wanted = graphs[0].path if given.graph is None else bundle / given.graph
+        graph = next(each for each in graphs if each.path == wanted)
+        print(*trtexec_flags(given.trtexec_flags, graph.precision, graph.fp16))
         return 0
-    graphs = [bundle / name for name in placements["graphs"]]
     engines = bundle / ENGINES
     engines.mkdir(exist_ok=True)
     if not given.check:
-        builder = Builder(
-            placements["precision"], engines / CACHE, given.level, given.workspace_mib, placements.get("fp16", True)
-        )
+        builder = Builder(engines / CACHE, given.level, given.workspace_mib)
+        types = [builder.types(graph) for graph in graphs]  # all of them before the first is built
         for number, graph in enumerate(graphs, 1):
-            plan = engines / (graph.stem + ".plan")
+            plan = engines / (graph.path.stem + ".plan")
             if plan.exists() and plan.with_suffix(".layers.json").exists() and not given.force:
                 print(f"{plan.name} is there")
                 continue
             start = time.monotonic()
             print(f"building {plan.name} ({number} of {len(graphs)})", flush=True)
-            data = builder.build(graph)
+            data = builder.build(graph.path, types[number - 1])
             write(plan, data)
             write(plan.with_suffix(".layers.json"), builder.layers(data).encode())
             print(f"{plan.name}: {len(data) / 1e6:.1f} MB in {time.monotonic() - start:.0f} s")
-    return 0 if check(engines, [graph.stem for graph in graphs], placements["int8"]) else 1
+    return 0 if check(engines, graphs) else 1
 
 
 if __name__ == "__main__":

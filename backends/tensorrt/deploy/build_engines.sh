@@ -8,16 +8,20 @@ trtexec="${TRTEXEC:-/usr/src/tensorrt/bin/trtexec}"
 # Every trtexec says first which TensorRT it is; build_engines.py knows what that version is told of types.
 banner="$("$trtexec" --help 2>&1 || true)"
 [[ "$banner" =~ \[TensorRT\ v([0-9]+)\] ]] || { echo "$trtexec does not say its version; set TRTEXEC to TensorRT's own" >&2; exit 2; }
-flags="$(python3 build_engines.py --trtexec-flags "${BASH_REMATCH[1]}")"
-read -r -a types <<< "$flags"
+number="${BASH_REMATCH[1]}"
 mkdir -p engines
-for graph in model/*.onnx; do
+shopt -s nullglob
+for graph in model/*.onnx parts/*/*.onnx; do
     name="$(basename "$graph" .onnx)"
+    flags="$(python3 build_engines.py --trtexec-flags "$number" --graph "$graph")"
+    read -r -a types <<< "$flags"
     [ -f "engines/$name.plan" ] && [ -f "engines/$name.layers.json" ] && { echo "$name.plan is there"; continue; }
-    # in model/, so that weights.bin is found beside the graph; the name appears when the engine is whole
-    (cd model && "$trtexec" --onnx="$name.onnx" ${types[@]+"${types[@]}"} --saveEngine="../engines/$name.plan.part" \
-        --timingCacheFile=../engines/timing.cache --builderOptimizationLevel=4 --profilingVerbosity=detailed \
-        --exportLayerInfo="../engines/$name.layers.json" --skipInference)
+    # in the folder of the graph, so that weights.bin is found beside it; the name appears when the engine is whole
+    engines=../engines
+    case "$graph" in parts/*) engines=../../engines ;; esac
+    (cd "$(dirname "$graph")" && "$trtexec" --onnx="$name.onnx" ${types[@]+"${types[@]}"} --saveEngine="$engines/$name.plan.part" \
+        --timingCacheFile="$engines/timing.cache" --builderOptimizationLevel=4 --profilingVerbosity=detailed \
+        --exportLayerInfo="$engines/$name.layers.json" --skipInference)
     mv "engines/$name.plan.part" "engines/$name.plan"
 done
 python3 build_engines.py --check
