@@ -132,8 +132,10 @@ def _scores(query: Tensor, key: Tensor, scale: float | None) -> Iterator[Tensor]
 
 
 @contextmanager
-def watched(network: nn.Module, growth: Mapping[str, Tensor]) -> Iterator[dict[str, float]]:
-    """Largest values beyond fp16 that come up inside, by the innermost module that makes them.
+def watched(
+    network: nn.Module, growth: Mapping[str, Tensor], limit: float = FP16_LARGEST
+) -> Iterator[dict[str, float]]:
+    """Largest values beyond fp16, or another limit, that come up inside, by the innermost module that makes them.
 
     Args:
         growth: by layer, how much larger its product is than its output, (out,) or 0-dim.
@@ -143,7 +145,7 @@ def watched(network: nn.Module, growth: Mapping[str, Tensor]) -> Iterator[dict[s
 
     def look(x: Tensor) -> None:
         largest = float(x.abs().max()) if x.is_floating_point() and x.numel() else 0.0
-        if not largest <= FP16_LARGEST:
+        if not largest <= limit:
             found[names[-1]] = max(found.get(names[-1], 0.0), largest)
 
     def leave(module: nn.Module, _inputs: object, out: Any) -> None:

@@ -5,14 +5,14 @@ Nothing of Apple's libraries is imported before ``lower`` or ``open`` is called.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dq_toolchain.backends.coreai.vendor import INSTALL, LIBRARIES
 
 if TYPE_CHECKING:
-    from dq_toolchain.backends.base import Execute, Runtime, Say, TargetInfo
+    from dq_toolchain.backends.base import Execute, RunPart, Runtime, Say, TargetInfo
     from dq_toolchain.backends.coreai.settings import Settings
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.formats.bundle import Bundle
@@ -40,9 +40,14 @@ def lower(
     """Write the bundle folder; see ``lowering.lower``."""
     from dq_toolchain.backends.coreai import lowering
 
-    if parts is not None:
-        say("text encoders and decoder are not exported for this target: the bundle holds the network alone")
-    return lowering.lower(artifact, artifact_folder, out, settings, say)
+    return lowering.lower(artifact, artifact_folder, out, settings, say, parts)
+
+
+def open_part(program: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int | None = None) -> RunPart:
+    """What executes a text encoder or a decoder; see ``base.Backend``."""
+    from dq_toolchain.backends.coreai import parts
+
+    return parts.open_part(program, inputs, outputs, threads)
 
 
 def methods(bundle: Bundle, bundle_folder: Path) -> Collection[str]:

@@ -21,6 +21,7 @@ from dq_toolchain.backends.coreai.graph.convert import convert
 from dq_toolchain.backends.coreai.graph.entry import OperandEntry
 from dq_toolchain.backends.coreai.graph.functions import split_into_functions
 from dq_toolchain.backends.coreai.graph.operators import CoreAIOperators
+from dq_toolchain.backends.coreai.parts import open_part, write_part
 from dq_toolchain.backends.coreai.patch import canonical
 from dq_toolchain.backends.coreai.proof.file import prove
 from dq_toolchain.backends.coreai.proof.operations import operations_table
@@ -30,6 +31,7 @@ from dq_toolchain.backends.coreai.support import check_supported
 from dq_toolchain.backends.coreai.vendor import LIBRARIES
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Bundle
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 
 TARGET, ASSET = "coreai", "model.aimodel"
 COST = Cost(library_mb=700, bytes_per_parameter=4.9, seconds_per_layer=0.15)
@@ -71,8 +73,15 @@ def write_program(
     return Written(ASSET, tuple(operations_table(program)), sites)
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
-    """Write the bundle folder ``out``: model.aimodel and reference, bundle.json last.
+def lower(
+    artifact: Artifact,
+    artifact_folder: Path,
+    out: Path,
+    settings: Settings,
+    say: Say,
+    parts: PartsArtifact | None = None,
+) -> Bundle:
+    """Write the bundle folder ``out``: model.aimodel and reference, the parts, bundle.json last.
 
     Raises:
         BackendError: a site cannot be held, coreai-torch refuses the network, the asset differs from the artifact, or
@@ -91,4 +100,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
         as_input=scales,
         write=write_program,
         execute=open_asset,
+        parts=parts,
+        write_part=write_part,
+        open_part=open_part,
     )

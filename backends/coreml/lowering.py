@@ -26,6 +26,7 @@ from dq_toolchain.backends.coreml.graph.operators import OPERATORS
 from dq_toolchain.backends.coreml.graph.ratio import RatioEntry
 from dq_toolchain.backends.coreml.interpreter.program import load
 from dq_toolchain.backends.coreml.package import STRAY, packages_in
+from dq_toolchain.backends.coreml.parts import open_part, write_part
 from dq_toolchain.backends.coreml.proof.operations import operations_table
 from dq_toolchain.backends.coreml.proof.reading import MILReader
 from dq_toolchain.backends.coreml.runtime.device import open_package
@@ -35,6 +36,7 @@ from dq_toolchain.backends.coreml.vendor import LIBRARY
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Bundle
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 
 PACKAGE, CHUNKS = "model.mlpackage", "chunks"
 TARGET = "coreml"
@@ -111,8 +113,15 @@ def _convert_each(artifact: Artifact, call: Call, settings: Settings, qparams: Q
         shutil.rmtree(package.parent)
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
-    """Write the bundle folder ``out``: model.mlpackage or chunks, and reference, bundle.json last.
+def lower(
+    artifact: Artifact,
+    artifact_folder: Path,
+    out: Path,
+    settings: Settings,
+    say: Say,
+    parts: PartsArtifact | None = None,
+) -> Bundle:
+    """Write the bundle folder ``out``: model.mlpackage or chunks, and reference, the parts, bundle.json last.
 
     Raises:
         BackendError: a site cannot be held, coremltools refuses the network, the package differs from the artifact, or
@@ -131,4 +140,7 @@ def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settin
         as_input=ratios,
         write=write_program,
         execute=open_package,
+        parts=parts,
+        write_part=write_part,
+        open_part=open_part,
     )

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from dq_toolchain.backends.common.qdq.layer_numbers import Different, check_tail, fail, nearest, rounded
 from dq_toolchain.backends.common.qdq.qparams import QParams
 from dq_toolchain.backends.common.qdq.reading import (
     Column,
@@ -25,16 +26,8 @@ from dq_toolchain.backends.common.qdq.reading import (
     Weight,
     digest,
 )
-from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS
-
-REMEDY = "nothing was exported; report it with calibration.json"
-
-
-def fail(text: str) -> BackendError:
-    """What an audit raises."""
-    return BackendError(f"audit of the saved program failed: {text}; {REMEDY}")
 
 
 @dataclass(frozen=True)
@@ -118,7 +111,8 @@ class _FunctionAudit:
     def _layer(self, found: Found, weight: Weight) -> Iterator[tuple[str, int]]:
         """Cross off the layer: among those of the same integers, the one of which the rest is right too."""
         same = [name for name in self.by_digest.get(digest(weight.integers), ()) if name in self.layers]
-        faults = [f"{found.text} has integers of no layer that is left{'' if same else self._nearest(weight.integers)}"]
+        near = "" if same else nearest(weight.integers, self.artifact, self.layers)
+        faults = [f"{found.text} has integers of no layer that is left{near}"]
         for layer in same:
             site = self.layers[layer]
             try:
@@ -127,7 +121,7 @@ class _FunctionAudit:
                 wanted = self.artifact.layers[layer].weight_scale
                 factors = self.reader.factors(wanted, weight.is_table, self.expected.half)
                 tail = self.reader.tail(found.op, factors, operand.ratio is not None, has_bias)
-                self._tail(tail, operand.ratio, layer, weight.scale)
+                check_tail(tail, operand.ratio, self.artifact, layer, weight.scale)
             except Unreadable as error:
                 faults.append(str(error))
                 continue
@@ -148,43 +142,8 @@ class _FunctionAudit:
             if all(_same_floats(got, wanted, half) for got, wanted in pairs):
                 self.kept.remove(layer)
                 return
-        near = "" if weight is None else self._nearest(weight, in_float=True)
+        near = "" if weight is None else nearest(weight, self.artifact, self.layers, in_float=True)
         raise Unreadable(f"{found.text} runs in float and is no layer of keep_float{near}")
-
-    def _nearest(self, numbers: Tensor, in_float: bool = False) -> str:
-        """For the text of an error, whose weight it may have been: of the layers left the one that differs least."""
-        distances = {}
-        for name in self.layers:
-            weights = self.artifact.layers[name]
-            if weights.weight_q.numel() == numbers.numel():
-                wanted = weights.weight_q.flatten(1) * (weights.weight_scale.view(-1, 1) if in_float else 1)
-                distances[name] = float((numbers.flatten().to(torch.float32) - wanted.flatten()).abs().sum())
-        return f"; nearest is {min(distances, key=distances.__getitem__)}" if distances else ""
-
-    def _tail(self, tail: Tail, ratio: int | None, layer: str, scale: Tensor) -> None:
-        """Scales of channels and the bias, in the type of the program's arithmetic; a converter may fill in zeros for a bias."""
-        wanted = self.artifact.layers[layer].weight_scale
-        got = scale * tail.rest  # one number if the program has one for the whole tensor
-        if got.numel() not in (1, wanted.numel()) or not torch.equal(got.expand_as(wanted), wanted):
-            raise _Different(f"the weight scales of {layer} differ")
-        if tail.ratio != ratio:
-            raise _Different(f"{layer} is divided by ratio {ratio} and multiplied by ratio {tail.ratio}")
-        bias = self.artifact.float_parameters.get(f"{layer}.bias")
-        if tail.sums and bias is not None:
-            right = all(self._holds(one, _rounded(bias, tail.half), tail.half) for one in tail.sums)
-        else:
-            added = torch.zeros(()) if tail.bias is None else tail.bias
-            summand = torch.zeros(()) if bias is None else _rounded(bias, tail.half)
-            right = torch.equal(*torch.broadcast_tensors(added, summand))
-        if not right:
-            raise _Different(f"the bias of {layer} differs")
-
-    def _holds(self, total: Tensor, bias: Tensor, half: bool) -> bool:
-        """Whether a constant is the bias, or its sum with a float parameter of the artifact that ends with features."""
-        parameters = (one for one in self.artifact.float_parameters.values() if one.numel() == total.numel())
-        rows = (_rounded(one.reshape(-1, len(bias)), half) for one in parameters if one.numel() % len(bias) == 0)
-        sums = (_rounded(bias + one, half).flatten() for one in rows)
-        return torch.equal(total, bias) or any(torch.equal(total, one) for one in sums)
 
     def _product(self, found: Found) -> Iterator[tuple[str, int]]:
         """Cross off the pair of sites by its numbers: modules are not executed in the order in which they are listed."""
@@ -192,7 +151,7 @@ class _FunctionAudit:
         for pair in self.products:
             try:
                 operands = [self._operand(site, found.op, number) for number, site in enumerate(pair)]
-            except _Different as error:
+            except Different as error:
                 faults.append(str(error))
                 continue
             out = self.reader.result(found.op)
@@ -209,26 +168,26 @@ class _FunctionAudit:
         raise Unreadable(faults[:2][-1])
 
     def _operand(self, index: int, op: Any, number: int = 0) -> Operand:
-        """Raises _Different: no Q/DQ in front of a product, or with other numbers."""
+        """Raises Different: no Q/DQ in front of a product, or with other numbers."""
         try:
             operand = self.reader.operand(op, number)
         except Unreadable as error:
-            raise _Different(f"{self.expected.qparams.names[index]} {error}") from error
+            raise Different(f"{self.expected.qparams.names[index]} {error}") from error
         return self._right(operand, index)
 
     def _right(self, operand: Operand, index: int) -> Operand:
         name, wanted = self.expected.qparams.names[index], self.expected.numbers(self.group, index)
         ratio = index if self.expected.runtime == "ratio" else None
         if operand.ratio != ratio:
-            raise _Different(f"{name} is divided by ratio {operand.ratio}, expected is {ratio}")
+            raise Different(f"{name} is divided by ratio {operand.ratio}, expected is {ratio}")
         for what, got in zip(("quantize", "dequantize"), operand.numbers, strict=True):
             if got != wanted:
-                raise _Different(
+                raise Different(
                     f"{what} of {name} has scale and zero_point {got} in step group {self.group}, the artifact "
                     f"has {wanted}"
                 )
         if operand.dtype != "int8":
-            raise _Different(f"{name} is quantized to {operand.dtype}, expected int8")
+            raise Different(f"{name} is quantized to {operand.dtype}, expected int8")
         return operand
 
     def _output(self, tail: Tail, index: int) -> str:
@@ -240,11 +199,6 @@ class _FunctionAudit:
         return self._right(operand, index).name
 
 
-def _rounded(numbers: Tensor, half: bool) -> Tensor:
-    """In the type of the program's arithmetic, held as float32."""
-    return numbers.to(torch.float16).to(torch.float32) if half else numbers
-
-
 def _same_floats(got: Tensor | None, wanted: Tensor | None, half: bool) -> bool:
     """Equal numbers, shapes aside; a converter may fill in zeros for a bias."""
     if got is None or wanted is None:
@@ -252,11 +206,7 @@ def _same_floats(got: Tensor | None, wanted: Tensor | None, half: bool) -> bool:
             not (torch.zeros(()) if got is None else got).any()
             and not (torch.zeros(()) if wanted is None else wanted).any()
         )
-    return torch.equal(got.flatten(), _rounded(wanted, half).flatten())
-
-
-class _Different(Unreadable):
-    """A form that is right with numbers that are not: another layer or pair may fit."""
+    return torch.equal(got.flatten(), rounded(wanted, half).flatten())
 
 
 def _attention_products(artifact: Artifact) -> Iterator[tuple[int, int]]:

@@ -11,7 +11,9 @@ from dq_toolchain.backends.base import Execute, Runtime, Say
 from dq_toolchain.backends.common.call import Call, example_call
 from dq_toolchain.backends.common.checks import check_size
 from dq_toolchain.backends.common.fp16_range import check_by_running, coarse_in_fp16
+from dq_toolchain.backends.common.parts import OpenPart, add_parts
 from dq_toolchain.backends.common.qdq.audit import Expected, Sites
+from dq_toolchain.backends.common.qdq.part_export import WritePart, lowering_of
 from dq_toolchain.backends.common.qdq.plan import AsInput, plan_of
 from dq_toolchain.backends.common.qdq.settings import QDQSettings
 from dq_toolchain.backends.common.samplings import other_samplings
@@ -24,6 +26,7 @@ from dq_toolchain.toolchain.disk.files import write_tensors
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import RANGES, Bundle, Operation
 from dq_toolchain.toolchain.formats.reference import FILE as REFERENCE
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 
 MAIN = "main"
 """The function of a program whose step groups are an input."""
@@ -80,13 +83,17 @@ def export(
     as_input: AsInput,
     write: Write[SettingsT],
     execute: Callable[[Path, Schedule], tuple[Execute, Runtime]],
+    parts: PartsArtifact | None,
+    write_part: WritePart[SettingsT],
+    open_part: OpenPart,
 ) -> Bundle:
-    """Write the bundle folder ``out``: the program, its reference, bundle.json last.
+    """Write the bundle folder ``out``: the program, its reference, the parts, bundle.json last.
 
     Args:
         libraries: distributions that make the program.
         check: refuses what the target cannot hold.
         execute: (program, schedule) -> what executes it here.
+        parts: text encoders and decoder; None: the network alone.
     Raises:
         BackendError: a site cannot be held, the vendor's library refuses the network, the program differs from the
             artifact, or it does not execute as the simulation does. No bundle is left then.
@@ -116,6 +123,9 @@ def export(
         write_step_rows(artifact, folder)
         if ranges is not None:
             write_tensors(folder / RANGES, {"ranges": ranges})
+        if parts is not None:
+            lower_part = lowering_of(write_part, parts, artifact_folder, settings, say)
+            add_parts(parts, artifact_folder, folder, lower_part, open_part, say)
         seal_bundle(
             folder,
             artifact,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.backends.common.qdq.entries import Entry
-from dq_toolchain.backends.common.qdq.operators import Operators
+from dq_toolchain.backends.common.qdq.operators import WeightOperators
 from dq_toolchain.toolchain.formats.artifact import LayerWeights
 from dq_toolchain.toolchain.quant.layers import Layer, channel_shape, operation_of
 
@@ -29,7 +29,7 @@ class IntegerLayer(nn.Module):
         bits: int,
         site: int,
         entry: Entry,
-        operators: Operators,
+        operators: WeightOperators,
         *,
         lut: bool = False,
         result: int | None = None,

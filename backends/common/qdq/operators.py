@@ -7,11 +7,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 
-class Operators(Protocol):
-    """quantize, dequantize and unpacked weights, in the operators that a converter recognises."""
-
-    def quantized(self, x: Tensor, scale: float | Tensor, zero_point: int = 0) -> Tensor:
-        """dequantize(quantize(x)) in int8. ``scale``: a number, or a 0-dim tensor that the program computes."""
+class WeightOperators(Protocol):
+    """Unpacked weights, in the operators that a converter recognises."""
 
     def scale_and_factors(self, scale: Tensor, lut: bool, half: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         """A layer's scale (out,) as the weight gets it, 0-dim for one scale of all, and factors (out,) that its product
@@ -34,3 +31,10 @@ class Operators(Protocol):
     def apart(self, y: Tensor) -> Tensor:
         """``y`` as it is, between two factors that the converter would otherwise multiply with each other: fp16 does not
         hold their product."""
+
+
+class Operators(WeightOperators, Protocol):
+    """quantize and dequantize, too."""
+
+    def quantized(self, x: Tensor, scale: float | Tensor, zero_point: int = 0) -> Tensor:
+        """dequantize(quantize(x)) in int8. ``scale``: a number, or a 0-dim tensor that the program computes."""

@@ -10,6 +10,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from torch import Tensor
 
 ProgramT = TypeVar("ProgramT", contravariant=True)
+WEIGHT_ONLY = "float x int8"
+"""In a table of operations, the arithmetic of a product of floats with weights that are unpacked from integers."""
 
 
 class Unreadable(Exception):

@@ -83,11 +83,22 @@ def convert(network: nn.Module, call: Call, half: bool, function: str, ranges: R
     callee = Callee(
         module=whole, arguments=call.arguments, function=function, inputs=tuple(call.named), outputs=(OUTPUT,)
     )
+    return converted(callee, half, "this network")
+
+
+def converted(callee: Callee, half: bool, what: str) -> Any:
+    """The vendor's program of one function.
+
+    Args:
+        half: in fp16. what: for the text of an error.
+    Raises:
+        BackendError: coreai-torch refuses it.
+    """
     try:
         return to_core_ai(callee)
     except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError, IndexError, AssertionError) as error:
         text = " ".join(str(error).split())
         raise BackendError(
-            f"coreai-torch cannot convert this network: {type(error).__name__} {text[:300]}; "
+            f"coreai-torch cannot convert {what}: {type(error).__name__} {text[:300]}; "
             f"{'try --precision fp32, or ' if half else ''}report it with the model's config.json"
         ) from error

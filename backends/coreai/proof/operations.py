@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from dq_toolchain.backends.common.qdq.reading import WEIGHT_ONLY
 from dq_toolchain.backends.coreai.ir import Graph, Operation, Program
 from dq_toolchain.backends.coreai.proof.reading import PRODUCTS, UNPACKED, source
 from dq_toolchain.toolchain.formats.bundle import Operation as Row
@@ -46,8 +47,10 @@ def _all(program: Program, graph: Graph) -> Iterator[Operation]:
 def _arithmetic(op: Operation) -> tuple[str, str]:
     if op.name in PRODUCTS:
         kinds = [None if one is None else one.name for one in map(source, op.operands[:2])]
-        if kinds[1] == UNPACKED or kinds == ["dequantize", "dequantize"]:
+        if kinds[0] == "dequantize" and kinds[1] in (UNPACKED, "dequantize"):
             return INTEGERS, ""
+        if kinds[1] == UNPACKED:
+            return WEIGHT_ONLY, ""
         if kinds[1] == "constant":
             return "float", KEPT
     return "float", next((text for text, kinds in _WHY.items() if op.name in kinds), MOVES)

@@ -18,6 +18,7 @@ SAME_NUMBERS = ("reshape", "transpose", "pad", "slice", "split", "cast", "expand
 PRODUCTS = ("conv2d", "conv3d", "conv_transpose2d", "conv_transpose3d", "batch_matmul")
 UNPACKED = "blockwise_shift_scale"
 TABLE = "lut_to_dense"
+LOOKUP = "gather_nd"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,37 @@ class CoreAIReader:
     def weight(self, op: Operation) -> Weight:
         unpack = source(op.operands[1])
         assert unpack is not None
+        return self._unpacked(op, unpack)
+
+    def lookups(self, program: Graph) -> Iterator[Found]:
+        for op in program.operations:
+            table = source(op.operands[0]) if op.name == LOOKUP else None
+            if table is not None and table.name == UNPACKED:
+                yield Found("integer", op.label, op)
+            elif table is not None and table.name == "constant" and table.out.shape[1:] not in ((), (1,)):
+                yield Found("float", op.label, op)
+
+    def rows(self, op: Operation) -> Weight:
+        unpack = source(op.operands[0])
+        assert unpack is not None
+        return self._unpacked(op, unpack)
+
+    def row_factors(self, op: Operation, count: int) -> Tensor:
+        out, factors = op.out, torch.ones(1)
+        for _ in range(count):
+            out, other = self._next(out, "mul")
+            lookup = source(other)
+            if lookup is None or lookup.name != LOOKUP:
+                raise Unreadable(f"{op.label} is multiplied by what is not looked up")
+            numbers = self._constant(lookup.operands[0], f"a factor of {op.label}")
+            factors = factors * to_float(numbers).flatten()
+        return factors
+
+    def floats(self, op: Operation) -> Tensor | None:
+        held = source(op.operands[0 if op.name == LOOKUP else 1])
+        return None if held is None else to_float(self._constant(held.out, f"the weight of {op.label}"))
+
+    def _unpacked(self, op: Operation, unpack: Operation) -> Weight:
         data, scale, *offsets = unpack.operands
         scales = self._constant(scale, f"the weight scale of {op.label}")
         if any(np.any(self._constant(one, f"an offset of {op.label}")) for one in offsets):

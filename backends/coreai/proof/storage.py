@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dq_toolchain.backends.common.qdq.audit import fail
+from dq_toolchain.backends.common.qdq.layer_numbers import fail
 from dq_toolchain.backends.coreai.asset import most_bytes
 from dq_toolchain.backends.coreai.ir import Graph, Operation, Program, read_bytes, resource_name
 from dq_toolchain.backends.coreai.patch import QDQ, digest

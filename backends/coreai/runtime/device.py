@@ -46,13 +46,18 @@ def open_asset(asset: Path, schedule: Schedule) -> tuple[Execute, Runtime]:
         BackendError: the asset does not load.
     """
     start = time.perf_counter()
-    call, runtime = _open_macos(asset) if sys.platform == "darwin" else _open_here(asset, schedule.method_of_step)
+    call, runtime = opened(asset, schedule.method_of_step)
 
     def step(k: int, sample: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         inputs = schedule.call(k, sample, timestep, conditioning).named
         return call(schedule.method_of_step[k], inputs)[OUTPUT]
 
     return step, replace(runtime, load_ms=(time.perf_counter() - start) * 1e3)
+
+
+def opened(asset: Path, methods: Sequence[str]) -> tuple[Call, Runtime]:
+    """What executes some functions of an asset. Raises BackendError: it does not load."""
+    return _open_macos(asset) if sys.platform == "darwin" else _open_here(asset, methods)
 
 
 def _open_macos(asset: Path) -> tuple[Call, Runtime]:

@@ -5,12 +5,13 @@ Source: what was measured to work with coremltools 9.0, and what miscompiles, is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dq_toolchain.backends.common.call import OUTPUT, Call, PositionalNetwork
 from dq_toolchain.backends.common.qdq.entries import RangesInput
@@ -20,6 +21,7 @@ from dq_toolchain.backends.coreml.graph.without_effect import without_effect
 from dq_toolchain.backends.coreml.settings import Settings
 from dq_toolchain.backends.coreml.vendor import NOISE, coremltools
 from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.formats.bundle import Port
 
 WRONG_PASSES = (
     "common::int_op_canonicalization",  # makes DQ(s1) -> reshape -> Q(s2) a reshape of integers without comparing s1 and s2
@@ -49,30 +51,52 @@ def convert(network: nn.Module, call: Call, settings: Settings, path: Path, rang
     Raises:
         BackendError: coremltools refuses the network.
     """
+    whole = PositionalNetwork(network, tuple(call.conditioning), None if ranges is None else ranges.set)
+    half = settings.precision == "fp16"
+    write_package(whole, call.arguments, call.inputs, (OUTPUT,), settings, path, half=half, what="this network")
+
+
+def write_package(
+    whole: nn.Module,
+    arguments: Sequence[Tensor],
+    inputs: Sequence[Port],
+    outputs: Sequence[str],
+    settings: Settings,
+    path: Path,
+    *,
+    half: bool,
+    what: str,
+) -> None:
+    """Write the .mlpackage of a module, as one function ``main``; labels and token ids are int32 in it.
+
+    Args:
+        arguments: one for each of ``inputs``. half: in fp16. what: for the text of an error.
+    Raises:
+        BackendError: coremltools refuses the module.
+    """
     ct, pipeline = coremltools(), right_passes()
     if settings.lut:
         pipeline.append_pass(lut_pass())
     fp16 = ct.transform.FP16ComputePrecision(op_selector=lambda op: not _feeds_sinusoid(op))
-    inputs = [ct.TensorType(name=port.name, shape=port.shape, dtype=INPUT_TYPES[port.dtype]) for port in call.inputs]
+    types = [ct.TensorType(name=port.name, shape=port.shape, dtype=INPUT_TYPES[port.dtype]) for port in inputs]
     try:
         with quiet(NOISE), torch.no_grad():
-            whole = PositionalNetwork(network, tuple(call.conditioning), None if ranges is None else ranges.set)
-            program = torch.export.export(whole, call.arguments, strict=False)
+            program = torch.export.export(whole, tuple(arguments), strict=False)
             model = ct.convert(
                 without_effect(program.run_decompositions({})),
                 convert_to="mlprogram",
-                inputs=inputs,
-                outputs=[ct.TensorType(name=OUTPUT, dtype=np.float32)],
+                inputs=types,
+                outputs=[ct.TensorType(name=name, dtype=np.float32) for name in outputs],
                 minimum_deployment_target=deployment_target(settings),
                 skip_model_load=True,
                 pass_pipeline=pipeline,
-                compute_precision=fp16 if settings.precision == "fp16" else ct.precision.FLOAT32,
+                compute_precision=fp16 if half else ct.precision.FLOAT32,
             )
             model.save(str(path))
     except (RuntimeError, NotImplementedError, ValueError, TypeError, KeyError, AssertionError) as error:
         text = " ".join(str(error).split())
         raise BackendError(
-            f"coremltools cannot convert this network: {type(error).__name__} {text[:300]}; "
+            f"coremltools cannot convert {what}: {type(error).__name__} {text[:300]}; "
             "report it with the model's config.json"
         ) from error
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from dq_toolchain.backends.common.qdq.reading import WEIGHT_ONLY
 from dq_toolchain.backends.coreml.interpreter.program import Program
 from dq_toolchain.backends.coreml.package import PRODUCTS
 from dq_toolchain.backends.coreml.proof.reading import has_integer_weights, is_dequantized
@@ -30,6 +31,8 @@ _WHY = {
         "sub",
         "mul",
         "real_div",
+        "inverse",
+        "relu",
         "sin",
         "cos",
         "square",
@@ -55,8 +58,10 @@ def operations_table(programs: Iterable[Program]) -> Iterator[Operation]:
 
 
 def _arithmetic(op: Any) -> tuple[str, str]:
+    if op.op_type in PRODUCTS and has_integer_weights(op):
+        return (INTEGERS if is_dequantized(op.x) else WEIGHT_ONLY), ""
     if op.op_type in PRODUCTS:
-        return (INTEGERS, "") if has_integer_weights(op) else ("float", KEPT)
+        return "float", KEPT
     if op.op_type == "matmul" and is_dequantized(op.x) and is_dequantized(op.y):
         return INTEGERS, ""
     why = next((text for text, kinds in _WHY.items() if op.op_type in kinds), MOVES)

@@ -26,7 +26,12 @@ def to_tensor(value: Any, dtype: torch.dtype) -> Tensor:
 
 def has_integer_weights(op: Any) -> bool:
     """Whether the weight of a convolution or linear operation is unpacked from integers."""
-    return op.weight.op is not None and str(op.weight.op.op_type).startswith("constexpr")
+    return is_unpacked(op.weight)
+
+
+def is_unpacked(var: Any) -> bool:
+    """Whether a tensor is unpacked from integers."""
+    return var.op is not None and str(var.op.op_type).startswith("constexpr")
 
 
 def read_float(var: Any) -> Tensor | None:
@@ -151,6 +156,28 @@ class MILReader:
 
     def weight(self, op: Any) -> Weight:
         return read_weight(op)
+
+    def lookups(self, program: Program) -> Iterator[Found]:
+        for op in program.operations:
+            if op.op_type == "gather" and is_unpacked(op.x):
+                yield Found("integer", f"{op.op_type} {op.name!r}", op)
+            elif op.op_type == "gather" and op.x.val is not None and op.x.rank > 1 and op.x.shape[1] > 1:
+                yield Found("float", f"{op.op_type} {op.name!r}", op)
+
+    def rows(self, op: Any) -> Weight:
+        return Weight(*_unpacked(op.x.op), False)
+
+    def row_factors(self, op: Any, count: int) -> Tensor:
+        out, factors = op.outputs[0], torch.ones(1)
+        for _ in range(count):
+            out, other = _next(out, "mul")
+            if other.op is None or other.op.op_type != "gather" or other.op.x.val is None:
+                raise Unreadable(f"{op.op_type} {op.name!r} is multiplied by what is not looked up")
+            factors = factors * to_tensor(other.op.x.val, torch.float32).flatten()
+        return factors
+
+    def floats(self, op: Any) -> Tensor | None:
+        return read_float(op.weight if op.op_type in PRODUCTS else op.x)
 
     def operand(self, op: Any, number: int = 0) -> Operand:
         return read_operand(op.y if number else op.x)

@@ -44,11 +44,10 @@ def open_package(program: Path, schedule: Schedule) -> tuple[Execute, Runtime]:
     """
     start = time.perf_counter()
     functions = tuple(dict.fromkeys(schedule.method_of_step))
+    execute = opened(program, functions)
     if sys.platform == "darwin":
-        execute: Mapping[str, Any] = _core_ml(packages_in(program), functions)
         name, version, unit = "Core ML", platform.mac_ver()[0], "CPU and Neural Engine, as Core ML chooses"
     else:
-        execute = load(*packages_in(program))
         name, version, unit = (
             INTERPRETER,
             own_version(),
@@ -61,6 +60,11 @@ def open_package(program: Path, schedule: Schedule) -> tuple[Execute, Runtime]:
         return out
 
     return step, Runtime(name, version, unit, (time.perf_counter() - start) * 1e3)
+
+
+def opened(program: Path, functions: Sequence[str]) -> Mapping[str, Any]:
+    """(inputs by name) -> outputs by name, for each of the functions. Raises BackendError: a package does not load."""
+    return _core_ml(packages_in(program), functions) if sys.platform == "darwin" else load(*packages_in(program))
 
 
 def _core_ml(packages: Sequence[Path], functions: Sequence[str]) -> dict[str, Any]:
