@@ -44,7 +44,7 @@ def fakes_of_nvidia(folders: pytest.TempPathFactory) -> Path:
 
 
 def sanitized_programs(folders: pytest.TempPathFactory) -> Path:
-    """dq_run_trt, by its own CMakeLists.txt, and in core/ dq-replay, dq-fuzz and dq-unit-tests, with ASan and UBSan."""
+    """dq_run_trt, by its own CMakeLists.txt, and in core/ dq-replay, dq-fuzz, dq-parts and dq-unit-tests, with ASan and UBSan."""
     fakes = fakes_of_nvidia(folders)
     options = (
         f"-DTENSORRT_ROOT={fakes}",
@@ -53,5 +53,5 @@ def sanitized_programs(folders: pytest.TempPathFactory) -> Path:
         "-DCMAKE_CXX_FLAGS=-g0",
         *TOGETHER,
     )
-    targets = ("dq_run_trt", "dq-replay", "dq-fuzz", "dq-unit-tests")
+    targets = ("dq_run_trt", "dq-replay", "dq-fuzz", "dq-unit-tests", "dq-parts")
     return build(folders, SAMPLES / "tensorrt" / "cpp", "sanitized", targets, *options)
