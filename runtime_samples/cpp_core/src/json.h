@@ -33,6 +33,9 @@ class Value {
   Value& operator=(Value&&) noexcept;
   ~Value();
 
+  bool is_null() const;
+  bool is_text() const;
+  bool boolean(const char* what) const;
   double number(const char* what) const;
   std::int64_t integer(const char* what) const;
   const std::string& text(const char* what) const;

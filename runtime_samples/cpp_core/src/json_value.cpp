@@ -27,6 +27,9 @@ const T& Value::get(const char* what, const char* wanted) const {
   throw Error(std::string(what) + " must be " + wanted + ", got " + type_names[content_.index()]);
 }
 
+bool Value::is_null() const { return std::holds_alternative<std::monostate>(content_); }
+bool Value::is_text() const { return std::holds_alternative<std::string>(content_); }
+bool Value::boolean(const char* what) const { return get<bool>(what, "true or false"); }
 double Value::number(const char* what) const { return get<Number>(what, "a number").value; }
 
 std::int64_t Value::integer(const char* what) const {

@@ -1,12 +1,16 @@
 // dq-parts PART ARGUMENTS...: parts of `generate` by themselves, for tests that compare them with what they reproduce.
 //   randn SEED SIZE...   successive draws from one generator, float32, to stdout
+//   clip FOLDER PAD BEGIN END   a line with a JSON text -> a line with the ids of its tokens
 
 #include <cstdio>
 #include <cstdlib>
+#include <iostream>
 #include <string>
 #include <vector>
 
+#include "clip_tokenizer.h"
 #include "error.h"
+#include "json.h"
 #include "torch_random.h"
 
 namespace {
@@ -19,8 +23,22 @@ void randn(const std::vector<std::string>& words) {
   }
 }
 
+void tokenize(const dq::Tokenizer& tokenizer) {
+  for (std::string line; std::getline(std::cin, line);) {
+    const char* separator = "";
+    for (const std::int64_t id : tokenizer.ids(dq::json::parse(line).text("the line"))) {
+      std::printf("%s%lld", separator, static_cast<long long>(id));
+      separator = " ";
+    }
+    std::printf("\n");
+  }
+}
+
 void run(const std::string& part, const std::vector<std::string>& words) {
   if (part == "randn") return randn(words);
+  if (part == "clip") {
+    return tokenize(*dq::read_clip_tokenizer(words.at(0), {std::stoll(words.at(1)), std::stoll(words.at(2)), std::stoll(words.at(3))}));
+  }
   throw dq::Error("unknown part '" + part + "'");
 }
 

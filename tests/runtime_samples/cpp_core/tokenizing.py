@@ -1,0 +1,25 @@
+"""Many texts through the C++ tokenizers, and through the originals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def ids_of(program: Path, lines: Sequence[str], *arguments: str) -> list[list[int]]:
+    """Ids of each text from dq-parts."""
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    done = subprocess.run([program, *arguments], input=text, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [list(map(int, line.split())) for line in done.stdout.split("\n")[:-1]]
+
+
+def wanted_ids(tokenizer: Any, lines: Sequence[str]) -> list[list[int]]:
+    """The same from a fast tokenizer of transformers, without what begins and ends a prompt."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return [encoding.ids for encoding in backend.encode_batch(list(lines), add_special_tokens=False)]
