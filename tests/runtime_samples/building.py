@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ from tests.shared import once
 
 TOGETHER = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=30")
 """A target's files are compiled as one: in half the time. That each compiles alone is seen where dq-run is built."""
+LIBRARIES = {"PNG": "libpng"}
+"""What CMake calls them, and people."""
 SAMPLES = Path(__file__).parents[2] / "runtime_samples"
 
 
@@ -55,3 +58,15 @@ def sanitized_programs(folders: pytest.TempPathFactory) -> Path:
     )
     targets = ("dq_run_trt", "dq-replay", "dq-fuzz", "dq-unit-tests", "dq-parts")
     return build(folders, SAMPLES / "tensorrt" / "cpp", "sanitized", targets, *options)
+
+
+def add_target(folder: Path, target: str, needs: str) -> None:
+    """Build one more program in a build folder, which is there only where CMake found what it ``needs``."""
+    cache = (folder / "CMakeCache.txt").read_text()
+    if f"{needs}_LIBRARY_RELEASE:FILEPATH={needs}_LIBRARY_RELEASE-NOTFOUND" in cache:
+        pytest.skip(f"needs {LIBRARIES[needs]} and its headers, when the programs are configured")
+    with (folder / f"{target}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = ["cmake", "--build", str(folder), "-j2", "--target", target]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"

@@ -1,36 +1,11 @@
 #include "arguments.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstdlib>
-#include <iterator>
-#include <map>
 
 #include "error.h"
+#include "option_words.h"
 
 namespace dq {
-namespace {
-
-const std::string see_help = "; see --help";
-constexpr const char* known[] = {"--bundle", "--report", "--seeds", "--steps", "--guidance", "--teacher-forced"};
-
-std::size_t read_count(const std::string& name, const std::string& text) {
-  const bool digits = !text.empty() && text.size() <= 9 && text.find_first_not_of("0123456789") == std::string::npos;
-  const unsigned long count = digits ? std::strtoul(text.c_str(), nullptr, 10) : 0;
-  if (count == 0) throw Error(name + " must be a number from 1, got '" + text + "'; change " + name);
-  return count;
-}
-
-double read_guidance(const std::string& text) {
-  char* end = nullptr;
-  const double value = std::strtod(text.c_str(), &end);
-  if (end != text.c_str() + text.size() || !(std::fabs(value) <= 1e6)) {
-    throw Error("--guidance must be a number within a million, got '" + text + "'; change --guidance");
-  }
-  return value;
-}
-
-}  // namespace
 
 Arguments parse_arguments(const std::vector<std::string>& words) {
   Arguments arguments;
@@ -38,26 +13,14 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
     arguments.help = true;
     return arguments;
   }
-  std::map<std::string, std::string> given;
-  for (std::size_t i = 0; i < words.size(); i += 2) {
-    const std::string& name = words[i];
-    if (std::find(std::begin(known), std::end(known), name) == std::end(known)) {
-      throw Error("unknown argument '" + name + "', allowed are --bundle, --report, --seeds, --steps, --guidance and --teacher-forced" +
-                  see_help);
-    }
-    if (i + 1 == words.size() || words[i + 1].empty()) throw Error(name + " needs a value" + see_help);
-    if (!given.emplace(name, words[i + 1]).second) throw Error(name + " is given twice; give it once");
-  }
-  for (const char* name : {"--bundle", "--report"}) {
-    if (given.count(name) == 0) throw Error(std::string(name) + " is missing; give a folder" + see_help);
-  }
-  arguments.bundle = given["--bundle"];
-  arguments.report = given["--report"];
-  if (given.count("--seeds") != 0) arguments.seeds = read_count("--seeds", given["--seeds"]);
-  if (given.count("--steps") != 0) arguments.steps = read_count("--steps", given["--steps"]);
-  if (given.count("--guidance") != 0) arguments.guidance = read_guidance(given["--guidance"]);
-  if (given.count("--teacher-forced") != 0) {
-    const std::string& text = given["--teacher-forced"];
+  const OptionWords given(words, {{"--bundle", "--report", "--seeds", "--steps", "--guidance", "--teacher-forced"}, {}, {}});
+  arguments.bundle = given.required("--bundle", "a folder");
+  arguments.report = given.required("--report", "a folder");
+  arguments.seeds = given.count("--seeds");
+  arguments.steps = given.count("--steps");
+  arguments.guidance = given.number("--guidance");
+  if (given.has("--teacher-forced")) {
+    const std::string text = given.text("--teacher-forced");
     if (text != "on" && text != "off") throw Error("--teacher-forced must be on or off, got '" + text + "'" + see_help);
     arguments.teacher_forced = text == "on";
   }

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <limits>
 
+#include "bundle_files.h"
 #include "error.h"
 #include "input_rows.h"
 #include "sha256.h"
@@ -16,44 +17,11 @@ namespace {
 
 constexpr const char* reference_file = "reference.safetensors";
 constexpr std::size_t most_elements = 2147483647;
-constexpr std::size_t longest_name = 100;
 constexpr std::int64_t most_steps = 100000;
 constexpr double alike = 1e-6;  // relative: guidance is float32 here, and text on the command line
 
-/// Letters, digits, and . _ - behind the first: what programs name methods and inputs with.
-bool is_plain(const std::string& name) {
-  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
-  const auto allowed = [&](char c) { return letter(c) || (c >= '0' && c <= '9') || c == '.' || c == '-'; };
-  return !name.empty() && name.size() <= longest_name && letter(name[0]) && std::all_of(name.begin(), name.end(), allowed);
-}
-
 void check_name(const std::string& name, const char* what) {
   if (!is_plain(name)) throw Error(std::string("the name of ") + what + " must be letters, digits, _ . and -, got " + name);
-}
-
-/// A name that stays in the folder on every system.
-bool stays_inside(const std::string& name) {
-  if (name.find_first_of("\\:") != std::string::npos) return false;
-  if (std::any_of(name.begin(), name.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; })) return false;
-  for (std::size_t begin = 0; begin <= name.size();) {
-    const std::size_t end = std::min(name.find('/', begin), name.size());
-    const std::string part = name.substr(begin, end - begin);
-    if (part.empty() || part == "." || part == "..") return false;
-    begin = end + 1;
-  }
-  return true;
-}
-
-/// The file in the folder; a link is refused wherever it points, for files and for the folders on the way.
-fs::path file_inside(const fs::path& folder, const std::string& name) {
-  if (!stays_inside(name)) throw Error("files names a place outside the bundle: " + name);
-  fs::path path = folder;
-  for (const fs::path& part : fs::path(name)) {
-    path /= part;
-    std::error_code error;
-    if (fs::is_symlink(fs::symlink_status(path, error))) throw Error(path.string() + " is a link, it must be a file of the bundle's own");
-  }
-  return path;
 }
 
 std::vector<Port> read_ports(const json::Value& bundle, const char* what) {
@@ -146,29 +114,17 @@ void check_kind(const json::Value& bundle, const std::string& target) {
   }
 }
 
-void check_hashes(const fs::path& folder, const json::Value& json, const Bundle& bundle) {
-  const json::Value::Object& files = json.object_at("files");
-  const std::string& program = bundle.program;
-  if (!stays_inside(program)) throw Error("program names a place outside the bundle: " + program);
-  for (const json::Member& file : files) {
-    if (sha256_of_file(file_inside(folder, file.name)) != file.value.text("files")) {
-      throw Error(file.name + " was changed after it was written (its SHA-256 differs from the one recorded)");
-    }
-  }
-  const auto lists = [&](const std::string& name) {
-    return std::any_of(files.begin(), files.end(), [&](const json::Member& file) {
-      return file.name == name || file.name.rfind(name + "/", 0) == 0;
-    });
-  };
-  if (!lists(program)) throw Error("files must list the program " + program);
-  if (!lists(reference_file)) throw Error(std::string("files must list ") + reference_file);
+/// Everything that is named elsewhere must be among the files whose hashes were checked.
+void check_files(const Bundle& bundle) {
+  bundle.expect_listed(bundle.program, "the program ");
+  bundle.expect_listed(reference_file);
   for (const Sampling& sampling : bundle.samplings) {
     for (const std::string& name : {sampling.reference, sampling.step_vectors}) {
-      if (!name.empty() && !lists(name)) throw Error("files must list " + name);
+      if (!name.empty()) bundle.expect_listed(name);
     }
   }
   for (const Port& port : bundle.inputs) {
-    if (has_rows(port) && !lists(rows_file(port))) throw Error("files must list " + rows_file(port));
+    if (has_rows(port)) bundle.expect_listed(rows_file(port));
   }
 }
 
@@ -275,6 +231,10 @@ Bundle Bundle::at(std::optional<std::size_t> wanted_steps, std::optional<double>
               "; choose of these, or export with others (--steps, --guidance)");
 }
 
+void Bundle::expect_listed(const std::string& name, const char* what) const {
+  if (!dq::lists(files, name)) throw Error("files must list " + (what + name));
+}
+
 Bundle Bundle::parse(std::string_view text, const std::string& target) { return from_json(json::parse(text), target); }
 
 Bundle Bundle::load(const fs::path& folder, const std::string& target) {
@@ -285,7 +245,9 @@ Bundle Bundle::load(const fs::path& folder, const std::string& target) {
     Bundle bundle = from_json(json, target);
     bundle.folder = folder;
     bundle.sha256 = dq::sha256(bytes.data(), bytes.size());
-    check_hashes(folder, json, bundle);
+    if (!stays_inside(bundle.program)) throw Error("program names a place outside the bundle: " + bundle.program);
+    bundle.files = checked_files(folder, json);
+    check_files(bundle);
     bundle.ranges = read_rows(bundle, "ranges", bundle.groups);
     bundle.step_vectors = read_rows(bundle, "step_vectors", bundle.table.calls());
     return bundle;

@@ -43,6 +43,7 @@ struct Table {
   std::vector<float> timesteps, c, input_scale;  // N each
   std::vector<std::vector<float>> a, b;          // N rows
   std::optional<Correction> correction;          // around the network, where there is one
+  std::optional<float> init_noise_sigma;         // x[0] is this times noise; only `generate` draws noise
 
   std::size_t calls() const { return timesteps.size(); }
   /// Whether any call adds noise.
@@ -82,6 +83,7 @@ struct Bundle {
   std::optional<std::size_t> steps;       // of `table`, only where there are `samplings` beside it
   std::vector<Sampling> samplings;
   std::string reference = "reference.safetensors";  // of `table`
+  std::vector<std::string> files;                   // those whose hashes were checked
 
   /// The input of that name, null if there is none.
   const Port* input(const std::string& name) const {
@@ -89,6 +91,8 @@ struct Bundle {
     return found == inputs.end() ? nullptr : &*found;
   }
   bool is_guided() const { return guidance != 1.0F; }
+  /// Throws Error unless `files` has the name, or a file in a folder of that name.
+  void expect_listed(const std::string& name, const char* what = "") const;
   std::filesystem::path program_path() const { return folder / program; }
   const Shape& sample_shape() const { return output.shape; }
   std::size_t method_of_step(std::size_t k) const { return methods.size() > 1 ? group_of_step[k] : 0; }

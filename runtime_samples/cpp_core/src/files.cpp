@@ -15,9 +15,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-[[noreturn]] void cannot_write(const fs::path& path, int reason) {
+[[noreturn]] void cannot_write(const fs::path& path, int reason, const std::string& option) {
   throw Error("cannot write " + path.string() + ": " + std::generic_category().message(reason) +
-              "; choose a folder with space that you may write to (--report)");
+              "; choose a folder with space that you may write to (" + option + ")");
 }
 
 }  // namespace
@@ -35,11 +35,11 @@ Bytes read_file(const fs::path& path) {
   return bytes;
 }
 
-void write_whole(const fs::path& path, const void* data, std::size_t size) {
+void write_whole(const fs::path& path, const void* data, std::size_t size, const std::string& option) {
   const fs::path temporary =
       path.parent_path() / ("." + path.filename().string() + "." + std::to_string(::getpid()) + ".tmp");
   const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (file < 0) cannot_write(path, errno);
+  if (file < 0) cannot_write(path, errno, option);
   int reason = 0;
   const auto* bytes = static_cast<const char*>(data);
   while (size > 0 && reason == 0) {
@@ -56,7 +56,7 @@ void write_whole(const fs::path& path, const void* data, std::size_t size) {
   if (reason == 0 && ::rename(temporary.c_str(), path.c_str()) != 0) reason = errno;
   if (reason != 0) {
     ::unlink(temporary.c_str());
-    cannot_write(path, reason);
+    cannot_write(path, reason, option);
   }
 }
 

@@ -9,9 +9,11 @@ namespace {
 
 constexpr const char* clear_line = "\r\x1b[K";
 
+bool is_terminal() { return ::isatty(STDERR_FILENO) == 1; }
+
 }  // namespace
 
-Progress::Progress(std::size_t total) : shown_(::isatty(STDERR_FILENO) == 1), total_(total) {}
+Progress::Progress(std::size_t total, const char* unit) : shown_(is_terminal()), total_(total), unit_(unit) {}
 
 Progress::~Progress() {
   if (shown_) std::fputs(clear_line, stderr);
@@ -24,8 +26,16 @@ void Progress::advance() {
   drawn_ = now;
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const double left = seconds / static_cast<double>(done_) * static_cast<double>(total_ - done_);
-  std::fprintf(stderr, "%s%zu of %zu calls, %d:%02d left", clear_line, done_, total_, static_cast<int>(left) / 60,
+  std::fprintf(stderr, "%s%zu of %zu %s, %d:%02d left", clear_line, done_, total_, unit_, static_cast<int>(left) / 60,
                static_cast<int>(left) % 60);
+}
+
+Stage::Stage(const char* what) {
+  if (is_terminal()) std::fprintf(stderr, "%s%s", clear_line, what);
+}
+
+Stage::~Stage() {
+  if (is_terminal()) std::fputs(clear_line, stderr);
 }
 
 }  // namespace dq

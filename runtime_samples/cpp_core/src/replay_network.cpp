@@ -16,6 +16,10 @@ ReplayNetwork::ReplayNetwork(const std::filesystem::path& recording, const Bundl
   outputs_ = file.floats("outputs");
   const Port* vectors = bundle.input("step_vectors");
   times_ = file.floats(vectors == nullptr ? "timesteps" : "step_vectors");
+  for (const Port& port : bundle.inputs) {
+    const std::string name = "inputs." + port.name;
+    conditioning_.push_back(file.has(name) ? std::optional(file.floats(name)) : std::nullopt);
+  }
   const std::size_t executions = outputs_.values.size() / elements_;
   if (times_.values.size() != executions * (vectors == nullptr ? 1 : vectors->elements()) ||
       inputs_.values.size() != executions * elements_ ||
@@ -45,6 +49,9 @@ void ReplayNetwork::execute(std::size_t, const std::vector<Input>& inputs, std::
       expect_near("sample", numbers.data(), inputs_.values.data() + next_ * elements_, elements_);
     } else if (const std::string& name = bundle_.inputs[i].name; name == "timestep" || name == "step_vectors") {
       expect_near(name.c_str(), numbers.data(), times_.values.data() + next_ * numbers.size(), numbers.size());
+    } else if (conditioning_[i]) {
+      if (conditioning_[i]->values.size() != executions() * numbers.size()) throw Error("inputs." + name + " does not belong to the bundle");
+      expect_near(name.c_str(), numbers.data(), conditioning_[i]->values.data() + next_ * numbers.size(), numbers.size());
     }
   }
   std::memcpy(output.data(), outputs_.values.data() + next_ * elements_, elements_ * sizeof(float));

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
+#include <vector>
 
 #include "bundle.h"
 #include "network.h"
@@ -8,7 +10,8 @@
 
 namespace dq {
 
-/// Answers what a golden recording holds, execution by execution, and refuses inputs that the recording does not expect.
+/// Answers what a golden recording holds, execution by execution, and refuses inputs that the recording does not expect: the
+/// sample, the time, and of the conditioning what the recording has as `inputs.NAME`.
 class ReplayNetwork : public Network {
  public:
   ReplayNetwork(const std::filesystem::path& recording, const Bundle& bundle);
@@ -27,6 +30,7 @@ class ReplayNetwork : public Network {
 
   const Bundle& bundle_;
   FloatTensor inputs_, outputs_;
+  std::vector<std::optional<FloatTensor>> conditioning_;  // by input of the bundle
   FloatTensor times_;  // timestep or step_vectors of each execution, whichever the program takes
   std::size_t elements_ = 0, next_ = 0;
 };

@@ -8,11 +8,11 @@
 #include "denoiser.h"
 #include "error.h"
 #include "metrics.h"
+#include "program.h"
 #include "progress.h"
 #include "reference.h"
 #include "report.h"
 #include "sampler.h"
-#include "utf8.h"
 
 namespace dq {
 namespace {
@@ -119,25 +119,14 @@ void run(const Arguments& arguments, const Bundle& bundle, Network& network) {
 
 int run_program(const char* name, int argc, char** argv, const std::function<void(const Arguments&)>& body,
                 const OwnOptions& own) {
-  std::string text;
-  try {
+  return guarded(name, "use fewer --seeds", [&] {
     std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
     const bool help = std::find(words.begin(), words.end(), "--help") != words.end();
     if (own.take && !help) own.take(words);
     const Arguments arguments = parse_arguments(words);
-    if (arguments.help) {
-      std::fputs((usage(name) + own.help).c_str(), stdout);
-      return 0;
-    }
-    body(arguments);
-    return 0;
-  } catch (const std::bad_alloc&) {
-    text = "out of memory; use fewer --seeds or a machine with more";
-  } catch (const std::exception& error) {
-    text = error.what();
-  }
-  std::fprintf(stderr, "%s: %s\n", name, printable(text).c_str());
-  return 2;
+    if (arguments.help) std::fputs((usage(name) + own.help).c_str(), stdout);
+    else body(arguments);
+  });
 }
 
 }  // namespace dq

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "bundle.h"
@@ -45,6 +46,10 @@ Table Table::from_json(const json::Value& table) {
     }
   }
   if (const json::Value* correction = table.find("correction")) read.correction = Correction::from_json(*correction, calls);
+  if (const json::Value* sigma = table.find("init_noise_sigma")) {
+    read.init_noise_sigma = static_cast<float>(sigma->number("init_noise_sigma"));
+    if (!(*read.init_noise_sigma > 0 && std::isfinite(*read.init_noise_sigma))) throw Error("init_noise_sigma must be above 0 and finite");
+  }
   return read;
 }
 

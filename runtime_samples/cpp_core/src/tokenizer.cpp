@@ -6,14 +6,14 @@ namespace dq {
 namespace {
 
 /// A part of a text: an added token, or what lies between them.
-struct Part {
+struct Stretch {
   unicode::Text text;
   const AddedToken* token = nullptr;
 };
 
 /// Leftmost first, of those at one place the longest.
-std::vector<Part> split(const unicode::Text& text, const std::vector<AddedToken>& tokens, bool normalized) {
-  std::vector<Part> parts;
+std::vector<Stretch> split(const unicode::Text& text, const std::vector<AddedToken>& tokens, bool normalized) {
+  std::vector<Stretch> parts;
   unicode::Text between;
   for (std::size_t at = 0; at < text.size();) {
     const AddedToken* best = nullptr;
@@ -37,12 +37,12 @@ std::vector<Part> split(const unicode::Text& text, const std::vector<AddedToken>
 
 std::vector<std::int64_t> Tokenizer::ids(std::string_view text) const {
   std::vector<std::int64_t> ids;
-  for (const Part& written : split(unicode::decode(text), added_, false)) {
+  for (const Stretch& written : split(unicode::decode(text), added_, false)) {
     if (written.token != nullptr) {
       ids.push_back(written.token->id);
       continue;
     }
-    for (const Part& part : split(normalize(written.text), added_, true)) {
+    for (const Stretch& part : split(normalize(written.text), added_, true)) {
       if (part.token != nullptr) ids.push_back(part.token->id);
       else append(part.text, ids);
     }

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "json.h"
+
+namespace dq {
+
+/// Whether the name stays in the folder on every system.
+bool stays_inside(const std::string& name);
+
+/// Letters, digits, and . _ - behind the first: what programs name methods and inputs with.
+bool is_plain(const std::string& name);
+
+/// The names in bundle.json's `files`. Throws Error: one is outside, a link, missing, or was changed after it was written.
+std::vector<std::string> checked_files(const std::filesystem::path& folder, const json::Value& bundle);
+
+/// Whether the name is one of the files, or a folder with one of them.
+bool lists(const std::vector<std::string>& files, const std::string& name);
+
+}  // namespace dq

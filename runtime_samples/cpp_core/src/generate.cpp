@@ -1,0 +1,143 @@
+#include "generate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <utility>
+
+#include "denoiser.h"
+#include "error.h"
+#include "machine.h"
+#include "picture.h"
+#include "pipeline.h"
+#include "program.h"
+#include "progress.h"
+#include "sampler.h"
+#include "text_encoders.h"
+#include "torch_random.h"
+#include "utf8.h"
+
+namespace dq {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr const char* decoder_name = "decoder";
+
+/// A picture of a bundle, step by step.
+class Drawing {
+ public:
+  Drawing(const GenerateArguments& arguments, const Bundle& bundle, Programs& programs, const Warn& warn)
+      : arguments_(arguments), bundle_(bundle), programs_(programs), pipeline_(Pipeline::load(bundle)), warn_(warn),
+        parts_(bundle.folder, programs) {
+    if (!bundle.is_guided() && !arguments.negative_prompt.empty()) {
+      throw Error("--negative-prompt has no effect without guidance, which the bundle's sampler has not; leave it out, or choose another --guidance");
+    }
+    if (!bundle.table.init_noise_sigma) throw Error((bundle.folder / "bundle.json").string() + ": the table lacks init_noise_sigma" + export_again);
+  }
+
+  /// (1, C, h, w), as the sampler leaves them.
+  FloatTensor latents() {
+    const PromptTexts texts = tokenize(arguments_, bundle_, pipeline_, warn_);
+    if (!arguments_.low_memory) {  // faults of any part show before the long wait
+      for (const EncoderPart& part : pipeline_.encoders) parts_.open(part.program, part.name);
+      network_ = programs_.open_network(bundle_);
+      parts_.open(pipeline_.decoder.program, decoder_name);
+    }
+    const Reference given = encode(texts, bundle_, pipeline_, parts_);
+    const auto started = Clock::now();
+    if (network_ == nullptr) network_ = programs_.open_network(bundle_);
+    std::vector<float> last = sample(given);
+    network_.reset();
+    seconds_of_network_ = std::chrono::duration<double>(Clock::now() - started).count();
+    return {bundle_.sample_shape(), std::move(last)};
+  }
+
+  FloatTensor decode(const FloatTensor& latents) {
+    const Stage stage("decoding the picture");
+    const std::unique_ptr<Part> part = parts_.take(pipeline_.decoder.program, decoder_name);
+    const Port port{"latents", "float32", latents.shape};
+    const DecoderPart& decoder = pipeline_.decoder;
+    std::vector<FloatTensor> answer = part->execute({{port, latents.values.data()}});
+    const auto side = [](std::size_t size) { return static_cast<std::int64_t>(size); };
+    const Shape wanted{1, side(decoder.channels), side(decoder.height), side(decoder.width)};
+    if (answer.size() != 1 || answer[0].shape != wanted) {
+      throw Error("the decoder gave " + (answer.empty() ? "nothing" : to_string(answer[0].shape)) + ", expected is " + to_string(wanted) + export_again);
+    }
+    check_finite(answer[0], "the picture");
+    return std::move(answer[0]);
+  }
+
+  double seconds_of_network() const { return seconds_of_network_; }
+
+ private:
+  std::vector<float> sample(const Reference& given) {
+    TorchGenerator generator(arguments_.seed);
+    const std::vector<float> noise = generator.randn(given.elements);
+    std::vector<float> step_noise;
+    std::size_t drawn = 0;  // one for every step, in their order, as diffusers draws them
+    Denoiser denoiser(bundle_, given, *network_);
+    Progress progress(bundle_.table.calls(), "steps");
+    const auto noise_of = [&](std::size_t k) {
+      for (; drawn <= k; ++drawn) step_noise = generator.randn(given.elements);
+      return step_noise.data();
+    };
+    const auto denoise = [&](const std::vector<float>& x, std::size_t k) {
+      std::vector<float> output = denoiser(x, k, 0);
+      if (!std::all_of(output.begin(), output.end(), [](float value) { return std::isfinite(value); })) {
+        throw Error("the network gave NaN or infinity in step " + std::to_string(k) + "; see what `dq-toolchain validate` says of the bundle");
+      }
+      progress.advance();
+      return output;
+    };
+    return rollout(bundle_.table, scaled(*bundle_.table.init_noise_sigma, noise.data(), noise.size()), noise_of, denoise).back();
+  }
+
+  const GenerateArguments& arguments_;
+  const Bundle& bundle_;
+  Programs& programs_;
+  const Pipeline pipeline_;
+  const Warn& warn_;
+  PartStore parts_;
+  std::unique_ptr<Network> network_;
+  double seconds_of_network_ = 0;
+};
+
+}  // namespace
+
+std::string generate(const GenerateArguments& arguments, const Bundle& bundle, Programs& programs, const Warn& warn) {
+  const auto started = Clock::now();
+  Drawing drawing(arguments, bundle, programs, warn);
+  const FloatTensor latents = drawing.latents();
+  const Picture picture = picture_of(drawing.decode(latents));
+  if (arguments.latents) {
+    const Bytes bytes = safetensors_of({{"latents", &latents}});
+    write_whole(*arguments.latents, bytes.data(), bytes.size(), "--latents");
+  }
+  write_png(arguments.out, picture);
+  const double seconds = std::chrono::duration<double>(Clock::now() - started).count();
+  const std::optional<std::int64_t> memory = peak_memory();
+  char line[300];
+  std::snprintf(line, sizeof line, ": %zu x %zu, %zu steps, guidance %g, seed %llu; %.1f s, of them %.1f s in the network; peak memory %lld MiB",
+                picture.width, picture.height, bundle.steps.value_or(bundle.table.calls()), static_cast<double>(bundle.guidance),
+                static_cast<unsigned long long>(arguments.seed), seconds, drawing.seconds_of_network(),
+                static_cast<long long>(memory.value_or(0) >> 20));
+  return arguments.out.string() + line;
+}
+
+int run_generate(const char* name, int argc, char** argv, const std::string& target, const OpenPrograms& open) {
+  return guarded(name, "use --low-memory", [&] {
+    const GenerateArguments arguments = parse_generate_arguments({argv + std::min(argc, 1), argv + argc});
+    if (arguments.help) {
+      std::fputs(generate_usage(name).c_str(), stdout);
+      return;
+    }
+    const Bundle bundle = Bundle::load(arguments.bundle, target).at(arguments.steps, arguments.guidance);
+    const std::unique_ptr<Programs> programs = open(arguments, bundle);
+    const auto warn = [&](const std::string& text) { std::fprintf(stderr, "%s: warning: %s\n", name, printable(text).c_str()); };
+    std::printf("%s\n", printable(generate(arguments, bundle, *programs, warn)).c_str());
+  });
+}
+
+}  // namespace dq

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace dq {
+
+struct GenerateArguments {
+  std::filesystem::path bundle, out;
+  std::optional<std::filesystem::path> latents;
+  std::string prompt, negative_prompt;
+  std::uint64_t seed = 0;
+  std::optional<std::size_t> steps;    // none: the calibrated ones
+  std::optional<double> guidance;      // the same
+  std::optional<std::size_t> threads;  // none: as the runtime chooses
+  bool low_memory = false;
+  bool help = false;
+};
+
+/// Throws Error with what is wrong; with --help nothing else is looked at.
+GenerateArguments parse_generate_arguments(const std::vector<std::string>& words);
+
+/// What --help prints.
+std::string generate_usage(const std::string& program);
+
+}  // namespace dq

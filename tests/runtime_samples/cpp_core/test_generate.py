@@ -1,0 +1,246 @@
+"""Prompt in, picture out, with recorded parts: the latents and pixels that the host has, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+from scripts.golden.generate import CASES, write_case
+
+from tests.runtime_samples.building import add_target
+from tests.runtime_samples.cpp_core.conftest import GOLDEN, assert_refused, run, seal_files
+from tests.runtime_samples.cpp_core.test_torch_random import WITH_AVX2
+
+FOLDER = GOLDEN / "generate"
+
+
+@pytest.fixture(scope="session")
+def program(sanitized: Path) -> Path:
+    """dq-generate-replay, with sanitizers."""
+    add_target(sanitized.parent, "dq-generate-replay", "PNG")
+    return sanitized / "dq-generate-replay"
+
+
+def arguments_of(case: str) -> list[str]:
+    words: list[str] = json.loads((FOLDER / case / "arguments.json").read_text())
+    return words
+
+
+def draw(
+    program: Path, case: str, out: Path, *options: str, bundle: Path | None = None, words: list[str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """``out``/picture.png and latents.safetensors of a golden case."""
+    folder, words = FOLDER / case, arguments_of(case) if words is None else words
+    places = ("--out", out / "picture.png", "--latents", out / "latents.safetensors")
+    return run(
+        program, folder / "replay.safetensors", "--bundle", bundle or folder / "bundle", *places, *words, *options
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("memory", [(), ("--low-memory",)], ids=["at-once", "one-after-the-other"])
+def test_the_picture_is_the_hosts(case: str, memory: tuple[str, ...], program: Path, tmp_path: Path) -> None:
+    done = draw(program, case, tmp_path, *memory)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("\n") == 1
+    expected = FOLDER / case / "expected"
+    got, wanted = (load_file(folder / "latents.safetensors")["latents"] for folder in (tmp_path, expected))
+    np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
+    picture, host = (np.asarray(Image.open(folder / "picture.png")) for folder in (tmp_path, expected))
+    assert picture.dtype == host.dtype == np.uint8
+    np.testing.assert_array_equal(picture, host)
+
+
+def test_what_is_cut_off_is_said(program: Path, tmp_path: Path) -> None:
+    done = draw(program, "two-encoders", tmp_path)
+    assert [line.split("; left out: ")[1] for line in done.stderr.splitlines()] == [
+        "the red cat high quality photo of the red cat"
+    ] * 2
+    assert "--prompt is longer than the 16 tokens of tokenizer_2" in done.stderr
+
+
+CHANGES = {
+    "another seed": ("guided", ["--prompt", "A photo of a RED ball on the grass, it's naı̈ve!", "--seed", "8"]),
+    "another prompt": ("guided", ["--prompt", "a photo of a red cat", "--seed", "7"]),
+    "another negative": ("guided", [*arguments_of("guided")[:-1], "cat"]),
+    "a negative prompt": ("two-encoders", [*arguments_of("two-encoders"), "--negative-prompt", "cat"]),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_other_arguments_are_noticed(name: str, program: Path, tmp_path: Path) -> None:
+    """The recordings are a check only if they refuse what they do not hold."""
+    case, words = CHANGES[name]
+    done = draw(program, case, tmp_path, words=words)
+    assert done.returncode == 2
+    assert "is not what the recording has" in done.stderr or "the recording has" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def put(*keys: Any, to: Any) -> Callable[[Any], object]:
+    def change(data: Any) -> None:
+        for key in keys[:-1]:
+            data = data[key]
+        data[keys[-1]] = to
+
+    return change
+
+
+FAULTS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "schema": (put("schema", to="x"), "schema must be dq-toolchain/pipeline, got x"),
+    "version": (put("schema_version", to=2), "schema_version 2 is not supported"),
+    "no tokenizers": (put("tokenizers", to=[]), "tokenizers must not be empty"),
+    "kind": (put("tokenizers", 0, "kind", to="bert"), "tokenizers[0]: kind must be clip or t5, got bert"),
+    "length": (put("tokenizers", 0, "length", to=2), "tokenizers[0]: length must be 3-4096, got 2"),
+    "pad": (put("tokenizers", 1, "pad", to=-1), "tokenizers[1]: pad must be 0-2147483647, got -1"),
+    "begin": (lambda data: data["tokenizers"][0].pop("begin"), "tokenizers[0]: the key begin is missing"),
+    "folder": (put("tokenizers", 0, "folder", to="../x"), "tokenizers[0]: folder names a place outside the bundle"),
+    "folder, not listed": (put("tokenizers", 0, "folder", to="parts/x"), "files must list parts/x"),
+    "name twice": (put("tokenizers", 1, "name", to="tokenizer"), "tokenizers holds tokenizer twice"),
+    "tokenizer": (put("encoders", 1, "tokenizer", to="x"), "encoders[1]: tokenizer must be one of tokenizers, got x"),
+    "outputs": (put("encoders", 0, "outputs", to=["hidden", "hidden"]), "encoders[0]: outputs must be hidden and pooled"),
+    "no outputs": (put("encoders", 0, "outputs", to=[]), "encoders[0]: outputs must not be empty"),
+    "more outputs": (put("encoders", 0, "outputs", to=["hidden", "pooled"]), "text_encoder gave 1 tensors, expected are 2"),
+    "mask": (put("encoders", 0, "mask", to=1), "encoders[0]: mask must be true or false, got a number"),
+    "program": (put("encoders", 0, "program", to="/x"), "encoders[0]: program names a place outside the bundle"),
+    "program, not listed": (put("encoders", 0, "program", to="x"), "files must list x"),
+    "input": (put("conditioning", "labels", to=[["text_encoder.hidden"]]), "conditioning names labels, which the"),
+    "sample": (put("conditioning", "sample", to=[["text_encoder.hidden"]]), "conditioning names sample, which the"),
+    "no rows": (put("conditioning", "text_embeds", to=[]), "conditioning.text_embeds: must not be empty"),
+    "empty row": (put("conditioning", "text_embeds", to=[[]]), "conditioning.text_embeds: must not hold an empty row"),
+    "tensor": (put("conditioning", "text_embeds", 0, 0, to="text_encoder.pooled"), "got text_encoder.pooled"),
+    "shape": (put("conditioning", "text_embeds", 0, 0, to="tokenizer.mask"), "text_embeds: the text encoders give (1, 16)"),
+    "axes": (put("conditioning", "text_embeds", 0, to=["tokenizer.mask", "text_encoder.hidden"]), "cannot be joined to"),
+    "constants": (put("constants", to=None), "conditioning lacks time_ids, which the network takes"),
+    "zeros": (put("zeros_without_negative", to=None), "zeros_without_negative must be true or false, got null"),
+    "channels": (put("decoder", "channels", to=2), "channels must be 1 or 3, got 2"),
+    "height": (put("decoder", "height", to=13), "the decoder gave (1, 3, 12, 12), expected is (1, 3, 13, 12)"),
+    "width": (put("decoder", "width", to=0), "width must be 1-16384, got 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_first_fault_of_a_pipeline_is_named(name: str, program: Path, tmp_path: Path) -> None:
+    change, said = FAULTS[name]
+    bundle = Path(shutil.copytree(FOLDER / "two-encoders" / "bundle", tmp_path / "bundle"))
+    data = json.loads((bundle / "pipeline.json").read_text())
+    change(data)
+    (bundle / "pipeline.json").write_text(json.dumps(data))
+    seal_files(bundle)
+    done = draw(program, "two-encoders", tmp_path, bundle=bundle)
+    assert done.returncode == 2
+    assert said in done.stderr.splitlines()[-1], done.stderr
+    assert not (tmp_path / "picture.png").exists()
+
+
+def test_constants_of_another_shape_are_refused(program: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(FOLDER / "two-encoders" / "bundle", tmp_path / "bundle"))
+    path = bundle / "parts" / "constants.safetensors"
+    save_file(load_file(path) | {"uncond.time_ids": np.zeros((1, 5), np.float32)}, path)
+    seal_files(bundle)
+    done = draw(program, "two-encoders", tmp_path, bundle=bundle)
+    assert done.returncode == 2
+    assert "time_ids: uncond.time_ids must be (1, 6), got (1, 5)" in done.stderr
+
+
+def test_a_bundle_of_a_network_alone(program: Path, tmp_path: Path) -> None:
+    done = draw(program, "guided", tmp_path, bundle=GOLDEN / "ddim-guided" / "bundle")
+    assert_refused(done, "holds a network alone, without text encoder and decoder; export the whole pipeline")
+
+
+def test_a_changed_part_is_noticed(program: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(FOLDER / "guided" / "bundle", tmp_path / "bundle"))
+    (bundle / "parts" / "decoder.bin").write_text("other")
+    assert_refused(
+        draw(program, "guided", tmp_path, bundle=bundle), "parts/decoder.bin was changed after it was written"
+    )
+
+
+REFUSED = {
+    "weighted": (["--prompt", "a (red:1.3) ball"], "--prompt has (red:1.3), but words cannot be weighted"),
+    "weighted within": (["--prompt", "a ((very red:1.3) big) ball"], "--prompt has (very red:1.3), but"),
+    "weakened": (["--prompt", "a [red] ball"], "--prompt has [red], but words cannot be weighted"),
+    "inversion": (
+        ["--prompt", "a <my-cat> on grass"],
+        "--prompt has <my-cat>, but textual inversions cannot be loaded",
+    ),
+    "in the other": (["--prompt", "a", "--negative-prompt", "<bad>"], "--negative-prompt has <bad>, but"),
+    "no prompt": ([], "--prompt is missing; give a text; see --help"),
+    "seed": (["--prompt", "a", "--seed", "-1"], "--seed must be a number from 0 to 18446744073709551615, got '-1'"),
+    "large seed": (["--prompt", "a", "--seed", str(2**64)], "--seed must be a number from 0 to"),
+    "threads": (["--prompt", "a", "--threads", "0"], "--threads must be a number from 1, got '0'"),
+    "steps": (["--prompt", "a", "--steps", "9"], "got 9 steps, guidance 2.5, the bundle holds 4 steps, guidance 2.5"),
+    "unknown": (["--prompt", "a", "--image", "x.png"], "unknown argument '--image', allowed are --bundle, --prompt"),
+    "twice": (["--prompt", "a", "--prompt", "b"], "--prompt is given twice"),
+    "no value": (["--prompt"], "--prompt needs a value"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_command_lines(name: str, program: Path, tmp_path: Path) -> None:
+    words, said = REFUSED[name]
+    assert_refused(draw(program, "guided", tmp_path, words=words), said)
+
+
+PLAIN = ["a cat (sitting), 3:2", "a <3 b, c > d", "f(x) = [] <>", "time: 10:30 (noon)", ""]
+
+
+@pytest.mark.parametrize("prompt", PLAIN)
+def test_other_brackets_are_text(prompt: str, program: Path, tmp_path: Path) -> None:
+    """They come as far as the recording, which has another prompt."""
+    done = draw(program, "guided", tmp_path, words=["--prompt", prompt])
+    assert "text_encoder.ids of execution 0 is not what the recording has" in done.stderr
+
+
+def test_a_negative_prompt_without_guidance(program: Path, tmp_path: Path) -> None:
+    done = draw(program, "noise-in-each-step", tmp_path, "--negative-prompt", "x")
+    assert_refused(done, "--negative-prompt has no effect without guidance")
+
+
+def test_names_of_files(program: Path, tmp_path: Path) -> None:
+    command = (program, FOLDER / "guided" / "replay.safetensors", "--bundle", FOLDER / "guided" / "bundle")
+    words = arguments_of("guided")
+    assert_refused(run(*command, "--out", tmp_path / "x.jpg", *words), "--out must end with .png")
+    done = run(*command, "--out", tmp_path / "none" / "x.png", *words)
+    assert done.returncode == 2
+    assert "choose a folder with space that you may write to (--out)" in done.stderr
+
+
+def test_help_has_examples(program: Path) -> None:
+    done = run(program, "any", "--help")
+    assert done.returncode == 0
+    for option in (
+        "--prompt",
+        "--negative-prompt",
+        "--seed",
+        "--steps",
+        "--guidance",
+        "--threads",
+        "--low-memory",
+        "--latents",
+    ):
+        assert option in done.stdout
+    assert "Examples:" in done.stdout
+
+
+@WITH_AVX2
+@pytest.mark.parametrize("case", CASES)
+def test_the_golden_pipelines_are_what_the_host_makes(case: str, tmp_path: Path) -> None:
+    write_case(CASES[case], tmp_path)
+    for path in (path for path in (FOLDER / case).rglob("*") if path.is_file()):
+        ours = tmp_path / path.relative_to(FOLDER / case)
+        if path.suffix == ".safetensors":
+            got, wanted = load_file(ours), load_file(path)
+            assert got.keys() == wanted.keys()
+            for name in wanted:
+                np.testing.assert_allclose(got[name], wanted[name], rtol=1e-5, atol=1e-5)
+        elif path.name != "bundle.json":  # holds hashes of the tensors
+            assert ours.read_bytes() == path.read_bytes()
