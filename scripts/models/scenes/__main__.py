@@ -1,0 +1,98 @@
+"""Train the small text-to-image model: a StableDiffusionPipeline that draws coloured digits as a caption says.
+
+    python -m scripts.models.scenes --mnist mnist.npz --out models/scenes
+
+gave the weights in models/scenes, on one CPU core: an autoencoder, then text encoder and UNet together on its latents.
+A run that was killed goes on from its checkpoints in --work. The tokenizer is CLIP's and lies in OUT/tokenizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from dq_toolchain.toolchain.disk.files import write_json
+from dq_toolchain.toolchain.verdict.features import ClassifierFeatures
+from scripts.models.diffusion_training import save_grid
+from scripts.models.scenes.autoencoder import decode, encode, train_autoencoder
+from scripts.models.scenes.checkpoint import Checkpoint
+from scripts.models.scenes.data import as_float, make_pictures
+from scripts.models.scenes.diffusion import BATCH, Drawer, Examples, train_diffusion
+from scripts.models.scenes.folder import read_tokenizer, save_folder
+from scripts.models.scenes.held_out import held_out, shares
+from scripts.models.scenes.networks import build_autoencoder, build_scheduler, build_unet
+from scripts.models.scenes.text import Vocabulary
+
+PICTURES = 30_000
+FIRST_SHARE = 0.18
+"""Of the minutes: the autoencoder's."""
+STEPS, GUIDANCE = 12, 3.0
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """In dB, of pictures in [-1, 1]."""
+    return float(10 * torch.log10(4 / (a - b).square().mean()))
+
+
+def main(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    vocabulary = Vocabulary(read_tokenizer(args.out / "tokenizer"))
+    scenes, pictures = make_pictures(args.mnist, PICTURES, args.seed)
+    _, unseen = make_pictures(args.mnist, 256, args.seed + 1, "test")
+
+    def look_at_autoencoder(vae: AutoencoderKL) -> None:
+        again = decode(vae, encode(vae, unseen[:16]) * vae.config.scaling_factor)
+        print(f"autoencoder: {psnr(again, as_float(unseen[:16])):.2f} dB on pictures it never saw", flush=True)
+        save_grid(torch.stack([as_float(unseen[:16]), again], 1).flatten(0, 1), 8, args.work / "autoencoder.png", 2)
+
+    torch.manual_seed(args.seed)
+    checkpoint = Checkpoint(args.work / "autoencoder.safetensors")
+    minutes = FIRST_SHARE * args.minutes
+    vae = train_autoencoder(build_autoencoder(), pictures, minutes, args.seed, checkpoint, look_at_autoencoder)
+    examples = Examples(scenes, encode(vae, pictures) * vae.config.scaling_factor)
+    reached = psnr(decode(vae, encode(vae, unseen) * vae.config.scaling_factor), as_float(unseen))
+
+    asked, prompts = held_out(64)
+    classifier = ClassifierFeatures()
+
+    def look(drawer: Drawer, done: int) -> None:
+        drawn = decode(vae, drawer.latents(prompts, STEPS, GUIDANCE, args.seed))
+        print(f"diffusion {done}: {shares(asked, drawn, classifier)}", flush=True)
+        save_grid(drawn, 8, args.work / "samples.png", 2)
+        save_folder(drawer, vae, args.out)
+
+    drawer = Drawer(vocabulary, build_scheduler(), vocabulary.small_encoder(), build_unet())
+    checkpoint = Checkpoint(args.work / "diffusion.safetensors")
+    steps, loss = train_diffusion(drawer, examples, args.minutes - minutes, args.seed, checkpoint, look)
+    record = {
+        "minutes": args.minutes,
+        "threads": args.threads,
+        "seed": args.seed,
+        "pictures": PICTURES,
+        "autoencoder_psnr_db": round(reached, 2),
+        "diffusion_steps": steps,
+        "batch": BATCH,
+        "diffusion_loss": loss,
+        "words": len(vocabulary.tokens) - 2,
+        "parameters": {
+            "text_encoder": sum(p.numel() for p in drawer.text_encoder.parameters()),
+            "unet": sum(p.numel() for p in drawer.unet.parameters()),
+            "vae": sum(p.numel() for p in vae.parameters()),
+        },
+    }
+    write_json(args.out / "training.json", record)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mnist", type=Path, help=".npz with train, train_y, test, test_y; default: download MNIST")
+    parser.add_argument("--out", type=Path, default=Path("models/scenes"))
+    parser.add_argument("--work", type=Path, default=Path("build/scenes"), help="where a killed run goes on")
+    parser.add_argument("--minutes", type=float, default=75.0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    main(parser.parse_args())

@@ -1,0 +1,37 @@
+"""Scenes and their pictures, made once from a seed and from MNIST."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scripts.models.digit_data import load_digits
+from scripts.models.scenes.world import Scene, any_scene, paint
+
+
+def make_pictures(mnist: Path | None, count: int, seed: int, split: str = "train") -> tuple[list[Scene], Tensor]:
+    """Scenes at random and what they look like.
+
+    Args:
+        mnist: see ``load_digits``. split: whose digits, "train" or "test".
+    Returns:
+        ``count`` scenes and (count, 3, 64, 64) uint8.
+    """
+    images, labels = load_digits(mnist, split)
+    ink = (images[:, 0] + 1) / 2
+    of_digit = [(labels == digit).nonzero().flatten().tolist() for digit in range(10)]
+    draw, scenes, pictures = random.Random(seed), [], torch.empty(count, 3, 64, 64, dtype=torch.uint8)
+    for index in range(count):
+        scene = any_scene(draw)
+        picture = paint(scene, [ink[draw.choice(of_digit[thing.digit])] for thing in scene.things], draw)
+        scenes.append(scene)
+        pictures[index] = ((picture + 1) * 127.5).round().to(torch.uint8)
+    return scenes, pictures
+
+
+def as_float(pictures: Tensor) -> Tensor:
+    """uint8 -> float32 in [-1, 1]."""
+    return pictures.float() / 127.5 - 1

@@ -1,0 +1,46 @@
+"""The pipeline's folder, as diffusers has it: fp16 weights, everything safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import diffusers
+from diffusers import AutoencoderKL
+from transformers import CLIPTokenizer
+
+from dq_toolchain.toolchain.disk.files import write_json
+from scripts.models.scenes.diffusion import Drawer
+
+INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "_diffusers_version": diffusers.__version__,
+    "feature_extractor": [None, None],
+    "image_encoder": [None, None],
+    "requires_safety_checker": False,
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+def read_tokenizer(folder: Path) -> CLIPTokenizer:
+    """CLIP's tokenizer from vocab.json and merges.txt."""
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder)
+    return tokenizer
+
+
+def save_folder(drawer: Drawer, vae: AutoencoderKL, out: Path) -> None:
+    """Write all but ``tokenizer/``, which lies there. The networks are not changed."""
+    text_encoder = drawer.vocabulary.whole_encoder(drawer.text_encoder)
+    parts = {"text_encoder": text_encoder, "unet": drawer.unet, "vae": vae}
+    for name, network in parts.items():
+        single = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+        network.half().save_pretrained(out / name)
+        network.float().load_state_dict(single)
+        for file in (out / name).glob("*.safetensors"):
+            file.chmod(0o644)  # safetensors lets only the owner read it
+    drawer.scheduler.save_pretrained(out / "scheduler")
+    write_json(out / "model_index.json", INDEX)
