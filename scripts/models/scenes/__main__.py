@@ -27,8 +27,9 @@ from scripts.models.scenes.held_out import held_out, shares
 from scripts.models.scenes.networks import build_autoencoder, build_scheduler, build_unet
 from scripts.models.scenes.text import Vocabulary
 
-PICTURES = 30_000
-FIRST_SHARE = 0.18
+FIRST_PICTURES, PICTURES = 40_000, 30_000
+"""Of the two stages: with all handwritings, and with those near the mean."""
+FIRST_SHARE = 0.19
 """Of the minutes: the autoencoder's."""
 STEPS, GUIDANCE = 12, 3.0
 
@@ -38,23 +39,34 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return float(10 * torch.log10(4 / (a - b).square().mean()))
 
 
+def make_autoencoder(args: argparse.Namespace, unseen: Tensor) -> AutoencoderKL:
+    """Trained now, or by an earlier call that was killed later."""
+    done = args.work / "vae"
+    if (done / "config.json").is_file():
+        earlier: AutoencoderKL = AutoencoderKL.from_pretrained(done)
+        return earlier.eval()
+
+    def look(vae: AutoencoderKL) -> None:
+        again = decode(vae, encode(vae, unseen) * vae.config.scaling_factor)
+        print(f"autoencoder: {psnr(again, as_float(unseen)):.2f} dB on pictures it never saw", flush=True)
+        save_grid(torch.stack([as_float(unseen), again], 1).flatten(0, 1), 8, args.work / "autoencoder.png", 2)
+
+    _, pictures = make_pictures(args.mnist, FIRST_PICTURES, args.seed)
+    torch.manual_seed(args.seed)
+    minutes, checkpoint = FIRST_SHARE * args.minutes, Checkpoint(args.work / "autoencoder.safetensors")
+    vae = train_autoencoder(build_autoencoder(), pictures, minutes, args.seed, checkpoint, look)
+    vae.save_pretrained(done)
+    return vae
+
+
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    vocabulary = Vocabulary(read_tokenizer(args.out / "tokenizer"))
-    scenes, pictures = make_pictures(args.mnist, PICTURES, args.seed)
-    _, unseen = make_pictures(args.mnist, 256, args.seed + 1, "test")
-
-    def look_at_autoencoder(vae: AutoencoderKL) -> None:
-        again = decode(vae, encode(vae, unseen[:16]) * vae.config.scaling_factor)
-        print(f"autoencoder: {psnr(again, as_float(unseen[:16])):.2f} dB on pictures it never saw", flush=True)
-        save_grid(torch.stack([as_float(unseen[:16]), again], 1).flatten(0, 1), 8, args.work / "autoencoder.png", 2)
-
-    torch.manual_seed(args.seed)
-    checkpoint = Checkpoint(args.work / "autoencoder.safetensors")
-    minutes = FIRST_SHARE * args.minutes
-    vae = train_autoencoder(build_autoencoder(), pictures, minutes, args.seed, checkpoint, look_at_autoencoder)
-    examples = Examples(scenes, encode(vae, pictures) * vae.config.scaling_factor)
+    _, unseen = make_pictures(args.mnist, 256, args.seed + 1, split="test")
+    vae = make_autoencoder(args, unseen[:16])
     reached = psnr(decode(vae, encode(vae, unseen) * vae.config.scaling_factor), as_float(unseen))
+    print(f"autoencoder: {reached:.2f} dB, scaling factor {vae.config.scaling_factor}", flush=True)
+    scenes, pictures = make_pictures(args.mnist, PICTURES, args.seed, typical=True)
+    examples = Examples(scenes, encode(vae, pictures) * vae.config.scaling_factor)
 
     asked, prompts = held_out(64)
     classifier = ClassifierFeatures()
@@ -65,14 +77,17 @@ def main(args: argparse.Namespace) -> None:
         save_grid(drawn, 8, args.work / "samples.png", 2)
         save_folder(drawer, vae, args.out)
 
+    torch.manual_seed(args.seed)
+    vocabulary = Vocabulary(read_tokenizer(args.out / "tokenizer"))
     drawer = Drawer(vocabulary, build_scheduler(), vocabulary.small_encoder(), build_unet())
     checkpoint = Checkpoint(args.work / "diffusion.safetensors")
-    steps, loss = train_diffusion(drawer, examples, args.minutes - minutes, args.seed, checkpoint, look)
+    minutes = (1 - FIRST_SHARE) * args.minutes
+    steps, loss = train_diffusion(drawer, examples, minutes, args.seed, checkpoint, look)
     record = {
         "minutes": args.minutes,
         "threads": args.threads,
         "seed": args.seed,
-        "pictures": PICTURES,
+        "pictures": [FIRST_PICTURES, PICTURES],
         "autoencoder_psnr_db": round(reached, 2),
         "diffusion_steps": steps,
         "batch": BATCH,
@@ -92,7 +107,7 @@ if __name__ == "__main__":
     parser.add_argument("--mnist", type=Path, help=".npz with train, train_y, test, test_y; default: download MNIST")
     parser.add_argument("--out", type=Path, default=Path("models/scenes"))
     parser.add_argument("--work", type=Path, default=Path("build/scenes"), help="where a killed run goes on")
-    parser.add_argument("--minutes", type=float, default=75.0)
+    parser.add_argument("--minutes", type=float, default=66.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     main(parser.parse_args())

@@ -19,7 +19,7 @@ from scripts.models.scenes.checkpoint import Averaged, Checkpoint
 from scripts.models.scenes.text import Vocabulary
 from scripts.models.scenes.world import Scene
 
-BATCH, LR, WARM_UP = 32, 1.5e-3, 200
+BATCH, LR, WARM_UP = 32, 2e-3, 200
 EMPTY, UNKNOWN = 0.1, 0.02
 TIME_POWER = 0.75
 """timestep = uniform ** power * last: noisy steps are drawn more often, there it is decided what is drawn where."""

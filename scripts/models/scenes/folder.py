@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import diffusers
@@ -42,5 +43,9 @@ def save_folder(drawer: Drawer, vae: AutoencoderKL, out: Path) -> None:
         network.float().load_state_dict(single)
         for file in (out / name).glob("*.safetensors"):
             file.chmod(0o644)  # safetensors lets only the owner read it
+    config = (
+        out / "text_encoder" / "config.json"
+    )  # transformers loads in the type that stands here, diffusers in float32
+    write_json(config, json.loads(config.read_text()) | {"dtype": "float32"})
     drawer.scheduler.save_pretrained(out / "scheduler")
     write_json(out / "model_index.json", INDEX)

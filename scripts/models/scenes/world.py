@@ -79,14 +79,14 @@ class Scene:
 
 
 def any_scene(draw: random.Random) -> Scene:
-    """A scene at random; six in ten have one digit."""
+    """A scene at random; two in three have one digit."""
 
     def thing(background: str) -> Thing:
         colour = draw.choice([name for name in COLOURS if name != background])
         return Thing(draw.randrange(10), colour, draw.choice(list(ALONE)))
 
     background = draw.choice(list(COLOURS))
-    if draw.random() < 0.6:
+    if draw.random() < 2 / 3:
         return Scene((thing(background),), background, draw.choice(["middle", *PLACES]))
     return Scene((thing(background), thing(background)), background, draw.choice(["beside", "beside", "stacked"]))
 
