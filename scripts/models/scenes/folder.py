@@ -11,6 +11,10 @@ from transformers import CLIPTokenizer
 
 from dq_toolchain.toolchain.disk.files import write_json
 from scripts.models.scenes.diffusion import Drawer
+from scripts.models.scenes.held_out import CALIBRATION_SEED, held_out
+
+PROMPTS = 64
+"""For calibration, in prompts.txt."""
 
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
@@ -49,3 +53,5 @@ def save_folder(drawer: Drawer, vae: AutoencoderKL, out: Path) -> None:
     write_json(config, json.loads(config.read_text()) | {"dtype": "float32"})
     drawer.scheduler.save_pretrained(out / "scheduler")
     write_json(out / "model_index.json", INDEX)
+    _, prompts = held_out(PROMPTS, CALIBRATION_SEED)
+    (out / "prompts.txt").write_text("\n".join(prompts) + "\n")

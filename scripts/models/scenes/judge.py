@@ -1,7 +1,5 @@
 """Whether a picture shows what was asked for: background, and of each digit which it is, its colour, size and place.
 
-    python -m scripts.models.scenes.judge --count 200
-
 The digit classifier that ships with dq-toolchain reads the digits; the rest is measured in the pixels.
 """
 

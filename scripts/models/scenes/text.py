@@ -16,7 +16,7 @@ from scripts.models.scenes.captions import caption
 from scripts.models.scenes.networks import BEGIN, END, LENGTH, build_text_encoder
 from scripts.models.scenes.world import any_scene
 
-SAMPLE = 20_000
+SAMPLE = 3_000
 """Captions that the vocabulary is collected from."""
 
 
