@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 
 from scripts.models.scenes.checkpoint import Averaged, Checkpoint
 from scripts.models.scenes.data import as_float
@@ -46,8 +46,8 @@ def train_autoencoder(
         rate = LR * min(1.0, (done + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
         x = pictures[torch.randint(len(pictures), (BATCH,))]
         if share < CROPPED_SHARE:
-            top, left = (int(torch.randint(x.shape[-1] - CROP + 1, ())) for _ in range(2))
-            x = x[..., top : top + CROP, left : left + CROP]
+            down, right = (int(torch.randint(x.shape[-1] - CROP + 1, ())) for _ in range(2))
+            x = x[..., down : down + CROP, right : right + CROP]
         x = as_float(x).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(x).latent_dist
@@ -90,7 +90,7 @@ def encode(vae: AutoencoderKL, pictures: Tensor, batch: int = 64) -> Tensor:
 
 
 @torch.no_grad()
-def decode(vae: nn.Module, latents: Tensor) -> Tensor:
+def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """(N, 4, 16, 16) scaled latents -> (N, 3, 64, 64) in [-1, 1]."""
     pictures: Tensor = vae.decode(latents / vae.config.scaling_factor).sample
     return pictures.clamp(-1, 1)
