@@ -33,7 +33,9 @@ def reference_calls(found: PartsArtifact, part: Part, folder: Path) -> Iterator[
 
 
 @torch.no_grad()
-def part_beyond_fp16(part: Part, call: Mapping[str, Tensor], growth: Mapping[str, Tensor] | None = None) -> dict[str, float]:
+def part_beyond_fp16(
+    part: Part, call: Mapping[str, Tensor], growth: Mapping[str, Tensor] | None = None
+) -> dict[str, float]:
     """Largest absolute values beyond fp16 by layer or module, in order of execution, of one call in float32.
 
     Args:

@@ -41,7 +41,7 @@ class HalfPart(nn.Module):
         return tuple(each.float() for each in self.network(*whole))
 
 
-def write_part(part: Part, folder: Path, _settings: Settings, half: bool) -> tuple[str, Iterable[Operation]]:
+def write_part(part: Part, folder: Path, settings: Settings, half: bool) -> tuple[str, Iterable[Operation]]:
     """Write NAME.aimodel, read it back, and compare its integers with the part's; see ``common.qdq.part_export.WritePart``."""
     asset = folder / f"{part.name}{SUFFIX}"
     network = part_network(part, CoreAIOperators(half), half)

@@ -22,8 +22,9 @@ from dq_toolchain.backends.qnn.support import TARGET
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Operation
-from dq_toolchain.toolchain.parts.artifact import FOLDER, PartsArtifact
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 from dq_toolchain.toolchain.parts.part import Part
+from dq_toolchain.toolchain.parts.pipeline import FOLDER
 
 INTEGERS = "int8 weights per channel, uint16 activations; attention and what lies between layers in fp16"
 FLOAT = "fp16, with the weights that int8 per channel stands for"

@@ -20,8 +20,9 @@ from dq_toolchain.backends.tensorrt.settings import Settings
 from dq_toolchain.backends.tensorrt.support import in_float
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.parts.artifact import FOLDER, PartsArtifact
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 from dq_toolchain.toolchain.parts.part import Part
+from dq_toolchain.toolchain.parts.pipeline import FOLDER
 
 INTEGERS = "int8 x int8"
 UNPACKED = "only its weights are int8, the builder unpacks them"

@@ -83,6 +83,9 @@ class Pipeline:
         found = {each.name: each.program for each in self.encoders}
         return found.get(part, None if self.decoder is None else self.decoder.program)
 
+    def tokenizer(self, name: str) -> Tokenizer:
+        return next(each for each in self.tokenizers if each.name == name)
+
     def outputs_of(self, part: str) -> tuple[str, ...]:
         """Names of what a part's program gives, in order."""
         found = {each.name: each.outputs for each in self.encoders}

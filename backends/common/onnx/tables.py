@@ -39,10 +39,14 @@ def put_tables(builder: GraphBuilder, part: Part) -> None:
             node, "DequantizeLinear", table, f"{layer}.weight_dequantize", weights.weight_q.shape, dtype=single
         )
         rows = builder.node(node, "Gather", [held, ids], layer, shape, {"axis": 0}, dtype=single)
-        rows = builder.node(node, "QuantizeLinear", [rows, *table[1:]], f"{layer}.quantize", shape, dtype=ir.DataType.INT8)
+        rows = builder.node(
+            node, "QuantizeLinear", [rows, *table[1:]], f"{layer}.quantize", shape, dtype=ir.DataType.INT8
+        )
         rows = builder.node(node, "DequantizeLinear", [rows, *table[1:]], f"{layer}.dequantize", shape, dtype=single)
         scales = builder.constant(f"{layer}.weight_scale", weights.weight_scale.view(-1, 1))
-        scale = builder.node(node, "Gather", [scales, ids], f"{layer}.scales", [*shape[:-1], 1], {"axis": 0}, dtype=single)
+        scale = builder.node(
+            node, "Gather", [scales, ids], f"{layer}.scales", [*shape[:-1], 1], {"axis": 0}, dtype=single
+        )
         last = builder.node(node, "Mul", [rows, scale], f"{layer}.scaled", shape, dtype=single)
         if builder.float != single:
             last = builder.node(node, "Cast", [last], f"{layer}.cast", shape, {"to": int(builder.float)})
@@ -85,5 +89,3 @@ def _scaled(rows: Any, ids: Any, scales: torch.Tensor) -> bool:
     other = producer(user.inputs[1] if user.inputs[0] is rows else user.inputs[0], "Gather")
     found = None if other is None else tensor_of(other.inputs[0])
     return found is not None and other.inputs[1] is ids and torch.equal(found.flatten(), scales)
-
-

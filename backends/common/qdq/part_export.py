@@ -14,8 +14,9 @@ from dq_toolchain.backends.common.parts import LowerPart
 from dq_toolchain.backends.common.qdq.part_range import precision_of
 from dq_toolchain.backends.common.qdq.settings import QDQSettings
 from dq_toolchain.toolchain.formats.bundle import Operation
-from dq_toolchain.toolchain.parts.artifact import FOLDER, PartsArtifact
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 from dq_toolchain.toolchain.parts.part import DECODER, Part
+from dq_toolchain.toolchain.parts.pipeline import FOLDER
 from dq_toolchain.toolchain.parts.tokens import Tokens
 
 SettingsT = TypeVar("SettingsT", bound=QDQSettings, contravariant=True)
