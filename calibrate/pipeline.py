@@ -293,4 +293,5 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 def _left_out(recipe: Recipe) -> dict[str, set[str]]:
     """Where the output goes, and settings that are not written unless they are set: artifacts without them stay what they were."""
     found = {"run": {"out"} if recipe.run.parallel_steps > 1 else {"out", "parallel_steps"}}
-    return found if recipe.quantize.step_vectors else {**found, "quantize": {"step_vectors"}}
+    found |= {} if recipe.quantize.step_vectors else {"quantize": {"step_vectors"}}
+    return found if recipe.model.vae is not None else {**found, "model": {"vae"}}

@@ -7,7 +7,7 @@ from pathlib import Path
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.finalize import held_out_reference
 from dq_toolchain.calibrate.network.channels_last import to_host
-from dq_toolchain.calibrate.parts.make import write_parts
+from dq_toolchain.calibrate.parts.make import check_decoder, write_parts
 from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
 from dq_toolchain.calibrate.prepare.setup import choose_device
 from dq_toolchain.calibrate.work.checkpoint import remove
@@ -58,6 +58,7 @@ def calibrate(
     folder, work = recipe.run.out / FOLDER, recipe.run.out / WORK
     with locked(recipe.run.out, "calibrate", reporter.warn):  # one lock for all processes of a launch
         check_places(folder, ARTIFACT_FILES)
+        check_decoder(recipe)
         if recipe.reference.seeds < MINIMUM_SEEDS:
             reporter.warn(
                 f"[reference] seeds is {recipe.reference.seeds}: `validate` passes no device on fewer than {MINIMUM_SEEDS}, "

@@ -18,11 +18,12 @@ from dq_toolchain.calibrate.parts.quantize import quantized
 from dq_toolchain.calibrate.parts.text import NotExported
 from dq_toolchain.calibrate.parts.text_side import NO_TEXT, TextSide, text_side
 from dq_toolchain.toolchain.disk.staging import staged
+from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.models.architectures import inputs_of
 from dq_toolchain.toolchain.models.decoder import load_autoencoder
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.models.lora import fuse_into_encoders
-from dq_toolchain.toolchain.models.source import pipeline_index
+from dq_toolchain.toolchain.models.source import pipeline_index, read_config
 from dq_toolchain.toolchain.parts.artifact import PartsArtifact, PartsReference
 from dq_toolchain.toolchain.parts.part import DECODER, Part, architecture, filled
 from dq_toolchain.toolchain.parts.picture import CLASSES, state_of
@@ -61,13 +62,27 @@ def write_parts(
         return None
 
 
+def check_decoder(recipe: Recipe) -> None:
+    """Raise ModelError, before hours of work, unless what --vae names can be read and exported."""
+    given = recipe.model.vae
+    if given is None:
+        return
+    place = given / "vae" if (given / "vae").is_dir() else given
+    load_autoencoder(place, "--vae")
+    name = read_config(place / "config.json").get("_class_name")
+    if name not in CLASSES:
+        raise ModelError(
+            f"--vae: the decoder of class {name} is not exported, allowed are {' and '.join(CLASSES)}; give another"
+        )
+
+
 def _parts(
     model: Model, recipe: Recipe, bank: Conditioning, latents: Tensor, folder: Path, warn: Warn
 ) -> PartsArtifact:
     inputs = tuple(inputs_of(model.config))
     text = _text(model, recipe, inputs, folder, warn)
     gc.collect()  # encoders can be larger than the network
-    decoder, pictures = _decoder(model, latents, warn)
+    decoder, pictures = _decoder(model, recipe, latents, warn)
     if decoder is None and not text.parts:
         raise NotExported  # nothing that could be exported
     if text is NO_TEXT and "encoder_hidden_states" in inputs:
@@ -120,17 +135,32 @@ def _drawn(recipe: Recipe, count: int) -> tuple[str, ...]:
     return tuple(prompts[index % len(prompts)] for index in range(count))
 
 
+def _autoencoder(model: Model, recipe: Recipe, warn: Warn) -> Any:
+    """A module of diffusers; None where there is none. Raises NotExported: it cannot be read."""
+    given = recipe.model.vae
+    if given is None and model.pipeline is not None:
+        return getattr(model.pipeline, "vae", None)
+    inside = (model.folder if given is None else given) / "vae"
+    place = inside if inside.is_dir() else given
+    if place is None:
+        return None
+    try:
+        return load_autoencoder(place, f"the decoder in {place}" if given is None else "--vae", warn)
+    except ModelError as error:  # hours of calibration are not lost to it
+        raise NotExported(str(error)) from error
+
+
 @torch.no_grad()
-def _decoder(model: Model, latents: Tensor, warn: Warn) -> tuple[Part | None, Tensor | None]:
+def _decoder(model: Model, recipe: Recipe, latents: Tensor, warn: Warn) -> tuple[Part | None, Tensor | None]:
     """The decoder as a part, and its FP32 pictures (S, 3, H, W) of the latents; None, None where there is none."""
-    if model.pipeline is not None:
-        vae = getattr(model.pipeline, "vae", None)
-    else:
-        place = model.folder / "vae"
-        vae = load_autoencoder(place, f"the decoder in {place}", warn) if place.is_dir() else None
+    vae = _autoencoder(model, recipe, warn)
     if vae is None:
         return None, None
     config = {"_class_name": type(vae).__name__, **{k: v for k, v in vae.config.items() if not k.startswith("_")}}
+    if config["latent_channels"] != latents.shape[1]:
+        raise NotExported(
+            f"the decoder takes latents of {config['latent_channels']} channels, the network's have {latents.shape[1]}"
+        )
     if config["_class_name"] not in CLASSES:
         raise NotExported(
             f"the decoder is of class {config['_class_name']}; those of {' and '.join(CLASSES)} are exported"

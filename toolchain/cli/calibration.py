@@ -22,6 +22,7 @@ PLACES = {
     "lora": ("model", "lora"),
     "lora_scale": ("model", "lora_scale"),
     "scheduler": ("model", "scheduler"),
+    "vae": ("model", "vae"),
     "out": ("run", "out"),
     "seed": ("run", "seed"),
     "device": ("run", "device"),
@@ -98,6 +99,13 @@ def calibrate(
     lora_scale: Annotated[float | None, typer.Option(help="multiplies what they add  [default: 1]")] = None,
     scheduler: Annotated[
         Path | None, typer.Option(help="folder with scheduler_config.json  [default: the model's own]")
+    ] = None,
+    vae: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of an autoencoder, such as TAESD, or of a pipeline with one: its decoder goes into bundles  [default: the "
+            "model's own]"
+        ),
     ] = None,
     out: Out = None,
     method: Annotated[

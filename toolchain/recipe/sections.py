@@ -60,6 +60,12 @@ class ModelSection(Section):
     scheduler: Path | None = Field(
         default=None, strict=False, description="folder with scheduler_config.json, in the place of the model's own"
     )
+    vae: Path | None = Field(
+        default=None,
+        strict=False,
+        description="folder of an autoencoder, such as TAESD, or of a pipeline with one: its decoder is exported in place of the "
+        "model's own",
+    )
 
 
 class SamplerSection(Section):

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, VQModel
+from diffusers import AutoencoderTiny, StableDiffusionPipeline, VQModel
 
 from dq_toolchain.calibrate.data.conditioning import conditioning_bank
-from dq_toolchain.calibrate.parts.make import PICTURES, write_parts
-from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.calibrate.parts.make import PICTURES, check_decoder, write_parts
+from dq_toolchain.toolchain.errors import ArtifactError, ModelError
 from dq_toolchain.toolchain.formats.listing import JSON as CALIBRATION
 from dq_toolchain.toolchain.models.decoder import load_decoder
 from dq_toolchain.toolchain.models.loading import Model, load_model
@@ -29,14 +29,17 @@ PROMPTS = "a red fox\ntwo ships\nsnow\n"
 
 
 def written(
-    folder: Path, model: Model, prompts: str = PROMPTS, **conditioning: Any
+    folder: Path, model: Model, vae: Path | None = None, **conditioning: Any
 ) -> tuple[PartsArtifact | None, list[str]]:
     """What ``write_parts`` made in the folder, and what it said."""
-    (folder / "prompts.txt").write_text(prompts)
+    (folder / "prompts.txt").write_text(PROMPTS)
     (folder / CALIBRATION).write_text("{}")
     told: list[str] = []
     settings = {"prompts": folder / "prompts.txt", **conditioning}
-    recipe = load_recipe(None, {"sampler": {"guidance": 3.0}, "conditioning": settings, "run": {"out": folder / "out"}})
+    sections: dict[str, Any] = {"model": {"vae": vae}}
+    recipe = load_recipe(
+        None, {**sections, "sampler": {"guidance": 3.0}, "conditioning": settings, "run": {"out": folder / "out"}}
+    )
     bank = conditioning_bank(model, recipe, told.append)
     return write_parts(model, recipe, bank, LATENTS, folder, told.append), told
 
@@ -145,3 +148,36 @@ def test_an_edited_file_is_refused(tmp_path: Path) -> None:
     file.write_text(file.read_text() + " ")
     with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
         PartsArtifact.load(tmp_path)
+
+
+def test_another_decoder_takes_the_place_of_the_models_own(tmp_path: Path) -> None:
+    model = load_model(tiny_pipelines.save_sd(tmp_path / "model"))
+    AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    ).save_pretrained(tmp_path / "taesd")
+    made, _ = written(tmp_path, model, vae=tmp_path / "taesd")
+    assert made is not None
+    assert made.part("decoder").config["_class_name"] == "AutoencoderTiny"
+    assert made.reference.pictures is not None
+    theirs = load_decoder(tmp_path / "taesd")(LATENTS[:PICTURES])
+    torch.testing.assert_close(made.reference.pictures.clamp(-1, 1), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["missing", "vq"])
+def test_a_decoder_that_cannot_be_exported_is_refused_before_the_work(name: str, tmp_path: Path) -> None:
+    VQModel(latent_channels=4, vq_embed_dim=4, block_out_channels=(8,), norm_num_groups=4).save_pretrained(
+        tmp_path / "vq"
+    )
+    with pytest.raises(ModelError, match="--vae"):
+        check_decoder(load_recipe(None, {"model": {"vae": tmp_path / name}}))
+
+
+def test_a_damaged_decoder_costs_the_decoder_alone(tmp_path: Path) -> None:
+    model = load_model(tiny_pipelines.save_sd(tmp_path / "model"))
+    next((tmp_path / "model" / "vae").glob("*.safetensors")).write_bytes(b"x")
+    made, told = written(tmp_path, model)
+    assert made is None
+    assert any("vae" in line and "network alone" in line for line in told)

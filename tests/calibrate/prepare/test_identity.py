@@ -78,7 +78,7 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
 BY_VALUE = {"model.path", "model.variant", "model.lora", "model.lora_scale", "model.scheduler", "conditioning.file",
             "conditioning.prompts", "conditioning.negative_prompt", "sampler.clip", "run.device", "calibrate.effort"}  # fmt: skip
 """What these come to is consumed, not what they say: see the tests on values below."""
-NO_PART = {"run.out"}
+NO_PART = {"run.out", "model.vae"}
 
 
 def _of(recipe: Recipe, context: Context | None = None) -> dict[str, str]:
