@@ -3,8 +3,8 @@
     python -m benchmarks.qnn_conformance [--calibration FOLDER] [--blocks] [--json qnn.json]
 
 The first step of every step group at the simulation's latent of one seed: products against exact arithmetic with the bits dropped
-that the chip drops, what is between them against float32, and one whole call against ONNX Runtime on the CPU. Needs Qualcomm's
-wheel, and about a minute per step group; ``--blocks`` five more.
+that the chip drops, what is between them against float32, and one whole call of the graph for the NPU against the calibrated one in
+ONNX Runtime on the CPU. Needs Qualcomm's wheel, and about a minute per step group; ``--blocks`` five more.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from dq_toolchain.backends.common.call import example_call
 from dq_toolchain.backends.common.onnx.session import open_session as open_on_cpu
 from dq_toolchain.backends.qnn.chips import EMULATED
+from dq_toolchain.backends.qnn.graph.biases import graph_to_compile
 from dq_toolchain.backends.qnn.htp.emulator import Emulator
 from dq_toolchain.backends.qnn.htp.operations import compare, compare_blocks
 from dq_toolchain.backends.qnn.lowering import write_graphs
@@ -45,7 +46,7 @@ def measure(path: Path, artifact: Artifact, reference: Reference, group: int, bl
     """One step group's graph."""
     k = artifact.step_groups[group][0]
     inputs, simulated = inputs_of(artifact, reference, k), SimulatedNetwork(artifact)
-    found = compare(path, artifact, simulated, k, inputs)
+    found = compare(graph_to_compile(path.parent, path.stem), artifact, simulated, k, inputs)
     emulator, session = Emulator(path.parent, EMULATED), open_on_cpu(path)
     emulator.open(path.stem)
     start = time.perf_counter()
