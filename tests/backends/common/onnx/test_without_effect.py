@@ -28,7 +28,7 @@ class Network(nn.Module):
 @pytest.fixture(scope="module")
 def exported() -> Any:
     arguments = (torch.zeros(2, 3, 4),)
-    return exporter().export(Network(), arguments, dynamo=True, opset_version=19, optimize=True, verbose=False).model
+    return exporter().export(Network().eval(), arguments, dynamo=True, opset_version=19, optimize=True, verbose=False).model
 
 
 def test_only_those_without_effect_are_taken_out(exported: Any, tmp_path: Path) -> None:
