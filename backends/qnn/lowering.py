@@ -31,7 +31,7 @@ from dq_toolchain.backends.common.step_rows import write_step_rows
 from dq_toolchain.backends.qnn.chips import EMULATED, SOCS
 from dq_toolchain.backends.qnn.graph.biases import GRAPH, NPU, graph_to_compile, set_npu_biases
 from dq_toolchain.backends.qnn.graph.rewrite import EXPORTED, Rewriter, set_step_group
-from dq_toolchain.backends.qnn.graph.sinusoids import projected, take_projected
+from dq_toolchain.backends.qnn.graph.sinusoids import projected, projected_tensors, take_projected
 from dq_toolchain.backends.qnn.graph.weights import drops_bits
 from dq_toolchain.backends.qnn.parts import Parts
 from dq_toolchain.backends.qnn.proof.audit import audit
@@ -161,7 +161,7 @@ def lower(
         execute = executor(Sessions(model), Schedule(methods, groups, None, artifact.step_rows))
         smoke(execute, artifact.table, artifact.guidance, groups, reference)
         compiled = dict(_compile(written, artifact, folder, settings, say))
-        compiled |= _add_parts(parts, artifact_folder, folder, settings, say)
+        compiled |= _add_parts(parts, artifact, artifact_folder, folder, settings, say)
         reference.save(folder / REFERENCE)
         write_step_rows(artifact, folder)
         _write_placements(folder, written, settings, compiled)
@@ -217,11 +217,17 @@ def _compile(
 
 
 def _add_parts(
-    found: PartsArtifact | None, calibration: Path, folder: Path, settings: Settings, say: Say
+    found: PartsArtifact | None,
+    artifact: Artifact,
+    calibration: Path,
+    folder: Path,
+    settings: Settings,
+    say: Say,
 ) -> dict[str, Any]:
     """What placements.json says of the parts; without parts nothing is written."""
     if found is None:
         return {}
+    found = replace(found, constants=projected_tensors(artifact, found.constants))
     parts = Parts(found, calibration, folder, settings, say)
     add_parts(found, calibration, folder, parts.lower, open_part, say)
     return {"parts": parts.rows}

@@ -46,24 +46,32 @@ def take_projected(network: nn.Module) -> None:
 
 
 def projected(artifact: Artifact, conditioning: Conditioning) -> Conditioning:
-    """The conditioning as such a network takes it: (S, n) -> (S, n * channels) float32 of what is projected."""
-    if not any(name in conditioning.cond for names in PROJECTED.values() for name in names):
-        return conditioning
+    """The conditioning as such a network takes it; see ``projected_tensors``."""
+    cond, uncond = (projected_tensors(artifact, side) for side in (conditioning.cond, conditioning.uncond))
+    return Conditioning(cond, uncond)
+
+
+def projected_tensors(artifact: Artifact, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """(S, n) -> (S, n * channels) float32 of what is projected, the others as they are.
+
+    Args:
+        tensors: by name of the conditioning, or with ``cond.`` or ``uncond.`` in front of it.
+    """
+    names = {each: module for module, given in PROJECTED.items() for each in given}
+    asked = {name: names[plain] for name in tensors if (plain := name.rpartition(".")[2]) in names}
+    if not asked:
+        return dict(tensors)
     with torch.device("meta"):
         modules = _projections(artifact.build_skeleton())
+    return {
+        name: _rows(modules[asked[name]], tensor) if asked.get(name) in modules else tensor
+        for name, tensor in tensors.items()
+    }
 
-    def side(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: _project(name, tensor, modules) for name, tensor in tensors.items()}
 
-    return Conditioning(side(conditioning.cond), side(conditioning.uncond))
-
-
-def _project(name: str, tensor: Tensor, modules: Mapping[str, Timesteps]) -> Tensor:
-    for module_name, module in modules.items():
-        if name in PROJECTED[module_name]:
-            rows: Tensor = module(tensor.flatten())
-            return rows.reshape(len(tensor), -1).to(torch.float32)
-    return tensor
+def _rows(module: Timesteps, tensor: Tensor) -> Tensor:
+    sinusoids: Tensor = module(tensor.flatten())
+    return sinusoids.reshape(len(tensor), -1).to(torch.float32)
 
 
 def _projections(network: nn.Module) -> dict[str, Timesteps]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
 from diffusers.models.embeddings import PixArtAlphaCombinedTimestepSizeEmbeddings, Timesteps
 from torch import Tensor, nn
 
-from dq_toolchain.backends.qnn.graph.sinusoids import left_in_network, projected, take_projected
+from dq_toolchain.backends.qnn.graph.sinusoids import left_in_network, projected, projected_tensors, take_projected
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 
@@ -82,5 +82,14 @@ def test_other_sinusoids_are_named() -> None:
 
 
 def test_conditioning_without_sizes_stays() -> None:
-    plain: Any = Conditioning({"encoder_hidden_states": torch.rand(1, 2, 3)}, {})
-    assert projected(artifact_of(nn.Identity()), plain) is plain
+    plain = Conditioning({"encoder_hidden_states": torch.rand(1, 2, 3)}, {})
+    assert projected(artifact_of(nn.Identity()), plain) == plain
+
+
+def test_constants_of_a_pipeline_are_projected_too() -> None:
+    ids = 1024 * torch.rand(1, 6)
+    found = projected_tensors(artifact_of(Sizes()), {"cond.time_ids": ids, "uncond.time_ids": ids, "cond.other": ids})
+    assert {name: tuple(tensor.shape) for name, tensor in found.items()} == {
+        "cond.time_ids": (1, 48), "uncond.time_ids": (1, 48), "cond.other": (1, 6),
+    }  # fmt: skip
+    assert torch.equal(found["cond.time_ids"], found["uncond.time_ids"])
