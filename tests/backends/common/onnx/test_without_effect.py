@@ -27,8 +27,8 @@ class Network(nn.Module):
 
 @pytest.fixture(scope="module")
 def exported() -> Any:
-    arguments = (torch.zeros(2, 3, 4),)
-    return exporter().export(Network().eval(), arguments, dynamo=True, opset_version=19, optimize=True, verbose=False).model
+    options = {"dynamo": True, "opset_version": 19, "optimize": True, "verbose": False}
+    return exporter().export(Network().eval(), (torch.zeros(2, 3, 4),), **options).model
 
 
 def test_only_those_without_effect_are_taken_out(exported: Any, tmp_path: Path) -> None:
