@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dq_toolchain.backends.qnn.graph.biases import bias_integers
 from dq_toolchain.backends.qnn.htp import dump
-from dq_toolchain.backends.qnn.htp.arithmetic import Sums, bias_integers
+from dq_toolchain.backends.qnn.htp.arithmetic import Sums
 from dq_toolchain.backends.qnn.htp.session import open_session
 from tests.backends.qnn.htp.graphs import LEVELS, ZERO, Array, Net, rng, scale_of
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dq_toolchain.backends.qnn.htp.arithmetic import DROPPED, Sums
+from dq_toolchain.backends.qnn.graph.biases import DROPPED
+from dq_toolchain.backends.qnn.htp.arithmetic import Sums
 from dq_toolchain.toolchain.errors import BackendError
 from tests.backends.qnn.htp.forms import FORMS, Compiled, compiled, moved
 
