@@ -13,6 +13,7 @@ from dq_toolchain.backends.common.norms import scale_norms
 from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 from dq_toolchain.toolchain.parts.part import DECODER, Part
 from dq_toolchain.toolchain.parts.tokens import Tokens
+from dq_toolchain.toolchain.quant.qparams import FP16_LARGEST
 
 
 def reference_calls(found: PartsArtifact, part: Part, folder: Path) -> Iterator[dict[str, Tensor]]:
@@ -32,16 +33,31 @@ def reference_calls(found: PartsArtifact, part: Part, folder: Path) -> Iterator[
         yield {"ids": ids, "mask": mask} if encoder.mask else {"ids": ids}
 
 
+LIMIT = FP16_LARGEST / 2
+"""An octave to spare: prompts and pictures of users reach further than those that were measured."""
+
+
 @torch.no_grad()
 def part_beyond_fp16(
     part: Part, call: Mapping[str, Tensor], growth: Mapping[str, Tensor] | None = None
 ) -> dict[str, float]:
-    """Largest absolute values beyond fp16 by layer or module, in order of execution, of one call in float32.
+    """Largest absolute values beyond LIMIT, by layer, parameter or module: what was measured, else of one call in float32.
 
     Args:
         growth: by layer, how much larger its product is than its output; see ``fp16_range.watched``.
     """
+    sizes = {name: float(ends.abs().max()) for name, ends in part.ranges.items()}
+    sizes |= {name: float(value.abs().max()) for name, value in part.float_parameters.items() if value.numel()}
+    known = {name: size for name, size in sizes.items() if not size <= LIMIT}
+    if known:
+        return known
     module = scale_norms(part.build())
-    with watched(module, growth or {}) as found:
+    with watched(module, growth or {}, LIMIT) as found:
         module(*call.values())
     return found
+
+
+def in_words(beyond: Mapping[str, float]) -> str:
+    """The largest of ``part_beyond_fp16``."""
+    name, largest = max(beyond.items(), key=lambda each: each[1])
+    return f"{name} reaches {largest:.3g}, fp16 holds at most {FP16_LARGEST:.0f} and other inputs reach further"

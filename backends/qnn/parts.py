@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from dq_toolchain.backends.base import PartProgram, Say
-from dq_toolchain.backends.common.fp16_range import refuse_beyond
 from dq_toolchain.backends.common.onnx.operations import operations_table
 from dq_toolchain.backends.common.onnx.parts import as_artifact, graph_in, write_graph
 from dq_toolchain.backends.common.onnx.shared_weights import release
-from dq_toolchain.backends.common.part_calls import part_beyond_fp16, reference_calls
+from dq_toolchain.backends.common.part_calls import in_words, part_beyond_fp16, reference_calls
 from dq_toolchain.backends.common.parts import REMEDY
 from dq_toolchain.backends.qnn.chips import EMULATED
 from dq_toolchain.backends.qnn.graph.parts import float_graph, in_integers, integer_graph
 from dq_toolchain.backends.qnn.proof.lint import Placement, lint
 from dq_toolchain.backends.qnn.proof.parts import audit_float, audit_integers
 from dq_toolchain.backends.qnn.settings import Settings
-from dq_toolchain.backends.qnn.support import TARGET
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.bundle import Operation
@@ -50,7 +48,8 @@ class Parts:
     def lower(self, part: Part, folder: Path) -> PartProgram:
         """Write the folder NAME, read its graph back, lint it, and compare its integers with the part's. Raises BackendError."""
         call = next(reference_calls(self.found, part, self.calibration / FOLDER))
-        refuse_beyond(part_beyond_fp16(part, call), TARGET, f"{part.name}: {REMEDY}")
+        if beyond := part_beyond_fp16(part, call):
+            raise BackendError(f"{part.name} does not fit the fp16 of Qualcomm's NPU: {in_words(beyond)}; {REMEDY}")
         artifact, program = in_integers(part), folder / part.name
         graph = write_graph(integer_graph(part, artifact), program)
         audit_integers(graph, part, artifact)

@@ -10,7 +10,7 @@ from dq_toolchain.backends.base import PartProgram, Say
 from dq_toolchain.backends.common.onnx.operations import operations_table
 from dq_toolchain.backends.common.onnx.parts import graph_in, write_graph
 from dq_toolchain.backends.common.onnx.shared_weights import release
-from dq_toolchain.backends.common.part_calls import part_beyond_fp16, reference_calls
+from dq_toolchain.backends.common.part_calls import in_words, part_beyond_fp16, reference_calls
 from dq_toolchain.backends.common.powers import factored
 from dq_toolchain.backends.tensorrt.graph.parts import in_terms_of_networks, part_graph
 from dq_toolchain.backends.tensorrt.proof.lint import Placement, lint
@@ -47,7 +47,7 @@ class Parts:
         beyond = self._beyond(part)
         precision = "fp32" if beyond else self.settings.graph_precision
         if beyond:
-            self.say(f"{part.name}: values beyond fp16 at {', '.join(beyond)}; it is computed in fp32")
+            self.say(f"{part.name} is computed in fp32: {in_words(beyond)}")
         artifact, program = in_terms_of_networks(part), folder / part.name
         graph = write_graph(part_graph(part, artifact, precision), program)
         audit_part(graph, part, artifact)
