@@ -53,7 +53,7 @@ def lower(
 
 def open_part(program: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int | None = None) -> RunPart:
     """What executes a text encoder or a decoder; see ``base.Backend``."""
-    from dq_toolchain.backends.common.onnx import parts
+    from dq_toolchain.backends.tensorrt.runtime import parts
 
     return parts.open_part(program, inputs, outputs, threads)
 

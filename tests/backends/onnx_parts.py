@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import onnx_ir
 import torch
 from torch import Tensor
 
-from dq_toolchain.backends.common.onnx.parts import open_part
-from dq_toolchain.backends.common.onnx.reading import as_graph_has, products, read_weight
-from dq_toolchain.toolchain.formats.artifact import LayerWeights
+from dq_toolchain.backends.common.onnx.building import constant
+from dq_toolchain.backends.common.onnx.parts import graph_in, open_part
+from dq_toolchain.backends.common.onnx.reading import products, read_weight
 from dq_toolchain.toolchain.parts.artifact import PartsArtifact, PartsReference
 from dq_toolchain.toolchain.parts.part import Part
 from dq_toolchain.toolchain.parts.pipeline import PictureSize, Pipeline
 from tests.tiny_parts import LENGTH, TINY, clip_part, decoder_part, latents, t5_part
 
-PARTS: dict[str, Callable[[], Part]] = {
+KINDS: dict[str, Callable[[], Part]] = {
     "clip": clip_part,
     "clip without a pooled output": lambda: clip_part(pooled=False),
     "t5": t5_part,
@@ -27,9 +29,25 @@ PARTS: dict[str, Callable[[], Part]] = {
     "tiny decoder": lambda: decoder_part(TINY),
 }
 TABLE = "embeddings.token_embedding"
-FAULTY = [(clip_part, "encoder.layers.1.mlp.fc2"), (t5_part, "block.1.layer.1.DenseReluDense.wo"),
-          (decoder_part, "decoder.up_blocks.0.resnets.0.conv1"), (decoder_part, "decoder.conv_in"), (clip_part, TABLE)]  # fmt: skip
-"""A part, and a layer of it that is spoilt."""
+LAYERS = {
+    "clip": "encoder.layers.1.mlp.fc2",
+    "t5": "block.1.layer.1.DenseReluDense.wo",
+    "decoder": "decoder.up_blocks.0.resnets.0.conv1",
+    "tiny decoder": "decoder.layers.0",
+}
+"""A layer of each kind of part that faults are planted in."""
+WITH_TABLE = (*LAYERS.items(), ("clip", TABLE))
+
+
+@cache
+def part_of(kind: str) -> Part:
+    """Of KINDS; made once."""
+    return KINDS[kind]()
+
+
+def graph_of(program: Path) -> Any:
+    """The graph of a part's folder, as the audit reads it."""
+    return onnx_ir.load(graph_in(program)).graph
 
 
 @torch.no_grad()
@@ -40,39 +58,50 @@ def executed(part: Part, program: Path, call: dict[str, Tensor]) -> list[tuple[T
     return [(found[port.name], want) for port, want in zip(part.outputs, part.build()(*call.values()), strict=True)]
 
 
-def one_integer(part: Part, layer: str) -> Part:
-    """The part with one other integer."""
-    q = part.layers[layer].weight_q.clone()
-    q.view(-1)[3] += 1 if q.view(-1)[3] < 127 else -1
-    return _with(part, layer, LayerWeights(q, part.layers[layer].weight_scale))
+def change(graph: Any, name: str, place: int, by: Callable[[Any], Any]) -> None:
+    """Give a constant of a graph another number at one place, in memory."""
+    value = graph.initializers[name]
+    array = value.const_value.numpy().copy()
+    array.reshape(-1)[place] = by(array.reshape(-1)[place])
+    value.const_value = onnx_ir.tensor(array, name=name)
 
 
-def one_scale(part: Part, layer: str) -> Part:
-    """The part with one other scale."""
-    scale = part.layers[layer].weight_scale.clone()
-    scale[1] *= 2
-    return _with(part, layer, LayerWeights(part.layers[layer].weight_q, scale))
+def one_integer(graph: Any, layer: str) -> None:
+    """Another integer of a layer's weights."""
+    change(graph, f"{layer}.weight_q", 3, lambda q: q - 1 if q > 0 else q + 1)
 
 
-def one_bias(part: Part, layer: str) -> Part:
-    """The part with another bias."""
-    bias = part.float_parameters[f"{layer}.bias"] + 1
-    return replace(part, float_parameters={**part.float_parameters, f"{layer}.bias": bias})
+def one_scale(graph: Any, layer: str) -> None:
+    """Another scale of a layer's weights."""
+    change(graph, f"{layer}.weight_scale", 1, lambda scale: scale * 2)
 
 
-def one_range(part: Part, layer: str) -> Part:
-    """The part with another range of what a layer takes."""
-    return replace(part, ranges={**part.ranges, layer: part.ranges[layer] * 2})
+def one_bias(graph: Any, layer: str) -> None:
+    """Another number in a layer's bias."""
+    (node,) = (node for node in products(graph) if node.name == layer)
+    change(graph, node.inputs[2].name, 0, lambda bias: bias + 1)
 
 
-def in_float(model: Any, part: Part, layer: str) -> None:
-    """Give a layer of a graph its weights in float, in place: the same numbers, and no integers."""
-    from dq_toolchain.backends.common.onnx.building import constant
+def one_range(graph: Any, layer: str) -> None:
+    """Another scale of what a layer takes."""
+    change(graph, f"{layer}:input.scale", 0, lambda scale: scale * 2)
 
-    (node,) = (node for node in products(model.graph) if node.name == layer)
-    assert read_weight(node.inputs[1]) is not None
-    value = constant(f"{layer}.float", as_graph_has(node, part.layers[layer].dequantized()).contiguous())
-    model.graph.register_initializer(value)
+
+def one_float(graph: Any, layer: str) -> None:
+    """Another number in weights that are float."""
+    change(graph, f"{layer}.weight", 0, lambda weight: weight + 1)
+
+
+def in_float(graph: Any, layer: str) -> None:
+    """A layer's weights in float: the numbers that its integers stand for."""
+    (node,) = (node for node in products(graph) if node.name == layer)
+    weight = read_weight(node.inputs[1])
+    assert weight is not None
+    assert weight.scale is not None
+    shape = [1] * weight.integers.dim()
+    shape[weight.axis] = -1
+    value = constant(f"{layer}.float", weight.integers * weight.scale.reshape(shape))
+    graph.register_initializer(value)
     node.replace_input_with(1, value)
 
 
@@ -91,7 +120,3 @@ def decoder_alone(**changes: Any) -> PartsArtifact:
         constants={},
         reference=PartsReference(prompts=(), conditioning={}, latents=given, pictures=pictures),
     )  # fmt: skip
-
-
-def _with(part: Part, layer: str, weights: LayerWeights) -> Part:
-    return replace(part, layers={**part.layers, layer: weights})

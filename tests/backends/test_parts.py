@@ -29,8 +29,6 @@ FORMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_a_pipeline_is_exported_with_its_parts(name: str, form: str, tmp_path: Path) -> None:
     quantize, settings = FORMS[form]
     target = form.partition(" ")[0]
-    if (name, target) == ("sdxl", "qnn"):
-        pytest.skip("target qnn refuses networks that compute sinusoids of picture sizes")
     model, out = PIPELINES[name](tmp_path / name), tmp_path / "out"
     calibrate(recipe(model, out, conditioning=prompts(tmp_path), quantize=quantize), Reporter(quiet=True))
     source = out / "calibration"

@@ -45,11 +45,24 @@ class Engines:
 
     def __call__(self, method: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """The network output, on the CPU. Raises BackendError: the engine does not load or execute."""
+        return self.execute(method, inputs, {OUTPUT: tuple(inputs["sample"].shape)})[OUTPUT]
+
+    def shape_of(self, method: str, name: str) -> tuple[int, ...]:
+        """Of an input or an output. Raises BackendError: the engine does not load."""
+        if method != self.current:
+            self._load(method)
+        assert self.engine is not None
+        return tuple(int(size) for size in self.engine.get_tensor_shape(name))
+
+    def execute(
+        self, method: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, Tensor]:
+        """Outputs of these shapes by name, float32, on the CPU. Raises BackendError: the engine does not load or execute."""
         if method != self.current:
             self._load(method)
         assert self.context is not None
         here = {name: tensor.to(self.device).contiguous() for name, tensor in inputs.items()}
-        here[OUTPUT] = torch.empty_like(here["sample"])
+        here |= {name: torch.empty(shape, device=self.device) for name, shape in outputs.items()}
         for name, tensor in here.items():
             if not self.context.set_tensor_address(name, tensor.data_ptr()):
                 raise BackendError(
@@ -61,7 +74,7 @@ class Engines:
             raise BackendError(f"TensorRT could not execute {method}; its messages are above")
         if self.stream is not None:
             self.stream.synchronize()
-        return here[OUTPUT].cpu()
+        return {name: here[name].cpu() for name in outputs}
 
     def _load(self, method: str) -> None:
         self.context = self.engine = None  # their memory first

@@ -120,12 +120,19 @@ class Engine:
         self.device_memory_size_v2 = 1000 + len(events)
         events.append(f"load {self.path.stem}")
 
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        (port,) = (port for port in (*self.inputs, *self.outputs) if port.name == name)
+        return tuple(port.shape)
+
     def create_execution_context(self, strategy: str) -> Context:
         assert strategy == "user"
         return Context(self)
 
     def create_engine_inspector(self) -> Any:
-        placements = json.loads((self.path.parent.parent / "placements.json").read_text())
+        bundle = next(folder for folder in self.path.parents if (folder / "placements.json").is_file())
+        placements = json.loads((bundle / "placements.json").read_text())
+        graph = self.path.relative_to(bundle).as_posix()
+        placed = next((row for row in placements.get("parts", []) if row["graph"] == graph), placements)
         layers: list[Any] = [
             {
                 "Name": site,
@@ -139,7 +146,7 @@ class Engine:
                     }
                 ],
             }
-            for site in placements["int8"]
+            for site in placed["int8"]
         ]
         return SimpleNamespace(get_engine_information=lambda form: json.dumps({"Layers": layers, "Bindings": []}))
 

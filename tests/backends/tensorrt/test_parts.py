@@ -3,41 +3,51 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dq_toolchain import backends
-from dq_toolchain.backends.common.onnx.parts import write_graph
+from dq_toolchain.backends.common.onnx.parts import graph_in, open_part, write_graph
 from dq_toolchain.backends.tensorrt.deploy.build_engines import graphs_of, main
 from dq_toolchain.backends.tensorrt.graph.parts import in_terms_of_networks, part_graph
 from dq_toolchain.backends.tensorrt.parts import Parts
 from dq_toolchain.backends.tensorrt.proof.lint import lint
 from dq_toolchain.backends.tensorrt.proof.nvidia import check_build
 from dq_toolchain.backends.tensorrt.proof.parts import audit_part
+from dq_toolchain.backends.tensorrt.runtime.engines import Engines
+from dq_toolchain.backends.tensorrt.runtime.parts import part_engine
 from dq_toolchain.backends.tensorrt.settings import Settings
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.metrics import relative_error
-from dq_toolchain.toolchain.parts.part import Part
 from tests import tiny, tiny_artifacts
 from tests.backends.onnx_parts import (
-    FAULTY,
-    PARTS,
+    KINDS,
+    LAYERS,
     TABLE,
+    WITH_TABLE,
     decoder_alone,
     executed,
+    graph_of,
     in_float,
     one_bias,
     one_integer,
     one_range,
     one_scale,
+    part_of,
 )
 from tests.backends.tensorrt import fake_tensorrt
 from tests.backends.tensorrt.conftest import needs_nvidia
-from tests.tiny_parts import calls_of, clip_part, decoder_part
+from tests.backends.tensorrt.test_scripts import TRTEXEC
+from tests.tiny_parts import calls_of, latents
 
 ROOM = {"fp32": 1e-5, "fp16": 0.004}
 """Relative error of weights alone, by what is between layers."""
@@ -45,78 +55,73 @@ INT8 = 0.06
 """What 8-bit activations may cost a random decoder of this size."""
 
 
-def written(part: Part, precision: str, folder: Path) -> Path:
-    """A part's program, audited."""
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Folder of a part's program by kind and precision, written once."""
+
+    @cache
+    def program(kind: str, precision: str) -> Path:
+        folder, part = tmp_path_factory.mktemp("programs") / "program", part_of(kind)
+        write_graph(part_graph(part, in_terms_of_networks(part), precision), folder)
+        return folder
+
+    return program
+
+
+Programs = Callable[[str, str], Path]
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"), [*((kind, "fp32") for kind in KINDS), ("t5", "fp16"), ("decoder", "fp16")]
+)
+def test_a_part_computes_what_its_integers_stand_for(kind: str, precision: str, programs: Programs) -> None:
+    part, program = part_of(kind), programs(kind, precision)
     artifact = in_terms_of_networks(part)
-    audit_part(write_graph(part_graph(part, artifact, precision), folder / part.name), part, artifact)
-    return folder / part.name
-
-
-@pytest.mark.parametrize("precision", ROOM)
-@pytest.mark.parametrize("kind", PARTS)
-def test_a_part_computes_what_its_integers_stand_for(kind: str, precision: str, tmp_path: Path) -> None:
-    part = PARTS[kind]()
-    program = written(part, precision, tmp_path)
-    room = INT8 if in_terms_of_networks(part).sites else ROOM[precision]
+    audit_part(graph_of(program), part, artifact)
     for call in calls_of(part):
         for found, want in executed(part, program, call):
             assert found.dtype == torch.float32
             assert found.shape == want.shape
-            assert relative_error(found, want).max() < room
+            assert relative_error(found, want).max() < (INT8 if artifact.sites else ROOM[precision])
 
 
-def test_wide_convolutions_are_int8_and_only_they(tmp_path: Path) -> None:
-    part = decoder_part()
-    artifact = in_terms_of_networks(part)
-    graph = write_graph(part_graph(part, artifact, "fp32"), tmp_path / part.name)
-    int8 = {each.name for each in lint(graph) if each.int8}
+def test_wide_convolutions_are_int8_and_only_they(programs: Programs) -> None:
+    part = part_of("decoder")
+    int8 = {each.name for each in lint(graph_of(programs("decoder", "fp32"))) if each.int8}
     shapes = {name: weights.weight_q.shape for name, weights in part.layers.items()}
     assert int8 == {name for name, shape in shapes.items() if len(shape) == 4 and min(shape[:2]) >= 16}
-    assert int8 == {site.layer for site in artifact.sites}
+    assert int8 == {site.layer for site in in_terms_of_networks(part).sites}
 
 
-@pytest.mark.parametrize(
-    ("spoil", "text"), [(one_integer, "the integers of {layer} differ"), (one_scale, "scales of {layer} differ")]
-)
-@pytest.mark.parametrize(("make", "layer"), FAULTY)
-def test_other_weights_are_found_by_name(
-    make: Callable[[], Part], layer: str, spoil: Callable[[Part, str], Part], text: str, tmp_path: Path
+FAULTS: list[tuple[Callable[[Any, str], None], str, str, str]] = [
+    *((one_integer, kind, layer, "the integers of {layer} differ") for kind, layer in WITH_TABLE),
+    *((one_scale, kind, layer, "scales of {layer} differ") for kind, layer in WITH_TABLE),
+    *((in_float, kind, layer, "the weights of {layer} are in float") for kind, layer in LAYERS.items()),
+    (one_bias, "decoder", LAYERS["decoder"], "the bias of {layer} differs"),
+    (one_range, "decoder", LAYERS["decoder"], "quantize of {layer}:input has scale"),
+]
+
+
+@pytest.mark.parametrize(("plant", "kind", "layer", "text"), FAULTS)
+def test_a_planted_fault_is_found_by_name(
+    plant: Callable[[Any, str], None], kind: str, layer: str, text: str, programs: Programs
 ) -> None:
-    part = make()
-    artifact = in_terms_of_networks(part)
-    graph = write_graph(
-        part_graph(spoil(part, layer), in_terms_of_networks(spoil(part, layer)), "fp32"), tmp_path / "x"
-    )
-    with pytest.raises(BackendError, match=text.format(layer=layer)):
-        audit_part(graph, part, artifact)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "text"),
-    [(one_bias, "the bias of {layer} differs"), (one_range, "quantize of {layer}:input has scale")],
-)
-def test_another_bias_or_scale_of_activations_is_found_by_name(
-    spoil: Callable[[Part, str], Part], text: str, tmp_path: Path
-) -> None:
-    part, layer = decoder_part(), "decoder.up_blocks.0.resnets.0.conv1"
-    other = spoil(part, layer)
-    graph = write_graph(part_graph(other, in_terms_of_networks(other), "fp32"), tmp_path / "x")
+    part, graph = part_of(kind), graph_of(programs(kind, "fp32"))
+    plant(graph, layer)
     with pytest.raises(BackendError, match=text.format(layer=layer)):
         audit_part(graph, part, in_terms_of_networks(part))
 
 
-@pytest.mark.parametrize(("make", "layer"), [each for each in FAULTY if each[1] != TABLE])
-def test_a_layer_in_float_is_found_by_name(make: Callable[[], Part], layer: str, tmp_path: Path) -> None:
-    part = make()
-    artifact = in_terms_of_networks(part)
-    model = part_graph(part, artifact, "fp32")
-    in_float(model, part, layer)
-    with pytest.raises(BackendError, match=f"the weights of {layer} are in float"):
-        audit_part(write_graph(model, tmp_path / "x"), part, artifact)
+def test_a_table_in_float_is_found(programs: Programs) -> None:
+    part, graph = part_of("clip"), graph_of(programs("clip", "fp32"))
+    (node,) = (node for node in graph if node.name == TABLE)
+    node.replace_input_with(0, graph.initializers[f"{TABLE}.weight_scale"])
+    with pytest.raises(BackendError, match=f"the table of {TABLE} is in float"):
+        audit_part(graph, part, in_terms_of_networks(part))
 
 
 def test_what_fp16_does_not_hold_is_built_in_fp32(tmp_path: Path) -> None:
-    part = decoder_part()
+    part = part_of("decoder")
     ranges = {**part.ranges, "decoder.conv_in": torch.tensor([-1.0, 1.0, -5e4, 5e4])}
     (tmp_path / "parts").mkdir()
     lowering = Parts(decoder_alone(ranges=ranges), tmp_path, Settings(jetpack=7), lambda _: None)
@@ -160,7 +165,11 @@ def test_engines_of_parts_are_built_and_checked_with_the_others(
     assert main([str(bundle)]) == 0
     said = capsys.readouterr().out
     assert "decoder: 13 of 13 sites INT8, 0 in float" in said
-    assert (bundle / "engines" / "decoder.plan").is_file()
+    engine = part_engine(
+        Engines(fake_tensorrt, bundle, ("decoder",), device="cpu"), "decoder", ("latents",), ("picture",)
+    )
+    (call, *_), graph = latents(), open_part(bundle / "parts" / "decoder", ("latents",), ("picture",))
+    assert torch.equal(engine(call)["picture"], graph(call)["picture"])
     fake_tensorrt.in_float.add("decoder.mid_block.resnets.0.conv1")
     assert main([str(bundle), "--force"]) == 1
     fake_tensorrt.in_float.clear()
@@ -170,26 +179,31 @@ def test_engines_of_parts_are_built_and_checked_with_the_others(
     assert capsys.readouterr().out.split() == ["--int8", "--fp16"]
 
 
+def test_trtexec_builds_them_too(bundle: Path, tmp_path: Path) -> None:
+    folder, log, trtexec = tmp_path / "bundle", tmp_path / "log", tmp_path / "trtexec"
+    shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns("engines"))
+    trtexec.write_text(TRTEXEC.format(log=log, number=100300))
+    trtexec.chmod(0o755)
+    environment = os.environ | {"TRTEXEC": str(trtexec)}
+    done = subprocess.run(
+        [str(folder / "build_engines.sh")], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    asked = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [each["onnx"] for each in asked] == ["steps_g0.onnx", "steps_g1.onnx", "decoder.onnx"]
+    assert asked[2]["timingCacheFile"] == "../../engines/timing.cache"
+    assert (folder / "engines" / "decoder.plan").is_file()
+    assert "decoder: 13 of 13 sites INT8" in done.stdout
+
+
 @needs_nvidia
 @pytest.mark.nvidia
 @pytest.mark.parametrize("precision", ROOM)
-@pytest.mark.parametrize("kind", PARTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_nvidias_compiler_takes_a_part_and_makes_int8_of_what_is_promised(
-    kind: str, precision: str, tmp_path: Path
+    kind: str, precision: str, programs: Programs
 ) -> None:
-    part = PARTS[kind]()
-    artifact = in_terms_of_networks(part)
-    graph = write_graph(part_graph(part, artifact, precision), tmp_path / "x")
-    found = check_build(tmp_path / "x" / "x.onnx", lint(graph))
-    assert found.int8 == found.promised == len(artifact.sites)
+    program = programs(kind, precision)
+    found = check_build(graph_in(program), lint(graph_of(program)))
+    assert found.int8 == found.promised == len(in_terms_of_networks(part_of(kind)).sites)
     assert found.layers > 0
-
-
-def test_a_table_in_float_is_found(tmp_path: Path) -> None:
-    part = clip_part()
-    artifact = in_terms_of_networks(part)
-    model = part_graph(part, artifact, "fp32")
-    (node,) = (node for node in model.graph if node.name == TABLE)
-    node.replace_input_with(0, model.graph.initializers[f"{TABLE}.weight_scale"])
-    with pytest.raises(BackendError, match=f"the table of {TABLE} is in float"):
-        audit_part(model.graph, part, artifact)

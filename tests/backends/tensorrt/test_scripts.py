@@ -22,7 +22,10 @@ pathlib.Path(r"{log}").open("a").write(json.dumps(given) + "\\n")
 if "onnx" in given:
     assert pathlib.Path(given["onnx"]).is_file() and pathlib.Path("weights.bin").is_file()
     pathlib.Path(given["saveEngine"]).write_bytes(b"plan")
-    sites = json.loads(pathlib.Path("../placements.json").read_text())["int8"]
+    bundle = next(p for p in pathlib.Path.cwd().parents if (p / "placements.json").is_file())
+    placed = json.loads((bundle / "placements.json").read_text())
+    mine = [row for row in placed.get("parts", []) if row["graph"].endswith(given["onnx"])]
+    sites = (mine or [placed])[0]["int8"]
     layers = [{{"Name": s, "LayerType": "gemm", "Inputs": [{{"Format/Datatype": "Int8"}}], "Metadata": f"[ONNX Layer: {{s}}]"}}
               for s in sites]
     pathlib.Path(given["exportLayerInfo"]).write_text(json.dumps({{"Layers": layers}}))
