@@ -18,8 +18,8 @@ SMALLEST = 2.0**-8
 """Of what ``ScaledRmsNorm`` divides by: epsilon over its square is an fp16 number."""
 
 
-def as_it_is(x: Tensor, _site: int) -> tuple[Tensor, Tensor | None]:
-    """The entry of a layer whose input stays in float; see ``entries.Entry``."""
+def as_it_is(x: Tensor, site: int) -> tuple[Tensor, Tensor | None]:
+    """The entry of every layer, whose input stays in float; see ``entries.Entry``."""
     return x, None
 
 
