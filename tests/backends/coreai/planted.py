@@ -11,7 +11,7 @@ import numpy as np
 
 from dq_toolchain.backends.coreai.asset import load, save
 from dq_toolchain.backends.coreai.ir import NUMPY, PACKED, Operation, Program, module_of
-from dq_toolchain.backends.coreai.patch import number
+from dq_toolchain.backends.coreai.patch import ALIGNMENT, number
 from dq_toolchain.backends.coreai.proof.reading import PRODUCTS, source
 from dq_toolchain.backends.coreai.vendor import dialect, mlir
 from tests.backends.coreai.conftest import Converted
@@ -47,7 +47,7 @@ def blob(numbers: np.ndarray, dtype: str, name: str) -> Any:
     }
     kind = ir.RankedTensorType.get(list(numbers.shape), elements[dtype]())
     stored = packed(numbers) if dtype in PACKED else np.ascontiguousarray(numbers, NUMPY[dtype]).view(np.uint8)
-    return ir.DenseResourceElementsAttr.get_from_buffer(stored.reshape(-1), name, kind, alignment=64)
+    return ir.DenseResourceElementsAttr.get_from_buffer(stored.reshape(-1), name, kind, alignment=ALIGNMENT)
 
 
 def packed(numbers: np.ndarray) -> np.ndarray:

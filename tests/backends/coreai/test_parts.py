@@ -21,6 +21,7 @@ from dq_toolchain.toolchain.formats.bundle import Operation as Row
 from dq_toolchain.toolchain.parts.part import Part
 from tests.backends.changed_parts import other_bias, other_integer, other_scale, smaller
 from tests.backends.coreai.planted import constant_of, new_constant, planted, replaced
+from tests.backends.whole_parts import PIPELINES, pipeline_of
 from tests.tiny_parts import KL, TINY, calls_of, clip_part, decoder_part, t5_part
 
 TABLE, LAYER, PROJECTION = "embeddings.token_embedding", "encoder.layers.1.mlp.fc1", "text_projection"
@@ -172,3 +173,14 @@ def test_scales_that_fp16_does_not_hold_are_exact(tmp_path: Path) -> None:
 def test_threads_are_refused(clip: Made) -> None:
     with pytest.raises(BackendError, match="threads cannot be set for target 'coreai'"):
         open_part(clip.asset, ["ids", "mask"], ["hidden", "pooled"], threads=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_parts_of_a_pipeline_are_close_to_fp32(name: str, precision: str, tmp_path: Path) -> None:
+    settings = Settings.model_validate({"precision": precision})
+    made = pipeline_of(name, tmp_path, write_part, open_part, settings)
+    assert all(f"{precision} arithmetic" in row["precision"] for row in made["parts"])
+    assert all(row["cosine"] > 0.998 for row in made["parts"] if row["cosine"] is not None)
+    assert all(row["psnr"] > 45 for row in made["parts"] if row["psnr"] is not None)
