@@ -221,7 +221,8 @@ def _write_bundle(
         }
         write_tensors(folder / "parts" / "constants.safetensors", rows)
     for name, tokenizer in tokenizers.items():
-        _write_tokenizer(folder / "parts" / name, tokenizer, one_file=name != "tokenizer")
+        (folder / "parts" / name).mkdir()
+        tokenizer.backend_tokenizer.save(str(folder / "parts" / name / "tokenizer.json"), pretty=False)
     write_bytes(folder / "pipeline.json", (json.dumps(seal(_pipeline(case, tokenizers)), indent=1) + "\n").encode())
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     shape = tuple(run.shape[1:])
@@ -234,17 +235,6 @@ def _write_bundle(
         methods=("forward",), table=table, guidance=case.guidance, limits=limits_for(reference),
         operations=(), sites=(), sizes={name: (folder / name).stat().st_size for name in names},
         files={name: sha256(folder / name) for name in names}).save(folder)  # fmt: skip
-
-
-def _write_tokenizer(folder: Path, tokenizer: CLIPTokenizer, *, one_file: bool) -> None:
-    """tokenizer.json, or the two files of earlier tokenizers."""
-    saved = json.loads(tokenizer.backend_tokenizer.to_str())
-    if one_file:
-        write_bytes(folder / "tokenizer.json", (json.dumps(saved) + "\n").encode())
-        return
-    write_bytes(folder / "vocab.json", (json.dumps(saved["model"]["vocab"]) + "\n").encode())
-    merges = "".join(f"{a} {b}\n" for a, b in saved["model"]["merges"])
-    write_bytes(folder / "merges.txt", f"#version: 0.2\n{merges}".encode())
 
 
 def _pipeline(case: Case, tokenizers: Mapping[str, CLIPTokenizer]) -> dict[str, Any]:

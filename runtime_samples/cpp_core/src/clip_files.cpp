@@ -1,11 +1,8 @@
 #include "clip_tokenizer.h"
 #include "error.h"
-#include "files.h"
 #include "tokenizer_files.h"
 
 namespace dq {
-namespace fs = std::filesystem;
-
 namespace {
 
 constexpr const char* pattern =
@@ -38,38 +35,14 @@ std::int64_t id_of(const Vocabulary& vocabulary, const std::string& token) {
   return found->second;
 }
 
-std::unique_ptr<Tokenizer> from_one_file(const fs::path& path) {
-  const Bytes bytes = read_file(path);
-  const json::Value file = json::parse(as_text(bytes));
+}  // namespace
+
+std::unique_ptr<Tokenizer> read_clip_tokenizer(const json::Value& file) {
   check_steps(file);
   const json::Value& model = file.at("model");
   Vocabulary vocabulary = read_vocabulary(model.at("vocab"));
   const std::int64_t unknown = id_of(vocabulary, model.text_at("unk_token"));
   return std::make_unique<ClipTokenizer>(read_added_tokens(file), Bpe(std::move(vocabulary), read_merges(model.at("merges")), unknown));
-}
-
-/// As transformers reads the two files: what begins a prompt is looked for in the normalized text, the others as written.
-std::unique_ptr<Tokenizer> from_two_files(const fs::path& folder, const SpecialIds& special) {
-  const Bytes words = read_file(folder / "vocab.json"), merges = read_file(folder / "merges.txt");
-  Vocabulary vocabulary = read_vocabulary(json::parse(as_text(words)));
-  std::vector<AddedToken> added;
-  for (const auto& [token, id] : vocabulary) {
-    const bool begins = id == special.begin, ends = id == special.end;
-    if (!begins && !ends && id != special.pad) continue;
-    added.push_back({unicode::decode(token), id, begins || (ends && special.end != special.pad)});
-  }
-  return std::make_unique<ClipTokenizer>(std::move(added), Bpe(std::move(vocabulary), read_merges(as_text(merges)), special.end));
-}
-
-}  // namespace
-
-std::unique_ptr<Tokenizer> read_clip_tokenizer(const fs::path& folder, const SpecialIds& special) {
-  const fs::path one = folder / "tokenizer.json";
-  try {
-    return fs::exists(one) ? from_one_file(one) : from_two_files(folder, special);
-  } catch (const Error& error) {
-    throw Error(folder.string() + ": " + error.what() + export_again);
-  }
 }
 
 }  // namespace dq

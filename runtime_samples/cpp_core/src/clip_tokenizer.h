@@ -1,17 +1,12 @@
 #pragma once
 
-#include <filesystem>
 #include <memory>
 
 #include "bpe.h"
+#include "json.h"
 #include "tokenizer.h"
 
 namespace dq {
-
-/// What a prompt is padded, begun and ended with, where a tokenizer's folder does not say which tokens are special.
-struct SpecialIds {
-  std::int64_t pad = 0, begin = 0, end = 0;
-};
 
 /// CLIP's: NFC, one space for white space, lower case; words, digits and signs by themselves; then byte pair encoding.
 class ClipTokenizer : public Tokenizer {
@@ -28,7 +23,7 @@ class ClipTokenizer : public Tokenizer {
   Bpe bpe_;
 };
 
-/// Reads tokenizer.json, else vocab.json and merges.txt. Throws Error: a file is missing or damaged, or is of another kind.
-std::unique_ptr<Tokenizer> read_clip_tokenizer(const std::filesystem::path& folder, const SpecialIds& special);
+/// Of a tokenizer.json. Throws Error: it is damaged, or says other steps than these.
+std::unique_ptr<Tokenizer> read_clip_tokenizer(const json::Value& file);
 
 }  // namespace dq

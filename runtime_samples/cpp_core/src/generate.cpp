@@ -31,9 +31,6 @@ class Drawing {
   Drawing(const GenerateArguments& arguments, const Bundle& bundle, Programs& programs, const Warn& warn)
       : arguments_(arguments), bundle_(bundle), programs_(programs), pipeline_(Pipeline::load(bundle)), warn_(warn),
         parts_(bundle.folder, programs) {
-    if (!bundle.is_guided() && !arguments.negative_prompt.empty()) {
-      throw Error("--negative-prompt has no effect without guidance, which the bundle's sampler has not; leave it out, or choose another --guidance");
-    }
     if (!bundle.table.init_noise_sigma) throw Error((bundle.folder / "bundle.json").string() + ": the table lacks init_noise_sigma" + export_again);
   }
 
@@ -43,7 +40,7 @@ class Drawing {
     if (!arguments_.low_memory) {  // faults of any part show before the long wait
       for (const EncoderPart& part : pipeline_.encoders) parts_.open(part.program, part.name);
       network_ = programs_.open_network(bundle_);
-      parts_.open(pipeline_.decoder.program, decoder_name);
+      if (pipeline_.decoder) parts_.open(pipeline_.decoder->program, decoder_name);
     }
     const Reference given = encode(texts, bundle_, pipeline_, parts_);
     const auto started = Clock::now();
@@ -54,24 +51,29 @@ class Drawing {
     return {bundle_.sample_shape(), std::move(last)};
   }
 
-  FloatTensor decode(const FloatTensor& latents) {
+  /// (1, 1 or 3, H, W), about -1 to 1.
+  FloatTensor decode(FloatTensor latents) {
     const Stage stage("decoding the picture");
-    const std::unique_ptr<Part> part = parts_.take(pipeline_.decoder.program, decoder_name);
-    const Port port{"latents", "float32", latents.shape};
-    const DecoderPart& decoder = pipeline_.decoder;
-    std::vector<FloatTensor> answer = part->execute({{port, latents.values.data()}});
-    const auto side = [](std::size_t size) { return static_cast<std::int64_t>(size); };
-    const Shape wanted{1, side(decoder.channels), side(decoder.height), side(decoder.width)};
-    if (answer.size() != 1 || answer[0].shape != wanted) {
-      throw Error("the decoder gave " + (answer.empty() ? "nothing" : to_string(answer[0].shape)) + ", expected is " + to_string(wanted) + export_again);
-    }
-    check_finite(answer[0], "the picture");
-    return std::move(answer[0]);
+    FloatTensor picture = pipeline_.decoder ? decoded(*pipeline_.decoder, latents) : std::move(latents);
+    if (picture.shape[1] != 1 && picture.shape[1] != 3) throw Error("a picture has 1 or 3 channels, got " + std::to_string(picture.shape[1]) + "; this model makes no pictures");
+    check_finite(picture, "the picture");
+    return picture;
   }
 
   double seconds_of_network() const { return seconds_of_network_; }
 
  private:
+  FloatTensor decoded(const DecoderPart& decoder, const FloatTensor& latents) {
+    const std::unique_ptr<Part> part = parts_.take(decoder.program, decoder_name);
+    std::vector<FloatTensor> answer = part->execute({{{"latents", "float32", latents.shape}, latents.values.data()}});
+    const auto side = [](std::size_t size) { return static_cast<std::int64_t>(size); };
+    const Shape wanted{1, side(decoder.channels), side(decoder.height), side(decoder.width)};
+    if (answer.size() != 1 || answer[0].shape != wanted) {
+      throw Error("the decoder gave " + (answer.empty() ? "nothing" : to_string(answer[0].shape)) + ", expected is " + to_string(wanted) + export_again);
+    }
+    return std::move(answer[0]);
+  }
+
   std::vector<float> sample(const Reference& given) {
     TorchGenerator generator(arguments_.seed);
     const std::vector<float> noise = generator.randn(given.elements);

@@ -14,12 +14,13 @@ GenerateArguments parse_generate_arguments(const std::vector<std::string>& words
     arguments.help = true;
     return arguments;
   }
-  const OptionWords given(words, {{"--bundle", "--prompt", "--negative-prompt", "--seed", "--steps", "--guidance", "--threads", "--out", "--latents"},
+  const OptionWords given(words, {{"--bundle", "--prompt", "--negative-prompt", "--label", "--seed", "--steps", "--guidance", "--threads", "--out", "--latents"},
                                   {"--low-memory"},
                                   {"--prompt", "--negative-prompt"}});
   arguments.bundle = given.required("--bundle", "a folder");
-  arguments.prompt = given.required("--prompt", "a text");
   arguments.out = given.required("--out", "a name for the picture, such as picture.png");
+  if (given.has("--prompt")) arguments.prompt = given.text("--prompt");
+  if (given.has("--label")) arguments.label = static_cast<std::int64_t>(*given.count("--label", 0));
   arguments.negative_prompt = given.text("--negative-prompt");
   if (given.has("--latents")) arguments.latents = given.text("--latents");
   arguments.seed = given.seed("--seed").value_or(0);
@@ -28,20 +29,21 @@ GenerateArguments parse_generate_arguments(const std::vector<std::string>& words
   arguments.threads = given.count("--threads");
   arguments.low_memory = given.has("--low-memory");
   if (arguments.out.extension() != ".png") throw Error("--out must end with .png, got '" + arguments.out.string() + "'; change --out");
-  check_prompt("--prompt", arguments.prompt);
+  check_prompt("--prompt", arguments.prompt.value_or(""));
   check_prompt("--negative-prompt", arguments.negative_prompt);
   return arguments;
 }
 
 std::string generate_usage(const std::string& program) {
   return "usage: " + program +
-         " --bundle FOLDER --prompt TEXT --out PICTURE.png [--negative-prompt TEXT] [--seed N] [--steps N]\n"
-         "       [--guidance W] [--threads N] [--low-memory] [--latents FILE]\n\n"
+         " --bundle FOLDER --prompt TEXT --out PICTURE.png [--negative-prompt TEXT] [--label N] [--seed N]\n"
+         "       [--steps N] [--guidance W] [--threads N] [--low-memory] [--latents FILE]\n\n"
          "Draws the picture that a prompt describes, with an exported pipeline.\n\n"
          "  --bundle FOLDER         what `dq-toolchain export` wrote of a whole pipeline\n"
          "  --prompt TEXT           what to draw; what is too long for the text encoder is left out, and said\n"
          "  --out PICTURE.png       where the picture goes\n"
          "  --negative-prompt TEXT  what not to draw; needs guidance (default: nothing)\n"
+         "  --label N               the class to draw, of a model that takes one in the place of a prompt\n"
          "  --seed N                of the noise: the same seed gives the same picture (default: 0)\n"
          "  --steps N               of the step counts that the bundle holds (default: the calibrated one)\n"
          "  --guidance W            of its guidance scales (default: the calibrated one)\n"

@@ -11,7 +11,9 @@ namespace dq {
 struct GenerateArguments {
   std::filesystem::path bundle, out;
   std::optional<std::filesystem::path> latents;
-  std::string prompt, negative_prompt;
+  std::optional<std::string> prompt;
+  std::string negative_prompt;
+  std::optional<std::int64_t> label;   // of a model that draws a class
   std::uint64_t seed = 0;
   std::optional<std::size_t> steps;    // none: the calibrated ones
   std::optional<double> guidance;      // the same

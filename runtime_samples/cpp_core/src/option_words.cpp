@@ -44,11 +44,12 @@ const std::string& OptionWords::required(const std::string& name, const char* wh
   return given_.at(name);
 }
 
-std::optional<std::size_t> OptionWords::count(const std::string& name) const {
+std::optional<std::size_t> OptionWords::count(const std::string& name, std::size_t least) const {
   if (!has(name)) return {};
   const std::string& text = given_.at(name);
-  const unsigned long count = is_digits(text) && text.size() <= 9 ? std::strtoul(text.c_str(), nullptr, 10) : 0;
-  if (count == 0) throw Error(name + " must be a number from 1, got '" + text + "'; change " + name);
+  const bool good = is_digits(text) && text.size() <= 9;
+  const unsigned long count = good ? std::strtoul(text.c_str(), nullptr, 10) : 0;
+  if (!good || count < least) throw Error(name + " must be a number from " + std::to_string(least) + ", got '" + text + "'; change " + name);
   return count;
 }
 
@@ -68,8 +69,8 @@ std::optional<std::uint64_t> OptionWords::seed(const std::string& name) const {
   const std::string& text = given_.at(name);
   errno = 0;
   const unsigned long long value = is_digits(text) ? std::strtoull(text.c_str(), nullptr, 10) : 0;
-  if (!is_digits(text) || errno != 0) {
-    throw Error(name + " must be a number from 0 to 18446744073709551615, got '" + text + "'; change " + name);
+  if (!is_digits(text) || errno != 0 || value >> 63 != 0) {
+    throw Error(name + " must be a number from 0 to 9223372036854775807, got '" + text + "'; change " + name);
   }
   return value;
 }

@@ -26,11 +26,11 @@ class OptionWords {
   const std::string& required(const std::string& name, const char* what) const;
   std::string text(const std::string& name) const { return has(name) ? given_.at(name) : ""; }
 
-  /// From 1; none if it is not there. Throws Error.
-  std::optional<std::size_t> count(const std::string& name) const;
+  /// From `least`; none if it is not there. Throws Error.
+  std::optional<std::size_t> count(const std::string& name, std::size_t least = 1) const;
   /// Within a million; none if it is not there. Throws Error.
   std::optional<double> number(const std::string& name) const;
-  /// 0 to 2^64 - 1; none if it is not there. Throws Error.
+  /// 0 to 2^63 - 1; none if it is not there. Throws Error.
   std::optional<std::uint64_t> seed(const std::string& name) const;
 
  private:

@@ -48,6 +48,7 @@ TokenizerPart read_tokenizer_part(const json::Value& row) {
   part.length = static_cast<std::size_t>(integer_within(row, "length", 3, longest_prompt));
   part.pad = integer_within(row, "pad", 0, largest_id);
   part.end = integer_within(row, "end", 0, largest_id);
+  if (const json::Value* lower = row.find("lower")) part.lower = lower->boolean("lower");
   if (!row.at("begin").is_null()) part.begin = integer_within(row, "begin", 0, largest_id);
   return part;
 }
@@ -79,7 +80,6 @@ std::vector<Part> read_parts(const json::Value& file, const char* key, Read read
     }
     if (find(parts, parts.back().name) != &parts.back()) throw Error(std::string(key) + " holds " + parts.back().name + " twice");
   }
-  if (parts.empty()) throw Error(std::string(key) + " must not be empty");
   return parts;
 }
 
@@ -108,11 +108,21 @@ TensorRows read_tensor_rows(const json::Value& value, const Pipeline& pipeline) 
   return rows;
 }
 
+DecoderPart read_decoder(const json::Value& row) {
+  DecoderPart part;
+  part.program = path_at(row, "program");
+  part.channels = static_cast<std::size_t>(integer_within(row, "channels", 1, 3));
+  if (part.channels == 2) throw Error("channels must be 1 or 3, got 2");
+  part.height = static_cast<std::size_t>(integer_within(row, "height", 1, largest_side));
+  part.width = static_cast<std::size_t>(integer_within(row, "width", 1, largest_side));
+  return part;
+}
+
 void check_parts(const Pipeline& pipeline, const Bundle& bundle) {
   for (const TokenizerPart& part : pipeline.tokenizers) bundle.expect_listed(part.folder);
   for (const EncoderPart& part : pipeline.encoders) bundle.expect_listed(part.program);
   if (!pipeline.constants.empty()) bundle.expect_listed(pipeline.constants);
-  bundle.expect_listed(pipeline.decoder.program);
+  if (pipeline.decoder) bundle.expect_listed(pipeline.decoder->program);
 }
 
 }  // namespace
@@ -140,16 +150,11 @@ Pipeline Pipeline::parse(std::string_view text, const Bundle& bundle) {
   }
   if (!file.at("constants").is_null()) pipeline.constants = path_at(file, "constants");
   for (const Port& port : bundle.inputs) {
-    if (!port.is_conditioning() || pipeline.conditioning.count(port.name) != 0 || !pipeline.constants.empty()) continue;
+    if (!port.is_conditioning() || port.name == label_input || pipeline.conditioning.count(port.name) != 0 || !pipeline.constants.empty()) continue;
     throw Error("conditioning lacks " + port.name + ", which the network takes, and there are no constants");
   }
   pipeline.zeros_without_negative = file.at("zeros_without_negative").boolean("zeros_without_negative");
-  const json::Value& decoder = file.at("decoder");
-  pipeline.decoder.program = path_at(decoder, "program");
-  pipeline.decoder.channels = static_cast<std::size_t>(integer_within(decoder, "channels", 1, 3));
-  if (pipeline.decoder.channels == 2) throw Error("channels must be 1 or 3, got 2");
-  pipeline.decoder.height = static_cast<std::size_t>(integer_within(decoder, "height", 1, largest_side));
-  pipeline.decoder.width = static_cast<std::size_t>(integer_within(decoder, "width", 1, largest_side));
+  if (const json::Value& decoder = file.at("decoder"); !decoder.is_null()) pipeline.decoder = read_decoder(decoder);
   return pipeline;
 }
 

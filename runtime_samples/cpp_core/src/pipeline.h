@@ -11,12 +11,16 @@
 
 namespace dq {
 
+/// The input of a network that takes a class in the place of a prompt, or beside it.
+inline constexpr const char* label_input = "class_labels";
+
 /// A tokenizer's files, and what a prompt of `length` ids is made of.
 struct TokenizerPart {
   std::string name, kind, folder;  // kind: clip or t5; folder relative to the bundle's
   std::size_t length = 0;
   std::int64_t pad = 0, end = 0;
   std::optional<std::int64_t> begin;
+  bool lower = false;  // a prompt is put in lower case and stripped first
 };
 
 /// A text encoder: ids (1, length) and perhaps the mask of the tokenizer to `outputs`, each hidden or pooled.
@@ -37,12 +41,12 @@ using TensorRows = std::vector<std::vector<std::string>>;
 
 /// pipeline.json: what stands around the network, from a prompt to a picture; checked so that the rest may rely on it.
 struct Pipeline {
-  std::vector<TokenizerPart> tokenizers;
+  std::vector<TokenizerPart> tokenizers;  // none, and no encoders: the network takes no text
   std::vector<EncoderPart> encoders;
   std::map<std::string, TensorRows> conditioning;  // by input of the network
   std::string constants;                     // a file of what no prompt decides, empty if there is none
   bool zeros_without_negative = false;       // an empty negative prompt is zeros, and not the encoded empty text
-  DecoderPart decoder;
+  std::optional<DecoderPart> decoder;        // none: the network makes pictures itself
 
   /// What pipeline.json says, without looking at other files. Throws Error.
   static Pipeline parse(std::string_view text, const Bundle& bundle);

@@ -4,52 +4,89 @@
 
 #include "clip_tokenizer.h"
 #include "error.h"
+#include "files.h"
+#include "json.h"
 
 namespace dq {
 namespace {
 
-/// The text from `open` to the nearest `close` that has no other bracket within, from `at` on; empty if there is none.
-std::string bracketed(const std::string& text, char open, char close, std::size_t& at) {
-  while ((at = text.find(open, at)) != std::string::npos) {
-    const std::size_t end = text.find_first_of(std::string{open, close}, at + 1);
-    if (end != std::string::npos && text[end] == close) return text.substr(at, end + 1 - at);
-    ++at;
-  }
-  return "";
+constexpr std::size_t most_characters = 10000;
+
+bool is_digit(char32_t code) { return code >= U'0' && code <= U'9'; }
+
+/// "(word:1.3)" that begins at `at`: where it ends, else 0. As on the host: \([^()]*:\s*-?\d*\.?\d+\s*\)
+std::size_t end_of_weighted(const unicode::Text& text, std::size_t at) {
+  const std::size_t end = text.find_first_of(U"()", at + 1);
+  if (end == unicode::Text::npos || text[end] != U')') return 0;
+  std::size_t i = text.rfind(U':', end);
+  if (i == unicode::Text::npos || i <= at) return 0;
+  const auto skip = [&](bool (*is)(char32_t)) { while (i < end && is(text[i])) ++i; };
+  ++i;
+  skip(unicode::is_space);
+  if (text[i] == U'-') ++i;
+  skip(is_digit);
+  if (text[i] == U'.') ++i;
+  skip(is_digit);
+  const bool number = is_digit(text[i - 1]);
+  skip(unicode::is_space);
+  return number && i == end ? end + 1 : 0;
 }
 
-/// "(word:1.3)": digits and a point behind the last colon.
-bool is_weighted(const std::string& found) {
-  const std::size_t colon = found.rfind(':');
-  if (colon == std::string::npos || colon < 2) return false;
-  const std::string number = found.substr(colon + 1, found.size() - colon - 2);
-  return number.find_first_of("0123456789") != std::string::npos && number.find_first_not_of("0123456789.+- ") == std::string::npos;
+/// "[word]".
+std::size_t end_of_bracketed(const unicode::Text& text, std::size_t at) {
+  const std::size_t end = text.find_first_of(U"[]", at + 1);
+  return end != unicode::Text::npos && text[end] == U']' && end > at + 1 ? end + 1 : 0;
 }
 
-bool is_name(const std::string& found) { return found.size() > 2 && found.find_first_of(" \t\n") == std::string::npos; }
-
-bool is_anything(const std::string& found) { return found.size() > 2; }
-
-void refuse(const std::string& option, const std::string& text, char open, char close, bool (*is_meant)(const std::string&),
-            const char* what) {
-  for (std::size_t at = 0;; ++at) {
-    const std::string found = bracketed(text, open, close, at);
-    if (found.empty()) return;
-    if (is_meant(found)) throw Error(option + " has " + found + ", but " + what);
+/// "<token>", "<lora:name:1>", "<|endoftext|>".
+std::size_t end_of_token(const unicode::Text& text, std::size_t at) {
+  std::size_t i = at + 1;
+  if (i < text.size() && text[i] == U'|') {
+    const std::size_t end = text.find(U'|', i + 1);
+    return end != unicode::Text::npos && end + 1 < text.size() && text[end + 1] == U'>' ? end + 2 : 0;
   }
+  while (i < text.size() && (unicode::is_letter(text[i]) || unicode::is_number(text[i]) || text[i] == U'_' || text[i] == U'-')) ++i;
+  if (i == at + 1) return 0;
+  if (i < text.size() && text[i] == U':') {
+    while (i < text.size() && text[i] != U'<' && text[i] != U'>' && !unicode::is_space(text[i])) ++i;
+  }
+  return i < text.size() && text[i] == U'>' ? i + 1 : 0;
+}
+
+/// The notation of other programs that begins there: where it ends, else 0.
+std::size_t end_of_notation(const unicode::Text& text, std::size_t at) {
+  if (text[at] == U'(') return at + 1 < text.size() && text[at + 1] == U'(' ? at + 2 : end_of_weighted(text, at);
+  if (text[at] == U'[') return at + 1 < text.size() && text[at + 1] == U'[' ? at + 2 : end_of_bracketed(text, at);
+  return text[at] == U'<' ? end_of_token(text, at) : 0;
 }
 
 }  // namespace
 
-void check_prompt(const std::string& option, const std::string& text) {
-  refuse(option, text, '(', ')', is_weighted, "words cannot be weighted; write it without the weight");
-  refuse(option, text, '[', ']', is_anything, "words cannot be weighted; write it without the brackets");
-  refuse(option, text, '<', '>', is_name, "textual inversions cannot be loaded; describe it in words");
+void check_prompt(const std::string& option, const std::string& utf8) {
+  const unicode::Text text = unicode::decode(utf8);
+  if (text.size() > most_characters) {
+    throw Error(option + " has " + std::to_string(text.size()) + " characters, allowed are " + std::to_string(most_characters) + "; shorten it");
+  }
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const std::size_t end = end_of_notation(text, at);
+    if (end == 0) continue;
+    const std::string found = unicode::encode(text.substr(at, std::min<std::size_t>(end - at, 30)));
+    throw Error(option + ": weights and embeddings such as '" + found + "' are not supported, the text encoder would read them as letters; write plain words");
+  }
+}
+
+std::string lower_and_stripped(const std::string& text) {
+  const unicode::Text lower = unicode::lower_case(unicode::decode(text));
+  const auto is_blank = [](char32_t code) { return unicode::is_space(code) || (code >= 0x1C && code <= 0x1F); };
+  std::size_t begin = 0, end = lower.size();
+  while (begin < end && is_blank(lower[begin])) ++begin;
+  while (begin < end && is_blank(lower[end - 1])) --end;
+  return unicode::encode(lower.substr(begin, end - begin));
 }
 
 EncodedPrompt encode_prompt(const Tokenizer& tokenizer, const TokenizerPart& part, const std::string& text) {
   EncodedPrompt prompt;
-  std::vector<std::int64_t> ids = tokenizer.ids(text);
+  std::vector<std::int64_t> ids = tokenizer.ids(part.lower ? lower_and_stripped(text) : text);
   const std::size_t room = part.length - (part.begin ? 2 : 1), kept = std::min(ids.size(), room);
   const auto cut = ids.begin() + static_cast<std::ptrdiff_t>(kept);
   if (cut != ids.end()) prompt.left_out = tokenizer.text({cut, ids.end()});
@@ -62,11 +99,16 @@ EncodedPrompt encode_prompt(const Tokenizer& tokenizer, const TokenizerPart& par
   return prompt;
 }
 
-std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& bundle, const TokenizerPart& part) {
-  if (part.kind == "clip") {
-    return read_clip_tokenizer(bundle / part.folder, {part.pad, part.begin.value_or(-1), part.end});
+std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& folder, const std::string& kind) {
+  const std::filesystem::path path = folder / "tokenizer.json";
+  const Bytes bytes = read_file(path);
+  try {
+    const json::Value file = json::parse(as_text(bytes));
+    if (kind == "clip") return read_clip_tokenizer(file);
+    throw Error("a tokenizer of kind " + kind + " is not supported");
+  } catch (const Error& error) {
+    throw Error(path.string() + ": " + error.what() + export_again);
   }
-  throw Error("T5's tokenizer is not supported yet");
 }
 
 }  // namespace dq

@@ -19,11 +19,14 @@ struct EncodedPrompt {
 /// Throws Error: the text is not UTF-8.
 EncodedPrompt encode_prompt(const Tokenizer& tokenizer, const TokenizerPart& part, const std::string& text);
 
-/// Throws Error: the prompt weights words, "(word:1.3)" or "[word]", or names a textual inversion, "<token>". Other programs read
-/// them as instructions; here they would be tokens as any other, and change the picture in another way than is meant.
-void check_prompt(const std::string& option, const std::string& text);
+/// Throws Error: the prompt holds notation that other programs read as instructions, "(word:1.3)", "((word))", "[word]",
+/// "<token>"; a text encoder would read it as letters. Or it is not UTF-8, or too long to be meant.
+void check_prompt(const std::string& option, const std::string& utf8);
 
-/// The tokenizer in its folder of the bundle. Throws Error.
-std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& bundle, const TokenizerPart& part);
+/// In lower case, without white space at both ends: what PixArt's pipelines do to a prompt first.
+std::string lower_and_stripped(const std::string& text);
+
+/// tokenizer.json in a folder, of that kind: clip or t5. Throws Error: it is missing, damaged, or says other steps than are known.
+std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& folder, const std::string& kind);
 
 }  // namespace dq

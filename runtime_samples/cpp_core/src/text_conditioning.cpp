@@ -62,24 +62,19 @@ FloatTensor join(const TensorRows& rows, const NamedTensors& tensors) {
     widest = std::max(widest, joined.back().shape.back());
   }
   FloatTensor result{joined[0].shape, {}};
-  if (result.shape.size() == 2) {
-    for (std::size_t i = 1; i < joined.size(); ++i) result.shape[1] += joined[i].shape[1];
-    for (const FloatTensor& row : joined) append(result, row.values.data(), row.values.size());
-    return result;
-  }
-  result.shape = {1, 0, widest};
+  result.shape[1] = 0;
+  result.shape.back() = result.shape.size() == 2 ? 0 : widest;
   for (const FloatTensor& row : joined) {
-    const std::size_t width = axis(row, 2);
-    for (std::size_t token = 0; token < axis(row, 1); ++token) {
-      append(result, row.values.data() + token * width, width, static_cast<std::size_t>(widest) - width);
+    const std::size_t width = axis(row, row.shape.size() - 1), lines = row.values.size() / width;
+    for (std::size_t line = 0; line < lines; ++line) {
+      append(result, row.values.data() + line * width, width, static_cast<std::size_t>(widest) - width);
     }
-    result.shape[1] += row.shape[1];
+    result.shape[1] += row.shape.size() == 2 ? widest : row.shape[1];
   }
   return result;
 }
 
-std::vector<Conditioning> conditioning_of(const Bundle& bundle, const Pipeline& pipeline, const NamedTensors& tensors,
-                                          const std::string& constants, bool zeros) {
+std::vector<Conditioning> conditioning_of(const Bundle& bundle, const Pipeline& pipeline, const NamedTensors& tensors, const Half& half) {
   std::vector<Conditioning> all(bundle.inputs.size());
   std::optional<TensorFile> file;
   if (!pipeline.constants.empty()) file = TensorFile::read(bundle.folder / pipeline.constants);
@@ -88,10 +83,13 @@ std::vector<Conditioning> conditioning_of(const Bundle& bundle, const Pipeline& 
     if (!port.is_conditioning()) continue;
     const auto rows = pipeline.conditioning.find(port.name);
     try {
-      if (rows == pipeline.conditioning.end()) {
+      if (port.name == label_input && half.label) {
+        if (port.dtype != "int64" || port.elements() != 1) throw Error("must be one int64, got " + port.dtype + " " + to_string(port.shape));
+        all[i].integers = {*half.label};
+      } else if (rows == pipeline.conditioning.end()) {
         if (!file) throw Error("there are no constants");
-        all[i] = read_constant(*file, constants + "." + port.name, port);
-      } else if (zeros) {
+        all[i] = read_constant(*file, std::string(half.constants) + "." + port.name, port);
+      } else if (half.zeros) {
         all[i].floats.assign(port.elements(), 0.0F);
       } else {
         FloatTensor tensor = join(rows->second, tensors);

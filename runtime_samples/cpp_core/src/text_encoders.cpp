@@ -1,10 +1,24 @@
 #include "text_encoders.h"
 
 #include "error.h"
+#include "option_words.h"
 #include "text_conditioning.h"
 
 namespace dq {
 namespace {
+
+void check_wish(const GenerateArguments& arguments, const Bundle& bundle, const Pipeline& pipeline) {
+  const bool text = !pipeline.encoders.empty(), labels = bundle.input(label_input) != nullptr;
+  if (text && !arguments.prompt) throw Error("--prompt is missing: this model draws what a text says; give one" + see_help);
+  if (!text && (arguments.prompt || !arguments.negative_prompt.empty())) {
+    throw Error(std::string("--prompt: this model takes no text; ") + (labels ? "give --label" : "leave it out"));
+  }
+  if (labels && !arguments.label) throw Error("--label is missing: this model draws a class; give its number, from 0" + see_help);
+  if (!labels && arguments.label) throw Error("--label: this model takes no class; leave it out");
+  if (!bundle.is_guided() && !arguments.negative_prompt.empty()) {
+    throw Error("--negative-prompt has no effect without guidance, which the bundle's sampler has not; leave it out, or choose another --guidance");
+  }
+}
 
 void warn_if_cut(const std::string& option, const TokenizerPart& part, const EncodedPrompt& prompt, const Warn& warn) {
   if (prompt.left_out.empty()) return;
@@ -41,11 +55,13 @@ void execute(const EncoderPart& encoder, Part& part, const EncodedPrompt& prompt
 }  // namespace
 
 PromptTexts tokenize(const GenerateArguments& arguments, const Bundle& bundle, const Pipeline& pipeline, const Warn& warn) {
+  check_wish(arguments, bundle, pipeline);
   PromptTexts texts;
+  texts.label = arguments.label;
   texts.zeros = pipeline.zeros_without_negative && arguments.negative_prompt.empty();
   for (const TokenizerPart& part : pipeline.tokenizers) {
-    const std::unique_ptr<Tokenizer> tokenizer = read_tokenizer(bundle.folder, part);
-    texts.prompt[part.name] = encode_prompt(*tokenizer, part, arguments.prompt);
+    const std::unique_ptr<Tokenizer> tokenizer = read_tokenizer(bundle.folder / part.folder, part.kind);
+    texts.prompt[part.name] = encode_prompt(*tokenizer, part, arguments.prompt.value_or(""));
     warn_if_cut("--prompt", part, texts.prompt[part.name], warn);
     if (!bundle.is_guided()) continue;
     texts.negative[part.name] = encode_prompt(*tokenizer, part, arguments.negative_prompt);
@@ -64,8 +80,8 @@ Reference encode(const PromptTexts& texts, const Bundle& bundle, const Pipeline&
   Reference given;
   given.seeds = 1;
   given.elements = bundle.output.elements();
-  given.cond = conditioning_of(bundle, pipeline, prompt, "cond", false);
-  if (bundle.is_guided()) given.uncond = conditioning_of(bundle, pipeline, negative, "uncond", texts.zeros);
+  given.cond = conditioning_of(bundle, pipeline, prompt, {"cond", false, texts.label});
+  if (bundle.is_guided()) given.uncond = conditioning_of(bundle, pipeline, negative, {"uncond", texts.zeros, {}});
   return given;
 }
 

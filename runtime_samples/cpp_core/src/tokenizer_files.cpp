@@ -57,18 +57,6 @@ Merges read_merges(const json::Value& merges) {
   return result;
 }
 
-Merges read_merges(std::string_view text) {
-  Merges result;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = std::min(text.find('\n', begin), text.size());
-    std::string line(text.substr(begin, end - begin));
-    begin = end + 1;
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!line.empty() && line.rfind("#version", 0) != 0) result.push_back(read_pair(line));
-  }
-  return result;
-}
-
 void expect_text(const json::Value& object, const char* key, const std::string& wanted) {
   const std::string& found = object.text_at(key);
   if (found != wanted) throw Error(std::string(key) + " must be " + wanted + ", got " + found);

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -18,9 +17,6 @@ Vocabulary read_vocabulary(const json::Value& vocabulary);
 
 /// The merges of a tokenizer.json: each a pair, or two tokens with a space between. Throws Error.
 Merges read_merges(const json::Value& merges);
-
-/// The same of a merges.txt, one in a line, behind a line with its version. Throws Error.
-Merges read_merges(std::string_view text);
 
 /// Throws Error, which names the key, unless it is the text.
 void expect_text(const json::Value& object, const char* key, const std::string& wanted);

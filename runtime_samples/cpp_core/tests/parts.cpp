@@ -1,6 +1,6 @@
 // dq-parts PART ARGUMENTS...: parts of `generate` by themselves, for tests that compare them with what they reproduce.
 //   randn SEED SIZE...   successive draws from one generator, float32, to stdout
-//   clip FOLDER PAD BEGIN END   a line with a JSON text -> a line with the ids of its tokens
+//   tokens clip|t5 FOLDER   a line with a JSON text -> a line with the ids of its tokens
 
 #include <cstdio>
 #include <cstdlib>
@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "clip_tokenizer.h"
 #include "error.h"
 #include "json.h"
+#include "prompt.h"
 #include "torch_random.h"
 
 namespace {
@@ -36,9 +36,7 @@ void tokenize(const dq::Tokenizer& tokenizer) {
 
 void run(const std::string& part, const std::vector<std::string>& words) {
   if (part == "randn") return randn(words);
-  if (part == "clip") {
-    return tokenize(*dq::read_clip_tokenizer(words.at(0), {std::stoll(words.at(1)), std::stoll(words.at(2)), std::stoll(words.at(3))}));
-  }
+  if (part == "tokens") return tokenize(*dq::read_tokenizer(words.at(1), words.at(0)));
   throw dq::Error("unknown part '" + part + "'");
 }
 

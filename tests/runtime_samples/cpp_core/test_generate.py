@@ -97,7 +97,8 @@ def put(*keys: Any, to: Any) -> Callable[[Any], object]:
 FAULTS: dict[str, tuple[Callable[[Any], object], str]] = {
     "schema": (put("schema", to="x"), "schema must be dq-toolchain/pipeline, got x"),
     "version": (put("schema_version", to=2), "schema_version 2 is not supported"),
-    "no tokenizers": (put("tokenizers", to=[]), "tokenizers must not be empty"),
+    "no tokenizers": (put("tokenizers", to=[]), "encoders[0]: tokenizer must be one of tokenizers, got tokenizer"),
+    "lower": (put("tokenizers", 0, "lower", to="x"), "tokenizers[0]: lower must be true or false, got text"),
     "kind": (put("tokenizers", 0, "kind", to="bert"), "tokenizers[0]: kind must be clip or t5, got bert"),
     "length": (put("tokenizers", 0, "length", to=2), "tokenizers[0]: length must be 3-4096, got 2"),
     "pad": (put("tokenizers", 1, "pad", to=-1), "tokenizers[1]: pad must be 0-2147483647, got -1"),
@@ -164,18 +165,23 @@ def test_a_changed_part_is_noticed(program: Path, tmp_path: Path) -> None:
     )
 
 
+NOTATION = "are not supported, the text encoder would read them as letters; write plain words"
 REFUSED = {
-    "weighted": (["--prompt", "a (red:1.3) ball"], "--prompt has (red:1.3), but words cannot be weighted"),
-    "weighted within": (["--prompt", "a ((very red:1.3) big) ball"], "--prompt has (very red:1.3), but"),
-    "weakened": (["--prompt", "a [red] ball"], "--prompt has [red], but words cannot be weighted"),
-    "inversion": (
-        ["--prompt", "a <my-cat> on grass"],
-        "--prompt has <my-cat>, but textual inversions cannot be loaded",
+    "weighted": (["--prompt", "a (red:1.3) ball"], f"--prompt: weights and embeddings such as '(red:1.3)' {NOTATION}"),
+    "weighted within": (["--prompt", "a ((very red:1.3) big) ball"], f"such as '((' {NOTATION}"),
+    "weakened": (["--prompt", "a [red] ball"], f"such as '[red]' {NOTATION}"),
+    "inversion": (["--prompt", "a <my-cat> on grass"], f"such as '<my-cat>' {NOTATION}"),
+    "adapter": (["--prompt", "a cat <lora:x_1:0.5>"], f"such as '<lora:x_1:0.5>' {NOTATION}"),
+    "special token": (["--prompt", "a <|endoftext|>"], f"such as '<|endoftext|>' {NOTATION}"),
+    "in the other": (
+        ["--prompt", "a", "--negative-prompt", "<bad>"],
+        "--negative-prompt: weights and embeddings such as",
     ),
-    "in the other": (["--prompt", "a", "--negative-prompt", "<bad>"], "--negative-prompt has <bad>, but"),
-    "no prompt": ([], "--prompt is missing; give a text; see --help"),
-    "seed": (["--prompt", "a", "--seed", "-1"], "--seed must be a number from 0 to 18446744073709551615, got '-1'"),
-    "large seed": (["--prompt", "a", "--seed", str(2**64)], "--seed must be a number from 0 to"),
+    "too long": (["--prompt", "x" * 10_001], "--prompt has 10001 characters, allowed are 10000; shorten it"),
+    "no prompt": ([], "--prompt is missing: this model draws what a text says; give one; see --help"),
+    "label": (["--prompt", "a", "--label", "3"], "--label: this model takes no class; leave it out"),
+    "seed": (["--prompt", "a", "--seed", "-1"], "--seed must be a number from 0 to 9223372036854775807, got '-1'"),
+    "large seed": (["--prompt", "a", "--seed", str(2**63)], "--seed must be a number from 0 to"),
     "threads": (["--prompt", "a", "--threads", "0"], "--threads must be a number from 1, got '0'"),
     "steps": (["--prompt", "a", "--steps", "9"], "got 9 steps, guidance 2.5, the bundle holds 4 steps, guidance 2.5"),
     "unknown": (["--prompt", "a", "--image", "x.png"], "unknown argument '--image', allowed are --bundle, --prompt"),

@@ -23,3 +23,10 @@ def wanted_ids(tokenizer: Any, lines: Sequence[str]) -> list[list[int]]:
     backend.no_truncation()
     backend.no_padding()
     return [encoding.ids for encoding in backend.encode_batch(list(lines), add_special_tokens=False)]
+
+
+def assert_alike(tokenizer: Any, program: Path, lines: Sequence[str], kind: str, folder: Path) -> None:
+    """``folder`` holds the tokenizer's own tokenizer.json."""
+    got, wanted = ids_of(program, lines, "tokens", kind, str(folder)), wanted_ids(tokenizer, lines)
+    different = [(text, a, b) for text, a, b in zip(lines, got, wanted, strict=True) if a != b]
+    assert different == []
