@@ -4,7 +4,7 @@ import Foundation
 public struct Arguments: Sendable, Equatable {
     /// An option of one program. `allowed` empty: any text.
     public struct Option: Sendable {
-        let flag: String
+        public let flag: String
         let allowed: [String]
         let required: Bool
 
@@ -12,7 +12,7 @@ public struct Arguments: Sendable, Equatable {
             (self.flag, self.allowed, self.required) = (flag, allowed, required)
         }
 
-        var usage: String {
+        public var usage: String {
             let text = "\(flag) \(allowed.isEmpty ? "FILE" : allowed.joined(separator: "|"))"
             return required ? text : "[\(text)]"
         }
@@ -42,44 +42,18 @@ public struct Arguments: Sendable, Equatable {
     public init(_ arguments: [String], options: [Option] = []) throws {
         let own = Set(options.map(\.flag))
         let known = own.union(["--bundle", "--report", "--seeds", "--steps", "--guidance", "--teacher-forced"])
-        var values: [String: String] = [:]
-        for index in stride(from: 0, to: arguments.count, by: 2) {
-            let flag = arguments[index]
-            guard known.contains(flag) else {
-                throw SampleError("got '\(flag)', allowed are \(known.sorted().joined(separator: ", ")); see --help")
-            }
-            guard index + 1 < arguments.count else { throw SampleError("\(flag) needs a value; see --help") }
-            guard values[flag] == nil else { throw SampleError("\(flag) stands there twice; give it once") }
-            values[flag] = arguments[index + 1]
-        }
+        let words = try OptionWords(arguments, known: known), values = words.values
         for flag in ["--bundle", "--report"] + options.filter(\.required).map(\.flag) where values[flag]?.isEmpty ?? true {
             throw SampleError("\(flag) is missing; see --help")
         }
-        for option in options {
-            guard let value = values[option.flag], !option.allowed.isEmpty, !option.allowed.contains(value) else { continue }
-            throw SampleError("\(option.flag) got '\(value)', allowed are \(option.allowed.joined(separator: ", ")); change it")
-        }
+        try words.check(options)
         let forced = values["--teacher-forced"] ?? "on"
         guard ["on", "off"].contains(forced) else {
             throw SampleError("--teacher-forced got '\(forced)', allowed are on and off; change it")
         }
-        func count(_ flag: String) throws -> Int? {
-            guard let text = values[flag] else { return nil }
-            guard let count = Int(text), count > 0 else {
-                throw SampleError("\(flag) got '\(text)', allowed are numbers from 1; change it")
-            }
-            return count
-        }
-        seeds = try count("--seeds")
-        steps = try count("--steps")
-        if let text = values["--guidance"] {
-            guard let scale = Double(text), abs(scale) <= OtherSampler.mostGuidance else {
-                throw SampleError("--guidance got '\(text)', allowed are numbers within a million; change it")
-            }
-            guidance = scale
-        } else {
-            guidance = nil
-        }
+        seeds = try words.count("--seeds")
+        steps = try words.count("--steps")
+        guidance = try words.number("--guidance")
         bundle = URL(fileURLWithPath: values["--bundle"] ?? "", isDirectory: true)
         report = URL(fileURLWithPath: values["--report"] ?? "", isDirectory: true)
         teacherForced = forced == "on"

@@ -33,6 +33,15 @@ public struct ExportedBundle: Sendable {
     private var stepVectorsName = "step_vectors.safetensors"
     /// Other step counts and guidance scales.
     public let samplers: [OtherSampler]
+    /// All that the bundle lists, relative to the folder.
+    public let files: Set<String>
+
+    /// Whether the bundle lists a file of this path, or files in a folder of it.
+    public func lists(_ path: String) -> Bool { Self.lists(path, in: files) }
+
+    private static func lists(_ path: String, in files: Set<String>) -> Bool {
+        files.contains(path) || files.contains { $0.hasPrefix(path + "/") }
+    }
 
     /// Names of the conditioning, in the order of the inputs.
     public var conditioning: [Port] {
@@ -50,11 +59,12 @@ public struct ExportedBundle: Sendable {
         self.folder = folder
         sha256 = SHA256.of(bytes)
         let files = try json.required("files", place).asObject("\(place): files")
+        self.files = Set(files.keys)
         let programName = try json.required("program", place).asString("\(place): program")
         let ports = try Self.ports(json, "inputs", place), rows = ["ranges", "step_vectors"].filter { ports.map(\.name).contains($0) }
         inputs = ports
         for name in [programName, "reference.safetensors"] + rows.map({ "\($0).safetensors" })
-        where !files.keys.contains(where: { $0 == name || $0.hasPrefix(name + "/") }) {
+        where !Self.lists(name, in: self.files) {
             throw SampleError("\(place) lists no file '\(name)'; export the bundle again")
         }
         for name in files.keys {
@@ -153,7 +163,7 @@ public struct ExportedBundle: Sendable {
     }
 
     /// The name of a method or a port: letters, digits, and _ . - behind the first.
-    private static func plain(_ name: String, _ place: String) throws -> String {
+    public static func plain(_ name: String, _ place: String) throws -> String {
         let first = Set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"), others = first.union("0123456789.-")
         guard let letter = name.first, first.contains(letter), name.count <= 100, name.allSatisfy(others.contains) else {
             throw SampleError("\(place): the name '\(name)' must be letters, digits, _ . and -; export the bundle again")

@@ -22,6 +22,7 @@ public actor FunctionNetwork<Function: ProgramFunction>: Network {
     }
 
     private let schedule: StepSchedule
+    private let manyRollouts: Bool
     private let ranges: [Tensor]?
     private let store: FunctionStore<Function>
     private let runtime: Runtime
@@ -31,11 +32,13 @@ public actor FunctionNetwork<Function: ProgramFunction>: Network {
     ///
     /// - Parameters:
     ///   - keepFunctions: all stay loaded; otherwise the present one and the next.
+    ///   - manyRollouts: whether the first function is needed again behind the last step.
     ///   - compileMilliseconds: what was compiled before anything loads.
     ///   - load: loads a function by name; its time is the load time.
     /// - Throws: SampleError: ranges.safetensors is damaged.
     public init(
-        _ bundle: ExportedBundle, runtime: Runtime, keepFunctions: Bool, compileMilliseconds: Double,
+        _ bundle: ExportedBundle, runtime: Runtime, keepFunctions: Bool, manyRollouts: Bool = true,
+        compileMilliseconds: Double,
         load: @escaping @Sendable (String) async throws -> Function
     ) throws {
         let ranges = try bundle.ranges()
@@ -49,12 +52,12 @@ public actor FunctionNetwork<Function: ProgramFunction>: Network {
             _ = try await function.execute(first)  // the first execution after a load allocates: not in a step's time
             return (function, milliseconds)
         }
-        (schedule, self.ranges, self.runtime) = (bundle.schedule, ranges, runtime)
+        (schedule, self.ranges, self.runtime, self.manyRollouts) = (bundle.schedule, ranges, runtime, manyRollouts)
     }
 
     public func prepare(step: Int) async throws {
         current = nil  // or three functions are in memory until the store has answered
-        current = try await store.use(schedule.method(of: step), next: schedule.methodAfter(step))
+        current = try await store.use(schedule.method(of: step), next: schedule.methodAfter(step, again: manyRollouts))
     }
 
     public func execute(_ call: NetworkCall) async throws -> Tensor {

@@ -51,6 +51,11 @@ extension JSONValue {
         return string
     }
 
+    public func asBool(_ place: String) throws -> Bool {
+        guard case .bool(let value) = self else { throw unexpected("true or false", place) }
+        return value
+    }
+
     public func asInt(_ place: String) throws -> Int {
         guard case .integer(let integer) = self else { throw unexpected("an integer", place) }
         return integer

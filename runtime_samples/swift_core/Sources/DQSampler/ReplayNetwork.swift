@@ -21,13 +21,13 @@ public actor ReplayNetwork: Network {
             return first..<first + (teacherForced ? 2 : 1) * count
         }
         times = recording.shape(of: "step_vectors") == nil ? "timesteps" : "step_vectors"
-        let told = recording.shape(of: times) ?? [], length = told.first ?? 0
+        let told = recording.shape(of: times) ?? [], length = told.first ?? 0, needed = (executions.last ?? -1) + 1
         guard let shape = recording.shape(of: "inputs"), shape.count == 4, recording.shape(of: "outputs") == shape,
-            length == shape[0], told.count == (times == "timesteps" ? 1 : 2), length >= 2 * seeds * count
+            length == shape[0], told.count == (times == "timesteps" ? 1 : 2), length >= needed
         else {
             throw SampleError(
                 "the recording must hold inputs and outputs (E, C, H, W) and timesteps (E) or step_vectors (E, V), E at least "
-                    + "\(2 * seeds * count), got E = \(length); give the replay of this bundle")
+                    + "\(needed), got E = \(length); give the replay of this bundle")
         }
     }
 
@@ -41,6 +41,10 @@ public actor ReplayNetwork: Network {
         try compare(call.sample.values, recording.floats("inputs", at: [execution]).values, "inputs", execution)
         let told = times == "timesteps" ? [call.timestep] : call.stepVectors?.values ?? []
         try compare(told, recording.floats(times, at: [execution]).values, times, execution)
+        for (name, value) in call.conditioning where recording.shape(of: "inputs.\(name)") != nil {
+            guard case .float(let tensor) = value else { continue }
+            try compare(tensor.values, recording.floats("inputs.\(name)", at: [execution]).values, "inputs.\(name)", execution)
+        }
         let output = try recording.floats("outputs", at: [execution])
         return output.reshaped([1] + output.shape)
     }

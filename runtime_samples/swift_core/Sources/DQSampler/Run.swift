@@ -23,8 +23,7 @@ public struct Run: Sendable {
 
     private let bundle: ExportedBundle
     private let reference: Reference
-    private let network: any Network
-    private let stepVectors: [Tensor]?
+    private let denoiser: Denoiser
     private let teacherForced: Bool
     private let onProgress: OnProgress
 
@@ -33,8 +32,8 @@ public struct Run: Sendable {
         bundle: ExportedBundle, reference: Reference, network: any Network, teacherForced: Bool = true,
         onProgress: @escaping OnProgress = { _ in }
     ) throws {
-        (self.bundle, self.reference, self.network) = (bundle, reference, network)
-        stepVectors = try bundle.stepVectors()
+        (self.bundle, self.reference) = (bundle, reference)
+        denoiser = try Denoiser(bundle, network)
         (self.teacherForced, self.onProgress) = (teacherForced, onProgress)
     }
 
@@ -47,7 +46,9 @@ public struct Run: Sendable {
         try await warmUp()
         var meter = Meter(calls: table.calls, total: reference.seeds * table.calls * (teacherForced ? 2 : 1))
         for seed in 0..<reference.seeds {
-            let conditions = try Conditions(reference, seed, guided: bundle.guidance != 1)
+            let conditions = Conditions(
+                conditional: try reference.conditioning(seed, unconditional: false),
+                unconditional: bundle.guidance == 1 ? nil : try reference.conditioning(seed, unconditional: true))
             var latents = [try reference.start(seed)], outputs: [Tensor] = []
             result.latents.setBlock(at: [0, seed], to: latents[0])
             for k in 0..<table.calls {
@@ -66,51 +67,17 @@ public struct Run: Sendable {
         return result
     }
 
-    /// What a seed gives the network besides the sample. Unconditional: nil without guidance.
-    private struct Conditions {
-        let conditional: [String: AnyTensor]
-        let unconditional: [String: AnyTensor]?
-
-        init(_ reference: Reference, _ seed: Int, guided: Bool) throws {
-            conditional = try reference.conditioning(seed, unconditional: false)
-            unconditional = guided ? try reference.conditioning(seed, unconditional: true) : nil
-        }
-    }
-
-    private func call(_ x: Tensor, _ k: Int, _ conditioning: [String: AnyTensor]) -> NetworkCall {
-        let scaled = x.scaled(by: bundle.table.inputScale[k]), given = bundle.table.correction?.before(scaled, k) ?? scaled
-        return NetworkCall(
-            step: k, sample: given.reshaped([1] + x.shape), timestep: bundle.table.timesteps[k], stepVectors: stepVectors?[k],
-            conditioning: conditioning)
-    }
-
     private func warmUp() async throws {
         let conditioning = try reference.conditioning(0, unconditional: false)
         for step in bundle.schedule.firstSteps {
-            try await network.prepare(step: step)
-            try await network.warmUp(call(try reference.start(0), step, conditioning))
+            try await denoiser.warmUp(try reference.start(0), step, conditioning)
         }
     }
 
-    /// network(x, k): (C, H, W) unscaled -> (C, H, W), after guidance and correction.
+    /// network(x, k), whose time is counted.
     private func answer(_ x: Tensor, _ k: Int, _ conditions: Conditions, _ meter: inout Meter) async throws -> Tensor {
-        try Task.checkCancellation()
-        try await network.prepare(step: k)
-        let conditional = call(x, k, conditions.conditional)
-        let start = ContinuousClock.now
-        var output = try await network.execute(conditional)
-        if let unconditional = conditions.unconditional {
-            let other = try await network.execute(call(x, k, unconditional))
-            let weight = Float(bundle.guidance)
-            for index in output.values.indices {
-                output.values[index] = other.values[index] + weight * (output.values[index] - other.values[index])
-            }
-        }
-        onProgress(meter.count(k, milliseconds: (ContinuousClock.now - start).milliseconds))
-        guard output.shape == bundle.output.shape else {
-            throw SampleError("step \(k) answers with shape \(output.shape), the bundle says \(bundle.output.shape); export again")
-        }
-        let guided = output.reshaped(x.shape)
-        return bundle.table.correction?.after(guided, k) ?? guided
+        let answer = try await denoiser.answer(x, k, conditions)
+        onProgress(meter.count(k, milliseconds: answer.milliseconds))
+        return answer.output
     }
 }

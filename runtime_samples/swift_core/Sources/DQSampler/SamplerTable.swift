@@ -6,6 +6,8 @@ public struct SamplerTable: Sendable, Equatable {
     public let timesteps: [Float]
     /// N factors of the network's input.
     public let inputScale: [Float]
+    /// Factor of the start noise; nil: the file does not say.
+    public let startScale: Float?
     /// What stands around the network, where there is something.
     public let correction: Correction?
     private let a: [[Double]]
@@ -45,6 +47,10 @@ public struct SamplerTable: Sendable, Equatable {
         }
         correction = try json["correction"].map {
             try Correction($0.asObject("\(place).correction"), calls: calls, place: "\(place).correction")
+        }
+        startScale = try json["init_noise_sigma"].map { Float(try $0.asDouble("\(place).init_noise_sigma")) }
+        guard (startScale ?? 1).isFinite, startScale ?? 1 > 0 else {
+            throw SampleError("\(place).init_noise_sigma must be above 0 and finite in float32; export the bundle again")
         }
         for (key, rows) in [("a", a), ("b", b)] {
             guard Set(rows.map(\.count)).count == 1, rows.allSatisfy({ !$0.isEmpty }) else {

@@ -51,9 +51,12 @@ public struct StepSchedule: Sendable, Equatable {
     }
 
     /// The method that follows the one of `step`; behind the last step the next rollout begins. nil: there is only one.
-    public func methodAfter(_ step: Int) -> String? {
+    public func methodAfter(_ step: Int) -> String? { methodAfter(step, again: true) }
+
+    /// The same; with `again` false nothing follows behind the last step.
+    public func methodAfter(_ step: Int, again: Bool) -> String? {
         let steps = groupOfStep.count
-        for ahead in 1...steps where method(of: (step + ahead) % steps) != method(of: step) {
+        for ahead in 1...steps where (again || step + ahead < steps) && method(of: (step + ahead) % steps) != method(of: step) {
             return method(of: (step + ahead) % steps)
         }
         return nil

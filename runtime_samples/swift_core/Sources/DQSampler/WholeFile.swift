@@ -2,9 +2,9 @@ import Foundation
 
 /// A file that is there whole or not at all: written under another name, flushed to the disk, renamed.
 public enum WholeFile {
-    /// - Parameter body: is given a function that appends.
+    /// - Parameters: option: of the command line, that names the file. body: is given a function that appends.
     /// - Throws: SampleError: it cannot be written; or what `body` throws. The temporary file is gone in both cases.
-    public static func write(_ file: URL, _ body: ((Data) throws -> Void) throws -> Void) throws {
+    public static func write(_ file: URL, option: String = "--report", _ body: ((Data) throws -> Void) throws -> Void) throws {
         let name = ".\(file.lastPathComponent).\(ProcessInfo.processInfo.processIdentifier).tmp"
         let temporary = file.deletingLastPathComponent().appendingPathComponent(name)
         do {
@@ -20,7 +20,7 @@ public enum WholeFile {
         } catch is CancellationError {
             throw CancellationError()
         } catch {
-            throw SampleError("cannot write \(file.path): \(error); choose a folder with space that you may write to (--report)")
+            throw SampleError("cannot write \(file.path): \(error); choose a folder with space that you may write to (\(option))")
         }
     }
 
