@@ -23,7 +23,7 @@ from dq_toolchain.calibrate.compare.plots import per_step
 from dq_toolchain.calibrate.compare.results import JSON, SCHEMA, VERSION
 from dq_toolchain.calibrate.compare.rows import METRICS, Row, Spread
 from dq_toolchain.toolchain.disk.files import read_json
-from dq_toolchain.toolchain.render.page import strip
+from dq_toolchain.toolchain.render.pictures import strip
 
 COLUMNS = {
     "psnr_median": "PSNR, median (dB)",

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from dq_toolchain.toolchain.metrics import to_unit
-from dq_toolchain.toolchain.render.page import strip
+from dq_toolchain.toolchain.render.pictures import strip
 from dq_toolchain.toolchain.verdict.judge import validate
 
 ZOOM, GAP = 2, 6

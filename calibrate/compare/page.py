@@ -19,7 +19,7 @@ from dq_toolchain.calibrate.compare.plots import plot
 from dq_toolchain.calibrate.compare.results import PAGE, Comparison
 from dq_toolchain.calibrate.compare.rows import METRICS, Spread
 from dq_toolchain.toolchain.disk.files import write_bytes
-from dq_toolchain.toolchain.render.page import strip
+from dq_toolchain.toolchain.render.pictures import strip
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDTH = 560

@@ -5,7 +5,6 @@ No script and no outside file, so that it can be mailed and opened years later.
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,16 +14,16 @@ import jinja2
 import numpy as np
 import torch
 from markupsafe import Markup
-from PIL import Image
 from torch import Tensor
 
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS, Check, outcome_of, overall, readable
 from dq_toolchain.toolchain.console.printable import printable
 from dq_toolchain.toolchain.disk.files import write_bytes
 from dq_toolchain.toolchain.errors import ToolchainError
-from dq_toolchain.toolchain.metrics import PICTURE_AXES, PICTURE_CHANNELS, to_unit
+from dq_toolchain.toolchain.metrics import to_unit
 from dq_toolchain.toolchain.models.decoder import Decode
 from dq_toolchain.toolchain.parts.chain import Chain
+from dq_toolchain.toolchain.render.pictures import data_uri, png, strip
 from dq_toolchain.toolchain.render.show import PARTS, worst_text
 from dq_toolchain.toolchain.verdict.comparison import note_of, row_of
 from dq_toolchain.toolchain.verdict.result import Verdict, median_ms
@@ -96,9 +95,7 @@ def render_comparison(verdicts: Sequence[Verdict], decode: Decode | None = None)
                 }
                 for row, verdict in zip(rows, verdicts, strict=True)
             ],
-            pictures=[
-                {"title": title, "uri": _data_uri(_png(strip(images)), "image/png")} for title, images in pictures
-            ],
+            pictures=[{"title": title, "uri": data_uri(png(strip(images)), "image/png")} for title, images in pictures],
         )
     )
 
@@ -184,7 +181,7 @@ def _pictures(verdict: Verdict, decode: Decode | None) -> list[dict[str, str]]:
         ("device", got),
         (f"device minus FP32, {GAIN} times", (0.5 + GAIN / 2 * (got - wanted)).clamp(0, 1)),
     ]
-    return [{"title": title, "uri": _data_uri(_png(strip(images)), "image/png")} for title, images in rows]
+    return [{"title": title, "uri": data_uri(png(strip(images)), "image/png")} for title, images in rows]
 
 
 def _chain(chain: Chain | None) -> list[dict[str, str]]:
@@ -199,7 +196,7 @@ def _chain(chain: Chain | None) -> list[dict[str, str]]:
     last = chain.stages[-1].pictures.float() - chain.fp32.float()
     rows.append((f"the last minus FP32, {GAIN} times", (127.5 + GAIN / 2 * last).clamp(0, 255)))
     return [
-        {"title": title, "uri": _data_uri(_png(strip(pictures.float() / 255)), "image/png")} for title, pictures in rows
+        {"title": title, "uri": data_uri(png(strip(pictures.float() / 255)), "image/png")} for title, pictures in rows
     ]
 
 
@@ -214,40 +211,8 @@ def _worst(verdict: Verdict, decode: Decode | None) -> list[dict[str, str]]:
             shown.of(verdict.report.latents[-1][one]),
             shown.of(verdict.reference.simulation_latents[-1][one]),
         ]
-        found.append({"title": worst_text(each), "uri": _data_uri(_png(strip(torch.cat(parts))), "image/png")})
+        found.append({"title": worst_text(each), "uri": data_uri(png(strip(torch.cat(parts))), "image/png")})
     return found
-
-
-def strip(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Images (S, C, H, W) in [0, 1] side by side, eight to a row: (rows, columns) or (rows, columns, 3) uint8.
-
-    Latents of other than one or three channels show their first channel; samples of other axes, such as (C, T), are shown as a
-    picture with a row per channel.
-    """
-    if images.dim() != PICTURE_AXES:
-        images = images.flatten(2).unsqueeze(1)
-    if images.shape[1] not in PICTURE_CHANNELS:
-        images = images[:, :1]
-    count, channels, height, width = images.shape
-    across = min(8, count)
-    down = -(-count // across)
-    sheet = np.zeros((down * (height + 1) - 1, across * (width + 1) - 1, channels), np.uint8)
-    for index, image in enumerate((images * 255).round().byte().permute(0, 2, 3, 1).numpy()):
-        top, left = index // across * (height + 1), index % across * (width + 1)
-        sheet[top : top + height, left : left + width] = image
-    return sheet[:, :, 0] if channels == 1 else sheet
-
-
-def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
-    stream = io.BytesIO()
-    picture = Image.fromarray(pixels)
-    factor = max(1, 560 // picture.width)
-    picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def _data_uri(data: bytes, kind: str) -> Markup:
-    return Markup(f"data:{kind};base64,{base64.b64encode(data).decode()}")
 
 
 def _axes() -> Any:
@@ -272,7 +237,7 @@ def _svg(axes: Any) -> str:
     stream = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "dq-toolchain", "svg.fonttype": "path"}):
         axes.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    return _data_uri(stream.getvalue(), "image/svg+xml")
+    return data_uri(stream.getvalue(), "image/svg+xml")
 
 
 def _comparison_plot(verdicts: Sequence[Verdict]) -> str:

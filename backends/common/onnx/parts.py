@@ -100,8 +100,8 @@ def export_part(part: Part, precision: str, opset: int) -> Any:
         state[f"{name}.weight"] = placeholder(index, weights.weight_q.shape, dtype)
     module = scale_norms(filled(part.architecture(), state)).to(dtype)
     arguments = tuple(example(port) for port in part.inputs)
-    names = ([port.name for port in ports] for ports in (part.inputs, part.outputs))
-    return graph_of(_Program(module, dtype).eval(), arguments, *names, opset)
+    inputs, outputs = ([port.name for port in ports] for ports in (part.inputs, part.outputs))
+    return graph_of(_Program(module, dtype).eval(), arguments, inputs, outputs, opset)
 
 
 def graph_in(program: Path) -> Path:

@@ -25,7 +25,9 @@ def dq_generate(dq_run: Path) -> Path:
     return dq_run.parent / "dq-generate"
 
 
-@pytest.mark.parametrize("options", [(), ("--low-memory",), ("--threads", "1"), ("--negative-prompt", "two ships, snow")])
+@pytest.mark.parametrize(
+    "options", [(), ("--low-memory",), ("--threads", "1"), ("--negative-prompt", "two ships, snow")]
+)
 def test_the_picture_is_the_hosts(options: tuple[str, ...], drawn: Path, dq_generate: Path, tmp_path: Path) -> None:
     wanted = dq.generate(
         drawn / "executorch", PROMPT, seed=7, negative_prompt=options[1] if "--negative-prompt" in options else ""
