@@ -2,7 +2,8 @@
 
     python -m scripts.models.scenes --mnist mnist.npz --out models/scenes
 
-gave the weights in models/scenes, on one CPU core: an autoencoder, then text encoder and UNet together on its latents.
+gave the weights in models/scenes, on one CPU core: an autoencoder; a text encoder that learns to
+read; a UNet on the latents of the one with the words of the other.
 A run that was killed goes on from its checkpoints in --work. The tokenizer is CLIP's and lies in OUT/tokenizer.
 """
 
@@ -13,24 +14,26 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file
 from torch import Tensor
 
-from dq_toolchain.toolchain.disk.files import write_json
+from dq_toolchain.toolchain.disk.files import write_json, write_tensors
 from dq_toolchain.toolchain.verdict.features import ClassifierFeatures
 from scripts.models.diffusion_training import save_grid
 from scripts.models.scenes.autoencoder import decode, encode, train_autoencoder
 from scripts.models.scenes.checkpoint import Checkpoint
-from scripts.models.scenes.data import as_float, make_pictures
+from scripts.models.scenes.data import as_float, make_pictures, make_scenes
 from scripts.models.scenes.diffusion import BATCH, Drawer, Examples, train_diffusion
 from scripts.models.scenes.folder import read_tokenizer, save_folder
 from scripts.models.scenes.held_out import held_out, shares
 from scripts.models.scenes.networks import build_autoencoder, build_scheduler, build_unet
+from scripts.models.scenes.reading import train_reading
 from scripts.models.scenes.text import Vocabulary
 
 FIRST_PICTURES, PICTURES = 40_000, 30_000
 """Of the two stages: with all handwritings, and with those near the mean."""
-FIRST_SHARE = 0.19
-"""Of the minutes: the autoencoder's."""
+FIRST_SHARE, SECOND_SHARE = 0.17, 0.11
+"""Of the minutes: the autoencoder's, and the text encoder's; the UNet has the rest."""
 STEPS, GUIDANCE = 12, 3.0
 
 
@@ -59,14 +62,24 @@ def make_autoencoder(args: argparse.Namespace, unseen: Tensor) -> AutoencoderKL:
     return vae
 
 
+def make_examples(args: argparse.Namespace, vae: AutoencoderKL) -> Examples:
+    """Encoded now, or by an earlier call; scenes alone are made in no time."""
+    file = args.work / "latents.safetensors"
+    if file.is_file():
+        return Examples(make_scenes(PICTURES, args.seed), load_file(file)["latents"])
+    scenes, pictures = make_pictures(args.mnist, PICTURES, args.seed, typical=True)
+    latents = encode(vae, pictures) * vae.config.scaling_factor
+    write_tensors(file, {"latents": latents})
+    return Examples(scenes, latents)
+
+
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     _, unseen = make_pictures(args.mnist, 256, args.seed + 1, split="test")
     vae = make_autoencoder(args, unseen[:16])
     reached = psnr(decode(vae, encode(vae, unseen) * vae.config.scaling_factor), as_float(unseen))
     print(f"autoencoder: {reached:.2f} dB, scaling factor {vae.config.scaling_factor}", flush=True)
-    scenes, pictures = make_pictures(args.mnist, PICTURES, args.seed, typical=True)
-    examples = Examples(scenes, encode(vae, pictures) * vae.config.scaling_factor)
+    examples = make_examples(args, vae)
 
     asked, prompts = held_out(64)
     classifier = ClassifierFeatures()
@@ -79,9 +92,12 @@ def main(args: argparse.Namespace) -> None:
 
     torch.manual_seed(args.seed)
     vocabulary = Vocabulary(read_tokenizer(args.out / "tokenizer"))
-    drawer = Drawer(vocabulary, build_scheduler(), vocabulary.small_encoder(), build_unet())
+    reading = Checkpoint(args.work / "reading.safetensors")
+    minutes = SECOND_SHARE * args.minutes
+    text_encoder = train_reading(vocabulary.small_encoder(), vocabulary, minutes, args.seed, reading)
+    drawer = Drawer(vocabulary, build_scheduler(), text_encoder, build_unet())
     checkpoint = Checkpoint(args.work / "diffusion.safetensors")
-    minutes = (1 - FIRST_SHARE) * args.minutes
+    minutes = (1 - FIRST_SHARE - SECOND_SHARE) * args.minutes
     steps, loss = train_diffusion(drawer, examples, minutes, args.seed, checkpoint, look)
     record = {
         "minutes": args.minutes,

@@ -31,13 +31,18 @@ def make_pictures(
     of_digit = [(labels == digit).nonzero().flatten().tolist() for digit in range(10)]
     if typical:
         of_digit = [_typical(ink, indices) for indices in of_digit]
-    draw, scenes, pictures = random.Random(seed), [], torch.empty(count, 3, 64, 64, dtype=torch.uint8)
-    for index in range(count):
-        scene = any_scene(draw)
+    draw, scenes = random.Random(f"paint {seed}"), make_scenes(count, seed)
+    pictures = torch.empty(count, 3, 64, 64, dtype=torch.uint8)
+    for index, scene in enumerate(scenes):
         picture = paint(scene, [ink[draw.choice(of_digit[thing.digit])] for thing in scene.things], draw)
-        scenes.append(scene)
         pictures[index] = ((picture + 1) * 127.5).round().to(torch.uint8)
     return scenes, pictures
+
+
+def make_scenes(count: int, seed: int) -> list[Scene]:
+    """The scenes of ``make_pictures``, without what they look like."""
+    draw = random.Random(seed)
+    return [any_scene(draw) for _ in range(count)]
 
 
 def _typical(ink: Tensor, indices: list[int]) -> list[int]:
