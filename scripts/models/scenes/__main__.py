@@ -123,7 +123,7 @@ if __name__ == "__main__":
     parser.add_argument("--mnist", type=Path, help=".npz with train, train_y, test, test_y; default: download MNIST")
     parser.add_argument("--out", type=Path, default=Path("models/scenes"))
     parser.add_argument("--work", type=Path, default=Path("build/scenes"), help="where a killed run goes on")
-    parser.add_argument("--minutes", type=float, default=66.0)
+    parser.add_argument("--minutes", type=float, default=75.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     main(parser.parse_args())
