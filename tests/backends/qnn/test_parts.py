@@ -187,7 +187,7 @@ def _emulated(part: Part, program: Path) -> None:
     session = open_session(graph, EMULATED)
     made = session.run(None, {name: value.numpy() for name, value in call.items()})
     session.close()
-    names = ([port.name for port in ports] for ports in (part.inputs, part.outputs))
-    wanted = open_part(program, *names)(call)
+    inputs, outputs = ([port.name for port in ports] for ports in (part.inputs, part.outputs))
+    wanted = open_part(program, inputs, outputs)(call)
     for found, port in zip(made, part.outputs, strict=True):
         assert relative_error(torch.from_numpy(found), wanted[port.name]).max() < EMULATION
