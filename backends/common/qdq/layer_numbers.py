@@ -68,13 +68,20 @@ def _holds(numbers: Numbers, total: Tensor, bias: Tensor, half: bool) -> bool:
 
 
 def nearest(values: Tensor, numbers: Numbers, left: Iterable[str], in_float: bool = False) -> str:
-    """For the text of an error, whose weight it may have been: of the layers left the one that differs least."""
+    """For the text of an error, whose weight it may have been: of the layers left the one that differs least.
+
+    Args:
+        in_float: the values are floats, in whatever order a converter gave their axes.
+    """
     distances = {}
+    values = values.flatten().to(torch.float32)
+    values = values.sort().values if in_float else values
     for name in left:
         weights = numbers.layers[name]
         if weights.weight_q.numel() == values.numel():
             wanted = weights.weight_q.flatten(1) * (weights.weight_scale.view(-1, 1) if in_float else 1)
-            distances[name] = float((values.flatten().to(torch.float32) - wanted.flatten()).abs().sum())
+            wanted = wanted.flatten().sort().values if in_float else wanted.flatten()
+            distances[name] = float((values - wanted).abs().sum())
     return f"; nearest is {min(distances, key=distances.__getitem__)}" if distances else ""
 
 
