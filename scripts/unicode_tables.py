@@ -9,9 +9,10 @@ programs must agree with, and its normalizers, regular expressions and graphemes
 from __future__ import annotations
 
 import argparse
+import struct
 import textwrap
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,12 @@ class Tables:
     """Code point and the two that it is canonically decomposed into, by one step. Without Hangul."""
     excluded: list[int]
     """Code points among `pairs` that are never composed."""
+    extends: list[int]
+    """Ranges: belongs to the grapheme of the character before it."""
+    prepends: list[int]
+    """Ranges: the character behind it belongs to its grapheme."""
+    controls: list[int]
+    """Ranges: a grapheme by itself, whatever is beside it. Only those of less than 4 bytes in UTF-8."""
 
 
 def ranges(codes: Iterable[int]) -> list[int]:
@@ -129,6 +136,37 @@ def canonical() -> tuple[list[int], list[int], list[int]]:
     return singletons, pairs, excluded
 
 
+def grapheme_counter() -> Callable[[str], int]:
+    """How many graphemes a text of less than 6 bytes has, as the normalizer of SentencePiece's models splits it.
+
+    That one replaces each grapheme as one; here every first byte is replaced by one letter.
+    """
+    units = [0] * 1024
+    units[0] = 256 << 10  # children are at 256 ^ byte
+    for byte in range(1, 256):
+        at = 256 ^ byte
+        units[at] = (at ^ 512) << 10 | 1 << 8 | byte  # its value is at 512: the first replacement
+    data = struct.pack("<I1024I", 4 * len(units), *units) + b"B\0"
+    normalizer = normalizers.Precompiled(data)
+
+    def count(text: str) -> int:
+        found = normalizer.normalize_str(text)
+        assert set(found) == {"B"}
+        return len(found)
+
+    return count
+
+
+def graphemes() -> tuple[list[int], list[int], list[int]]:
+    """Those that extend, those that are prepended, and controls."""
+    count, mark = grapheme_counter(), "\u0301"
+    codes = CODES[1:]  # a NUL ends every search
+    extends = ranges(code for code in codes if count("A" + chr(code)) == 1)
+    prepends = ranges(code for code in codes if count(chr(code) + "A") == 1)
+    controls = ranges(code for code in codes if code < 0x10000 and count(chr(code) + mark) == 2)
+    return extends, prepends, controls
+
+
 def all_tables() -> Tables:
     classes = combining_classes()
     rows: list[list[int]] = []
@@ -139,6 +177,7 @@ def all_tables() -> Tables:
             rows.append([code, code, number])
     singletons, pairs, excluded = canonical()
     lower, lower_long = lower_case()
+    extends, prepends, controls = graphemes()
     return Tables(
         letters=matched(r"\p{L}"),
         numbers=matched(r"\p{N}"),
@@ -149,6 +188,9 @@ def all_tables() -> Tables:
         singletons=singletons,
         pairs=pairs,
         excluded=excluded,
+        extends=extends,
+        prepends=prepends,
+        controls=controls,
     )
 
 
@@ -156,6 +198,7 @@ FILES = {
     "unicode_properties.cpp": ("letters", "numbers", "spaces", "lower", "lower_long", "classes"),
     "unicode_singletons.cpp": ("singletons",),
     "unicode_pairs.cpp": ("pairs", "excluded"),
+    "unicode_graphemes.cpp": ("extends", "prepends", "controls"),
 }
 
 

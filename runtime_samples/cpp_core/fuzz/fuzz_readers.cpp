@@ -10,12 +10,15 @@
 #include <vector>
 
 #include "bundle.h"
+#include "clip_tokenizer.h"
 #include "error.h"
 #include "files.h"
 #include "json.h"
 #include "mutator.h"
+#include "pipeline.h"
 #include "safetensors.h"
 #include "sha256.h"
+#include "t5_tokenizer.h"
 
 namespace {
 
@@ -41,6 +44,26 @@ void read_as_safetensors(const dq::Bytes& bytes) {
   }
 }
 
+dq::Bundle bundle_of_a_pipeline() {
+  dq::Bundle bundle;
+  bundle.output = {"output", "float32", {1, 4, 6, 6}};
+  bundle.inputs = {{"sample", "float32", {1, 4, 6, 6}}, {"timestep", "float32", {1}}, {"encoder_hidden_states", "float32", {1, 16, 12}},
+                   {"text_embeds", "float32", {1, 7}}, {"time_ids", "float32", {1, 6}}};
+  return bundle;
+}
+
+void read_as_pipeline(const dq::Bytes& bytes) {
+  static const dq::Bundle bundle = bundle_of_a_pipeline();
+  dq::Pipeline::parse(dq::as_text(bytes), bundle);
+}
+
+/// What is read must serve, too: text with marks, white space and characters beyond the first plane.
+void use(const dq::Tokenizer& tokenizer) { tokenizer.text(tokenizer.ids("ab a\u0301  \U0001F600<unk>\u2581b A\uFF21\r\n")); }
+
+void read_as_clip(const dq::Bytes& bytes) { use(*dq::read_clip_tokenizer(dq::json::parse(dq::as_text(bytes)))); }
+
+void read_as_t5(const dq::Bytes& bytes) { use(*dq::read_t5_tokenizer(dq::json::parse(dq::as_text(bytes)))); }
+
 /// How a reader answered, numbers left out: a new answer means that the input reached a new place.
 std::string answer_of(const char* reader, void (*read)(const dq::Bytes&), const dq::Bytes& bytes) {
   std::string answer = std::string(reader) + ": ";
@@ -57,8 +80,11 @@ std::string answer_of(const char* reader, void (*read)(const dq::Bytes&), const 
 
 std::string answers_of(const dq::Bytes& bytes) {
   const bool begins_with_length = bytes.size() >= 8 && bytes[7] == 0;  // no text has a NUL there
-  return begins_with_length ? answer_of("safetensors", read_as_safetensors, bytes)
-                            : answer_of("json", read_as_json, bytes) + " " + answer_of("bundle", read_as_bundle, bytes);
+  if (begins_with_length) return answer_of("safetensors", read_as_safetensors, bytes);
+  std::string answers = answer_of("json", read_as_json, bytes) + " " + answer_of("bundle", read_as_bundle, bytes);
+  if (answers.rfind("json: accepted", 0) != 0) return answers;
+  return answers + " " + answer_of("pipeline", read_as_pipeline, bytes) + " " + answer_of("clip", read_as_clip, bytes) + " " +
+         answer_of("t5", read_as_t5, bytes);
 }
 
 Options parse_options(int argc, char** argv) {

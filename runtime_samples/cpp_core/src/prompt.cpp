@@ -6,6 +6,7 @@
 #include "error.h"
 #include "files.h"
 #include "json.h"
+#include "t5_tokenizer.h"
 
 namespace dq {
 namespace {
@@ -32,12 +33,6 @@ std::size_t end_of_weighted(const unicode::Text& text, std::size_t at) {
   return number && i == end ? end + 1 : 0;
 }
 
-/// "[word]".
-std::size_t end_of_bracketed(const unicode::Text& text, std::size_t at) {
-  const std::size_t end = text.find_first_of(U"[]", at + 1);
-  return end != unicode::Text::npos && text[end] == U']' && end > at + 1 ? end + 1 : 0;
-}
-
 /// "<token>", "<lora:name:1>", "<|endoftext|>".
 std::size_t end_of_token(const unicode::Text& text, std::size_t at) {
   std::size_t i = at + 1;
@@ -53,10 +48,10 @@ std::size_t end_of_token(const unicode::Text& text, std::size_t at) {
   return i < text.size() && text[i] == U'>' ? i + 1 : 0;
 }
 
-/// The notation of other programs that begins there: where it ends, else 0.
+/// The notation of other programs that begins there: where it ends, else 0. The rule is the host's (toolchain/parts/prompting.py).
 std::size_t end_of_notation(const unicode::Text& text, std::size_t at) {
   if (text[at] == U'(') return at + 1 < text.size() && text[at + 1] == U'(' ? at + 2 : end_of_weighted(text, at);
-  if (text[at] == U'[') return at + 1 < text.size() && text[at + 1] == U'[' ? at + 2 : end_of_bracketed(text, at);
+  if (text[at] == U'[') return at + 1 < text.size() && text[at + 1] == U'[' ? at + 2 : 0;
   return text[at] == U'<' ? end_of_token(text, at) : 0;
 }
 
@@ -105,7 +100,7 @@ std::unique_ptr<Tokenizer> read_tokenizer(const std::filesystem::path& folder, c
   try {
     const json::Value file = json::parse(as_text(bytes));
     if (kind == "clip") return read_clip_tokenizer(file);
-    throw Error("a tokenizer of kind " + kind + " is not supported");
+    return read_t5_tokenizer(file);
   } catch (const Error& error) {
     throw Error(path.string() + ": " + error.what() + export_again);
   }

@@ -19,8 +19,8 @@ struct EncodedPrompt {
 /// Throws Error: the text is not UTF-8.
 EncodedPrompt encode_prompt(const Tokenizer& tokenizer, const TokenizerPart& part, const std::string& text);
 
-/// Throws Error: the prompt holds notation that other programs read as instructions, "(word:1.3)", "((word))", "[word]",
-/// "<token>"; a text encoder would read it as letters. Or it is not UTF-8, or too long to be meant.
+/// Throws Error: the prompt holds notation that other programs read as instructions, "(word:1.3)", "((word))",
+/// "[[word]]", "<token>"; a text encoder would read it as letters. Or it is not UTF-8, or too long to be meant.
 void check_prompt(const std::string& option, const std::string& utf8);
 
 /// In lower case, without white space at both ends: what PixArt's pipelines do to a prompt first.

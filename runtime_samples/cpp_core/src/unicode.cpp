@@ -50,6 +50,18 @@ bool is_letter(char32_t code) { return find_range(letters, 2, code) != nullptr; 
 bool is_number(char32_t code) { return find_range(numbers, 2, code) != nullptr; }
 bool is_space(char32_t code) { return find_range(spaces, 2, code) != nullptr; }
 
+std::size_t end_of_grapheme(const Text& text, std::size_t begin) {
+  std::size_t end = begin + 1;
+  if (text[begin] == U'\r' && end < text.size() && text[end] == U'\n') return end + 1;
+  if (find_range(controls, 2, text[begin]) != nullptr) return end;
+  const auto belongs = [&](std::size_t i) {
+    if (find_range(extends, 2, text[i]) != nullptr) return true;
+    return find_range(prepends, 2, text[i - 1]) != nullptr && find_range(controls, 2, text[i]) == nullptr;
+  };
+  while (end < text.size() && belongs(end)) ++end;
+  return end;
+}
+
 Text lower_case(const Text& text) {
   Text result;
   for (const char32_t code : text) {

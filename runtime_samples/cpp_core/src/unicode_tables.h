@@ -11,6 +11,7 @@ struct Table {
   std::size_t size;
 };
 
+extern const Table extends, prepends, controls;             // first, last
 extern const Table letters, numbers, spaces;                // first, last
 extern const Table lower, lower_long;                       // first, last, distance, step; code, two codes
 extern const Table classes;                                 // first, last, class

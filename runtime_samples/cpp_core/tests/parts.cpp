@@ -1,6 +1,7 @@
 // dq-parts PART ARGUMENTS...: parts of `generate` by themselves, for tests that compare them with what they reproduce.
 //   randn SEED SIZE...   successive draws from one generator, float32, to stdout
 //   tokens clip|t5 FOLDER   a line with a JSON text -> a line with the ids of its tokens
+//   plain                a line with a JSON text -> "plain", or "refused" where it weights words or names a textual inversion
 
 #include <cstdio>
 #include <cstdlib>
@@ -34,8 +35,21 @@ void tokenize(const dq::Tokenizer& tokenizer) {
   }
 }
 
+void plain() {
+  for (std::string line; std::getline(std::cin, line);) {
+    const std::string text = dq::json::parse(line).text("the line");
+    try {
+      dq::check_prompt("--prompt", text);
+      std::puts("plain");
+    } catch (const dq::Error&) {
+      std::puts("refused");
+    }
+  }
+}
+
 void run(const std::string& part, const std::vector<std::string>& words) {
   if (part == "randn") return randn(words);
+  if (part == "plain") return plain();
   if (part == "tokens") return tokenize(*dq::read_tokenizer(words.at(1), words.at(0)));
   throw dq::Error("unknown part '" + part + "'");
 }

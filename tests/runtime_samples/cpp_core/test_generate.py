@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from scripts.golden.generate import CASES, write_case
 
+from dq_toolchain.toolchain.parts.prompting import WEIGHTED
 from tests.runtime_samples.building import add_target
 from tests.runtime_samples.cpp_core.conftest import GOLDEN, assert_refused, run, seal_files
 from tests.runtime_samples.cpp_core.test_torch_random import WITH_AVX2
@@ -169,7 +171,7 @@ NOTATION = "are not supported, the text encoder would read them as letters; writ
 REFUSED = {
     "weighted": (["--prompt", "a (red:1.3) ball"], f"--prompt: weights and embeddings such as '(red:1.3)' {NOTATION}"),
     "weighted within": (["--prompt", "a ((very red:1.3) big) ball"], f"such as '((' {NOTATION}"),
-    "weakened": (["--prompt", "a [red] ball"], f"such as '[red]' {NOTATION}"),
+    "weakened": (["--prompt", "a [[red]] ball"], f"such as '[[' {NOTATION}"),
     "inversion": (["--prompt", "a <my-cat> on grass"], f"such as '<my-cat>' {NOTATION}"),
     "adapter": (["--prompt", "a cat <lora:x_1:0.5>"], f"such as '<lora:x_1:0.5>' {NOTATION}"),
     "special token": (["--prompt", "a <|endoftext|>"], f"such as '<|endoftext|>' {NOTATION}"),
@@ -196,7 +198,20 @@ def test_bad_command_lines(name: str, program: Path, tmp_path: Path) -> None:
     assert_refused(draw(program, "guided", tmp_path, words=words), said)
 
 
-PLAIN = ["a cat (sitting), 3:2", "a <3 b, c > d", "f(x) = [] <>", "time: 10:30 (noon)", ""]
+PLAIN = ["a cat (sitting), 3:2", "a <3 b, c > d", "f(x) = [] <>", "time: 10:30 (noon)", "[draft] a fox", "(a: 1.3 b)", ""]
+PIECES = ["a", "b ", "(", "((", ")", "[", "]", "<", ">", ":", "1", ".5", "-", " ", "|", "_", "\u00e9", "\t", "1.3", "lora:"]
+
+
+def test_the_rule_is_the_hosts(sanitized: Path) -> None:
+    """Of texts made of what the rule is about: refused by both, or by none."""
+    chance = random.Random(3)
+    prompts = ["".join(chance.choices(PIECES, k=chance.randrange(1, 9))) for _ in range(4000)]
+    lines = "".join(json.dumps(prompt) + "\n" for prompt in [*prompts, *PLAIN])
+    done = subprocess.run([sanitized / "dq-parts", "plain"], input=lines, capture_output=True, text=True, check=True)
+    refused = [line == "refused" for line in done.stdout.splitlines()]
+    assert refused == [WEIGHTED.search(prompt) is not None for prompt in [*prompts, *PLAIN]]
+    assert 400 < sum(refused) < 3600
+    assert not any(refused[-len(PLAIN) :])
 
 
 @pytest.mark.parametrize("prompt", PLAIN)

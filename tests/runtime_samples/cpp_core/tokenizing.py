@@ -19,10 +19,13 @@ def ids_of(program: Path, lines: Sequence[str], *arguments: str) -> list[list[in
 
 def wanted_ids(tokenizer: Any, lines: Sequence[str]) -> list[list[int]]:
     """The same from a fast tokenizer of transformers, without what begins and ends a prompt."""
-    backend = tokenizer.backend_tokenizer
+    backend, ids = tokenizer.backend_tokenizer, []
     backend.no_truncation()
     backend.no_padding()
-    return [encoding.ids for encoding in backend.encode_batch(list(lines), add_special_tokens=False)]
+    for begin in range(0, len(lines), 20_000):  # an encoding is much larger than its ids
+        part = list(lines[begin : begin + 20_000])
+        ids += [encoding.ids for encoding in backend.encode_batch(part, add_special_tokens=False)]
+    return ids
 
 
 def assert_alike(tokenizer: Any, program: Path, lines: Sequence[str], kind: str, folder: Path) -> None:
