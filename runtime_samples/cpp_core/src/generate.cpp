@@ -2,128 +2,30 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
-#include <utility>
 
-#include "denoiser.h"
-#include "error.h"
+#include "drawing.h"
 #include "machine.h"
 #include "picture.h"
-#include "pipeline.h"
 #include "program.h"
-#include "progress.h"
-#include "sampler.h"
-#include "text_encoders.h"
-#include "torch_random.h"
 #include "utf8.h"
 
 namespace dq {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-constexpr const char* decoder_name = "decoder";
-
-/// A picture of a bundle, step by step.
-class Drawing {
- public:
-  Drawing(const GenerateArguments& arguments, const Bundle& bundle, Programs& programs, const Warn& warn)
-      : arguments_(arguments), bundle_(bundle), programs_(programs), pipeline_(Pipeline::load(bundle)), warn_(warn),
-        parts_(bundle.folder, programs) {
-    if (!bundle.table.init_noise_sigma) throw Error((bundle.folder / "bundle.json").string() + ": the table lacks init_noise_sigma" + export_again);
-  }
-
-  /// (1, C, h, w), as the sampler leaves them.
-  FloatTensor latents() {
-    const PromptTexts texts = tokenize(arguments_, bundle_, pipeline_, warn_);
-    if (!arguments_.low_memory) {  // faults of any part show before the long wait
-      for (const EncoderPart& part : pipeline_.encoders) parts_.open(part.program, part.name);
-      network_ = programs_.open_network(bundle_);
-      if (pipeline_.decoder) parts_.open(pipeline_.decoder->program, decoder_name);
-    }
-    const Reference given = encode(texts, bundle_, pipeline_, parts_);
-    const auto started = Clock::now();
-    if (network_ == nullptr) network_ = programs_.open_network(bundle_);
-    std::vector<float> last = sample(given);
-    network_.reset();
-    seconds_of_network_ = std::chrono::duration<double>(Clock::now() - started).count();
-    return {bundle_.sample_shape(), std::move(last)};
-  }
-
-  /// (1, 1 or 3, H, W), about -1 to 1.
-  FloatTensor decode(FloatTensor latents) {
-    const Stage stage("decoding the picture");
-    FloatTensor picture = pipeline_.decoder ? decoded(*pipeline_.decoder, latents) : std::move(latents);
-    if (picture.shape[1] != 1 && picture.shape[1] != 3) throw Error("a picture has 1 or 3 channels, got " + std::to_string(picture.shape[1]) + "; this model makes no pictures");
-    check_finite(picture, "the picture");
-    return picture;
-  }
-
-  double seconds_of_network() const { return seconds_of_network_; }
-
- private:
-  FloatTensor decoded(const DecoderPart& decoder, const FloatTensor& latents) {
-    const std::unique_ptr<Part> part = parts_.take(decoder.program, decoder_name);
-    std::vector<FloatTensor> answer = part->execute({{{"latents", "float32", latents.shape}, latents.values.data()}});
-    const auto side = [](std::size_t size) { return static_cast<std::int64_t>(size); };
-    const Shape wanted{1, side(decoder.channels), side(decoder.height), side(decoder.width)};
-    if (answer.size() != 1 || answer[0].shape != wanted) {
-      throw Error("the decoder gave " + (answer.empty() ? "nothing" : to_string(answer[0].shape)) + ", expected is " + to_string(wanted) + export_again);
-    }
-    return std::move(answer[0]);
-  }
-
-  std::vector<float> sample(const Reference& given) {
-    TorchGenerator generator(arguments_.seed);
-    const std::vector<float> noise = generator.randn(given.elements);
-    std::vector<float> step_noise;
-    std::size_t drawn = 0;  // one for every step, in their order, as diffusers draws them
-    Denoiser denoiser(bundle_, given, *network_);
-    Progress progress(bundle_.table.calls(), "steps");
-    const auto noise_of = [&](std::size_t k) {
-      for (; drawn <= k; ++drawn) step_noise = generator.randn(given.elements);
-      return step_noise.data();
-    };
-    const auto denoise = [&](const std::vector<float>& x, std::size_t k) {
-      std::vector<float> output = denoiser(x, k, 0);
-      if (!std::all_of(output.begin(), output.end(), [](float value) { return std::isfinite(value); })) {
-        throw Error("the network gave NaN or infinity in step " + std::to_string(k) + "; see what `dq-toolchain validate` says of the bundle");
-      }
-      progress.advance();
-      return output;
-    };
-    return rollout(bundle_.table, scaled(*bundle_.table.init_noise_sigma, noise.data(), noise.size()), noise_of, denoise).back();
-  }
-
-  const GenerateArguments& arguments_;
-  const Bundle& bundle_;
-  Programs& programs_;
-  const Pipeline pipeline_;
-  const Warn& warn_;
-  PartStore parts_;
-  std::unique_ptr<Network> network_;
-  double seconds_of_network_ = 0;
-};
-
-}  // namespace
 
 std::string generate(const GenerateArguments& arguments, const Bundle& bundle, Programs& programs, const Warn& warn) {
-  const auto started = Clock::now();
-  Drawing drawing(arguments, bundle, programs, warn);
-  const FloatTensor latents = drawing.latents();
-  const Picture picture = picture_of(drawing.decode(latents));
+  const auto started = std::chrono::steady_clock::now();
+  const Drawn drawn = draw(arguments, bundle, programs, warn);
   if (arguments.latents) {
-    const Bytes bytes = safetensors_of({{"latents", &latents}});
+    const Bytes bytes = safetensors_of({{"latents", &drawn.latents}});
     write_whole(*arguments.latents, bytes.data(), bytes.size(), "--latents");
   }
-  write_png(arguments.out, picture);
-  const double seconds = std::chrono::duration<double>(Clock::now() - started).count();
+  write_png(arguments.out, drawn.picture);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   const std::optional<std::int64_t> memory = peak_memory();
   char line[300];
   std::snprintf(line, sizeof line, ": %zu x %zu, %zu steps, guidance %g, seed %llu; %.1f s, of them %.1f s in the network; peak memory %lld MiB",
-                picture.width, picture.height, bundle.steps.value_or(bundle.table.calls()), static_cast<double>(bundle.guidance),
-                static_cast<unsigned long long>(arguments.seed), seconds, drawing.seconds_of_network(),
+                drawn.picture.width, drawn.picture.height, bundle.steps.value_or(bundle.table.calls()), static_cast<double>(bundle.guidance),
+                static_cast<unsigned long long>(arguments.seed), seconds, drawn.seconds_of_network,
                 static_cast<long long>(memory.value_or(0) >> 20));
   return arguments.out.string() + line;
 }
