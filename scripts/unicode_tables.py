@@ -1,6 +1,8 @@
 """The properties of characters that tokenizers need, as tables for programs that have no Unicode library.
 
-    python -m scripts.unicode_tables [--out runtime_samples/cpp_core/src]
+    python -m scripts.unicode_tables [--out runtime_samples]
+
+For C++ and for Swift, the same numbers.
 
 They are not read from the Unicode database but asked of the `tokenizers` package, one code point after the other: it is what the
 programs must agree with, and its normalizers, regular expressions and graphemes are each of another version of Unicode.
@@ -18,7 +20,8 @@ from pathlib import Path
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-OUT = Path("runtime_samples/cpp_core/src")
+OUT = Path("runtime_samples")
+CPP, SWIFT = "cpp_core/src", "swift_core/Sources/DQGenerate"
 CODES = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 WIDTH = 130
 HANGUL = range(0xAC00, 0xD7A4)
@@ -214,12 +217,32 @@ def cpp(names: Iterable[str], tables: Tables) -> str:
     return text + "}  // namespace dq::unicode\n"
 
 
+SWIFT_FILES = {
+    "UnicodeProperties.swift": FILES["unicode_properties.cpp"],
+    "UnicodeSingletons.swift": FILES["unicode_singletons.cpp"],
+    "UnicodePairs.swift": FILES["unicode_pairs.cpp"],
+}
+
+
+def swift(names: Iterable[str], tables: Tables) -> str:
+    """A source file that extends UnicodeTables; text, since a compiler takes minutes for as many numbers."""
+    text = "// Written by scripts/unicode_tables.py, which says what the numbers are. Do not change it by hand.\n"
+    for name in names:
+        words = " ".join(f"{n & 0xFFFFFFFF:X}" for n in getattr(tables, name))
+        body = textwrap.indent("\n".join(textwrap.wrap(words, WIDTH - 8)), " " * 8)
+        member = name.split("_")[0] + "".join(map(str.title, name.split("_")[1:]))
+        text += f'\nextension UnicodeTables {{\n    static let {member} = read(\n        """\n{body}\n        """)\n}}\n'
+    return text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT)
     out, tables = parser.parse_args().out, all_tables()
     for file, names in FILES.items():
-        (out / file).write_text(cpp(names, tables))
+        (out / CPP / file).write_text(cpp(names, tables))
+    for file, names in SWIFT_FILES.items():
+        (out / SWIFT / file).write_text(swift(names, tables))
 
 
 if __name__ == "__main__":

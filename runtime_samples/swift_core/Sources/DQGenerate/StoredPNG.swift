@@ -1,0 +1,51 @@
+#if !canImport(ImageIO)
+import Foundation
+
+/// PNG without compression, for systems without ImageIO: what tests write.
+enum StoredPNG {
+    static func bytes(of picture: Picture) -> Data {
+        let rowLength = picture.channels * picture.width
+        var rows: [UInt8] = []
+        for row in 0..<picture.height {  // each behind the number of its filter, 0: none
+            rows += [0] + picture.pixels[row * rowLength..<(row + 1) * rowLength]
+        }
+        let header = big(picture.width) + big(picture.height) + [8, picture.channels == 1 ? 0 : 2, 0, 0, 0]
+        return Data([0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A])
+            + chunk("IHDR", header) + chunk("IDAT", zlib(rows)) + chunk("IEND", [])
+    }
+
+    private static func chunk(_ name: String, _ content: [UInt8]) -> [UInt8] {
+        let body = Array(name.utf8) + content
+        return big(content.count) + body + big(Int(crc(body)))
+    }
+
+    /// Blocks of up to 65535 bytes as they are (RFC 1950, 1951).
+    private static func zlib(_ bytes: [UInt8]) -> [UInt8] {
+        var stream: [UInt8] = [0x78, 0x01], at = 0
+        repeat {
+            let end = min(at + 0xFFFF, bytes.count), count = UInt16(end - at)
+            stream.append(end == bytes.count ? 1 : 0)
+            for number in [count, ~count] { stream += [UInt8(number & 0xFF), UInt8(number >> 8)] }
+            stream += bytes[at..<end]
+            at = end
+        } while at < bytes.count
+        var low: UInt32 = 1, high: UInt32 = 0  // Adler-32
+        for byte in bytes {
+            low = (low + UInt32(byte)) % 65521
+            high = (high + low) % 65521
+        }
+        return stream + big(Int(high << 16 | low))
+    }
+
+    private static func crc(_ bytes: [UInt8]) -> UInt32 {
+        var sum: UInt32 = 0xFFFF_FFFF
+        for byte in bytes {
+            sum ^= UInt32(byte)
+            for _ in 0..<8 { sum = sum & 1 == 0 ? sum >> 1 : sum >> 1 ^ 0xEDB8_8320 }
+        }
+        return ~sum
+    }
+
+    private static func big(_ number: Int) -> [UInt8] { [24, 16, 8, 0].map { UInt8(number >> $0 & 0xFF) } }
+}
+#endif
