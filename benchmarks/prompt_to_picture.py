@@ -28,7 +28,7 @@ from dq_toolchain.calibrate.data.prompts import read_prompts
 from dq_toolchain.toolchain.metrics import psnr, ssim
 
 Row = dict[str, Any]
-FOR_NPU = {"qnn": {"activation_bits": 16, "outputs": "range", "step_vectors": True}}
+FOR_NPU: dict[str, dict[str, Any]] = {"qnn": {"activation_bits": 16, "outputs": "range", "step_vectors": True}}
 """Settings of calibrate that a target's own kind of artifact needs."""
 
 
