@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from dq_toolchain.toolchain.disk.files import check_hashes, read_json, read_tensors
 from dq_toolchain.toolchain.errors import ArtifactError
@@ -18,6 +17,9 @@ from dq_toolchain.toolchain.formats.bundle import REMEDY as EXPORT
 from dq_toolchain.toolchain.formats.report import PICTURES, REMEDY, DeviceReport
 from dq_toolchain.toolchain.metrics import psnr, ssim
 from dq_toolchain.toolchain.parts.pipeline import BUNDLE_SCHEMA, BUNDLE_VERSION, FOLDER, JSON, REFERENCE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STAGES: Mapping[str, str] = {
     "decoder": "decoder, of FP32's latents",
