@@ -198,8 +198,37 @@ def test_bad_command_lines(name: str, program: Path, tmp_path: Path) -> None:
     assert_refused(draw(program, "guided", tmp_path, words=words), said)
 
 
-PLAIN = ["a cat (sitting), 3:2", "a <3 b, c > d", "f(x) = [] <>", "time: 10:30 (noon)", "[draft] a fox", "(a: 1.3 b)", ""]
-PIECES = ["a", "b ", "(", "((", ")", "[", "]", "<", ">", ":", "1", ".5", "-", " ", "|", "_", "\u00e9", "\t", "1.3", "lora:"]
+PLAIN = [
+    "a cat (sitting), 3:2",
+    "a <3 b, c > d",
+    "f(x) = [] <>",
+    "time: 10:30 (noon)",
+    "[draft] a fox",
+    "(a: 1.3 b)",
+    "",
+]
+PIECES = [
+    "a",
+    "b ",
+    "(",
+    "((",
+    ")",
+    "[",
+    "]",
+    "<",
+    ">",
+    ":",
+    "1",
+    ".5",
+    "-",
+    " ",
+    "|",
+    "_",
+    "\u00e9",
+    "\t",
+    "1.3",
+    "lora:",
+]
 
 
 def test_the_rule_is_the_hosts(sanitized: Path) -> None:

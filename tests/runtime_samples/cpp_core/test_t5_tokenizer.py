@@ -56,7 +56,9 @@ def test_it_knows_words_signs_and_spaces(t5: tuple[T5Tokenizer, Path]) -> None:
     assert 2 not in ids
 
 
-@pytest.mark.parametrize("lines", [pytest.param(["", " ", "\n\t"], id="empty"), pytest.param([*texts(2000, 3)], id="texts")])
+@pytest.mark.parametrize(
+    "lines", [pytest.param(["", " ", "\n\t"], id="empty"), pytest.param([*texts(2000, 3)], id="texts")]
+)
 def test_texts_of_every_kind(lines: list[str], t5: tuple[T5Tokenizer, Path], sanitized: Path) -> None:
     assert_alike(t5[0], sanitized / "dq-parts", lines, "t5", t5[1])
 
