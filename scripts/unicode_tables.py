@@ -231,7 +231,9 @@ def swift(names: Iterable[str], tables: Tables) -> str:
         words = " ".join(f"{n & 0xFFFFFFFF:X}" for n in getattr(tables, name))
         body = textwrap.indent("\n".join(textwrap.wrap(words, WIDTH - 8)), " " * 8)
         member = name.split("_")[0] + "".join(map(str.title, name.split("_")[1:]))
-        text += f'\nextension UnicodeTables {{\n    static let {member} = read(\n        """\n{body}\n        """)\n}}\n'
+        text += (
+            f'\nextension UnicodeTables {{\n    static let {member} = read(\n        """\n{body}\n        """)\n}}\n'
+        )
     return text
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripts.unicode_tables import CODES
@@ -21,8 +23,7 @@ def trained() -> T5Tokenizer:
     """A unigram model of the words in the texts, with T5's special tokens; most other characters are unknown to it."""
     sentencepiece = pytest.importorskip("sentencepiece")
     pytest.importorskip("google.protobuf")
-    from sentencepiece import sentencepiece_model_pb2
-
+    protobuf: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
     model, chance = io.BytesIO(), random.Random(5)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([" ".join(chance.choices(WORDS, k=8)) for _ in range(500)]),
@@ -37,7 +38,7 @@ def trained() -> T5Tokenizer:
         minloglevel=2,
         hard_vocab_limit=False,
     )
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    proto = protobuf.ModelProto.FromString(model.getvalue())
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     pieces += [(f"<extra_id_{i}>", 0.0) for i in reversed(range(100))]
     return T5Tokenizer(vocab=pieces, _spm_precompiled_charsmap=proto.normalizer_spec.precompiled_charsmap)

@@ -77,7 +77,14 @@ JAMO = [*map(chr, (*range(0x1100, 0x1113), *range(0x1161, 0x1176), *range(0x11A7
 SIGNS = list("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~''''" + "“”‘’…—–•·«»¡¿")
 SPECIAL = ["<|startoftext|>", "<|endoftext|>", "<|ENDOFTEXT|>", "<|StartOfText|>", "<|start", "text|>", "<pad>", "</s>"]
 SPECIAL += ["<unk>", "<extra_id_0>", "<extra_id_99>", "▁", "</w>", "'S", "'LL", "'"]
-PLANES = ((0x20, 0x7F), (0xA0, 0x250), (0x250, 0x3000), (0x3000, 0xD800), (0xE000, 0x10000), (0x10000, 0x20000))
+PLANES: tuple[tuple[int, int], ...] = (
+    (0x20, 0x7F),
+    (0xA0, 0x250),
+    (0x250, 0x3000),
+    (0x3000, 0xD800),
+    (0xE000, 0x10000),
+    (0x10000, 0x20000),
+)
 PLANES += ((0x20000, 0x32000), (0xE0000, 0x110000))
 
 
