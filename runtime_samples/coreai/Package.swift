@@ -2,20 +2,21 @@
 import PackageDescription
 
 let core = Target.Dependency.product(name: "DQSampler", package: "swift_core")
+let generate = Target.Dependency.product(name: "DQGenerate", package: "swift_core")
 
 var targets: [Target] = [
-    .executableTarget(name: "dq-run-coreai", dependencies: [core, "DQCoreAI"])
+    .executableTarget(name: "dq-run-coreai", dependencies: [core, generate, "DQCoreAI"])
 ]
 
 if Context.environment["DQ_STAND_IN"] == nil {
-    targets.append(.target(name: "DQCoreAI", dependencies: [core]))
+    targets.append(.target(name: "DQCoreAI", dependencies: [core, generate]))
 } else {
     // Where there is no Core AI: a module that has its names, so that DQCoreAI compiles and can be tested (see StandIn/).
     let testing = Target.Dependency.product(name: "DQTesting", package: "swift_core")
     targets += [
         .target(name: "CoreAI", path: "StandIn/CoreAI"),
-        .target(name: "DQCoreAI", dependencies: [core, "CoreAI"]),
-        .testTarget(name: "DQCoreAITests", dependencies: [core, testing, "DQCoreAI", "CoreAI"]),
+        .target(name: "DQCoreAI", dependencies: [core, generate, "CoreAI"]),
+        .testTarget(name: "DQCoreAITests", dependencies: [core, generate, testing, "DQCoreAI", "CoreAI"]),
     ]
 }
 

@@ -2,15 +2,17 @@
 import PackageDescription
 
 let core = Target.Dependency.product(name: "DQSampler", package: "swift_core")
+let generate = Target.Dependency.product(name: "DQGenerate", package: "swift_core")
 let runtimes: [Target.Dependency] = [.product(name: "DQCoreML", package: "coreml"), .product(name: "DQCoreAI", package: "coreai")]
 
 var targets: [Target] = [
-    .target(name: "DQDevice", dependencies: [core] + runtimes)
+    .target(name: "DQDevice", dependencies: [core, generate] + runtimes)
 ]
 
 if Context.environment["DQ_STAND_IN"] != nil {
     targets.append(
-        .testTarget(name: "DQDeviceTests", dependencies: ["DQDevice", core, .product(name: "DQTesting", package: "swift_core")]))
+        .testTarget(
+            name: "DQDeviceTests", dependencies: ["DQDevice", core, generate, .product(name: "DQTesting", package: "swift_core")]))
 }
 
 let package = Package(

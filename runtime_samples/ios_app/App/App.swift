@@ -1,11 +1,16 @@
 #if canImport(SwiftUI)
 import SwiftUI
 
-/// Runs the bundle that lies in the app on this device and hands out the report.
+/// Draws pictures with the bundle that lies in the app, and runs it for a report.
 @main
 struct DQSampleApp: App {
     var body: some Scene {
-        WindowGroup { ContentView() }
+        WindowGroup {
+            TabView {
+                Tab("Prompt", systemImage: "paintbrush") { PromptView() }
+                Tab("Report", systemImage: "checkmark.seal") { ContentView() }
+            }
+        }
     }
 }
 #endif

@@ -1,13 +1,17 @@
 #if canImport(CoreAI)
 import CoreAI
+import DQGenerate
 import DQSampler
 
 /// One function of a program, loaded: it owns the weights and the memory for one execution.
 @available(macOS 27, iOS 27, *)
-struct LoadedFunction: ProgramFunction {
+struct LoadedFunction: ProgramFunction, Part {
+    /// What the function of a program that has only one is called.
+    static let only = "main"
+
     private let function: InferenceFunction
     private let inputs: [String: NDArrayDescriptor]
-    private let output: ExportedBundle.Port
+    private let outputs: [String]
     private let unit: ComputeUnit
 
     /// Blocks until everything is loaded.
@@ -24,30 +28,41 @@ struct LoadedFunction: ProgramFunction {
             throw SampleError("\(program.name) has no function '\(name)', only \(names); export again")
         }
         inputs = try Self.inputs(loaded.descriptor, program.inputs)
-        guard loaded.descriptor.outputNames.contains(program.output.name) else {
-            throw SampleError("the program has no output '\(program.output.name)', which the bundle lists; export again")
+        if let absent = program.outputs.first(where: { !loaded.descriptor.outputNames.contains($0) }) {
+            throw SampleError("the program has no output '\(absent)', which the bundle lists; export again")
         }
-        (function, output, unit) = (loaded, program.output, program.unit)
+        (function, outputs, unit) = (loaded, program.outputs, program.unit)
     }
 
     /// Takes what the function declares, converted to its types; gives float32.
     /// - Throws: SampleError: a value does not fit into the declared type, or Core AI refuses. CancellationError.
-    func execute(_ values: [String: AnyTensor]) async throws -> Tensor {
+    func execute(_ values: [String: AnyTensor]) async throws -> [String: Tensor] {
         var arrays: [String: NDArray] = [:]
         for (name, descriptor) in inputs {
             guard let value = values[name] else { throw SampleError("the program wants an input '\(name)', which nothing gives") }
             arrays[name] = try NDArray(value, descriptor, name)
         }
-        var outputs: InferenceFunction.Outputs
+        var answers: InferenceFunction.Outputs
         do {
-            outputs = try await function.run(inputs: arrays)
+            answers = try await function.run(inputs: arrays)
         } catch {
             throw try refusal("does not execute", error, unit.advice)
         }
-        guard let value = outputs.remove(output.name), let array = value.ndArray else {
-            throw SampleError("the program answers without an array '\(output.name)'; export again")
+        var found: [String: Tensor] = [:]
+        for output in outputs {
+            guard let value = answers.remove(output), let array = value.ndArray else {
+                throw SampleError("the program answers without an array '\(output)'; export again")
+            }
+            found[output] = try array.tensor(output)
         }
-        return try array.tensor(output.name)
+        return found
+    }
+
+    /// The same of a program with one output.
+    func execute(_ values: [String: AnyTensor]) async throws -> Tensor {
+        let answers: [String: Tensor] = try await execute(values)
+        guard let answer = answers[outputs[0]] else { throw SampleError("the program gave nothing; export again") }
+        return answer
     }
 
     /// The descriptors by name, compared with what the bundle says of them.

@@ -8,7 +8,8 @@ import Foundation
 struct SpecializedProgram: Sendable {
     let model: AIModel
     let inputs: [ExportedBundle.Port]
-    let output: ExportedBundle.Port
+    /// The first one is a network's.
+    let outputs: [String]
     let unit: ComputeUnit
     /// The file that was given, for errors.
     let name: String
@@ -21,18 +22,26 @@ struct SpecializedProgram: Sendable {
     /// - Throws: SampleError: a path or a unit that is not there, or Core AI refuses. CancellationError.
     init(_ bundle: ExportedBundle, unit: ComputeUnit, compiled: URL?) async throws {
         let file = try compiled.map(Self.checked) ?? bundle.program
+        try await self.init(
+            file, inputs: bundle.inputs, outputs: [bundle.output.name], unit: unit, isCompiledAhead: compiled != nil)
+    }
+
+    /// - Throws: SampleError: Core AI refuses. CancellationError.
+    init(
+        _ file: URL, inputs: [ExportedBundle.Port], outputs: [String], unit: ComputeUnit, isCompiledAhead: Bool = false
+    ) async throws {
         let options = try unit.options()
-        (inputs, output, self.unit, name) = (bundle.inputs, bundle.output, unit, file.lastPathComponent)
+        (self.inputs, self.outputs, self.unit, name) = (inputs, outputs, unit, file.lastPathComponent)
         let architecture = AIModel.deviceArchitectureName, start = ContinuousClock.now
         do {
             model = try await AIModel(contentsOf: file, options: options)
         } catch {
-            let ahead = compiled == nil ? "" : "; a .aimodelc fits one architecture, this device is '\(architecture)'"
+            let ahead = !isCompiledAhead ? "" : "; a .aimodelc fits one architecture, this device is '\(architecture)'"
             throw try refusal("cannot load \(file.lastPathComponent) for: \(unit.name)", error, unit.advice + ahead)
         }
         milliseconds = (ContinuousClock.now - start).milliseconds
         var versions = ["core_ai_architecture": architecture]
-        if compiled != nil { versions["compiled_ahead"] = file.lastPathComponent }
+        if isCompiledAhead { versions["compiled_ahead"] = file.lastPathComponent }
         self.versions = versions
     }
 

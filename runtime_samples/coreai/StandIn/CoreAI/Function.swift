@@ -60,7 +60,7 @@ public struct InferenceFunction: Sendable {
         (self.function, presence) = (function, Presence(name))
     }
 
-    /// Factor times the first input plus the sum of all others, computed in float32.
+    /// Factor times the first input plus the sum of all others, computed in float32; where the output has more numbers, they begin again.
     public func run(
         inputs: [String: NDArray], states: consuming MutableViews = MutableViews(),
         outputViews: consuming MutableViews = MutableViews()
@@ -76,7 +76,8 @@ public struct InferenceFunction: Sendable {
         guard inputs.count == values.count else { throw Refusal(errorDescription: "an input too many") }
         if !function.executes { throw Refusal(errorDescription: "the device was busy") }
         let rest = values.dropFirst().flatMap { $0 }.reduce(0, +)
-        let answer = values[0].map { function.factor * $0 + rest }
+        let count = function.output.shape.reduce(1, *)
+        let answer = (0..<count).map { function.factor * values[0][$0 % values[0].count] + rest }
         return Outputs([function.output.name: try NDArray(answer, function.output)])
     }
 }

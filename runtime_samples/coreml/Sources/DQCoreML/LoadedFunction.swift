@@ -1,24 +1,25 @@
 #if canImport(CoreML)
 import CoreML
+import DQGenerate
 import DQSampler
 
 /// One function of a program, loaded: a model, or one per chunk, each of which takes the outputs of the one before.
 ///
 /// Unchecked, because MLModel's own word on it changed between systems: predictions of one model happen one after the
 /// other here, first by whoever loads it, then by the network that was given it.
-final class LoadedFunction: ProgramFunction, @unchecked Sendable {
+final class LoadedFunction: ProgramFunction, Part, @unchecked Sendable {
     /// What coremltools calls the function of a package that has only one; such packages are loaded without a name.
     static let only = "main"
 
     private let models: [MLModel]
-    private let output: String
+    private let outputs: [String]
 
     /// Blocks until everything is loaded.
     ///
-    /// - Parameter output: the name of what the last chunk answers.
+    /// - Parameter outputs: the names of what the last chunk answers; the first one is a network's.
     /// - Throws: SampleError: Core ML refuses.
-    init(_ program: CompiledProgram, function: String, units: ComputeUnits, output: String) throws {
-        self.output = output
+    init(_ program: CompiledProgram, function: String, units: ComputeUnits, outputs: [String]) throws {
+        self.outputs = outputs
         do {
             models = try program.models.map { url in
                 try MLModel(contentsOf: url, configuration: Self.configuration(function, units))
@@ -40,9 +41,9 @@ final class LoadedFunction: ProgramFunction, @unchecked Sendable {
     /// Executes all chunks.
     ///
     /// - Parameter inputs: by name; each chunk takes what it declares.
-    /// - Returns: the output of the last chunk, float32.
+    /// - Returns: the outputs of the last chunk by name, float32.
     /// - Throws: SampleError: an input is missing, or Core ML refuses.
-    func execute(_ inputs: [String: AnyTensor]) throws -> Tensor {
+    func execute(_ inputs: [String: AnyTensor]) throws -> [String: Tensor] {
         var values = inputs.mapValues(\.feature)
         for model in models {
             var features: [String: MLFeatureValue] = [:]
@@ -59,11 +60,22 @@ final class LoadedFunction: ProgramFunction, @unchecked Sendable {
                 throw SampleError("Core ML does not execute: \(error.localizedDescription); try other --compute-units")
             }
         }
-        guard let array = values[output]?.multiArrayValue else {
-            throw SampleError("the program has no output '\(output)', which the bundle lists; export again")
+        var found: [String: Tensor] = [:]
+        for output in outputs {
+            guard let array = values[output]?.multiArrayValue else {
+                throw SampleError("the program has no output '\(output)', which the bundle lists; export again")
+            }
+            let shaped = MLShapedArray<Float>(converting: array)  // fp16 and strides included
+            found[output] = Tensor(shape: shaped.shape, values: shaped.scalars)
         }
-        let shaped = MLShapedArray<Float>(converting: array)  // fp16 and strides included
-        return Tensor(shape: shaped.shape, values: shaped.scalars)
+        return found
+    }
+
+    /// The same of a program with one output.
+    func execute(_ inputs: [String: AnyTensor]) throws -> Tensor {
+        let answers: [String: Tensor] = try execute(inputs)
+        guard let answer = answers[outputs[0]] else { throw SampleError("the program gave nothing; export again") }
+        return answer
     }
 }
 

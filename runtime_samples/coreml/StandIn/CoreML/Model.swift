@@ -28,9 +28,11 @@ public struct StandInFunction: Codable, Sendable {
     let inputs: [String]
     let output: String
     let factor: Float
+    /// Of the output, where it is not that of the first input: the numbers begin again where they end.
+    let shape: [Int]?
 
-    public init(inputs: [String], output: String, factor: Float) {
-        (self.inputs, self.output, self.factor) = (inputs, output, factor)
+    public init(inputs: [String], output: String, factor: Float, shape: [Int]? = nil) {
+        (self.inputs, self.output, self.factor, self.shape) = (inputs, output, factor, shape)
     }
 }
 
@@ -60,7 +62,9 @@ open class MLModel {
             throw Refusal(errorDescription: "an input is missing")
         }
         let rest = values.dropFirst().flatMap(\.values).reduce(0, +)
-        let output = MLShapedArray<Float>(scalars: first.values.map { function.factor * $0 + rest }, shape: first.shape)
+        let shape = function.shape ?? first.shape
+        let numbers = (0..<shape.reduce(1, *)).map { function.factor * first.values[$0 % first.values.count] + rest }
+        let output = MLShapedArray<Float>(scalars: numbers, shape: shape)
         return try MLDictionaryFeatureProvider(dictionary: [function.output: MLFeatureValue(shapedArray: output)])
     }
 

@@ -1,3 +1,4 @@
+import DQGenerate
 import DQSampler
 import Foundation
 
@@ -6,11 +7,14 @@ public struct DeviceBundle: Sendable, Hashable {
     public let folder: URL
     /// nil: see `problem`.
     public let runtime: DeviceRuntime?
+    /// Whether it holds text encoders and a decoder, too.
+    public let draws: Bool
     /// Why it cannot run here; nil: it can.
     public let problem: String?
 
     init(_ folder: URL) {
         self.folder = folder
+        draws = FileManager.default.fileExists(atPath: folder.appendingPathComponent(Pipeline.fileName).path)
         do {
             let runtime = try DeviceRuntime(of: folder)
             (self.runtime, problem) = (runtime, runtime.missing?.description)

@@ -1,5 +1,6 @@
 import DQCoreAI
 import DQCoreML
+import DQGenerate
 import DQSampler
 import Foundation
 
@@ -66,6 +67,15 @@ public enum DeviceRuntime: String, Sendable, CaseIterable {
         case .coreai:
             let unit = try Self.known(ComputeUnit(rawValue: unit.id), unit)
             return try await CoreAIRuntime.open(bundle, unit: unit, keepFunctions: keepFunctions)
+        }
+    }
+
+    /// The programs of a whole pipeline.
+    /// - Throws: SampleError: the unit is of the other runtime.
+    public func programs(unit: Unit, keepFunctions: Bool) throws -> any Programs {
+        switch self {
+        case .coreml: return CoreMLPrograms(units: try Self.known(ComputeUnits(rawValue: unit.id), unit), keepFunctions: keepFunctions)
+        case .coreai: return CoreAIPrograms(unit: try Self.known(ComputeUnit(rawValue: unit.id), unit), keepFunctions: keepFunctions)
         }
     }
 

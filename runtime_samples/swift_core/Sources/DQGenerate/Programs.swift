@@ -12,6 +12,10 @@ public struct PartProgram: Sendable {
     public let inputs: [ExportedBundle.Port]
     /// In the program's order.
     public let outputs: [String]
+
+    public init(name: String, program: URL, inputs: [ExportedBundle.Port], outputs: [String]) {
+        (self.name, self.program, self.inputs, self.outputs) = (name, program, inputs, outputs)
+    }
 }
 
 /// A part, ready to execute.

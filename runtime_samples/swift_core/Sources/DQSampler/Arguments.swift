@@ -6,7 +6,7 @@ public struct Arguments: Sendable, Equatable {
     public struct Option: Sendable {
         public let flag: String
         let allowed: [String]
-        let required: Bool
+        public let required: Bool
 
         public init(_ flag: String, allowed: [String] = [], required: Bool = false) {
             (self.flag, self.allowed, self.required) = (flag, allowed, required)

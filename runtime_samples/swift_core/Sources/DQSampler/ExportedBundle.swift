@@ -11,6 +11,8 @@ public struct ExportedBundle: Sendable {
         public let name: String
         public let kind: Kind
         public let shape: [Int]
+
+        public init(name: String, kind: Kind, shape: [Int]) { (self.name, self.kind, self.shape) = (name, kind, shape) }
     }
 
     public let folder: URL

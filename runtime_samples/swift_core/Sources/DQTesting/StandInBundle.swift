@@ -15,16 +15,18 @@ public struct StandInBundle<Program: Encodable & Sendable>: Sendable {
     let methods: [String]?
     let stepGroups: [[Int]]?
     let target: String
+    let pipelineEdits: [String: String]
 
     /// - Parameters:
     ///   - golden: the case.
     ///   - programs: what is written as stand-in.json, by the path of the folder it comes into.
     ///   - methods, stepGroups: instead of the bundle's own.
+    ///   - pipelineEdits: what is written in pipeline.json in the place of what.
     public init(
         _ golden: String, _ programs: [String: Program], methods: [String]? = nil, stepGroups: [[Int]]? = nil,
-        target: String = "golden"
+        target: String = "golden", pipelineEdits: [String: String] = [:]
     ) {
-        (self.golden, self.programs, self.target) = (golden, programs, target)
+        (self.golden, self.programs, self.target, self.pipelineEdits) = (golden, programs, target, pipelineEdits)
         (self.methods, self.stepGroups) = (methods, stepGroups)
     }
 
@@ -40,7 +42,14 @@ public struct StandInBundle<Program: Encodable & Sendable>: Sendable {
         for (path, content) in programs {
             let data = try write(content, to: folder.appendingPathComponent(path, isDirectory: true))
             files["\(path)/stand-in.json"] = .string(SHA256.of(Array(data)))
-            bundle["program"] = .string(String(path.prefix { $0 != "/" }))
+            if !path.hasPrefix("parts/") { bundle["program"] = .string(String(path.prefix { $0 != "/" })) }
+        }
+        if !pipelineEdits.isEmpty {
+            let pipeline = folder.appendingPathComponent("pipeline.json")
+            var text = try String(contentsOf: pipeline, encoding: .utf8)
+            for (old, new) in pipelineEdits { text = text.replacingOccurrences(of: old, with: new) }
+            try Data(text.utf8).write(to: pipeline)
+            files["pipeline.json"] = .string(SHA256.of(Array(text.utf8)))
         }
         bundle["files"] = .object(files)
         bundle["target"] = .string(target)
