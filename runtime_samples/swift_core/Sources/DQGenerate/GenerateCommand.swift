@@ -27,7 +27,10 @@ public enum GenerateCommand {
         }
         do {
             let arguments = try GenerateArguments(words, options: options)
-            print(try await draw(arguments, target: target, programs: open(arguments)) { Command.say("\(program): warning: \(SampleError($0))") })
+            let line = try await draw(arguments, target: target, programs: open(arguments)) {
+                Command.say("\(program): warning: \(SampleError($0))")
+            }
+            print(line)
             return 0
         } catch {
             Command.say("\(program): \((error as? SampleError) ?? SampleError("\(error)"))")

@@ -92,7 +92,8 @@ public struct Pipeline: Sendable, Equatable {
                 throw SampleError("\(here) must not be empty, nor hold an empty row; export the bundle again")
             }
             if let strange = listed.joined().first(where: { !known.contains($0) }) {
-                throw SampleError("\(here): '\(strange)' is neither an output of an encoder nor the mask of a tokenizer; export the bundle again")
+                throw SampleError(
+                    "\(here): '\(strange)' is neither an output of an encoder nor the mask of a tokenizer; export the bundle again")
             }
             conditioning[name] = listed
         }

@@ -57,7 +57,8 @@ extension Tensor {
     /// - Throws: SampleError: a number is NaN or infinite.
     func checkFinite(_ what: String) throws {
         guard values.allSatisfy(\.isFinite) else {
-            throw SampleError("\(what) holds NaN or infinity; see what `dq-toolchain validate` says of the bundle, or try other compute units")
+            throw SampleError(
+                "\(what) holds NaN or infinity; see what `dq-toolchain validate` says of the bundle, or try other compute units")
         }
     }
 }

@@ -33,7 +33,8 @@ actor ReplayPart: Part {
                 Self.agree(given, wanted.reshaped([1] + wanted.shape))
             else {
                 throw SampleError(
-                    "\(name) of execution \(next) is not what the recording has; give the arguments of the recording, or correct the program")
+                    "\(name) of execution \(next) is not what the recording has; give the arguments of the recording, or correct the "
+                        + "program")
             }
         }
         var outputs: [String: Tensor] = [:]

@@ -32,7 +32,8 @@ public struct Tokenizer: Sendable {
         guard let bytes = try? Data(contentsOf: file) else { throw SampleError("cannot read \(place); copy the bundle again, whole") }
         let json = try JSONReader.read(Array(bytes), name: place).asObject(place)
         guard kind == "clip" else {
-            throw SampleError("\(place): tokenizers of kind '\(kind)' are not supported by this program, allowed is clip; export another model")
+            throw SampleError(
+                "\(place): tokenizers of kind '\(kind)' are not supported by this program, allowed is clip; export another model")
         }
         model = try ClipModel(json, place: place)
         added = try Self.added(json, place)
