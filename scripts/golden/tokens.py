@@ -12,11 +12,11 @@ import argparse
 import json
 from pathlib import Path
 
+from tests.runtime_samples.cpp_core.texts import texts
+from tests.runtime_samples.cpp_core.tokenizing import wanted_ids
 from transformers import CLIPTokenizer
 
 from dq_toolchain.toolchain.disk.files import write_bytes
-from tests.runtime_samples.cpp_core.texts import texts
-from tests.runtime_samples.cpp_core.tokenizing import wanted_ids
 
 OUT = Path("runtime_samples/golden/tokens")
 MERGES = Path("models/scenes/tokenizer/merges.txt")

@@ -23,7 +23,9 @@ QUANTIZE: dict[str, dict[str, Any]] = {
     "qnn": {"activation_bits": 16, "outputs": "range", "step_vectors": True},
 }
 """Target -> [quantize] of the recipe."""
-SETTINGS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {("sd15", "tensorrt"): ({}, {"jetpack": 7})}
+SETTINGS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
+    (name, "tensorrt"): ({}, {"jetpack": 7}) for name in ("sd15", "sdxl")
+}
 """Pipeline and target -> settings of the target; elsewhere the default ones."""
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.backends.common.call import OUTPUT, Call
 from dq_toolchain.backends.common.onnx.libraries import NOISE, exporter
+from dq_toolchain.backends.common.onnx.types import widen_concatenations
 from dq_toolchain.backends.common.onnx.without_effect import remove_squeezes
 from dq_toolchain.backends.common.quiet import quiet
 from dq_toolchain.toolchain.errors import BackendError
@@ -121,4 +122,4 @@ def graph_of(
             f"torch.onnx cannot export this network: {type(error).__name__} {text[:300]}; report it with the "
             "model's config.json"
         ) from error
-    return remove_squeezes(exported.model)
+    return widen_concatenations(remove_squeezes(exported.model))
