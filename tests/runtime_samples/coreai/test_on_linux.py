@@ -117,3 +117,12 @@ def test_a_bundle_for_core_ml_is_refused(tmp_path: Path) -> None:
     done = _run(tmp_path, bundle)
     assert done.returncode == 2
     assert "export with --target coreai" in done.stderr
+
+
+def test_neither_are_its_pictures(tmp_path: Path) -> None:
+    words = ["generate", "--bundle", "b", "--prompt", "a red house", "--out", "picture.png"]
+    done = inside(["coreai/.build/debug/dq-run-coreai", *words], tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "dq-run-coreai generate: " in done.stderr
+    assert "Apple" in done.stderr

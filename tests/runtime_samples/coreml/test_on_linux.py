@@ -21,3 +21,12 @@ def test_core_ml_is_only_on_apple_systems(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "Apple" in done.stderr
+
+
+def test_neither_are_its_pictures(tmp_path: Path) -> None:
+    words = ["generate", "--bundle", "b", "--prompt", "a red house", "--out", "picture.png"]
+    done = inside(["coreml/.build/debug/dq-run", *words], tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "dq-run generate: " in done.stderr
+    assert "Apple" in done.stderr
