@@ -221,6 +221,7 @@ SWIFT_FILES = {
     "UnicodeProperties.swift": FILES["unicode_properties.cpp"],
     "UnicodeSingletons.swift": FILES["unicode_singletons.cpp"],
     "UnicodePairs.swift": FILES["unicode_pairs.cpp"],
+    "UnicodeGraphemes.swift": FILES["unicode_graphemes.cpp"],
 }
 
 

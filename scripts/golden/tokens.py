@@ -1,8 +1,8 @@
-"""Golden vectors of CLIP's tokenizer: texts that tokenizers disagree on, and their ids.
+"""Golden vectors of tokenizers, CLIP's and T5's: texts that tokenizers disagree on, and their ids.
 
     python -m scripts.golden.tokens [--out runtime_samples/golden/tokens]
 
-The vocabulary is the bytes and the first merges of CLIP's own, so that the file stays small. Ids are those of transformers, without
+CLIP's vocabulary is the bytes and the first merges of its own, T5's is trained on a few words, so that the files stay small. Ids are those of transformers, without
 what begins and ends a prompt.
 """
 
@@ -12,6 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
+from tests.runtime_samples.cpp_core.test_t5_tokenizer import trained
 from tests.runtime_samples.cpp_core.texts import texts
 from tests.runtime_samples.cpp_core.tokenizing import wanted_ids
 from transformers import CLIPTokenizer
@@ -35,14 +36,14 @@ def small_clip() -> CLIPTokenizer:
 
 
 def write(folder: Path) -> None:
-    """``folder``/tokenizer.json, and texts.json: rows of a text and its ids, in one string each."""
-    tokenizer = small_clip()
-    lines = list(texts(COUNT, SEED))
-    ids = wanted_ids(tokenizer, lines)
-    saved = json.dumps(json.loads(tokenizer.backend_tokenizer.to_str()), ensure_ascii=False)
-    write_bytes(folder / "tokenizer.json", (saved + "\n").encode())
-    rows = [json.dumps([text, " ".join(map(str, row))]) for text, row in zip(lines, ids, strict=True)]
-    write_bytes(folder / "texts.json", ("[\n" + ",\n".join(rows) + "\n]\n").encode())
+    """``folder``/KIND/tokenizer.json, and texts.json: rows of a text and its ids, in one string each."""
+    for kind, tokenizer in (("clip", small_clip()), ("t5", trained())):
+        lines = list(texts(COUNT, SEED))
+        ids = wanted_ids(tokenizer, lines)
+        saved = json.dumps(json.loads(tokenizer.backend_tokenizer.to_str()), ensure_ascii=False)
+        write_bytes(folder / kind / "tokenizer.json", (saved + "\n").encode())
+        rows = [json.dumps([text, " ".join(map(str, row))]) for text, row in zip(lines, ids, strict=True)]
+        write_bytes(folder / kind / "texts.json", ("[\n" + ",\n".join(rows) + "\n]\n").encode())
 
 
 if __name__ == "__main__":

@@ -38,5 +38,5 @@ def test_the_tables_of_swift_are_those_of_cpp() -> None:
 @pytest.mark.slow
 def test_golden_tokens_are_what_is_written(tmp_path: Path) -> None:
     write(tmp_path)
-    for path in tmp_path.iterdir():
-        assert path.read_bytes() == (ROOT / OUT / path.name).read_bytes()
+    for path in (path for path in tmp_path.rglob("*") if path.is_file()):
+        assert path.read_bytes() == (ROOT / OUT / path.relative_to(tmp_path)).read_bytes()

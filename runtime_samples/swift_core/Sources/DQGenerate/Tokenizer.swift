@@ -25,17 +25,13 @@ public struct Tokenizer: Sendable {
     private let added: [AddedToken]
     private let model: any TokenModel
 
-    /// - Parameter folder: holds tokenizer.json.
-    /// - Throws: SampleError: it is missing, damaged, or of another kind than "clip".
+    /// - Parameters: folder: holds tokenizer.json. kind: clip or t5.
+    /// - Throws: SampleError: it is missing, damaged, or of another kind.
     public init(_ folder: URL, kind: String) throws {
         let file = folder.appendingPathComponent(Self.fileName), place = file.path
         guard let bytes = try? Data(contentsOf: file) else { throw SampleError("cannot read \(place); copy the bundle again, whole") }
         let json = try JSONReader.read(Array(bytes), name: place).asObject(place)
-        guard kind == "clip" else {
-            throw SampleError(
-                "\(place): tokenizers of kind '\(kind)' are not supported by this program, allowed is clip; export another model")
-        }
-        model = try ClipModel(json, place: place)
+        model = try kind == "clip" ? ClipModel(json, place: place) : T5Model(json, place: place)
         added = try Self.added(json, place)
     }
 

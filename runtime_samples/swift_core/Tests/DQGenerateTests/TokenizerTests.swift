@@ -4,12 +4,17 @@ import DQTesting
 import Foundation
 import XCTest
 
-/// CLIP's tokens are those of transformers, id by id.
+/// The tokens of CLIP and T5 are those of transformers, id by id.
 final class TokenizerTests: XCTestCase {
-    private let folder = goldenFolder.appendingPathComponent("tokens", isDirectory: true)
+    private let folder = goldenFolder.appendingPathComponent("tokens/clip", isDirectory: true)
+    private let t5 = goldenFolder.appendingPathComponent("tokens/t5", isDirectory: true)
 
-    func testGoldenTexts() throws {
-        let tokenizer = try Tokenizer(folder, kind: "clip")
+    func testGoldenTexts() throws { try compareGoldenTexts(folder, "clip") }
+
+    func testGoldenTextsOfT5() throws { try compareGoldenTexts(t5, "t5") }
+
+    private func compareGoldenTexts(_ folder: URL, _ kind: String) throws {
+        let tokenizer = try Tokenizer(folder, kind: kind)
         let file = folder.appendingPathComponent("texts.json")
         let rows = try JSONReader.read(Array(try Data(contentsOf: file)), name: "texts.json").asArray("")
         XCTAssertGreaterThanOrEqual(rows.count, 2000)
@@ -23,8 +28,9 @@ final class TokenizerTests: XCTestCase {
     }
 
     func testAnEmptyTextHasNoTokens() throws {
-        let tokenizer = try Tokenizer(folder, kind: "clip")
-        for text in ["", " ", "\n\t"] { XCTAssertEqual(tokenizer.ids(text), []) }
+        for tokenizer in [try Tokenizer(folder, kind: "clip"), try Tokenizer(t5, kind: "t5")] {
+            for text in ["", " ", "\n\t"] { XCTAssertEqual(tokenizer.ids(text), []) }
+        }
     }
 
     func testTheTextOfIdsIsAboutTheText() throws {
@@ -45,7 +51,17 @@ final class TokenizerTests: XCTestCase {
             XCTAssertNotEqual(text, whole, old)
             try refused(text, kind: "clip", said)
         }
-        try refused(whole, kind: "t5", "not supported")
+        try refused(whole, kind: "t5", "type must be 'WhitespaceSplit', got 'Split'")
+        let other = try String(contentsOf: t5.appendingPathComponent("tokenizer.json"), encoding: .utf8)
+        for (old, new, said) in [
+            (#""WhitespaceSplit""#, #""Whitespace""#, "type must be 'WhitespaceSplit', got 'Whitespace'"),
+            (#""unk_id": 2"#, #""unk_id": 99999"#, "unk_id must be a token of the vocabulary, got 99999"),
+            (#""precompiled_charsmap": ""#, #""precompiled_charsmap": "?"#, "precompiled_charsmap is damaged"),
+        ] {
+            let text = other.replacingOccurrences(of: old, with: new)
+            XCTAssertNotEqual(text, other, old)
+            try refused(text, kind: "t5", said)
+        }
         XCTAssertThrowsError(try Tokenizer(goldenFolder, kind: "clip"))
     }
 
