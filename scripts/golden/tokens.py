@@ -2,8 +2,8 @@
 
     python -m scripts.golden.tokens [--out runtime_samples/golden/tokens]
 
-CLIP's vocabulary is the bytes and the first merges of its own, T5's is trained on a few words, so that the files stay small. Ids are those of transformers, without
-what begins and ends a prompt.
+CLIP's vocabulary is the bytes and the first merges of its own, T5's is trained on a few words, so that the files stay small.
+Ids are those of transformers, without what begins and ends a prompt.
 """
 
 from __future__ import annotations
