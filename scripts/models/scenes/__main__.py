@@ -32,7 +32,7 @@ from scripts.models.scenes.text import Vocabulary
 
 FIRST_PICTURES, PICTURES = 40_000, 30_000
 """Of the two stages: with all handwritings, and with those near the mean."""
-FIRST_SHARE, SECOND_SHARE = 0.17, 0.11
+FIRST_SHARE, SECOND_SHARE = 0.125, 0.081
 """Of the minutes: the autoencoder's, and the text encoder's; the UNet has the rest."""
 STEPS, GUIDANCE = 12, 3.0
 
@@ -123,7 +123,7 @@ if __name__ == "__main__":
     parser.add_argument("--mnist", type=Path, help=".npz with train, train_y, test, test_y; default: download MNIST")
     parser.add_argument("--out", type=Path, default=Path("models/scenes"))
     parser.add_argument("--work", type=Path, default=Path("build/scenes"), help="where a killed run goes on")
-    parser.add_argument("--minutes", type=float, default=75.0)
+    parser.add_argument("--minutes", type=float, default=102.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     main(parser.parse_args())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import diffusers
 from diffusers import AutoencoderKL
@@ -55,3 +57,7 @@ def save_folder(drawer: Drawer, vae: AutoencoderKL, out: Path) -> None:
     write_json(out / "model_index.json", INDEX)
     _, prompts = held_out(PROMPTS, CALIBRATION_SEED)
     (out / "prompts.txt").write_text("\n".join(prompts) + "\n")
+
+
+def _change(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    write_json(file, change(json.loads(file.read_text())))
