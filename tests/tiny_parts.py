@@ -58,7 +58,7 @@ def tokens(count: int = 2, masked: bool = True) -> list[dict[str, Tensor]]:
 
 def clip_part(pooled: bool = True) -> Part:
     """CLIP with quick GELU; ``pooled``: hidden states of the layer before the last, and the projected state of the end token."""
-    options = {"skip": 1, "pooled": True} if pooled else {"skip": 0, "pooled": False}
+    options: dict[str, Any] = {"skip": 1, "pooled": True} if pooled else {"skip": 0, "pooled": False}
     outputs = ("hidden", "pooled") if pooled else ("hidden",)
     module = lively(ClipText(CLIP, **options))
     return quantized("text_encoder", "clip", CLIP, options, module, tokens(masked=pooled), outputs)
@@ -66,7 +66,7 @@ def clip_part(pooled: bool = True) -> Part:
 
 def t5_part(masked: bool = True) -> Part:
     """T5 v1.1, with a mask as PixArt gives it, or without as SD3."""
-    options = {"length": LENGTH, "masked": masked}
+    options: dict[str, Any] = {"length": LENGTH, "masked": masked}
     module = lively(T5Text(T5, **options))
     return quantized("text_encoder_3", "t5", T5, options, module, tokens(masked=masked), ("hidden",))
 
