@@ -192,7 +192,7 @@ def test_the_two_commands_take_a_pipeline(tmp_path: Path, capfd: pytest.CaptureF
     assert run_command(["validate", *out, "--html", str(tmp_path / "page.html"), "--vae", str(folder)]) in (0, 1)
     assert (tmp_path / "page.html").read_text().count(
         "data:image/png"
-    ) == 4 + 3  # the worst seeds have pictures of their own
+    ) == 4 + 3 + 5  # the worst seeds, and the way from the prompt, have pictures of their own
     assert run_command(["validate", *out, "--vae", str(folder)]) == 2
     assert "--vae is for the page" in capfd.readouterr().err
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.data.encoders import encoders_of, text_pipeline
+from dq_toolchain.calibrate.data.encoders import ENCODERS, encoders_of, text_pipeline
 from dq_toolchain.calibrate.data.notes import Warn
 from dq_toolchain.calibrate.data.prompts import read_prompts
 from dq_toolchain.calibrate.parts.quantize import quantized
@@ -119,9 +119,11 @@ def _class_of(model: Model) -> str:
 
 
 def _text(model: Model, recipe: Recipe, inputs: Collection[str], folder: Path, warn: Warn) -> TextSide:
-    if model.pipeline is None and not encoders_of(model.folder):
+    pipeline: Any = model.pipeline
+    names = encoders_of(model.folder) if pipeline is None else [n for n in ENCODERS if getattr(pipeline, n, None)]
+    if not names:
         return NO_TEXT
-    pipeline: Any = text_pipeline(model.folder, warn) if model.pipeline is None else model.pipeline
+    pipeline = text_pipeline(model.folder, warn) if pipeline is None else pipeline
     if model.lora is not None:
         fuse_into_encoders(pipeline, model.network, model.lora)
     prompts = read_prompts(recipe.conditioning.prompts)[:PROMPTS]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from dq_toolchain.toolchain.formats.artifact import Artifact
     from dq_toolchain.toolchain.formats.bundle import Bundle
+    from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 
     from .settings import Settings
 
@@ -33,7 +34,14 @@ def describe() -> TargetInfo:
     )
 
 
-def lower(artifact: Artifact, artifact_folder: Path, out: Path, settings: Settings, say: Say) -> Bundle:
+def lower(
+    artifact: Artifact,
+    artifact_folder: Path,
+    out: Path,
+    settings: Settings,
+    say: Say,
+    parts: PartsArtifact | None = None,
+) -> Bundle:
     from dq_toolchain.backends.common.call import example_call
     from dq_toolchain.backends.common.sealing import seal_bundle
     from dq_toolchain.backends.common.staging import staging
