@@ -48,9 +48,9 @@ def write_parts(
         ModelError: a part cannot be read.
         ToolchainError: the folder cannot be written.
     """
+    shutil.rmtree(calibration / FOLDER, ignore_errors=True)  # of an older artifact, whose parts these are not
     if model.pipeline is None and not (model.folder / "model_index.json").is_file():
         return None
-    shutil.rmtree(calibration / FOLDER, ignore_errors=True)  # of an older artifact, whose parts these are not
     try:
         with staged(calibration / FOLDER, JSON) as folder:
             made = _parts(model, recipe, bank, latents[:PICTURES].contiguous(), folder, warn)
