@@ -198,8 +198,6 @@ def test_the_two_commands_take_a_pipeline(tmp_path: Path, capfd: pytest.CaptureF
 
 
 REFUSED = {
-    ("sd3", "executorch"): "add_k_proj",
-    ("sd3", "tensorrt"): "would run in float",
 }
 QUANTIZE: dict[str, dict[str, Any]] = {
     "qnn": {"activation_bits": 16, "outputs": "range", "step_vectors": True},

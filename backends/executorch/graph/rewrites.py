@@ -11,11 +11,17 @@ from collections.abc import Sequence
 
 import torch
 from diffusers.models.activations import GEGLU
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
 from diffusers.models.embeddings import Timesteps
+from diffusers.models.normalization import RMSNorm
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
+from dq_toolchain.backends.executorch.graph.attention import (
+    DelegatedAttention,
+    DelegatedJointAttention,
+    refuse_attention,
+)
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.quant.split import SplitConv2d
 
@@ -81,6 +87,25 @@ class DelegatedLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         centred = x - self._mean(x)
         return centred * torch.rsqrt(self._mean(centred * centred) + self.eps) * self.weight + self.bias
+
+
+class DelegatedRMSNorm(nn.Module):
+    """RMSNorm over the last axis of (B, T, C), with the tokens as images of one channel."""
+
+    weight: Tensor
+    eps: Tensor
+
+    def __init__(self, norm: RMSNorm) -> None:
+        super().__init__()
+        (channels,) = norm.dim
+        weight = torch.ones(channels) if norm.weight is None else norm.weight.detach()
+        self.register_buffer("weight", weight.reshape(1, 1, -1).clone())
+        self.register_buffer("eps", torch.full((1, 1, 1), norm.eps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, channels = x.shape
+        mean = (x * x).reshape(batch * tokens, 1, channels, 1).mean([2, 3], keepdim=True).reshape(batch, tokens, 1)
+        return x * torch.rsqrt(mean + self.eps) * self.weight
 
 
 class DelegatedUpsample(nn.Module):
@@ -159,64 +184,13 @@ class DelegatedTimesteps(nn.Module):
         return torch.nn.functional.pad(out, (0, 1, 0, 0)) if self.odd else out
 
 
-class DelegatedAttention:
-    """A diffusers attention processor: bmm, softmax, bmm, scale as a constant; heads moved by permutes."""
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        x, residual, shape = hidden_states, hidden_states, hidden_states.shape
-        if attn.group_norm is not None:
-            x = attn.group_norm(x if len(shape) == 4 else x.permute(0, 2, 1))
-            x = x if len(shape) == 4 else x.permute(0, 2, 1)
-        if len(shape) == 4:
-            x = x.permute(0, 2, 3, 1).reshape(shape[0], shape[2] * shape[3], shape[1])
-        context = x if encoder_hidden_states is None else encoder_hidden_states
-        if encoder_hidden_states is not None and attn.norm_cross:
-            context = attn.norm_encoder_hidden_states(encoder_hidden_states)
-        # The scale goes to the queries: there are far fewer of them than scores.
-        projections = (attn.to_q(x) * attn.score_scale, attn.to_k(context), attn.to_v(context))
-        query, key, value = (_split_heads(projection, attn.heads) for projection in projections)
-        scores = torch.bmm(query, key.permute(0, 2, 1))
-        out = attn.to_out[0](_join_heads(torch.bmm(torch.softmax(scores, dim=-1), value), attn.heads))
-        if len(shape) == 4:
-            out = out.reshape(shape[0], shape[2], shape[3], -1).permute(0, 3, 1, 2)
-        if attn.residual_connection:
-            out = out + residual
-        result: Tensor = out if attn.rescale_output_factor == 1 else out / attn.rescale_output_factor
-        return result
-
-
-def _split_heads(x: Tensor, heads: int) -> Tensor:
-    batch, tokens, channels = x.shape
-    x = x.reshape(batch, tokens, heads, channels // heads).permute(0, 2, 1, 3)
-    return x.reshape(batch * heads, tokens, channels // heads)
-
-
-def _join_heads(x: Tensor, heads: int) -> Tensor:
-    rows, tokens, channels = x.shape
-    x = x.reshape(rows // heads, heads, tokens, channels).permute(0, 2, 1, 3)
-    return x.reshape(rows // heads, tokens, heads * channels)
-
-
-def _refuse_attention(name: str, attn: Attention) -> None:
-    for field in ("spatial_norm", "norm_q", "norm_k", "add_k_proj"):
-        if getattr(attn, field, None) is not None:
-            raise BackendError(
-                f"{name}: attention with {field} is not supported by target 'executorch'; use a UNet without it"
-            )
-
-
 def _replacement(module: nn.Module) -> nn.Module | None:
     if isinstance(module, nn.GroupNorm):
         return DelegatedGroupNorm(module)
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
         return DelegatedLayerNorm(module)
+    if isinstance(module, RMSNorm) and len(module.dim) == 1 and module.bias is None:
+        return DelegatedRMSNorm(module)
     if isinstance(module, SplitConv2d):
         return DelegatedSplitConv(module)
     if isinstance(module, GEGLU):
@@ -245,7 +219,8 @@ def rewrite(network: nn.Module) -> nn.Module:
         if new is not None:
             network.set_submodule(name, new)
         if isinstance(module, Attention):
-            _refuse_attention(name, module)
+            refuse_attention(name, module)
             module.register_buffer("score_scale", torch.full((1, 1, 1), module.scale), persistent=False)
-            module.set_processor(DelegatedAttention())
+            joint = isinstance(module.processor, JointAttnProcessor2_0)
+            module.set_processor(DelegatedJointAttention() if joint else DelegatedAttention())
     return network.eval()

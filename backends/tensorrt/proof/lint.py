@@ -54,8 +54,13 @@ def lint(graph: Any) -> tuple[Placement, ...]:
 
 
 def _is_meant_to_be_int8(node: Any) -> bool:
-    near = [read_quantized(value) or producer(value, "Concat") for value in node.inputs[:2]]
-    return any(near) or read_weight(node.inputs[1]) is not None
+    return any(map(_has_integers, node.inputs[:2])) or read_weight(node.inputs[1]) is not None
+
+
+def _has_integers(value: Any) -> bool:
+    """Itself, or any part of what is concatenated into it: joint attention in float concatenates float picture and text."""
+    concat = producer(value, "Concat")
+    return any(read_quantized(part) is not None for part in ([value] if concat is None else concat.inputs))
 
 
 def why_float(op_type: str, weight_shape: tuple[int, ...], groups: int = 1) -> str:

@@ -1,0 +1,105 @@
+"""Attention of diffusers as products that XNNPACK takes: bmm, softmax, bmm.
+
+Heads are moved by permutes, and the scale is a constant that is given to the queries, of which there are far fewer than scores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
+from torch import Tensor
+
+from dq_toolchain.toolchain.errors import BackendError
+
+
+class DelegatedAttention:
+    """In the place of diffusers' processor for one sequence, or one that looks at another."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        x, residual, shape = hidden_states, hidden_states, hidden_states.shape
+        if attn.group_norm is not None:
+            x = attn.group_norm(x if len(shape) == 4 else x.permute(0, 2, 1))
+            x = x if len(shape) == 4 else x.permute(0, 2, 1)
+        if len(shape) == 4:
+            x = x.permute(0, 2, 3, 1).reshape(shape[0], shape[2] * shape[3], shape[1])
+        context = x if encoder_hidden_states is None else encoder_hidden_states
+        if encoder_hidden_states is not None and attn.norm_cross:
+            context = attn.norm_encoder_hidden_states(encoder_hidden_states)
+        projections = (attn.to_q(x) * attn.score_scale, attn.to_k(context), attn.to_v(context))
+        query, key, value = (_split_heads(projection, attn.heads) for projection in projections)
+        out = attn.to_out[0](_join_heads(_products(query, key, value), attn.heads))
+        if len(shape) == 4:
+            out = out.reshape(shape[0], shape[2], shape[3], -1).permute(0, 3, 1, 2)
+        if attn.residual_connection:
+            out = out + residual
+        result: Tensor = out if attn.rescale_output_factor == 1 else out / attn.rescale_output_factor
+        return result
+
+
+class DelegatedJointAttention:
+    """In the place of ``JointAttnProcessor2_0`` (SD3): picture and text in one sequence, or, without text, the picture alone."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *_args: Any,
+        **_keywords: Any,
+    ) -> tuple[Tensor, Tensor] | Tensor:
+        layers = (attn.to_q, attn.to_k, attn.to_v)
+        query, key, value = (_split_heads(layer(hidden_states), attn.heads) for layer in layers)
+        query, key = _normed(attn.norm_q, query), _normed(attn.norm_k, key)
+        if encoder_hidden_states is not None:
+            added = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+            parts = [_split_heads(layer(encoder_hidden_states), attn.heads) for layer in added]
+            parts[0], parts[1] = _normed(attn.norm_added_q, parts[0]), _normed(attn.norm_added_k, parts[1])
+            query, key, value = (torch.cat(pair, dim=1) for pair in zip((query, key, value), parts, strict=True))
+        out = _join_heads(_products(query * attn.score_scale, key, value), attn.heads)
+        picture = attn.to_out[0](out[:, : hidden_states.shape[1]])
+        if encoder_hidden_states is None:
+            return picture
+        text = out[:, hidden_states.shape[1] :]
+        return picture, text if attn.context_pre_only else attn.to_add_out(text)
+
+
+def _normed(norm: Any, x: Tensor) -> Tensor:
+    out: Tensor = x if norm is None else norm(x)
+    return out
+
+
+def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(B * heads, tokens, channels) each; the queries are scaled already."""
+    return torch.bmm(torch.softmax(torch.bmm(query, key.permute(0, 2, 1)), dim=-1), value)
+
+
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    batch, tokens, channels = x.shape
+    x = x.reshape(batch, tokens, heads, channels // heads).permute(0, 2, 1, 3)
+    return x.reshape(batch * heads, tokens, channels // heads)
+
+
+def _join_heads(x: Tensor, heads: int) -> Tensor:
+    rows, tokens, channels = x.shape
+    x = x.reshape(rows // heads, heads, tokens, channels).permute(0, 2, 1, 3)
+    return x.reshape(rows // heads, tokens, heads * channels)
+
+
+def refuse_attention(name: str, attn: Attention) -> None:
+    """Raise BackendError for an attention with parts that neither class here computes."""
+    joint = isinstance(attn.processor, JointAttnProcessor2_0)
+    for field in ("spatial_norm",) if joint else ("spatial_norm", "norm_q", "norm_k", "add_k_proj"):
+        if getattr(attn, field, None) is not None:
+            raise BackendError(
+                f"{name}: attention with {field} is not supported by target 'executorch'; use a UNet without it"
+            )
