@@ -19,7 +19,8 @@ from dq_toolchain.calibrate.data.notes import Warn
 from dq_toolchain.calibrate.data.prompts import encoded_prompts
 from dq_toolchain.toolchain.disk.files import read_tensors
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.models.architectures import Input, inputs_of, latent_shape
+from dq_toolchain.toolchain.models.architecture import Input
+from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, inputs_of, latent_shape
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.models.source import read_config
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -30,8 +31,6 @@ PIXELS = 8
 MOST_LEVELS = 8
 NULL_IS_LAST = ("DiTTransformer2DModel",)
 """Networks that keep their last class label for "no class"."""
-EMBEDDED_GUIDANCE = "timestep_cond"
-"""Input of networks distilled with guidance (LCM): they are told w, and need no second half."""
 
 
 def guidance_of(config: Mapping[str, Any], recipe: Recipe, warn: Warn = lambda _line: None) -> float:
@@ -41,7 +40,7 @@ def guidance_of(config: Mapping[str, Any], recipe: Recipe, warn: Warn = lambda _
     Args:
         warn: is told of settings that have no effect without guidance.
     """
-    w, told = recipe.sampler.guidance, EMBEDDED_GUIDANCE in inputs_of(config)
+    w, told = recipe.sampler.guidance, told_guidance(config) != ""
     if w > 1 and not told:
         return w
     if 0 < w < 1 and not told:
@@ -50,6 +49,12 @@ def guidance_of(config: Mapping[str, Any], recipe: Recipe, warn: Warn = lambda _
         why = "this network is told its guidance and has no second call" if told else f"guidance {w} is none"
         warn(f"the negative prompt has no effect: {why}")
     return 1.0
+
+
+def told_guidance(config: Mapping[str, Any]) -> str:
+    """The input of a network that was distilled with guidance (LCM, FLUX dev): it is told w, and needs no second half. Else ""."""
+    architecture = ARCHITECTURES.get(config["_class_name"])
+    return architecture.told if architecture is not None and architecture.told in inputs_of(config) else ""
 
 
 def check_conditioning(config: Mapping[str, Any], recipe: Recipe) -> None:
@@ -160,8 +165,10 @@ def _made(model: Model, recipe: Recipe) -> dict[str, Tensor]:
         "resolution": torch.tensor([[height, width]], dtype=torch.float32),
         "aspect_ratio": torch.tensor([[height / width]], dtype=torch.float32),
     }
-    if config.get("time_cond_proj_dim") is not None:
-        found[EMBEDDED_GUIDANCE] = _guidance_embedding(recipe.sampler.guidance, config["time_cond_proj_dim"])
+    told, w = told_guidance(config), recipe.sampler.guidance
+    if told:
+        width = config.get("time_cond_proj_dim")
+        found[told] = torch.tensor([w]) if width is None else _guidance_embedding(w, width)
     return found
 
 

@@ -9,7 +9,7 @@ import gc
 import inspect
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,13 @@ from dq_toolchain.toolchain.console.quiet import heard
 from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.disk.reading import LARGEST, read_text
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
+from dq_toolchain.toolchain.models.architectures import ARCHITECTURES
 from dq_toolchain.toolchain.models.loading import REFUSALS, Model
 from dq_toolchain.toolchain.models.lora import fuse_into_encoders
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 
 DEFAULT = Path(__file__).with_name("prompts.txt")
 BATCH = 8
-POOLED = {"UNet2DConditionModel": "text_embeds", "SD3Transformer2DModel": "pooled_projections"}
-"""How the second thing that an ``encode_prompt`` returns is called by the network; PixArt's is the mask of the first."""
 MASK = "encoder_attention_mask"
 OWN_WORDS = ("was truncated because", "Token indices sequence length")
 """What the libraries say and ``cut_short`` says better."""
@@ -223,15 +222,35 @@ def encode(
         "do_classifier_free_guidance": negative is not None, "negative_prompt": None,
     }  # fmt: skip
     given |= as_called(pipeline)
+    if "negative_prompt" not in accepted:
+        return _apart(pipeline, config, given, accepted, negative)
     if negative or accepted["negative_prompt"].default == "":  # what an empty one becomes is the pipeline's affair
         given["negative_prompt"] = [negative or ""] * len(prompts)
     out = pipeline.encode_prompt(**{name: value for name, value in given.items() if name in accepted})
     if len(out) == 2:
         sides = [{"encoder_hidden_states": states} for states in out]
-    elif config["_class_name"] in POOLED:
-        pooled = POOLED[config["_class_name"]]
+    elif pooled := ARCHITECTURES[config["_class_name"]].pooled:
         sides = [{"encoder_hidden_states": out[i], pooled: out[i + 2]} for i in (0, 1)]
     else:
         sides = [{"encoder_hidden_states": out[i], MASK: out[i + 1]} for i in (0, 2)]
-    kept = [{name: value.float().cpu() for name, value in side.items() if value is not None} for side in sides]
-    return kept[0], kept[1]
+    return _kept(sides[0]), _kept(sides[1])
+
+
+def _apart(
+    pipeline: Any, config: Mapping[str, Any], given: dict[str, Any], accepted: Collection[str], negative: str | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Of pipelines that encode a negative prompt as any other (FLUX), which return states, what is pooled of them, and positions
+    that the network's call makes itself."""
+    pooled = ARCHITECTURES[config["_class_name"]].pooled
+
+    def side(prompts: Sequence[str]) -> dict[str, Tensor]:
+        asked = {**given, "prompt": list(prompts)}
+        out = pipeline.encode_prompt(**{name: value for name, value in asked.items() if name in accepted})
+        return _kept({"encoder_hidden_states": out[0]} | ({pooled: out[1]} if pooled else {}))
+
+    count = len(given["prompt"])
+    return side(given["prompt"]), {} if negative is None else side([negative] * count)
+
+
+def _kept(side: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    return {name: value.float().cpu() for name, value in side.items() if value is not None}

@@ -91,14 +91,27 @@ def theirs(
         "output_type": "latent" if "prompt" in accepted else "pt", "use_resolution_binning": False,
         "class_labels": None if labels is None else labels.tolist(),
     }  # fmt: skip
+    packs = hasattr(pipe, "_pack_latents")
+    if "true_cfg_scale" in accepted and not pipe.transformer.config.guidance_embeds:  # else guidance_scale is what it is told
+        given |= {"true_cfg_scale": guidance, "negative_prompt": [negative] * size}
     with contextlib.ExitStack() as patches:
         if samples.step_noise is not None:
             drawn = [*samples.step_noise, *torch.zeros_like(samples.step_noise[:1])]
             _drawing(patches, pipe.scheduler, lambda *_, **__: drawn[len(found)])
-        if "latents" not in accepted:
+        if "latents" not in accepted or packs:  # packed by the pipeline itself
+            given["latents"] = None
             _drawing(patches, pipe, lambda *_, **__: noise)
         pipe(**{name: value for name, value in given.items() if name in accepted and value is not None})
-    return torch.stack(found)
+    return torch.stack([_unpacked(pipe, latents, height, width) for latents in found] if packs else found)
+
+
+def _unpacked(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
+    """Latents (S, C, H, W) of a pipeline that samples tokens, by its own function."""
+    if hasattr(pipe, "_unpack_latents_with_ids"):
+        side = [each // (2 * pipe.vae_scale_factor) for each in (height, width)]
+        ids = pipe._prepare_latent_ids(torch.zeros(len(latents), 1, *side))
+        return torch.as_tensor(pipe._unpack_latents_with_ids(latents, ids, *side))
+    return torch.as_tensor(pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor))
 
 
 def largest_error(mine: Tensor, reference: Tensor) -> float:

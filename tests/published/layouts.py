@@ -64,6 +64,11 @@ SD3 = {
     "caption_projection_dim": 32, "in_channels": 16, "joint_attention_dim": 2 * WIDTH, "num_attention_heads": 2, "num_layers": 3,
     "out_channels": 16, "patch_size": 2, "pooled_projection_dim": 2 * POOLED, "pos_embed_max_size": 32, "sample_size": 16,
 }  # fmt: skip
+FLUX = {
+    "_class_name": "FluxTransformer2DModel", "_diffusers_version": "0.30.0.dev0", "attention_head_dim": 16, "guidance_embeds": False,
+    "in_channels": 16, "joint_attention_dim": 2 * WIDTH, "num_attention_heads": 2, "num_layers": 1, "num_single_layers": 2,
+    "patch_size": 1, "pooled_projection_dim": POOLED, "axes_dims_rope": [4, 6, 6], "sample_size": 16,
+}  # fmt: skip
 PIXART = {
     "_class_name": "Transformer2DModel", "_diffusers_version": "0.22.0.dev0", "activation_fn": "gelu-approximate",
     "attention_bias": True, "attention_head_dim": 16, "attention_type": "default", "caption_channels": WIDTH,
@@ -136,7 +141,7 @@ class Layout:
     @property
     def latent_channels(self) -> int:
         channels: int = self.network["in_channels"]
-        return channels
+        return channels // 4 if self.network["_class_name"] == "FluxTransformer2DModel" else channels
 
 
 def sd(scheduler: Config, network: Config = SD_UNET, **options: Any) -> Layout:
@@ -150,6 +155,10 @@ def xl(scheduler: Config, network: Config = XL_UNET, **options: Any) -> Layout:
 
 def sd3(scheduler: Config = FLOW, network: Config = SD3, **options: Any) -> Layout:
     return Layout("StableDiffusion3Pipeline", network, scheduler, ("projection", "projection", "t5"), **options)
+
+
+def flux(scheduler: Config, network: Config = FLUX, **options: Any) -> Layout:
+    return Layout("FluxPipeline", network, scheduler, ("clip", "t5"), **options)
 
 
 def unconditional(pipeline: str, scheduler: Config, network: Config = PIXELS, **options: Any) -> Layout:
@@ -188,6 +197,10 @@ LAYOUTS: dict[str, Layout] = {
     "sd35, dual attention": sd3(network={**SD3, "dual_attention_layers": [0], "qk_norm": "rms_norm"}),
     "sd35, dynamic shifting": sd3({**FLOW, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15,
                                    "base_image_seq_len": 256, "max_image_seq_len": 4096}),
+    "flux schnell": flux({**FLOW, "shift": 1.0, "use_dynamic_shifting": False, "base_shift": 0.5, "max_shift": 1.15,
+                          "base_image_seq_len": 256, "max_image_seq_len": 4096}, steps=4),
+    "flux dev": flux({**FLOW, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256,
+                      "max_image_seq_len": 4096}, {**FLUX, "guidance_embeds": True}, scale=3.5),
     "pixart alpha 512": Layout("PixArtAlphaPipeline", PIXART, {**DPM, **LINEAR}, ("t5",)),
     "pixart alpha 1024": Layout(
         "PixArtAlphaPipeline", {**PIXART, "sample_size": 128, "attention_head_dim": 24, "cross_attention_dim": 48},

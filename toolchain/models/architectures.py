@@ -6,56 +6,18 @@ nests keywords, or predicts a variance beside the output, it is undone here and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.errors import ModelError
+from dq_toolchain.toolchain.models.architecture import Architecture, Input, Options
+from dq_toolchain.toolchain.models.flux import FLUX, FLUX_2
 from dq_toolchain.toolchain.models.network_config import complete, whole
 from dq_toolchain.toolchain.models.own import OWN, inputs_in, sample_shape_in
 from dq_toolchain.toolchain.models.sizes import check_sides
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-
-@dataclass(frozen=True)
-class Input:
-    """One keyword tensor: finite floats, or whole numbers below ``classes``. ``row``: shape of a sample's row, None where free."""
-
-    row: tuple[int | None, ...]
-    classes: int | None = None
-    required: bool = True
-
-    def fault(self, tensor: Tensor) -> str | None:
-        """What the tensor (P, *row) should be, None if it is that."""
-        shape = ", ".join(["P", *("T" if size is None else str(size) for size in self.row)])
-        fits = tensor.dim() == len(self.row) + 1 and tensor.numel() > 0
-        fits = fits and all(want in (None, got) for want, got in zip(self.row, tensor.shape[1:], strict=True))
-        if self.classes is not None:
-            whole = str(tensor.dtype) in ("torch.int32", "torch.int64")
-            good = fits and whole and bool(((tensor >= 0) & (tensor < self.classes)).all())
-            return None if good else f"integer labels 0-{self.classes - 1} of shape ({shape}), P at least 1"
-        good = fits and tensor.is_floating_point() and bool(tensor.isfinite().all())
-        return None if good else f"finite floating-point numbers of shape ({shape}), P at least 1"
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """One class of diffusers.
-
-    Attributes:
-        part: folder of the network in a pipeline.
-        inputs: complete config and its file -> keyword tensors by name. Raises ModelError for an option that is not supported.
-        added: keywords that diffusers takes inside ``added_cond_kwargs``.
-    """
-
-    part: str
-    inputs: Callable[[Mapping[str, Any], str], dict[str, Input]]
-    added: tuple[str, ...] = ()
-
-
-Options = Mapping[str, Any]
 
 
 def _unet(config: Options, where: str) -> dict[str, Input]:
@@ -113,11 +75,18 @@ def _sd3(config: Options, where: str) -> dict[str, Input]:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "UNet2DModel": Architecture("unet", _unet),
-    "UNet2DConditionModel": Architecture("unet", _conditional_unet, ("text_embeds", "time_ids")),
+    "UNet2DConditionModel": Architecture(
+        "unet", _conditional_unet, ("text_embeds", "time_ids"), "text_embeds", "timestep_cond"
+    ),
     "DiTTransformer2DModel": Architecture("transformer", _dit),
     "PixArtTransformer2DModel": Architecture("transformer", _pixart, ("resolution", "aspect_ratio")),
-    "SD3Transformer2DModel": Architecture("transformer", _sd3),
+    "SD3Transformer2DModel": Architecture("transformer", _sd3, pooled="pooled_projections"),
+    "FluxTransformer2DModel": FLUX,
+    "Flux2Transformer2DModel": FLUX_2,
 }
+THOUSAND = 1000
+ROWS = "step_rows"
+"""Name of the module in a network that takes its step vectors from a table (``quant.step_vectors``)."""
 
 
 def inputs_of(config: Mapping[str, Any], where: str = "config.json") -> dict[str, Input]:
@@ -142,14 +111,16 @@ def latent_shape(config: Mapping[str, Any], where: str = "config.json") -> tuple
     """
     if config["_class_name"] == OWN:
         return sample_shape_in(config)
-    config = complete(config)
-    size = config["sample_size"]
+    config, packed = complete(config), ARCHITECTURES[config["_class_name"]].packed
+    size = config["sample_size"] if packed is None else config.get("sample_size", packed.side)
     sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         raise ModelError(
             f"{where}: sample_size is {str(size)[:60]}, allowed are the latent's side or [height, width]; set it there"
         )
     check_sides(config, (sides[0], sides[1]), where)
+    if packed is not None:
+        return packed.latent(config, where), sides[0], sides[1]
     channels = whole(config, "in_channels", where)
     out = channels if config["out_channels"] is None else whole(config, "out_channels", where)
     is_transformer = ARCHITECTURES[config["_class_name"]].part == "transformer"
@@ -177,11 +148,29 @@ def call_network(network: nn.Module, sample: Tensor, timestep: Tensor, keywords:
     architecture = architecture_of(network)
     if architecture is None:
         return output_in(network(sample, timestep, **keywords))
+    if architecture.packed is not None:
+        takes_rows = ROWS in network._modules  # of step vectors, which are found by the sampler's timesteps
+        time = timestep if takes_rows else timestep / THOUSAND
+        return architecture.packed.call(network, sample, time, keywords)
     named: dict[str, Any] = {name: value for name, value in keywords.items() if name not in architecture.added}
     if architecture.added:
         named["added_cond_kwargs"] = {name: keywords.get(name) for name in architecture.added}
     out: Tensor = network(sample, timestep=timestep, **named, return_dict=False)[0]
     return out if out.shape[1] == sample.shape[1] else out[:, : sample.shape[1]]
+
+
+def unit_of_time(network: nn.Module) -> int:
+    """The sampler's timesteps in one unit of the time that the network is given: packed ones count from 0 to 1."""
+    architecture = architecture_of(network)
+    return 1 if architecture is None or architecture.packed is None else THOUSAND
+
+
+def fix_positions(network: nn.Module, sample: Tensor, keywords: Mapping[str, Tensor]) -> None:
+    """Put tables in the place of what a network computes from positions alone, for latents and texts of these sizes: programs
+    on devices hold them as constants."""
+    architecture = architecture_of(network)
+    if architecture is not None and architecture.packed is not None:
+        architecture.packed.fix(network, sample, keywords)
 
 
 def architecture_of(network: nn.Module) -> Architecture | None:

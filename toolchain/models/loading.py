@@ -16,7 +16,7 @@ from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.models.architectures import ARCHITECTURES
 from dq_toolchain.toolchain.models.lora import Lora, fuse_into_network
-from dq_toolchain.toolchain.models.network_config import check_bounds
+from dq_toolchain.toolchain.models.network_config import check_bounds, defaults
 from dq_toolchain.toolchain.models.source import Source, find_model, with_weights
 from dq_toolchain.toolchain.models.weight_files import read_state
 
@@ -83,12 +83,17 @@ def build_network(config: Mapping[str, Any], where: str = "unet/config.json") ->
     check_bounds(config, where)
     try:
         with init_empty_weights(include_buffers=False):
-            network: nn.Module = getattr(diffusers, name).from_config(dict(config))
+            network: nn.Module = getattr(diffusers, name).from_config(_known(config))
     except REFUSALS as error:
         raise ModelError(
             f"{where} is not a valid {name} config: {' '.join(str(error).split())[:300]}; correct it"
         ) from error
     return network.eval().requires_grad_(False)
+
+
+def _known(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without ``sample_size`` where the class has none: there it is ours to say, as the pipeline's call does."""
+    return {key: value for key, value in config.items() if key != "sample_size" or key in defaults(config["_class_name"])}
 
 
 def load_model(

@@ -9,6 +9,8 @@ from dq_toolchain.toolchain.errors import ModelError
 
 ANY_SIZE = ("UNet2DConditionModel",)
 """Networks that round up where they halve an odd side, and resize to the sizes on the way back."""
+PACKED = {"FluxTransformer2DModel": 2, "Flux2Transformer2DModel": 1}
+"""Latents per token, per side, where the config's ``patch_size`` says something else."""
 
 
 def divisor_of(config: Mapping[str, Any]) -> int:
@@ -17,7 +19,7 @@ def divisor_of(config: Mapping[str, Any]) -> int:
     blocks, patch = config.get("block_out_channels"), config.get("patch_size")
     if config["_class_name"].startswith("UNet2D"):
         return int(2 ** (len(blocks) - 1)) if isinstance(blocks, list | tuple) and blocks else 1
-    return patch if isinstance(patch, int) and patch > 0 else 1
+    return PACKED.get(config["_class_name"], patch if isinstance(patch, int) and patch > 0 else 1)
 
 
 def not_a_multiple(config: Mapping[str, Any], sides: tuple[int, ...]) -> str | None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 
+from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_processor import Attention
+from diffusers.models.normalization import RMSNorm
 from torch import nn
 
 from dq_toolchain.toolchain.errors import RecipeError
@@ -18,7 +20,7 @@ from dq_toolchain.toolchain.quant.site import FROM_TABLE, KEPT, FloatOp
 from dq_toolchain.toolchain.quant.smoothing import SmoothedConv2d
 from dq_toolchain.toolchain.quant.step_vectors import StepVector
 
-NORMS = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d)
+NORMS = (nn.GroupNorm, nn.LayerNorm, nn.BatchNorm2d, nn.RMSNorm, RMSNorm)
 MULTIPLIES = (nn.Conv3d, nn.ConvTranspose3d, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 
 
@@ -74,6 +76,8 @@ def float_operations(network: nn.Module, attention_quantized: bool, kept: Collec
             found.append(FloatOp(name, "Embedding", "table look-up: no arithmetic"))
         elif isinstance(module, Attention) and not attention_quantized:
             found.append(FloatOp(name, "attention products", 'attention = "float" in the recipe'))
+        elif isinstance(module, AttentionModuleMixin) and not isinstance(module, Attention):
+            found.append(FloatOp(name, "attention products", "joint attention with rotary positions: in float only"))
         elif isinstance(module, SmoothedConv2d):
             found.append(FloatOp(name, "channel factor", "smoothing: a multiplication in front of the quantization"))
         elif isinstance(module, MULTIPLIES):

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.errors import ModelError
+from dq_toolchain.toolchain.models.architectures import ROWS, unit_of_time
 from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.time_path import TIMESTEP, Vector, find_time_path
 
-ROWS = "step_rows"
-"""Name of the module in a rewritten network that holds the table."""
 TOLERANCE = 1e-4
 """Of the largest output, between a network and the rewritten one; sums of float32 in another order are within 1e-6."""
 
@@ -209,14 +208,14 @@ def find_step_vectors(
     Raises:
         ModelError: the network has no such table, or is another function with it.
     """
-    path = find_time_path(network, run)
-    rows = path.rows(timesteps)
+    path, unit = find_time_path(network, run), unit_of_time(network)
+    rows = path.rows([timestep / unit for timestep in timesteps])
     given = StepVectors(
         vectors=path.vectors, unused=path.unused, timesteps=torch.tensor(timesteps, dtype=torch.float32), rows=rows
     )
     gone = parameters_of(network, given)
     judged = dict.fromkeys((timesteps[0], timesteps[-1]))
-    before = [_at(network, timestep, run) for timestep in judged]
+    before = [_at(network, timestep / unit, run) for timestep in judged]
     use_step_vectors(network, given)
     for timestep, want in zip(judged, before, strict=True):
         difference = float((_at(network, timestep, run) - want).abs().max())

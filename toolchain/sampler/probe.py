@@ -30,14 +30,15 @@ NOISE: Suspects = {"stochastic_sampling": (True,), "algorithm_type": ("sde-dpmso
 INFINITE: Suspects = {"rescale_betas_zero_snr": (True,), "lower_order_final": (False,), "solver_type": ("bh1",)}
 
 
-def probe(scheduler: Any, steps: int, *, eta: float = 0.0, mu: float | None = None) -> SamplerTable:
+def probe(scheduler: Any, steps: int, *, eta: float = 0.0, timesteps: Mapping[str, Any] | None = None) -> SamplerTable:
     """The table of a diffusers scheduler for a number of steps; the scheduler itself is left untouched.
 
     Args:
         scheduler: with ``set_timesteps``, ``step`` and ``config``.
         steps: 1..num_train_timesteps; network calls can be one more (PNDM) or about twice as many (Heun).
         eta: 0..1, share of the DDPM noise, for schedulers whose ``step`` has it; the noise is an input of the table.
-        mu: for schedulers that shift their timesteps by the size of the picture (``use_dynamic_shifting``), by how much.
+        timesteps: what the pipeline gives to ``set_timesteps`` beside their number: ``mu`` (``use_dynamic_shifting``), or the noise
+            levels ``sigmas`` in the place of the number.
     Raises:
         SamplerError: not a scheduler, bad steps or eta, not linear (clip_sample, thresholding), noise that cannot
             be given from outside (ancestral samplers, DDPM), or a memory of more than MAX_HISTORY calls.
@@ -46,7 +47,7 @@ def probe(scheduler: Any, steps: int, *, eta: float = 0.0, mu: float | None = No
     name, config = type(scheduler).__name__, scheduler.config
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        run = _Run(scheduler, steps, eta, mu)
+        run = _Run(scheduler, steps, eta, timesteps or {})
         rows, input_scale = _impulse_response(run)
         if not rows.isfinite().all():
             raise SamplerError(
@@ -55,7 +56,7 @@ def probe(scheduler: Any, steps: int, *, eta: float = 0.0, mu: float | None = No
                 "--scheduler"
             )
         torch.manual_seed(1)
-        if not torch.equal(rows, _impulse_response(_Run(scheduler, steps, eta, mu))[0]):
+        if not torch.equal(rows, _impulse_response(_Run(scheduler, steps, eta, timesteps or {}))[0]):
             raise SamplerError(
                 f"{name} draws noise that cannot be given from outside{suspects_in(config, NOISE)}; "
                 "name the folder of a scheduler without noise, or of a DDIMScheduler, with --scheduler"
@@ -78,7 +79,7 @@ def probe(scheduler: Any, steps: int, *, eta: float = 0.0, mu: float | None = No
             c=tuple(noise.diagonal().tolist()),
             init_noise_sigma=run.init_noise_sigma,
         )
-        call = _first_disagreement(table, _Run(scheduler, steps, eta, mu))
+        call = _first_disagreement(table, _Run(scheduler, steps, eta, timesteps or {}))
         if call is not None:
             raise SamplerError(
                 f"{name} is not linear in latent and network output, first seen at call {call}"
@@ -129,7 +130,7 @@ def _check_request(scheduler: Any, steps: int, eta: float) -> None:
 class _Run:
     """A private copy of a scheduler during one run; ``scaled`` and ``step`` are called once per k, in this order."""
 
-    def __init__(self, scheduler: Any, steps: int, eta: float, mu: float | None) -> None:
+    def __init__(self, scheduler: Any, steps: int, eta: float, timesteps: Mapping[str, Any]) -> None:
         self._name, self._config = type(scheduler).__name__, scheduler.config
         parameters = inspect.signature(scheduler.step).parameters
         self._options = {"eta": eta} if "eta" in parameters else {}
@@ -137,7 +138,7 @@ class _Run:
         self._module = sys.modules[type(scheduler).__module__]
         with errors_of(self._name, self._config):
             self._scheduler = copy.deepcopy(scheduler)
-            self._scheduler.set_timesteps(steps, **({} if mu is None else {"mu": mu}))
+            self._scheduler.set_timesteps(None if "sigmas" in timesteps else steps, **timesteps)
             self.timesteps: Tensor = self._scheduler.timesteps
             self.init_noise_sigma = float(getattr(self._scheduler, "init_noise_sigma", 1.0))  # flow matching has none
 

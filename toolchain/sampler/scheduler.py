@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from dq_toolchain.toolchain.errors import SamplerError
-from dq_toolchain.toolchain.models.architectures import latent_shape
+from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, latent_shape
 from dq_toolchain.toolchain.models.source import Source, pipeline_index
 from dq_toolchain.toolchain.sampler.diffusers_scheduler import load_scheduler
 from dq_toolchain.toolchain.sampler.probe import CLIPPING, probe
@@ -52,7 +52,13 @@ def sampler_table(
         ModelError: the network's config has no size. SamplerError: see ``probe``.
     """
     scheduler = load_scheduler(config)
-    return probe(scheduler, steps, eta=eta, mu=_shift(network, scheduler.config))
+    architecture = ARCHITECTURES.get(network["_class_name"])
+    if architecture is not None and architecture.packed is not None:
+        _, height, width = latent_shape(network)
+        tokens = (height // architecture.packed.patch) * (width // architecture.packed.patch)
+        return probe(scheduler, steps, eta=eta, timesteps=architecture.packed.timesteps(steps, tokens, scheduler.config))
+    mu = _shift(network, scheduler.config)
+    return probe(scheduler, steps, eta=eta, timesteps={} if mu is None else {"mu": mu})
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,78 @@
+"""What is known of one class of diffusers' networks: how it is called, what it must be given, how its latents look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Options = Mapping[str, Any]
+"""A complete config of a network, or one of a scheduler."""
+Keywords = Mapping[str, "Tensor"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One keyword tensor: finite floats, or whole numbers below ``classes``. ``row``: shape of a sample's row, None where free."""
+
+    row: tuple[int | None, ...]
+    classes: int | None = None
+    required: bool = True
+
+    def fault(self, tensor: Tensor) -> str | None:
+        """What the tensor (P, *row) should be, None if it is that."""
+        shape = ", ".join(["P", *("T" if size is None else str(size) for size in self.row)])
+        fits = tensor.dim() == len(self.row) + 1 and tensor.numel() > 0
+        fits = fits and all(want in (None, got) for want, got in zip(self.row, tensor.shape[1:], strict=True))
+        if self.classes is not None:
+            whole = str(tensor.dtype) in ("torch.int32", "torch.int64")
+            good = fits and whole and bool(((tensor >= 0) & (tensor < self.classes)).all())
+            return None if good else f"integer labels 0-{self.classes - 1} of shape ({shape}), P at least 1"
+        good = fits and tensor.is_floating_point() and bool(tensor.isfinite().all())
+        return None if good else f"finite floating-point numbers of shape ({shape}), P at least 1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """What is special about a network that takes tokens in the place of a latent, and positions beside them.
+
+    The sampler, the artifact and the devices know latents (B, C, H, W) only; they are packed where the network is called.
+
+    Attributes:
+        latent: complete config and its file -> channels of the latent.
+        side: latent's side of the pipeline, where the config has no ``sample_size``. patch: latents per token, per side.
+        call: network, latent (B, C, H, W), timestep (B,), keyword tensors -> the output (B, C, H, W).
+        fix: network, latent, keyword tensors -> puts the tables of positions of these sizes in the place of what computes them.
+        timesteps: number of steps, tokens, scheduler's config -> what the pipeline gives to ``set_timesteps``.
+    """
+
+    latent: Callable[[Options, str], int]
+    side: int
+    patch: int
+    call: Callable[[nn.Module, Tensor, Tensor, Keywords], Tensor]
+    fix: Callable[[nn.Module, Tensor, Keywords], None]
+    timesteps: Callable[[int, int, Options], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One class of diffusers.
+
+    Attributes:
+        part: folder of the network in a pipeline.
+        inputs: complete config and its file -> keyword tensors by name. Raises ModelError for an option that is not supported.
+        added: keywords that diffusers takes inside ``added_cond_kwargs``.
+        pooled: how the network calls the second thing that its pipeline's ``encode_prompt`` returns, "" if there is none.
+        told: the input that tells it its guidance, "" if there is none.
+        packed: of a network that takes tokens.
+    """
+
+    part: str
+    inputs: Callable[[Options, str], dict[str, Input]]
+    added: tuple[str, ...] = ()
+    pooled: str = ""
+    told: str = ""
+    packed: Packed | None = None
