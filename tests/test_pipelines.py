@@ -28,6 +28,8 @@ from tests.tiny_pipelines import (
     TOKENS,
     WIDTH,
     dit,
+    flux,
+    flux2,
     pixart,
     save_lcm,
     save_sd,
@@ -71,6 +73,9 @@ PIPELINES = {
 }
 
 
+TRANSFORMERS = {"dit": dit, "pixart": pixart, "sd3": sd3, "flux": flux, "flux2": flux2}
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name == "sd21" else ()) for name in PIPELINES]
 )
@@ -91,7 +96,7 @@ def test_a_pipeline_calibrates_from_prompts(name: str, tmp_path: Path) -> None:
     assert 0 < float(error) < 0.2
 
 
-@pytest.mark.parametrize("network", [dit, pixart, sd3], ids=["dit", "pixart", "sd3"])
+@pytest.mark.parametrize("network", TRANSFORMERS.values(), ids=TRANSFORMERS)
 @pytest.mark.parametrize("method", ["accuquant", "qdiffusion"])
 def test_a_transformer_calibrates(network: Any, method: str, tmp_path: Path) -> None:
     folder = save_transformer(network(), tmp_path / "model")
@@ -99,7 +104,7 @@ def test_a_transformer_calibrates(network: Any, method: str, tmp_path: Path) -> 
     conditioning = {"file": file} if file.is_file() else {"null_label": 10}
     settings = recipe(folder, tmp_path / "out", conditioning=conditioning, calibrate={"method": method})
     _, artifact, reference = calibrate(settings, Reporter(quiet=True))
-    assert any("transformer_blocks.1" in site.layer for site in artifact.sites)
+    assert any("transformer_blocks.0" in site.layer for site in artifact.sites)
     error = (reference.simulation_latents[-1] - reference.fp32_latents[-1]).norm() / reference.fp32_latents[-1].norm()
     assert 0 < float(error) < 0.2
 
@@ -197,8 +202,7 @@ def test_the_two_commands_take_a_pipeline(tmp_path: Path, capfd: pytest.CaptureF
     assert "--vae is for the page" in capfd.readouterr().err
 
 
-REFUSED = {
-}
+REFUSED = {}
 QUANTIZE: dict[str, dict[str, Any]] = {
     "qnn": {"activation_bits": 16, "outputs": "range", "step_vectors": True},
 }
@@ -207,14 +211,14 @@ QUANTIZE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["executorch", "coreml", "coreai", "tensorrt", "qnn"])
-@pytest.mark.parametrize("name", [*PIPELINES, "dit", "pixart", "sd3"])
+@pytest.mark.parametrize("name", [*PIPELINES, *TRANSFORMERS])
 def test_every_family_is_exported_or_refused_plainly(
     name: str, target: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if name in PIPELINES:
         folder, conditioning = PIPELINES[name](tmp_path / name), prompts(tmp_path)
     else:
-        folder = save_transformer({"dit": dit, "pixart": pixart, "sd3": sd3}[name](), tmp_path / name)
+        folder = save_transformer(TRANSFORMERS[name](), tmp_path / name)
         file = folder / "conditioning.safetensors"
         conditioning = {"file": file} if file.is_file() else {"null_label": 10}
     settings = recipe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from diffusers import (
     DDIMScheduler,
     DiTTransformer2DModel,
     EulerDiscreteScheduler,
+    Flux2Transformer2DModel,
+    FluxTransformer2DModel,
     FlowMatchEulerDiscreteScheduler,
     LatentConsistencyModelPipeline,
     LCMScheduler,
@@ -188,6 +191,24 @@ def sd3() -> SD3Transformer2DModel:
     )
 
 
+def flux(**changes: Any) -> FluxTransformer2DModel:
+    """Both kinds of blocks, positions by rotation; latents (4, 8, 8), four of them a token."""
+    settings = {
+        "in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2,
+        "joint_attention_dim": WIDTH, "pooled_projection_dim": POOLED, "axes_dims_rope": (2, 2, 4),
+    }  # fmt: skip
+    return FluxTransformer2DModel(**(settings | changes))
+
+
+def flux2(**changes: Any) -> Flux2Transformer2DModel:
+    """FLUX.2-klein's topology; latents (16, 4, 4), each a token."""
+    settings = {
+        "in_channels": 16, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2,
+        "joint_attention_dim": WIDTH, "timestep_guidance_channels": 16, "axes_dims_rope": (2, 2, 2, 2), "guidance_embeds": False,
+    }  # fmt: skip
+    return Flux2Transformer2DModel(**(settings | changes))
+
+
 def save_sd3(folder: Path) -> Path:
     """SD3's topology: two CLIP encoders, whose states stand beside each other, and T5's behind them."""
     torch.manual_seed(4)
@@ -234,16 +255,17 @@ def save_pixart(folder: Path) -> Path:
 def save_transformer(network: torch.nn.Module, folder: Path) -> Path:
     """A bare transformer, a scheduler beside it, and conditioning made elsewhere (``conditioning.safetensors``)."""
     torch.manual_seed(3)
-    scheduler = (
-        FlowMatchEulerDiscreteScheduler()
-        if isinstance(network, SD3Transformer2DModel)
-        else DDIMScheduler(clip_sample=False)
-    )
+    flows = (SD3Transformer2DModel, FluxTransformer2DModel, Flux2Transformer2DModel)
+    scheduler = FlowMatchEulerDiscreteScheduler() if isinstance(network, flows) else DDIMScheduler(clip_sample=False)
     network.save_pretrained(folder / "transformer")  # type: ignore[operator]
     scheduler.save_pretrained(folder / "scheduler")
+    file = folder / "transformer" / "config.json"
+    if isinstance(network, flows[1:]):
+        size = 8 if isinstance(network, FluxTransformer2DModel) else 4
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": size}))
     states, pooled = torch.randn(3, TOKENS, WIDTH), torch.randn(3, POOLED)
     tensors = {"encoder_hidden_states": states} | (
-        {"pooled_projections": pooled} if isinstance(network, SD3Transformer2DModel) else {}
+        {"pooled_projections": pooled} if isinstance(network, flows[:2]) else {}
     )
     if not isinstance(network, DiTTransformer2DModel):
         both = {

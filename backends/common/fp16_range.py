@@ -116,7 +116,8 @@ class _Watch(TorchFunctionMode):
         if self.aside:
             return out
         if getattr(func, "__name__", "") == "scaled_dot_product_attention":
-            for scores in _scores(args[0], args[1], (kwargs or {}).get("scale")):
+            named = dict(zip(("query", "key"), args, strict=False)) | (kwargs or {})
+            for scores in _scores(named["query"], named["key"], named.get("scale")):
                 self.look(scores)
         for each in out if isinstance(out, tuple | list) else (out,):
             if isinstance(each, Tensor):

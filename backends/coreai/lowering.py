@@ -57,7 +57,7 @@ def write_program(
     say(f"converting {len(artifact.sites)} sites; needs {COST.of(artifact)}")
     operators, ranges = CoreAIOperators(expected.half), RangesInput() if expected.runtime else None
     entry: Entry = tagged(operators) if ranges is None else OperandEntry(operators, ranges)
-    network = build(artifact, settings, entry, operators)
+    network = build(artifact, call, settings, entry, operators)
     if settings.layout == "neural-engine" and not settings.quantize_outputs:  # such products of integers are refused
         network = for_neural_engine(network)
     owner = convert(network, call, expected.half, MAIN, ranges)

@@ -91,7 +91,7 @@ def _convert(
 ) -> str:
     """Write the program of one function, cut if the recipe asks for it; returns its name in ``folder``."""
     package = folder / PACKAGE
-    convert(without_group_norm(build(artifact, settings, entry, OPERATORS)), call, settings, package, ranges)
+    convert(without_group_norm(build(artifact, call, settings, entry, OPERATORS)), call, settings, package, ranges)
     (package / STRAY).unlink(missing_ok=True)
     if settings.chunks == 1:
         return PACKAGE

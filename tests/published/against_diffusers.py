@@ -92,7 +92,9 @@ def theirs(
         "class_labels": None if labels is None else labels.tolist(),
     }  # fmt: skip
     packs = hasattr(pipe, "_pack_latents")
-    if "true_cfg_scale" in accepted and not pipe.transformer.config.guidance_embeds:  # else guidance_scale is what it is told
+    if (
+        "true_cfg_scale" in accepted and not pipe.transformer.config.guidance_embeds
+    ):  # else guidance_scale is what it is told
         given |= {"true_cfg_scale": guidance, "negative_prompt": [negative] * size}
     with contextlib.ExitStack() as patches:
         if samples.step_noise is not None:

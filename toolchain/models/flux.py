@@ -1,7 +1,7 @@
 """FLUX and FLUX.2: tokens of 2x2 latents, picture and text in one sequence, positions by rotation.
 
 Both are called as diffusers' pipelines call them: the time from 0 to 1, positions of a grid for the picture, none (FLUX) or a
-count (FLUX.2) for the text. FLUX packs 2x2 latents into a token as ``pixel_unshuffle`` orders them; FLUX.2's latents are packed
+count (FLUX.2) for the text. FLUX packs 2x2 latents into a token; FLUX.2's latents are packed
 already, since its sampler and its autoencoder's normalization take them so.
 """
 
@@ -23,19 +23,26 @@ GUIDANCE = "guidance"
 
 
 def pack(x: Tensor, side: int) -> Tensor:
-    """(B, C, H, W) -> tokens (B, H/side * W/side, C * side * side), a token's channels in the order c, row, column."""
-    import torch
+    """(B, C, H, W) -> tokens (B, H/side * W/side, C * side * side), a token's channels in the order c, row, column.
 
-    return torch.nn.functional.pixel_unshuffle(x, side).flatten(2).transpose(1, 2)
+    Never more than five axes, which is what Core ML takes.
+    """
+    batch, channels, height, width = x.shape
+    if side > 1:
+        height, width = height // side, width // side
+        planes = x.reshape(batch * channels, height, side, width, side)
+        x = planes.permute(0, 2, 4, 1, 3).reshape(batch, channels * side * side, height, width)
+    return x.flatten(2).transpose(1, 2)
 
 
 def unpack(tokens: Tensor, side: int, like: Tensor) -> Tensor:
     """The inverse of ``pack``; ``like``: (B, C, H, W)."""
-    import torch
-
-    height, width = like.shape[2] // side, like.shape[3] // side
-    planes = tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], height, width)
-    return torch.nn.functional.pixel_shuffle(planes, side)
+    batch, channels, height, width = like.shape
+    x = tokens.transpose(1, 2)
+    if side > 1:
+        planes = x.reshape(batch * channels, side, side, height // side, width // side)
+        x = planes.permute(0, 3, 1, 4, 2)
+    return x.reshape(batch, channels, height, width)
 
 
 def _guidance(config: Options) -> dict[str, Input]:
@@ -98,8 +105,10 @@ class _Call:
     def fix(self, network: nn.Module, x: Tensor, keywords: Keywords) -> None:
         from dq_toolchain.toolchain.models.rotary import RotaryTable
 
-        ids, embed = self.positions(x, keywords["encoder_hidden_states"], self.side), network.pos_embed
-        network.pos_embed = RotaryTable(embed(ids["img_ids"]), embed(ids["txt_ids"]))  # type: ignore[operator]
+        embed: Any = network.pos_embed
+        if not isinstance(embed, RotaryTable):
+            ids = self.positions(x, keywords["encoder_hidden_states"], self.side)
+            network.pos_embed = RotaryTable(embed(ids["img_ids"]), embed(ids["txt_ids"]))
 
 
 def shifted(steps: int, tokens: int, scheduler: Options) -> dict[str, Any]:

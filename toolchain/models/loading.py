@@ -93,7 +93,9 @@ def build_network(config: Mapping[str, Any], where: str = "unet/config.json") ->
 
 def _known(config: Mapping[str, Any]) -> dict[str, Any]:
     """Without ``sample_size`` where the class has none: there it is ours to say, as the pipeline's call does."""
-    return {key: value for key, value in config.items() if key != "sample_size" or key in defaults(config["_class_name"])}
+    return {
+        key: value for key, value in config.items() if key != "sample_size" or key in defaults(config["_class_name"])
+    }
 
 
 def load_model(

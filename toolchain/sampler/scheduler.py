@@ -56,7 +56,9 @@ def sampler_table(
     if architecture is not None and architecture.packed is not None:
         _, height, width = latent_shape(network)
         tokens = (height // architecture.packed.patch) * (width // architecture.packed.patch)
-        return probe(scheduler, steps, eta=eta, timesteps=architecture.packed.timesteps(steps, tokens, scheduler.config))
+        return probe(
+            scheduler, steps, eta=eta, timesteps=architecture.packed.timesteps(steps, tokens, scheduler.config)
+        )
     mu = _shift(network, scheduler.config)
     return probe(scheduler, steps, eta=eta, timesteps={} if mu is None else {"mu": mu})
 

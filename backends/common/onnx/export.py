@@ -18,7 +18,7 @@ from dq_toolchain.backends.common.onnx.without_effect import remove_squeezes
 from dq_toolchain.backends.common.quiet import quiet
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.models.architectures import call_network, fix_positions
 from dq_toolchain.toolchain.quant.attention import ProductAttnProcessor
 from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
 from dq_toolchain.toolchain.quant.step_vectors import take_vectors_as
@@ -91,6 +91,7 @@ def export(
     """
     inputs = [port.name for port in call.inputs]
     network = skeleton(artifact, precision)
+    fix_positions(network, call.sample, call.conditioning)
     prepare(network)
     program = _Program(network, tuple(call.conditioning), DTYPES[precision]).eval()
     return graph_of(program, call.arguments, inputs, [OUTPUT], opset)

@@ -13,12 +13,14 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
+from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.common.qdq.entries import Entry
 from dq_toolchain.backends.common.qdq.layer import IntegerLayer
 from dq_toolchain.backends.common.qdq.neural_engine import to_channels_first
 from dq_toolchain.backends.common.qdq.operators import Operators
 from dq_toolchain.backends.common.qdq.settings import QDQSettings
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.models.architectures import fix_positions
 from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS, PRODUCT_OPERANDS, ProductAttnProcessor
 from dq_toolchain.toolchain.quant.sites import attention_layers, weighted_layers
 
@@ -26,15 +28,16 @@ LUT_BITS = 4
 """Weights of at most so many bits become tables where the recipe asks for tables."""
 
 
-def build(artifact: Artifact, settings: QDQSettings, entry: Entry, operators: Operators) -> nn.Module:
+def build(artifact: Artifact, call: Call, settings: QDQSettings, entry: Entry, operators: Operators) -> nn.Module:
     """The artifact's UNet with Q/DQ at every site: float32, eval, gradients off.
 
     Args:
-        entry: what every site does to its tensor.
+        call: whose sizes the program has. entry: what every site does to its tensor.
     Raises:
         BackendError: a transformer block has no form for the layout asked for.
     """
     network = artifact.build_skeleton()
+    fix_positions(network, call.sample, call.conditioning)
     if settings.layout == "neural-engine":
         to_channels_first(network)
     for name, layer in list(weighted_layers(network)):

@@ -73,6 +73,72 @@ class DelegatedJointAttention:
         return picture, text if attn.context_pre_only else attn.to_add_out(text)
 
 
+class DelegatedRotaryAttention:
+    """In the place of FLUX's processors: text and picture in one sequence, or one that holds both; positions by rotation."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor] | Tensor:
+        layers = (attn.to_q, attn.to_k, attn.to_v)
+        query, key, value = (_split_heads(layer(hidden_states), attn.heads) for layer in layers)
+        query, key = attn.norm_q(query), attn.norm_k(key)
+        if encoder_hidden_states is not None:
+            added = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+            text = [_split_heads(layer(encoder_hidden_states), attn.heads) for layer in added]
+            text[0], text[1] = attn.norm_added_q(text[0]), attn.norm_added_k(text[1])
+            query, key, value = (torch.cat(pair, dim=1) for pair in zip(text, (query, key, value), strict=True))
+        query, key = (_rotated(each, attn.turn, image_rotary_emb) for each in (query, key))
+        out = _join_heads(_products(query * attn.score_scale, key, value), attn.heads)
+        if encoder_hidden_states is None:
+            return out if getattr(attn, "pre_only", False) else attn.to_out[0](out)
+        count = encoder_hidden_states.shape[1]
+        return attn.to_out[0](out[:, count:]), attn.to_add_out(out[:, :count])
+
+
+class DelegatedParallelAttention:
+    """In the place of FLUX.2's processor for attention and feed-forward in one product."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        joined, width = attn.to_qkv_mlp_proj(hidden_states), attn.inner_dim
+        parts = (joined[..., index * width : (index + 1) * width] for index in range(3))
+        query, key, value = (_split_heads(part, attn.heads) for part in parts)
+        query, key = attn.norm_q(query), attn.norm_k(key)
+        query, key = (_rotated(each, attn.turn, image_rotary_emb) for each in (query, key))
+        out = _join_heads(_products(query * attn.score_scale, key, value), attn.heads)
+        middle = 3 * width + attn.mlp_hidden_dim
+        gate = joined[..., 3 * width : middle]
+        forward = gate * torch.sigmoid(gate) * joined[..., middle:]
+        result: Tensor = attn.to_out(torch.cat([out, forward], dim=-1))
+        return result
+
+
+def quarter_turn(channels: int) -> Tensor:
+    """(1, channels, channels): x @ it swaps the two numbers of each pair and negates the first, a rotation by 90 degrees."""
+    turn, first = torch.zeros(channels, channels), torch.arange(0, channels, 2)
+    turn[first + 1, first], turn[first, first + 1] = -1.0, 1.0
+    return turn.unsqueeze(0)
+
+
+def _rotated(x: Tensor, turn: Tensor, table: tuple[Tensor, Tensor] | None) -> Tensor:
+    """(B * heads, tokens, channels), each pair of channels rotated by its token's angle. ``table``: cosines, sines."""
+    if table is None:
+        return x
+    cosines, sines = (each.unsqueeze(0) for each in table)
+    turned = torch.bmm(x.reshape(1, -1, x.shape[2]), turn).reshape(x.shape)
+    return x * cosines + turned * sines
+
+
 def _normed(norm: Any, x: Tensor) -> Tensor:
     out: Tensor = x if norm is None else norm(x)
     return out

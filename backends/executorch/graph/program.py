@@ -18,7 +18,7 @@ from dq_toolchain.backends.executorch.graph.partition import level_partitioner
 from dq_toolchain.backends.executorch.graph.passes import drop_divisions_by_one, spell_out_tanh_gelu
 from dq_toolchain.backends.executorch.vendor import NOISE, lowering
 from dq_toolchain.toolchain.errors import BackendError
-from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.models.architectures import call_network, fix_positions
 from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 
@@ -84,6 +84,7 @@ def export(
 
     ``rewritten``: remove from the graph, too, what slows XNNPACK down; False leaves it as torch exports it.
     """
+    fix_positions(network, call.sample, call.conditioning)
     with torch.no_grad(), quiet(NOISE):
         program = PositionalNetwork(network, tuple(call.conditioning), None if port is None else port.set).eval()
         exported: torch.export.ExportedProgram = torch.export.export(

@@ -11,15 +11,21 @@ from collections.abc import Sequence
 
 import torch
 from diffusers.models.activations import GEGLU
+from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
 from diffusers.models.embeddings import Timesteps
 from diffusers.models.normalization import RMSNorm
+from diffusers.models.transformers.transformer_flux import FluxAttention
+from diffusers.models.transformers.transformer_flux2 import Flux2Attention, Flux2ParallelSelfAttention
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from dq_toolchain.backends.executorch.graph.attention import (
     DelegatedAttention,
     DelegatedJointAttention,
+    DelegatedParallelAttention,
+    DelegatedRotaryAttention,
+    quarter_turn,
     refuse_attention,
 )
 from dq_toolchain.toolchain.errors import BackendError
@@ -95,9 +101,13 @@ class DelegatedRMSNorm(nn.Module):
     weight: Tensor
     eps: Tensor
 
-    def __init__(self, norm: RMSNorm) -> None:
+    def __init__(self, norm: RMSNorm | nn.RMSNorm) -> None:
         super().__init__()
-        (channels,) = norm.dim
+        (channels,) = norm.dim if isinstance(norm, RMSNorm) else norm.normalized_shape
+        if norm.eps is None:
+            raise BackendError(
+                "an RMSNorm without eps is not supported by target 'executorch'; export for another target"
+            )
         weight = torch.ones(channels) if norm.weight is None else norm.weight.detach()
         self.register_buffer("weight", weight.reshape(1, 1, -1).clone())
         self.register_buffer("eps", torch.full((1, 1, 1), norm.eps))
@@ -189,6 +199,8 @@ def _replacement(module: nn.Module) -> nn.Module | None:
         return DelegatedGroupNorm(module)
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
         return DelegatedLayerNorm(module)
+    if isinstance(module, nn.RMSNorm) and len(module.normalized_shape) == 1:
+        return DelegatedRMSNorm(module)
     if isinstance(module, RMSNorm) and len(module.dim) == 1 and module.bias is None:
         return DelegatedRMSNorm(module)
     if isinstance(module, SplitConv2d):
@@ -208,6 +220,9 @@ def _replacement(module: nn.Module) -> nn.Module | None:
     return None
 
 
+ROTARY = (FluxAttention, Flux2Attention, Flux2ParallelSelfAttention)
+
+
 def rewrite(network: nn.Module) -> nn.Module:
     """Replace, in place, what XNNPACK would not take; the function is the same to 1e-5. Module names of layers stay.
 
@@ -218,6 +233,17 @@ def rewrite(network: nn.Module) -> nn.Module:
         new = _replacement(module)
         if new is not None:
             network.set_submodule(name, new)
+        if isinstance(module, ROTARY):
+            channels = module.head_dim
+            module.register_buffer("score_scale", torch.full((1, 1, 1), channels**-0.5), persistent=False)
+            module.register_buffer("turn", quarter_turn(channels), persistent=False)
+            parallel = isinstance(module, Flux2ParallelSelfAttention)
+            module.set_processor(DelegatedParallelAttention() if parallel else DelegatedRotaryAttention())
+        elif isinstance(module, AttentionModuleMixin) and not isinstance(module, Attention):
+            raise BackendError(
+                f"{name} is a {type(module).__name__}, whose attention target 'executorch' does not compute; export for another "
+                "target"
+            )
         if isinstance(module, Attention):
             refuse_attention(name, module)
             module.register_buffer("score_scale", torch.full((1, 1, 1), module.scale), persistent=False)
