@@ -12,13 +12,14 @@ from diffusers import (
     DDIMScheduler,
     DiTTransformer2DModel,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
-    FlowMatchEulerDiscreteScheduler,
     LatentConsistencyModelPipeline,
     LCMScheduler,
     PixArtAlphaPipeline,
     PixArtTransformer2DModel,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -209,6 +210,19 @@ def flux2(**changes: Any) -> Flux2Transformer2DModel:
     return Flux2Transformer2DModel(**(settings | changes))
 
 
+def sana(**changes: Any) -> SanaTransformer2DModel:
+    """Linear attention to the picture, a masked one to text, depthwise convolutions between.
+
+    Heads of 16 channels: where relu leaves nothing of a query, linear attention is 0 / 0, and a rounding decides.
+    """
+    settings = {
+        "in_channels": 4, "out_channels": 4, "num_layers": 2, "num_attention_heads": 1, "attention_head_dim": 16,
+        "num_cross_attention_heads": 2, "cross_attention_head_dim": 8, "cross_attention_dim": 16, "caption_channels": WIDTH,
+        "sample_size": 8,
+    }  # fmt: skip
+    return SanaTransformer2DModel(**(settings | changes))
+
+
 def save_sd3(folder: Path) -> Path:
     """SD3's topology: two CLIP encoders, whose states stand beside each other, and T5's behind them."""
     torch.manual_seed(4)
@@ -255,21 +269,28 @@ def save_pixart(folder: Path) -> Path:
 def save_transformer(network: torch.nn.Module, folder: Path) -> Path:
     """A bare transformer, a scheduler beside it, and conditioning made elsewhere (``conditioning.safetensors``)."""
     torch.manual_seed(3)
-    flows = (SD3Transformer2DModel, FluxTransformer2DModel, Flux2Transformer2DModel)
+    flows = (SanaTransformer2DModel, SD3Transformer2DModel, FluxTransformer2DModel, Flux2Transformer2DModel)
     scheduler = FlowMatchEulerDiscreteScheduler() if isinstance(network, flows) else DDIMScheduler(clip_sample=False)
     network.save_pretrained(folder / "transformer")  # type: ignore[operator]
     scheduler.save_pretrained(folder / "scheduler")
     file = folder / "transformer" / "config.json"
-    if isinstance(network, flows[1:]):
+    if isinstance(network, flows[2:]):
         size = 8 if isinstance(network, FluxTransformer2DModel) else 4
         file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": size}))
     states, pooled = torch.randn(3, TOKENS, WIDTH), torch.randn(3, POOLED)
     tensors = {"encoder_hidden_states": states} | (
-        {"pooled_projections": pooled} if isinstance(network, flows[:2]) else {}
+        {"pooled_projections": pooled} if isinstance(network, flows[1:3]) else {}
     )
     if not isinstance(network, DiTTransformer2DModel):
         both = {
             f"{side}.{name}": value * (side == "cond") for name, value in tensors.items() for side in ("cond", "uncond")
         }
+        if isinstance(network, PixArtTransformer2DModel | SanaTransformer2DModel):
+            lengths = torch.tensor([[TOKENS], [5], [3]])
+            mask = (torch.arange(TOKENS) < lengths).float()
+            both |= {
+                "cond.encoder_attention_mask": mask,
+                "uncond.encoder_attention_mask": mask[2:].expand(3, -1).contiguous(),
+            }
         write_tensors(folder / "conditioning.safetensors", both)
     return folder

@@ -78,8 +78,8 @@ def check_static_biases(artifact: Artifact) -> None:
 def _check_convolution(name: str, layer: nn.Conv2d) -> None:
     if layer.groups != 1:
         raise BackendError(
-            f"{name} has {layer.groups} channel groups, target 'executorch' takes 1; use a UNet without "
-            "grouped convolutions"
+            f"{name} has {layer.groups} channel groups, target 'executorch' takes 1 in integers; calibrate with "
+            f'keep_float = ["*{name.rpartition(".")[2]}"] (--keep-float)'
         )
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise BackendError(

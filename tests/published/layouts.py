@@ -65,8 +65,8 @@ SD3 = {
     "out_channels": 16, "patch_size": 2, "pooled_projection_dim": 2 * POOLED, "pos_embed_max_size": 32, "sample_size": 16,
 }  # fmt: skip
 FLUX = {
-    "_class_name": "FluxTransformer2DModel", "_diffusers_version": "0.30.0.dev0", "attention_head_dim": 16, "guidance_embeds": False,
-    "in_channels": 16, "joint_attention_dim": 2 * WIDTH, "num_attention_heads": 2, "num_layers": 1, "num_single_layers": 2,
+    "_class_name": "FluxTransformer2DModel", "_diffusers_version": "0.30.0.dev0", "attention_head_dim": 16,
+    "guidance_embeds": False, "in_channels": 16, "joint_attention_dim": 2 * WIDTH, "num_attention_heads": 2, "num_layers": 1, "num_single_layers": 2,
     "patch_size": 1, "pooled_projection_dim": POOLED, "axes_dims_rope": [4, 6, 6], "sample_size": 16,
 }  # fmt: skip
 PIXART = {

@@ -73,6 +73,16 @@ def _sd3(config: Options, where: str) -> dict[str, Input]:
             "pooled_projections": Input((whole(config, "pooled_projection_dim", where),))}  # fmt: skip
 
 
+def _sana(config: Options, where: str) -> dict[str, Input]:
+    if config["timestep_scale"] != 1 or config["guidance_embeds"]:
+        raise ModelError(
+            f"{where}: timestep_scale is {str(config['timestep_scale'])[:20]}, guidance_embeds is "
+            f"{str(config['guidance_embeds'])[:20]}, allowed are 1 and false: SANA-Sprint's sampler is not supported; take SANA itself"
+        )
+    states = {"encoder_hidden_states": Input((None, whole(config, "caption_channels", where)))}
+    return states | {"encoder_attention_mask": Input((None,), required=False)}
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "UNet2DModel": Architecture("unet", _unet),
     "UNet2DConditionModel": Architecture(
@@ -81,12 +91,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     "DiTTransformer2DModel": Architecture("transformer", _dit),
     "PixArtTransformer2DModel": Architecture("transformer", _pixart, ("resolution", "aspect_ratio")),
     "SD3Transformer2DModel": Architecture("transformer", _sd3, pooled="pooled_projections"),
+    "SanaTransformer2DModel": Architecture("transformer", _sana),
     "FluxTransformer2DModel": FLUX,
     "Flux2Transformer2DModel": FLUX_2,
 }
 THOUSAND = 1000
-ROWS = "step_rows"
-"""Name of the module in a network that takes its step vectors from a table (``quant.step_vectors``)."""
+"""Timesteps of a sampler in the time that packed networks count to 1."""
 
 
 def inputs_of(config: Mapping[str, Any], where: str = "config.json") -> dict[str, Input]:
@@ -149,8 +159,10 @@ def call_network(network: nn.Module, sample: Tensor, timestep: Tensor, keywords:
     if architecture is None:
         return output_in(network(sample, timestep, **keywords))
     if architecture.packed is not None:
-        takes_rows = ROWS in network._modules  # of step vectors, which are found by the sampler's timesteps
-        time = timestep if takes_rows else timestep / THOUSAND
+        from dq_toolchain.toolchain.quant.step_vectors import ROWS
+
+        # a table of step vectors is looked up by the sampler's timesteps
+        time = timestep if ROWS in network._modules else timestep / THOUSAND
         return architecture.packed.call(network, sample, time, keywords)
     named: dict[str, Any] = {name: value for name, value in keywords.items() if name not in architecture.added}
     if architecture.added:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
 from dq_toolchain.toolchain.errors import ModelError
@@ -19,6 +19,9 @@ RIGHT_OPERAND = dict(PRODUCT_OPERANDS.values())
 """Left operand of a product -> its right one."""
 ATTENTION_OPERANDS = ("q", "k", "v", "probs")
 """All of them in the order of an artifact's sites."""
+
+PLAIN = (AttnProcessor, AttnProcessor2_0)
+"""diffusers' processors for softmax(q k^T / sqrt(d)) v, which is taken apart here; others compute something else."""
 
 Product = Callable[[Attention, str, Tensor, Tensor], Tensor]
 """(attention, a key of ``PRODUCT_OPERANDS``, left (B*heads, T, a), right (B*heads, a, U)) -> left @ right."""

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.models.architectures import ROWS, unit_of_time
 from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.time_path import TIMESTEP, Vector, find_time_path
 
+ROWS = "step_rows"
+"""Name of the module in a rewritten network that holds the table."""
 TOLERANCE = 1e-4
 """Of the largest output, between a network and the rewritten one; sums of float32 in another order are within 1e-6."""
 
@@ -197,18 +198,19 @@ def take_vectors_as(network: nn.Module, dtype: torch.dtype) -> None:
 
 
 def find_step_vectors(
-    network: nn.Module, timesteps: Sequence[float], run: Callable[[nn.Module], Tensor]
+    network: nn.Module, timesteps: Sequence[float], run: Callable[[nn.Module], Tensor], unit: int = 1
 ) -> tuple[StepVectors, Mapping[str, Tensor]]:
     """Rewrite the network in place for a schedule.
 
     Args:
-        timesteps: of the network calls. run: calls the network once on a representative input and returns its output.
+        timesteps: of the network calls, as the sampler has them. run: calls the network once on a representative input and returns
+            its output. unit: of these timesteps in one of the network's time.
     Returns:
         The table, and the parameters that the network no longer has.
     Raises:
         ModelError: the network has no such table, or is another function with it.
     """
-    path, unit = find_time_path(network, run), unit_of_time(network)
+    path = find_time_path(network, run)
     rows = path.rows([timestep / unit for timestep in timesteps])
     given = StepVectors(
         vectors=path.vectors, unused=path.unused, timesteps=torch.tensor(timesteps, dtype=torch.float32), rows=rows

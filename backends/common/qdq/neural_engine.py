@@ -15,6 +15,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.quant.attention import PLAIN
 from dq_toolchain.toolchain.quant.sites import attention_layers
 
 SMALLEST = 2.0**-14
@@ -38,8 +39,10 @@ def to_channels_first(network: nn.Module) -> None:
             attention.added_kv_proj_dim,
             attention.norm_cross,
         )
-        if any(extras):
-            raise _unsupported(name, "attention with a spatial norm, a norm of operands or added projections")
+        if any(extras) or not isinstance(attention.processor, PLAIN):
+            raise _unsupported(
+                name, "attention with a spatial norm, a norm of operands, added projections or of another kind"
+            )
         for layer in ("to_q", "to_k", "to_v"):
             setattr(attention, layer, as_convolution(getattr(attention, layer)))
         attention.to_out[0] = as_convolution(attention.to_out[0])

@@ -5,17 +5,34 @@ Heads are moved by permutes, and the scale is a constant that is given to the qu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
+from diffusers.models.attention_processor import (
+    Attention,
+    JointAttnProcessor2_0,
+    SanaLinearAttnProcessor2_0,
+)
+from diffusers.models.transformers.sana_transformer import SanaAttnProcessor2_0
 from torch import Tensor
 
 from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.quant.attention import PLAIN
+
+SMALLEST = 1e-15
+"""Of the denominator of linear attention, as in diffusers."""
 
 
 class DelegatedAttention:
-    """In the place of diffusers' processor for one sequence, or one that looks at another."""
+    """In the place of diffusers' processors for one sequence, or one that looks at another.
+
+    Args:
+        whole: queries and keys are normalized before they are cut into heads (SANA).
+    """
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self.whole = whole
 
     def __call__(
         self,
@@ -34,15 +51,38 @@ class DelegatedAttention:
         context = x if encoder_hidden_states is None else encoder_hidden_states
         if encoder_hidden_states is not None and attn.norm_cross:
             context = attn.norm_encoder_hidden_states(encoder_hidden_states)
-        projections = (attn.to_q(x) * attn.score_scale, attn.to_k(context), attn.to_v(context))
-        query, key, value = (_split_heads(projection, attn.heads) for projection in projections)
-        out = attn.to_out[0](_join_heads(_products(query, key, value), attn.heads))
+        query, key = attn.to_q(x), attn.to_k(context)
+        if self.whole:
+            query, key = _normed(attn.norm_q, query), _normed(attn.norm_k, key)
+        parts = (query * attn.score_scale, key, attn.to_v(context))
+        query, key, value = (_split_heads(part, attn.heads) for part in parts)
+        out = attn.to_out[0](_join_heads(_products(query, key, value, attention_mask, attn.heads), attn.heads))
         if len(shape) == 4:
             out = out.reshape(shape[0], shape[2], shape[3], -1).permute(0, 3, 1, 2)
         if attn.residual_connection:
             out = out + residual
         result: Tensor = out if attn.rescale_output_factor == 1 else out / attn.rescale_output_factor
         return result
+
+
+class DelegatedLinearAttention:
+    """In the place of SANA's: relu(q) (relu(k)^T v) / (relu(q) sum relu(k)), whose products do not grow with tokens squared."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key = _normed(attn.norm_q, attn.to_q(hidden_states)), _normed(attn.norm_k, attn.to_k(context))
+        parts = (query.relu(), key.relu(), attn.to_v(context))
+        query, key, value = (_split_heads(part, attn.heads) for part in parts)
+        keys = key.permute(0, 2, 1)
+        above, below = torch.bmm(query, torch.bmm(keys, value)), torch.bmm(query, keys.sum(dim=2, keepdim=True))
+        out: Tensor = attn.to_out[0](_join_heads(above / (below + SMALLEST), attn.heads))
+        return out
 
 
 class DelegatedJointAttention:
@@ -95,7 +135,8 @@ class DelegatedRotaryAttention:
         query, key = (_rotated(each, attn.turn, image_rotary_emb) for each in (query, key))
         out = _join_heads(_products(query * attn.score_scale, key, value), attn.heads)
         if encoder_hidden_states is None:
-            return out if getattr(attn, "pre_only", False) else attn.to_out[0](out)
+            alone: Tensor = out if getattr(attn, "pre_only", False) else attn.to_out[0](out)
+            return alone
         count = encoder_hidden_states.shape[1]
         return attn.to_out[0](out[:, count:]), attn.to_add_out(out[:, :count])
 
@@ -144,9 +185,16 @@ def _normed(norm: Any, x: Tensor) -> Tensor:
     return out
 
 
-def _products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(B * heads, tokens, channels) each; the queries are scaled already."""
-    return torch.bmm(torch.softmax(torch.bmm(query, key.permute(0, 2, 1)), dim=-1), value)
+def _products(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None, heads: int = 1) -> Tensor:
+    """(B * heads, tokens, channels) each; the queries are scaled already.
+
+    Args:
+        bias: (B, 1 or queries, keys), added to the scores: what a mask of tokens became.
+    """
+    scores = torch.bmm(query, key.permute(0, 2, 1))
+    if bias is not None:
+        scores = scores + (bias if bias.shape[0] == 1 else bias.repeat_interleave(heads, dim=0))
+    return torch.bmm(torch.softmax(scores, dim=-1), value)
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
@@ -161,11 +209,28 @@ def _join_heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(rows // heads, tokens, heads * channels)
 
 
-def refuse_attention(name: str, attn: Attention) -> None:
-    """Raise BackendError for an attention with parts that neither class here computes."""
-    joint = isinstance(attn.processor, JointAttnProcessor2_0)
-    for field in ("spatial_norm",) if joint else ("spatial_norm", "norm_q", "norm_k", "add_k_proj"):
+def delegated(name: str, attn: Attention) -> Any:
+    """The processor that computes what the attention's own does. Raises BackendError: there is none."""
+    kind = next((made for classes, made in KINDS if isinstance(attn.processor, classes)), None)
+    fields = (
+        ("spatial_norm", "norm_q", "norm_k", "add_k_proj") if isinstance(attn.processor, PLAIN) else ("spatial_norm",)
+    )
+    if kind is None:
+        raise BackendError(
+            f"{name}: attention by {type(attn.processor).__name__} is not computed by target 'executorch'; export for another "
+            "target"
+        )
+    for field in fields:
         if getattr(attn, field, None) is not None:
             raise BackendError(
-                f"{name}: attention with {field} is not supported by target 'executorch'; use a UNet without it"
+                f"{name}: attention with {field} is not supported by target 'executorch'; use a network without it"
             )
+    return kind()
+
+
+KINDS: tuple[tuple[tuple[type, ...], Callable[[], Any]], ...] = (
+    (PLAIN, DelegatedAttention),
+    ((JointAttnProcessor2_0,), DelegatedJointAttention),
+    ((SanaLinearAttnProcessor2_0,), DelegatedLinearAttention),
+    ((SanaAttnProcessor2_0,), lambda: DelegatedAttention(whole=True)),
+)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import AttentionModuleMixin
-from diffusers.models.attention_processor import Attention, JointAttnProcessor2_0
+from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import Timesteps
 from diffusers.models.normalization import RMSNorm
 from diffusers.models.transformers.transformer_flux import FluxAttention
@@ -21,12 +21,10 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from dq_toolchain.backends.executorch.graph.attention import (
-    DelegatedAttention,
-    DelegatedJointAttention,
     DelegatedParallelAttention,
     DelegatedRotaryAttention,
+    delegated,
     quarter_turn,
-    refuse_attention,
 )
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.quant.split import SplitConv2d
@@ -245,8 +243,6 @@ def rewrite(network: nn.Module) -> nn.Module:
                 "target"
             )
         if isinstance(module, Attention):
-            refuse_attention(name, module)
             module.register_buffer("score_scale", torch.full((1, 1, 1), module.scale), persistent=False)
-            joint = isinstance(module.processor, JointAttnProcessor2_0)
-            module.set_processor(DelegatedJointAttention() if joint else DelegatedAttention())
+            module.set_processor(delegated(name, module))
     return network.eval()

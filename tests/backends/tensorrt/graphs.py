@@ -99,6 +99,12 @@ GRAPHS: dict[str, Graph] = {
         BASE | {"wf": WEIGHTS.astype(np.float32)},
         "its weights are float",
     ),
+    "concatenation of equal scales, one of them in float": (
+        [*_qdq("x", "a"), helper.make_node("Concat", ["a", "x2"], ["c"], axis=1), *_weight(), *_conv("c")],
+        [X, X2],
+        WIDE,
+        "a concatenation of tensors that are not quantized",
+    ),
     "float input": (_weight() + _conv("x"), [X], BASE, "its input is not quantized"),
 }
 """What builds: INT8 or, silently, in float."""

@@ -7,12 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxPipeline
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, Input, call_network, inputs_of, latent_shape
+from dq_toolchain.toolchain.models.architecture import Input
+from dq_toolchain.toolchain.models.architectures import (
+    ARCHITECTURES,
+    call_network,
+    fix_positions,
+    inputs_of,
+    latent_shape,
+)
+from dq_toolchain.toolchain.models.flux import PACK, pack, unpack
 from tests.tiny import tiny_condition_unet, tiny_unet
-from tests.tiny_pipelines import POOLED, WIDTH, dit, pixart, sd3, unet
+from tests.tiny_pipelines import POOLED, WIDTH, dit, flux, flux2, pixart, sana, sd3, unet
 
 NETWORKS: dict[str, Callable[[], Any]] = {
     "labels": tiny_unet,
@@ -26,6 +35,10 @@ NETWORKS: dict[str, Callable[[], Any]] = {
     "dit": dit,
     "pixart": pixart,
     "sd3": sd3,
+    "sana": sana,
+    "flux": flux,
+    "flux, told its guidance": lambda: flux(guidance_embeds=True),
+    "flux2": flux2,
 }
 KEYWORDS = {
     "labels": {"class_labels"},
@@ -35,11 +48,17 @@ KEYWORDS = {
     "dit": {"class_labels"},
     "pixart": {"encoder_hidden_states", "encoder_attention_mask"},
     "sd3": {"encoder_hidden_states", "pooled_projections"},
+    "sana": {"encoder_hidden_states", "encoder_attention_mask"},
+    "flux": {"encoder_hidden_states", "pooled_projections"},
+    "flux, told its guidance": {"encoder_hidden_states", "pooled_projections", "guidance"},
+    "flux2": {"encoder_hidden_states"},
 }
 
 
 def config_of(network: Any) -> dict[str, Any]:
-    return dict(network.config) | {"_class_name": type(network).__name__}
+    size = {"FluxTransformer2DModel": {"sample_size": 8}, "Flux2Transformer2DModel": {"sample_size": 4}}
+    name = type(network).__name__
+    return dict(network.config) | {"_class_name": name} | size.get(name, {})
 
 
 def rows_of(inputs: dict[str, Input], count: int) -> dict[str, Tensor]:
@@ -86,6 +105,35 @@ def test_a_module_around_a_network_gets_the_keywords_as_they_are() -> None:
 
     out = call_network(Around(), torch.zeros(1, 1, 2, 2), torch.tensor([3.0]), {"text_embeds": torch.ones(1, 4)})
     assert torch.equal(out, torch.full((1, 1, 2, 2), 7.0))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["flux", "flux2"])
+def test_tables_of_positions_stand_for_what_computes_them(name: str) -> None:
+    torch.manual_seed(0)
+    network = NETWORKS[name]().eval()
+    config = config_of(network)
+    keywords = rows_of(inputs_of(config), 1)
+    x = torch.randn(1, *latent_shape(config))
+    before = call_network(network, x, torch.tensor([300.0]), keywords)
+    for _ in range(2):  # the second time there is nothing left to do
+        fix_positions(network, x, keywords)
+        assert torch.equal(call_network(network, x, torch.tensor([300.0]), keywords), before)
+    assert {"picture", "text"} == {name for name, _ in network.pos_embed.named_buffers()}
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_latents_are_packed_as_the_pipeline_packs_them(side: int) -> None:
+    x = torch.randn(2, 4, 6, 8)
+    packed = pack(x, side)
+    assert torch.equal(unpack(packed, side, x), x)
+    if side == PACK:
+        assert torch.equal(packed, FluxPipeline._pack_latents(x, 2, 4, 6, 8))
+
+
+def test_a_flux_of_odd_channels_is_refused() -> None:
+    with pytest.raises(ModelError, match="in_channels is 18, allowed are multiples of 4"):
+        latent_shape(config_of(flux()) | {"in_channels": 18})
 
 
 @pytest.mark.parametrize(

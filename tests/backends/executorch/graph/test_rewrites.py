@@ -6,7 +6,9 @@ import copy
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel, UNet2DModel
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel, UNet2DModel
+from diffusers.models.attention_processor import LuminaAttnProcessor2_0
+from diffusers.models.normalization import RMSNorm
 from torch import Tensor, nn
 
 from dq_toolchain.backends.executorch.graph.rewrites import (
@@ -16,9 +18,12 @@ from dq_toolchain.backends.executorch.graph.rewrites import (
     rewrite,
 )
 from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.models.architectures import call_network, fix_positions, inputs_of, latent_shape
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 from dq_toolchain.toolchain.quant.split import split_concat_inputs
 from tests.tiny import noise, tiny_condition_unet, tiny_unet
+from tests.tiny_pipelines import WIDTH, dit, flux, flux2, pixart, sana, sd3
+from tests.toolchain.models.test_architectures import config_of, rows_of
 
 
 def _condition_unet(**options: object) -> nn.Module:
@@ -70,6 +75,52 @@ def _sd_and_class() -> dict[str, tuple[nn.Module, Tensor, dict[str, Tensor]]]:
     }
 
 
+def _transformers() -> dict[str, nn.Module]:
+    torch.manual_seed(4)
+    sd35 = SD3Transformer2DModel.from_config({**sd3().config, "dual_attention_layers": (0,), "qk_norm": "rms_norm"})
+    made = {
+        "dit": dit(), "pixart": pixart(), "sd3": sd3(), "sd35": sd35, "sana": sana(), "sana_norms": sana(qk_norm="rms_norm_across_heads"),
+        "flux": flux(guidance_embeds=True), "flux2": flux2(),
+    }  # fmt: skip
+    for network in made.values():
+        network.eval().requires_grad_(False)
+        for module in network.modules():  # no norm is the identity
+            if isinstance(module, nn.RMSNorm | RMSNorm) and module.weight is not None:
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+    return made
+
+
+@pytest.mark.parametrize("name", _transformers())
+def test_rewritten_transformer_is_the_same_function(name: str) -> None:
+    network = _transformers()[name]
+    config = config_of(network)
+    keywords = rows_of(inputs_of(config), 1)
+    if "encoder_attention_mask" in keywords:
+        keywords["encoder_attention_mask"] = torch.tensor([[1.0, 1.0, 1.0, 0.0, 0.0]])
+    x = torch.randn(1, *latent_shape(config), generator=torch.Generator().manual_seed(1))
+    time = torch.tensor([499.0])
+    with torch.no_grad():
+        expected = call_network(network, x, time, keywords)
+        new = rewrite(copy.deepcopy(network))
+        fix_positions(new, x, keywords)
+        out = call_network(new, x, time, keywords)
+    assert float((out - expected).norm() / expected.norm()) < 1e-5
+    assert [n for n, _ in weighted_layers(network)] == [n for n, _ in weighted_layers(new)]
+
+
+def test_a_mask_of_tokens_counts() -> None:
+    """A target that leaves it out is wrong wherever a prompt is shorter than the longest."""
+    network = _transformers()["pixart"]
+    x, states = torch.randn(1, 4, 8, 8), torch.randn(1, 5, WIDTH)
+    masks = torch.ones(1, 5), torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0]])
+    new = rewrite(copy.deepcopy(network))
+    whole, short = (
+        call_network(new, x, torch.tensor([5.0]), {"encoder_hidden_states": states, "encoder_attention_mask": mask})
+        for mask in masks
+    )
+    assert float((whole - short).norm() / whole.norm()) > 1e-3
+
+
 @pytest.mark.parametrize("name", _sd_and_class())
 @pytest.mark.parametrize("timestep", [0.0, 499.0, 999.0])
 def test_rewritten_unet_is_the_same_function(name: str, timestep: float) -> None:
@@ -104,6 +155,15 @@ def test_upsample_is_nearest_and_refuses_odd_sizes() -> None:
     assert torch.equal(DelegatedUpsample(None)(x), torch.nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
     with pytest.raises(BackendError, match="cannot be doubled"):
         DelegatedUpsample(None)(x, (7, 10))
+
+
+def test_attention_of_another_kind_is_refused_by_name() -> None:
+    unet = tiny_unet()
+    unet.mid_block.attentions[0].set_processor(LuminaAttnProcessor2_0())
+    with pytest.raises(
+        BackendError, match=r"mid_block\.attentions\.0: attention by LuminaAttnProcessor2_0 is not computed"
+    ):
+        rewrite(unet)
 
 
 def test_unknown_attention_parts_are_refused_by_name() -> None:

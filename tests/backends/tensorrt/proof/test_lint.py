@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 import pytest
+from onnx import helper
 
 from dq_toolchain.backends.tensorrt.deploy.build_engines import judge
 from dq_toolchain.backends.tensorrt.proof import nvidia
@@ -26,6 +27,17 @@ def test_every_rule(name: str, tmp_path: Path) -> None:
     expected = ALL[name][3]
     assert found[0].int8 == (expected == "")
     assert re.search(expected, found[0].why_float), found[0].why_float
+
+
+def test_a_product_of_two_concatenations_in_float_is_meant_to_be_float(tmp_path: Path) -> None:
+    """Joint attention joins picture and text in front of its products."""
+    joined = [
+        helper.make_node("Concat", ["x", "x2"], ["q"], axis=2),
+        helper.make_node("Concat", ["x3", "x4"], ["k"], axis=3),
+    ]
+    nodes = [*joined, helper.make_node("MatMul", ["q", "k"], ["y"], name=NODE)]
+    inputs = [("x", [1, 4, 32, 16]), ("x2", [1, 4, 32, 16]), ("x3", [1, 4, 16, 32]), ("x4", [1, 4, 16, 32])]
+    assert lint(ir.load(write((nodes, inputs, {}, ""), tmp_path / "graph.onnx")).graph) == ()
 
 
 def test_what_is_lowered_keeps_the_rules(form: Lowered) -> None:
