@@ -66,8 +66,9 @@ SD3 = {
 }  # fmt: skip
 FLUX = {
     "_class_name": "FluxTransformer2DModel", "_diffusers_version": "0.30.0.dev0", "attention_head_dim": 16,
-    "guidance_embeds": False, "in_channels": 16, "joint_attention_dim": 2 * WIDTH, "num_attention_heads": 2, "num_layers": 1, "num_single_layers": 2,
-    "patch_size": 1, "pooled_projection_dim": POOLED, "axes_dims_rope": [4, 6, 6], "sample_size": 16,
+    "axes_dims_rope": [4, 6, 6], "guidance_embeds": False, "in_channels": 16, "joint_attention_dim": 2 * WIDTH,
+    "num_attention_heads": 2, "num_layers": 1, "num_single_layers": 2, "patch_size": 1, "pooled_projection_dim": POOLED,
+    "sample_size": 16,
 }  # fmt: skip
 PIXART = {
     "_class_name": "Transformer2DModel", "_diffusers_version": "0.22.0.dev0", "activation_fn": "gelu-approximate",

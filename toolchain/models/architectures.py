@@ -77,7 +77,8 @@ def _sana(config: Options, where: str) -> dict[str, Input]:
     if config["timestep_scale"] != 1 or config["guidance_embeds"]:
         raise ModelError(
             f"{where}: timestep_scale is {str(config['timestep_scale'])[:20]}, guidance_embeds is "
-            f"{str(config['guidance_embeds'])[:20]}, allowed are 1 and false: SANA-Sprint's sampler is not supported; take SANA itself"
+            f"{str(config['guidance_embeds'])[:20]}, allowed are 1 and false: "
+            "the sampler of SANA-Sprint is not supported; take SANA itself"
         )
     states = {"encoder_hidden_states": Input((None, whole(config, "caption_channels", where)))}
     return states | {"encoder_attention_mask": Input((None,), required=False)}

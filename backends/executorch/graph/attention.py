@@ -108,7 +108,8 @@ class DelegatedJointAttention:
         out = _join_heads(_products(query * attn.score_scale, key, value), attn.heads)
         picture = attn.to_out[0](out[:, : hidden_states.shape[1]])
         if encoder_hidden_states is None:
-            return picture
+            alone: Tensor = picture
+            return alone
         text = out[:, hidden_states.shape[1] :]
         return picture, text if attn.context_pre_only else attn.to_add_out(text)
 

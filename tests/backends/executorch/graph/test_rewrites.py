@@ -78,10 +78,16 @@ def _sd_and_class() -> dict[str, tuple[nn.Module, Tensor, dict[str, Tensor]]]:
 def _transformers() -> dict[str, nn.Module]:
     torch.manual_seed(4)
     sd35 = SD3Transformer2DModel.from_config({**sd3().config, "dual_attention_layers": (0,), "qk_norm": "rms_norm"})
-    made = {
-        "dit": dit(), "pixart": pixart(), "sd3": sd3(), "sd35": sd35, "sana": sana(), "sana_norms": sana(qk_norm="rms_norm_across_heads"),
-        "flux": flux(guidance_embeds=True), "flux2": flux2(),
-    }  # fmt: skip
+    made: dict[str, nn.Module] = {
+        "dit": dit(),
+        "pixart": pixart(),
+        "sd3": sd3(),
+        "sd35": sd35,
+        "sana": sana(),
+        "sana, norms": sana(qk_norm="rms_norm_across_heads"),
+        "flux": flux(guidance_embeds=True),
+        "flux2": flux2(),
+    }
     for network in made.values():
         network.eval().requires_grad_(False)
         for module in network.modules():  # no norm is the identity
