@@ -11,30 +11,34 @@ import argparse
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPTokenizer
 
 from dq_toolchain.toolchain.disk.files import seal, sha256, write_bytes, write_tensors
-from dq_toolchain.toolchain.formats.bundle import Bundle, Port
+from dq_toolchain.toolchain.formats.bundle import Bundle, OtherSampling, Port
 from dq_toolchain.toolchain.formats.reference import FILE, Reference
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import rollout
+from dq_toolchain.toolchain.sampler.samplings import Sampling, step_groups_at
+from dq_toolchain.toolchain.sampler.starts import probe_starts
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
+from dq_toolchain.toolchain.sampler.table import SamplerTable
 from dq_toolchain.toolchain.verdict.limits import limits_for
+from scripts.golden.images import FILE as IMAGE
+from scripts.golden.images import FromImage
+from scripts.golden.made_up import CHANNELS, END, Parts, tokenizer_of
 
 OUT = Path("runtime_samples/golden/generate")
-SIDE, CHANNELS, CALLS, LENGTH = 6, 4, 4, 16
-BEGIN, END = "<|startoftext|>", "<|endoftext|>"
-WORDS = ["a", "red", "ball", "on", "grass", "blue", "dog", "photo", "of", "the", "high", "quality", "cat"]
+SIDE, STEPS, LENGTH = 6, 4, 16
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,21 @@ class Case:
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     zeros: bool = False
     channels: int = 3
+    image: FromImage | None = None
+    other_steps: int | None = None
+
+    @property
+    def tables(self) -> dict[int, SamplerTable]:
+        """By step count; the calibrated one first."""
+        counts = (STEPS, *(() if self.other_steps is None else (self.other_steps,)))
+        return {steps: probe(self.scheduler, steps, eta=self.eta or 0.0) for steps in counts}
+
+    @property
+    def steps(self) -> int:
+        """That the case runs."""
+        return self.other_steps or STEPS
 
 
-WIDTHS = {"text_encoder": 5, "text_encoder_2": 7, "text_encoder_3": 9}
 HIDDEN = ("hidden",)
 CASES = {
     "guided": Case(
@@ -75,65 +91,26 @@ CASES = {
          "encoder_attention_mask": [["tokenizer.mask"], ["tokenizer_2.mask"]]},
         "blue \U0001f600 cat", eta=0.7, pads={"tokenizer": END, "tokenizer_2": "!"}, channels=1),
 }  # fmt: skip
+ONE: dict[str, Any] = {
+    "encoders": {"text_encoder": ("tokenizer", HIDDEN)},
+    "conditioning": {"encoder_hidden_states": [["text_encoder.hidden"]]},
+}
+IMAGE_CASES = {
+    "image": Case(  # a solver that looks back: it begins with a table of its own
+        DPMSolverMultistepScheduler(), 2.5, **ONE, prompt="a red ball", negative="dog",
+        image=FromImage(0.6, "up", "RGBA", deviates=True)),
+    "image-noise-in-each-step": Case(
+        DDIMScheduler(clip_sample=False), 1.0, **ONE, prompt="the grass", eta=0.7,
+        image=FromImage(0.6, "down", "L", deviates=False)),
+    "image-other-steps": Case(  # two calls per step
+        HeunDiscreteScheduler(), 1.0, **ONE, prompt="a cat", other_steps=6,
+        image=FromImage(0.5, "up", "RGB", deviates=True)),
+}  # fmt: skip
 
 
-def tokenizer_of(pad: str) -> CLIPTokenizer:
-    """CLIP's kind with a vocabulary of bytes and the words above: small, and every text has tokens."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters = [chr(b) for b in printable] + [chr(256 + i) for i in range(256 - len(printable))]
-    merges: list[tuple[str, str]] = []
-    for word in WORDS:
-        parts = [*word[:-1], word[-1] + "</w>"]
-        while len(parts) > 1:
-            merges.append((parts[0], parts[1]))
-            parts[:2] = ["".join(parts[:2])]
-    merges = list(dict.fromkeys(merges))
-    tokens = [
-        *letters,
-        *(letter + "</w>" for letter in letters),
-        *dict.fromkeys("".join(pair) for pair in merges),
-        BEGIN,
-        END,
-    ]
-    return CLIPTokenizer(
-        vocab={token: i for i, token in enumerate(dict.fromkeys(tokens))}, merges=merges, pad_token=pad
-    )
-
-
-class Parts:
-    """Answers from formulas, in float64 and rounded, and keeps what it was asked and what it answered."""
-
-    def __init__(self, case: Case) -> None:
-        self.case, self.kept = case, dict[str, list[Tensor]]()
-
-    def _keep(self, name: str, tensor: Tensor) -> Tensor:
-        self.kept.setdefault(name, []).append(tensor)
-        return tensor
-
-    def encoder(self, name: str, ids: Tensor) -> dict[str, Tensor]:
-        """ids (1, T) -> hidden (1, T, D), pooled (1, D)."""
-        self._keep(f"{name}.ids", ids)
-        axis = torch.arange(WIDTHS[name], dtype=torch.float64)
-        hidden = torch.sin(ids.double()[..., None] * 0.37 + axis + len(name)).cumsum(1) / 4
-        answers = {"hidden": hidden.float(), "pooled": hidden.mean(1).float()}
-        return {f"{name}.{key}": self._keep(f"{name}.{key}", answers[key]) for key in self.case.encoders[name][1]}
-
-    def network(self, k: int, x: Tensor, time: float, conditioning: Mapping[str, Tensor]) -> Tensor:
-        """One execution: (1, C, h, w) -> the same shape."""
-        self._keep("inputs", x)
-        self._keep("timesteps", torch.tensor([time]))
-        total = torch.zeros((), dtype=torch.float64)
-        for name in sorted(conditioning):
-            values = self._keep(f"inputs.{name}", conditioning[name]).double().flatten()
-            total = total + (values * torch.cos(torch.arange(len(values)).double())).mean()
-        out = torch.tanh(0.7 * x.roll(1, -1).double() + total) * (0.5 + time / 2000) + 0.01 * k
-        return self._keep("outputs", out.float())
-
-    def decoder(self, latents: Tensor) -> Tensor:
-        """(1, C, h, w) -> (1, channels, 2 h, 2 w), some of it beyond [-1, 1]."""
-        self._keep("decoder.latents", latents)
-        big = latents.double().repeat_interleave(2, -1).repeat_interleave(2, -2)
-        return self._keep("decoder.picture", (big[:, : self.case.channels] * 0.9 + 0.1 * big[:, -1:]).float())
+def _parts(case: Case) -> Parts:
+    outputs = {name: wanted for name, (_, wanted) in case.encoders.items()}
+    return Parts(outputs, case.channels, () if case.image is None else case.image.outputs)
 
 
 def conditioning_of(
@@ -159,17 +136,36 @@ def conditioning_of(
 def write_case(case: Case, folder: Path) -> None:
     """``folder``/bundle, replay.safetensors, arguments.json, and expected: latents.safetensors and picture.png."""
     shutil.rmtree(folder, ignore_errors=True)
-    parts, tokenizers = Parts(case), {name: tokenizer_of(pad) for name, pad in case.pads.items()}
-    table = probe(case.scheduler, CALLS) if case.eta is None else probe(case.scheduler, CALLS, eta=case.eta)
+    parts, tokenizers = _parts(case), {name: tokenizer_of(pad) for name, pad in case.pads.items()}
     cond = conditioning_of(case, parts, tokenizers, case.prompt) | dict(case.constants)
     uncond = cond
     if case.guidance != 1.0 and case.zeros:
         uncond = {name: torch.zeros_like(cond[name]) for name in case.conditioning} | dict(case.constants)
     elif case.guidance != 1.0:
         uncond = conditioning_of(case, parts, tokenizers, case.negative) | dict(case.constants)
+    run, _ = _sampled(case, parts, (cond, uncond), folder / IMAGE)
+    picture = parts.decoder(run[-1])
+    write_tensors(folder / "replay.safetensors", {name: torch.cat(rows) for name, rows in parts.kept.items()})
+    write_tensors(folder / "expected" / "latents.safetensors", {"latents": run[-1]})
+    write_picture(folder / "expected" / "picture.png", picture)
+    arguments = ["--prompt", case.prompt, "--seed", str(case.seed)]
+    arguments += ["--negative-prompt", case.negative] if case.negative else []
+    arguments += [] if case.image is None else ["--strength", str(case.image.strength)]
+    arguments += [] if case.other_steps is None else ["--steps", str(case.other_steps)]
+    write_bytes(folder / "arguments.json", (json.dumps(arguments) + "\n").encode())
+    _write_bundle(case, folder / "bundle", tokenizers, (cond, uncond))
+
+
+def _sampled(
+    case: Case,
+    parts: Parts,
+    conditioning: tuple[dict[str, Tensor], dict[str, Tensor]],
+    image: Path,
+    whole: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Latents of every call, and the noise of each; ``whole``: from noise, though the case begins with a picture."""
+    table, (cond, uncond), first = case.tables[case.steps], conditioning, 0
     generator, shape = torch.Generator("cpu").manual_seed(case.seed), (1, CHANNELS, SIDE, SIDE)
-    start = torch.randn(shape, generator=generator) * table.init_noise_sigma
-    noise = torch.stack([torch.randn(shape, generator=generator) for _ in range(CALLS)]) if table.stochastic else None
 
     def network(x: Tensor, k: int) -> Tensor:
         x = table.input_scale[k] * x
@@ -179,15 +175,20 @@ def write_case(case: Case, folder: Path) -> None:
         other = parts.network(k, x, table.timesteps[k], uncond)
         return other + case.guidance * (out - other)
 
-    run = rollout(table, network, start, noise=noise)
-    picture = parts.decoder(run[-1])
-    write_tensors(folder / "replay.safetensors", {name: torch.cat(rows) for name, rows in parts.kept.items()})
-    write_tensors(folder / "expected" / "latents.safetensors", {"latents": run[-1]})
-    write_picture(folder / "expected" / "picture.png", picture)
-    arguments = ["--prompt", case.prompt, "--seed", str(case.seed)]
-    arguments += ["--negative-prompt", case.negative] if case.negative else []
-    write_bytes(folder / "arguments.json", (json.dumps(arguments) + "\n").encode())
-    _write_bundle(case, folder / "bundle", tokenizers, (cond, uncond), run, noise)
+    if case.image is None or whole:
+        start, own = torch.randn(shape, generator=generator) * table.init_noise_sigma, table
+    else:
+        begin = case.image.start(probe_starts(case.scheduler, case.steps, table, eta=case.eta or 0.0))
+        first, own = begin.call, begin.remaining(table)
+        found = parts.vae_encoder(case.image.write_image(image, 2 * SIDE))
+        latents = found["mean"]
+        if "deviation" in found:
+            latents = latents + found["deviation"] * torch.randn(shape, generator=generator)
+        start = begin.signal * latents + begin.noise * torch.randn(shape, generator=generator)
+    noise = None
+    if own.stochastic:
+        noise = torch.stack([torch.randn(shape, generator=generator) for _ in range(own.calls)])
+    return rollout(own, lambda x, j: network(x, first + j), start, noise=noise), noise
 
 
 def write_picture(path: Path, picture: Tensor) -> None:
@@ -201,19 +202,19 @@ def _write_bundle(
     folder: Path,
     tokenizers: Mapping[str, CLIPTokenizer],
     conditioning: tuple[dict[str, Tensor], dict[str, Tensor]],
-    run: Tensor,
-    noise: Tensor | None,
 ) -> None:
-    cond, uncond = conditioning
-    guided = case.guidance != 1.0
-    reference = Reference(
-        start=run[0].clone(), step_noise=noise, fp32_latents=run,
-        conditioning=Conditioning(cond, {name: value.clone() for name, value in uncond.items()} if guided else {}),
-        simulation_latents=run.clone(), simulation_outputs=run[1:].clone(),
-        fp32_outputs_at_simulation=run[1:].clone())  # fmt: skip
-    reference.save(folder / FILE)
+    own, *others = case.tables
+    reference, limits = _reference(replace(case, other_steps=None), conditioning, folder / FILE)
+    samplings = []
+    groups = even_step_groups(case.tables[own].calls, 2)
+    for steps in others:
+        table = case.tables[steps]
+        timesteps = step_groups_at(table.timesteps, case.tables[own].timesteps, groups)
+        sampling = Sampling(steps, case.guidance, table, timesteps)
+        _, judged = _reference(case, conditioning, folder / sampling.file)
+        samplings.append(OtherSampling(sampling, sampling.file, judged))
     write_bytes(folder / "model.bin", b"made up\n")
-    for name in (*case.encoders, "decoder"):
+    for name in (*case.encoders, "decoder", *(() if case.image is None else ("vae_encoder",))):
         write_bytes(folder / "parts" / f"{name}.bin", b"made up\n")
     if case.constants:
         rows = {
@@ -225,19 +226,36 @@ def _write_bundle(
         tokenizer.backend_tokenizer.save(str(folder / "parts" / name / "tokenizer.json"), pretty=False)
     write_bytes(folder / "pipeline.json", (json.dumps(seal(_pipeline(case, tokenizers)), indent=1) + "\n").encode())
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    shape = tuple(run.shape[1:])
+    shape, (cond, _) = tuple(reference.start.shape), conditioning
     ports = [Port("sample", "float32", shape), Port("timestep", "float32", (1,))]
     ports += [Port(name, "float32", tuple(value.shape)) for name, value in cond.items()]
-    table = probe(case.scheduler, CALLS) if case.eta is None else probe(case.scheduler, CALLS, eta=case.eta)
     Bundle(
         target="golden", form="made-up", model_id="made-up", weight_hash="0" * 64, versions={}, program="model.bin",
-        inputs=tuple(ports), outputs=(Port("output", "float32", shape),), step_groups=even_step_groups(CALLS, 2),
-        methods=("forward",), table=table, guidance=case.guidance, limits=limits_for(reference),
+        inputs=tuple(ports), outputs=(Port("output", "float32", shape),), step_groups=groups,
+        methods=("forward",), table=case.tables[own], guidance=case.guidance, limits=limits,
         operations=(), sites=(), sizes={name: (folder / name).stat().st_size for name in names},
-        files={name: sha256(folder / name) for name in names}).save(folder)  # fmt: skip
+        files={name: sha256(folder / name) for name in names},
+        steps=own if samplings else None, samplings=tuple(samplings)).save(folder)  # fmt: skip
+
+
+def _reference(
+    case: Case, conditioning: tuple[dict[str, Tensor], dict[str, Tensor]], file: Path
+) -> tuple[Reference, Mapping[str, Any]]:
+    """Write a run from noise as a bundle's held-out rollout."""
+    (cond, uncond), guided = conditioning, case.guidance != 1.0
+    run, _ = _sampled(case, _parts(case), conditioning, file, whole=True)
+    reference = Reference(
+        start=run[0].clone(), step_noise=noise, fp32_latents=run,
+        conditioning=Conditioning(cond, {name: value.clone() for name, value in uncond.items()} if guided else {}),
+        simulation_latents=run.clone(), simulation_outputs=run[1:].clone(),
+        fp32_outputs_at_simulation=run[1:].clone())  # fmt: skip
+    reference.save(file)
+    return reference, limits_for(reference)
 
 
 def _pipeline(case: Case, tokenizers: Mapping[str, CLIPTokenizer]) -> dict[str, Any]:
+    tables = {steps: (case.scheduler, table, case.eta or 0.0) for steps, table in case.tables.items()}
+    image = {} if case.image is None else {"image_to_image": case.image.key(3, 2 * SIDE, tables)}
     return {
         "schema": "dq-toolchain/pipeline",
         "schema_version": 1,
@@ -252,6 +270,7 @@ def _pipeline(case: Case, tokenizers: Mapping[str, CLIPTokenizer]) -> dict[str, 
         "constants": "parts/constants.safetensors" if case.constants else None,
         "zeros_without_negative": case.zeros,
         "decoder": {"program": "parts/decoder.bin", "channels": case.channels, "height": 2 * SIDE, "width": 2 * SIDE},
+        **image,
     }  # fmt: skip
 
 
@@ -259,5 +278,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT)
     out = parser.parse_args().out
-    for name, case in CASES.items():
+    for name, case in (CASES | IMAGE_CASES).items():
         write_case(case, out / name)

@@ -116,13 +116,29 @@ def unscaling(config: Any) -> Callable[[Tensor], Tensor]:
     ``latents_mean`` and ``latents_std`` as SDXL's (Playground 2.5 has them), ``shift_factor`` as SD3's; all is float32 here, so
     that ``force_upcast`` asks for nothing more. VQModel looks the latents up in its codebook itself.
     """
+    scale, shift, rows = _numbers(config)
+    if rows is None:
+        return lambda latents: latents / scale + shift
+    return lambda latents: latents * rows[1] / scale + rows[0]
+
+
+def scaling(config: Any) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """The inverse of ``unscaling``: of what the autoencoder's encoder gives, and of a deviation, which is not shifted."""
+    scale, shift, rows = _numbers(config)
+    if rows is None:
+        return lambda encoded: (encoded - shift) * scale, lambda deviation: deviation * scale
+    return lambda encoded: (encoded - rows[0]) * scale / rows[1], lambda deviation: deviation * scale / rows[1]
+
+
+def _numbers(config: Any) -> tuple[float, float, Tensor | None]:
+    """scaling_factor, shift_factor, and (2, 1, C, 1, 1): means and deviations of the channels. Raises ValueError."""
     scale, shift = float(config.scaling_factor), float(config.get("shift_factor") or 0.0)
     if scale == 0 or not all(map(torch.isfinite, torch.tensor([scale, shift]))):
         raise ValueError(f"scaling_factor {scale}, shift_factor {shift}")
     mean, deviation = config.get("latents_mean"), config.get("latents_std")
     if mean is None or deviation is None:
-        return lambda latents: latents / scale + shift
+        return scale, shift, None
     rows = torch.tensor([mean, deviation], dtype=torch.float32).view(2, 1, -1, 1, 1)
     if rows.shape[2] != config.latent_channels:
         raise ValueError(f"latents_mean has {rows.shape[2]} numbers for {config.latent_channels} channels")
-    return lambda latents: latents * rows[1] / scale + rows[0]
+    return scale, shift, rows

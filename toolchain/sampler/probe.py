@@ -30,7 +30,9 @@ NOISE: Suspects = {"stochastic_sampling": (True,), "algorithm_type": ("sde-dpmso
 INFINITE: Suspects = {"rescale_betas_zero_snr": (True,), "lower_order_final": (False,), "solver_type": ("bh1",)}
 
 
-def probe(scheduler: Any, steps: int, *, eta: float = 0.0, timesteps: Mapping[str, Any] | None = None) -> SamplerTable:
+def probe(
+    scheduler: Any, steps: int, *, eta: float = 0.0, timesteps: Mapping[str, Any] | None = None, first: int = 0
+) -> SamplerTable:
     """The table of a diffusers scheduler for a number of steps; the scheduler itself is left untouched.
 
     Args:
@@ -39,6 +41,7 @@ def probe(scheduler: Any, steps: int, *, eta: float = 0.0, timesteps: Mapping[st
         eta: 0..1, share of the DDPM noise, for schedulers whose ``step`` has it; the noise is an input of the table.
         timesteps: what the pipeline gives to ``set_timesteps`` beside their number: ``mu`` (``use_dynamic_shifting``), or the noise
             levels ``sigmas`` in the place of the number.
+        first: network call that the sampler begins with, without a history; the table is of this call and those after it.
     Raises:
         SamplerError: not a scheduler, bad steps or eta, not linear (clip_sample, thresholding), noise that cannot
             be given from outside (ancestral samplers, DDPM), or a memory of more than MAX_HISTORY calls.
@@ -47,7 +50,7 @@ def probe(scheduler: Any, steps: int, *, eta: float = 0.0, timesteps: Mapping[st
     name, config = type(scheduler).__name__, scheduler.config
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        run = _Run(scheduler, steps, eta, timesteps or {})
+        run = Run(scheduler, steps, eta, timesteps or {}, first)
         rows, input_scale = _impulse_response(run)
         if not rows.isfinite().all():
             raise SamplerError(
@@ -56,7 +59,7 @@ def probe(scheduler: Any, steps: int, *, eta: float = 0.0, timesteps: Mapping[st
                 "--scheduler"
             )
         torch.manual_seed(1)
-        if not torch.equal(rows, _impulse_response(_Run(scheduler, steps, eta, timesteps or {}))[0]):
+        if not torch.equal(rows, _impulse_response(Run(scheduler, steps, eta, timesteps or {}, first))[0]):
             raise SamplerError(
                 f"{name} draws noise that cannot be given from outside{suspects_in(config, NOISE)}; "
                 "name the folder of a scheduler without noise, or of a DDIMScheduler, with --scheduler"
@@ -79,7 +82,7 @@ def probe(scheduler: Any, steps: int, *, eta: float = 0.0, timesteps: Mapping[st
             c=tuple(noise.diagonal().tolist()),
             init_noise_sigma=run.init_noise_sigma,
         )
-        call = _first_disagreement(table, _Run(scheduler, steps, eta, timesteps or {}))
+        call = first_disagreement(table, Run(scheduler, steps, eta, timesteps or {}, first))
         if call is not None:
             raise SamplerError(
                 f"{name} is not linear in latent and network output, first seen at call {call}"
@@ -127,10 +130,10 @@ def _check_request(scheduler: Any, steps: int, eta: float) -> None:
         )
 
 
-class _Run:
+class Run:
     """A private copy of a scheduler during one run; ``scaled`` and ``step`` are called once per k, in this order."""
 
-    def __init__(self, scheduler: Any, steps: int, eta: float, timesteps: Mapping[str, Any]) -> None:
+    def __init__(self, scheduler: Any, steps: int, eta: float, timesteps: Mapping[str, Any], first: int = 0) -> None:
         self._name, self._config = type(scheduler).__name__, scheduler.config
         parameters = inspect.signature(scheduler.step).parameters
         self._options = {"eta": eta} if "eta" in parameters else {}
@@ -139,7 +142,9 @@ class _Run:
         with errors_of(self._name, self._config):
             self._scheduler = copy.deepcopy(scheduler)
             self._scheduler.set_timesteps(None if "sigmas" in timesteps else steps, **timesteps)
-            self.timesteps: Tensor = self._scheduler.timesteps
+            self.timesteps: Tensor = self._scheduler.timesteps[first:]
+            if first and hasattr(self._scheduler, "set_begin_index"):
+                self._scheduler.set_begin_index(first)
             self.init_noise_sigma = float(getattr(self._scheduler, "init_noise_sigma", 1.0))  # flow matching has none
 
     def scaled(self, k: int, x: Tensor) -> Tensor:
@@ -161,7 +166,7 @@ class _Run:
         return mock.patch.object(self._module, DRAWS, return_value=noise)
 
 
-def _impulse_response(run: _Run) -> tuple[Tensor, Tensor]:
+def _impulse_response(run: Run) -> tuple[Tensor, Tensor]:
     """(N, 3, N): coefficients of x[k+1] on the x, f and noise of every call; (N,): input scales. float64.
 
     Every call is handed unit vectors that no other call has, the latent included, in place of what the call before
@@ -210,7 +215,7 @@ def _by_age(coefficients: Tensor) -> tuple[Row, ...]:
     return tuple(tuple((row + [0.0] * history)[:history]) for row in rows)
 
 
-def _first_disagreement(table: SamplerTable, run: _Run) -> int | None:
+def first_disagreement(table: SamplerTable, run: Run) -> int | None:
     """The first call at which table and scheduler differ on a run of a random network, None if there is none.
 
     Three samples of very different size, because an option that clips shows only above its limit.
@@ -224,12 +229,12 @@ def _first_disagreement(table: SamplerTable, run: _Run) -> int | None:
         given = run.scaled(k, x)
         outputs.insert(0, size * torch.einsum("dc,bchw->bdhw", mix, given / size).tanh())
         following = run.step(k, x, outputs[0], noise)
-        if _differ(table.input_scale[k] * x, given) or _differ(table.advance(k, latents, outputs, noise), following):
+        if differ(table.input_scale[k] * x, given) or differ(table.advance(k, latents, outputs, noise), following):
             return k
         latents.insert(0, following)
     return None
 
 
-def _differ(ours: Tensor, theirs: Tensor) -> bool:
+def differ(ours: Tensor, theirs: Tensor) -> bool:
     error = (ours - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)
     return not bool((error <= TOLERANCE).all())  # NaN differs
