@@ -90,12 +90,15 @@ def lowered(
     from dq_toolchain import backends
     from dq_toolchain.toolchain.disk.lock import locked
     from dq_toolchain.toolchain.disk.staging import check_places
+    from dq_toolchain.toolchain.errors import RecipeError
     from dq_toolchain.toolchain.formats.listing import chosen_in, read_header
     from dq_toolchain.toolchain.sampler.samplings import check_wanted
 
     backend = backends.load(target)
     counts, scales = (wanted.steps, wanted.guidance) if wanted is not None else ((), ())
     check_wanted(counts, scales, ("--steps", "--guidance"))
+    if wanted is not None and wanted.unet_only and wanted.image_to_image:
+        raise RecipeError("--unet-only leaves out what --image-to-image asks for; give one of them")
     with locked(folder.parent, "export", reporter.warn):
         check_places(folder, ())
         if artifact is None:
@@ -104,11 +107,15 @@ def lowered(
             from dq_toolchain.toolchain.formats.artifact import Artifact
 
             artifact = Artifact.load(source)
-        from dq_toolchain.toolchain.parts.artifact import PartsArtifact
+        from dq_toolchain.toolchain.parts.artifact import PartsArtifact, with_images
 
         artifact.require_module()
-        artifact = artifact.holding(counts, scales)
+        own, artifact = artifact.steps, artifact.holding(counts, scales)
         parts = None if wanted is not None and wanted.unet_only else PartsArtifact.load(source)
+        if wanted is not None and wanted.image_to_image:
+            parts = with_images(parts, None if own is None else {own, *counts})
+        elif parts is not None:
+            parts = parts.without_images()
         return Bundle(folder, backend.lower(artifact, source, folder, settings, reporter.say, parts))
 
 

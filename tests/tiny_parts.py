@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from dq_toolchain.calibrate.parts.quantize import quantized
 from dq_toolchain.toolchain.parts.clip import ClipText
+from dq_toolchain.toolchain.parts.image_to_image import VAE_ENCODER
 from dq_toolchain.toolchain.parts.part import DECODER, Part
-from dq_toolchain.toolchain.parts.picture import PictureDecoder
+from dq_toolchain.toolchain.parts.picture import PictureDecoder, PictureEncoder
 from dq_toolchain.toolchain.parts.t5 import T5Text
 
 LENGTH, SIDE = 8, 4
@@ -81,6 +82,19 @@ def decoder_part(config: Mapping[str, Any] = KL) -> Part:
     return quantized(DECODER, DECODER, config, {}, lively(PictureDecoder(config)), latents(), ("picture",))
 
 
+def pictures(count: int = 2) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(3)
+    return [{"picture": torch.rand((1, 3, 2 * SIDE, 2 * SIDE), generator=generator) * 2 - 1} for _ in range(count)]
+
+
+def encoder_part(config: Mapping[str, Any] = KL) -> Part:
+    """An encoder of pictures (1, 3, 8, 8) to latents (1, 4, 4, 4): a mean, and a deviation where the latent is drawn."""
+    outputs = ("mean", "deviation") if config is not TINY else ("mean",)
+    return quantized(VAE_ENCODER, VAE_ENCODER, config, {}, lively(PictureEncoder(config)), pictures(), outputs)
+
+
 def calls_of(part: Part) -> list[dict[str, Tensor]]:
     """What a part was measured with."""
+    if part.kind == VAE_ENCODER:
+        return pictures()
     return latents() if part.kind == DECODER else tokens(masked=len(part.inputs) > 1)

@@ -14,6 +14,7 @@ from dq_toolchain.backends.common.threads import check_threads
 from dq_toolchain.toolchain.disk.files import check_seal, read_json, read_tensors
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.bundle import REMEDY, Bundle
+from dq_toolchain.toolchain.parts.beginning import from_picture
 from dq_toolchain.toolchain.parts.generation import Picture, picture_of
 from dq_toolchain.toolchain.parts.pipeline import BUNDLE_SCHEMA, BUNDLE_VERSION, JSON, Pipeline
 from dq_toolchain.toolchain.parts.prompting import LABELS, Wish, check_wish, conditioning_of
@@ -87,11 +88,11 @@ def generate(
     pipeline = load_pipeline(folder)
     sample = next(port for port in bundle.inputs if port.name == "sample")
     check_wish(wish, pipeline, takes_labels=any(port.name == LABELS for port in bundle.inputs))
+    begun = from_picture(wish, pipeline, bundle.steps)
     parts = BundleParts(backend, pipeline, folder, threads, keep=False)
     constants = {} if pipeline.constants is None else read_tensors(folder / pipeline.constants, REMEDY)
     conditioning = conditioning_of(wish, pipeline, folder, constants, parts, guided=bundle.guidance != 1.0, warn=warn)
     order = [port.name for port in bundle.inputs if port.name in conditioning.cond]
     execute, _runtime = backend.open(bundle, folder, threads)
     network = DeviceNetwork(execute, bundle.table, bundle.guidance, conditioning.ordered(order))
-    total = bundle.table.calls
-    return picture_of(wish.seed, sample.shape, bundle.table, network, pipeline, parts, lambda k: on_step(k + 1, total))
+    return picture_of(wish.seed, sample.shape, bundle.table, network, pipeline, parts, on_step, begun)

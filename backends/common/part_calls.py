@@ -11,13 +11,14 @@ from torch import Tensor
 from dq_toolchain.backends.common.fp16_range import watched
 from dq_toolchain.backends.common.norms import scale_norms
 from dq_toolchain.toolchain.parts.artifact import PartsArtifact
+from dq_toolchain.toolchain.parts.image_to_image import VAE_ENCODER
 from dq_toolchain.toolchain.parts.part import DECODER, Part
 from dq_toolchain.toolchain.parts.tokens import Tokens
 from dq_toolchain.toolchain.quant.qparams import FP16_LARGEST
 
 
 def reference_calls(found: PartsArtifact, part: Part, folder: Path) -> Iterator[dict[str, Tensor]]:
-    """Inputs by name of every prompt or latent that FP32's answers are kept of.
+    """Inputs by name of every prompt, latent or picture that FP32's answers are kept of.
 
     Args:
         folder: ``parts`` of the artifact, which holds the tokenizers.
@@ -26,11 +27,20 @@ def reference_calls(found: PartsArtifact, part: Part, folder: Path) -> Iterator[
         assert found.reference.latents is not None
         yield from ({"latents": row[None]} for row in found.reference.latents)
         return
+    if part.name == VAE_ENCODER:
+        yield from picture_calls(found)
+        return
     encoder = next(each for each in found.pipeline.encoders if each.name == part.name)
     tokens = Tokens(found.pipeline.tokenizer(encoder.tokenizer), folder)
     for prompt in found.reference.prompts:
         ids, mask = tokens(prompt)
         yield {"ids": ids, "mask": mask} if encoder.mask else {"ids": ids}
+
+
+def picture_calls(found: PartsArtifact) -> Iterator[dict[str, Tensor]]:
+    """Inputs of the encoder of pictures: FP32's own pictures, as a file holds them."""
+    assert found.reference.pictures is not None
+    yield from ({"picture": row[None].clamp(-1, 1)} for row in found.reference.pictures)
 
 
 LIMIT = FP16_LARGEST / 2

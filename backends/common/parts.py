@@ -1,6 +1,6 @@
 """The other parts of a pipeline in a bundle: lowered by the target, executed on what FP32 was asked, judged, and described.
 
-A part's program is compared with FP32's own answers: what a prompt becomes by cosine, pictures by PSNR. The limits are those below
+A part's program is compared with FP32's own answers: what a prompt or a picture becomes by cosine, pictures by PSNR. The limits are those below
 which a picture visibly changes; what was reached stands in pipeline.json.
 """
 
@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.base import PartProgram, RunPart, Say
+from dq_toolchain.backends.common.part_calls import picture_calls
 from dq_toolchain.toolchain.disk.files import copy, seal, write_json, write_tensors
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.bundle import Operation
 from dq_toolchain.toolchain.metrics import psnr
 from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 from dq_toolchain.toolchain.parts.assembly import assemble
+from dq_toolchain.toolchain.parts.image_to_image import VAE_ENCODER
 from dq_toolchain.toolchain.parts.part import DECODER, Part
 from dq_toolchain.toolchain.parts.picture import pixels
 from dq_toolchain.toolchain.parts.pipeline import (
@@ -34,8 +36,8 @@ from dq_toolchain.toolchain.parts.pipeline import (
 )
 from dq_toolchain.toolchain.parts.tokens import FILE, Tokens
 
-COSINE, PSNR = 0.99, 30.0
-"""Least of what a prompt becomes, and of a picture in dB, against FP32."""
+COSINE, PSNR, MEAN = 0.99, 30.0, 0.99
+"""Least cosine of what a prompt becomes, PSNR of a picture in dB, and cosine of what a picture becomes, against FP32."""
 REMEDY = "nothing was exported; export the network alone with --unet-only"
 
 LowerPart = Callable[[Part, Path], PartProgram]
@@ -50,7 +52,7 @@ class PartRow:
 
     Attributes:
         precision: in words, e.g. "int8 weights and activations". size: bytes of its program.
-        cosine: of text encoders, least over prompts and inputs of the network. psnr: of the decoder, least over pictures, in dB.
+        cosine: of text encoders, least over prompts and inputs of the network; of the encoder of pictures, least over means. psnr: of the decoder, least over pictures, in dB.
     """
 
     name: str
@@ -79,7 +81,8 @@ def add_parts(
     for part in found.parts:
         say(f"lowering {part.name}: {part.integers / 1e6:.1f} million integer weights")
         programs[part.name] = lower(part, place)
-    say("executing the text encoders and the decoder against FP32")
+    images = found.pipeline.image is not None
+    say(f"executing the text encoders{', the encoder of pictures' if images else ''} and the decoder against FP32")
 
     def opened(part: Part) -> RunPart:
         names = ([port.name for port in ports] for ports in (part.inputs, part.outputs))
@@ -90,13 +93,14 @@ def add_parts(
     for part in found.parts:
         program = programs[part.name]
         reached = _psnr(found, part, opened(part)) if part.name == DECODER else None
+        cosine = _mean_cosine(found, opened(part)) if part.name == VAE_ENCODER else cosines
         rows.append(
             PartRow(
                 name=part.name,
                 precision=program.precision,
                 size=_size(place / program.file),
                 operations=program.operations,
-                cosine=None if part.name == DECODER else cosines,
+                cosine=None if part.name == DECODER else cosine,
                 psnr=reached,
             )
         )
@@ -132,6 +136,20 @@ def _cosines(found: PartsArtifact, tokenizers: Path, opened: Callable[[Part], Ru
     return least
 
 
+def _mean_cosine(found: PartsArtifact, execute: RunPart) -> float:
+    """Least cosine of the pictures' means against FP32's. Raises BackendError below MEAN."""
+    means = found.reference.means
+    assert means is not None
+    made = torch.cat([execute(call)["mean"] for call in picture_calls(found)])
+    least = float(torch.cosine_similarity(made.flatten(1).double(), means.flatten(1).double(), dim=1).min())
+    if not least >= MEAN:
+        raise BackendError(
+            f"the encoder of pictures differs from FP32: a mean has a cosine of {least:.4f}, allowed is {MEAN}; nothing was exported; "
+            "leave --image-to-image out"
+        )
+    return least
+
+
 def _psnr(found: PartsArtifact, part: Part, execute: RunPart) -> float:
     """Least PSNR of the pictures against FP32's. Raises BackendError below PSNR."""
     latents, pictures = found.reference.latents, found.reference.pictures
@@ -158,7 +176,7 @@ def _write(found: PartsArtifact, source: Path, bundle: Path, programs: Mapping[s
         write_tensors(bundle / FOLDER / CONSTANTS, found.constants)
     content: dict[str, Any] = {"schema": BUNDLE_SCHEMA, "schema_version": BUNDLE_VERSION, **data}
     content["parts"] = [asdict(row) for row in rows]
-    content["limits"] = {"cosine": COSINE, "psnr": PSNR}
+    content["limits"] = {"cosine": COSINE, "psnr": PSNR, **({} if about.image is None else {"mean": MEAN})}
     content["reference"] = {"prompts": list(found.reference.drawn), "negative": found.reference.negative}
     if found.reference.pictures is not None:
         write_tensors(bundle / FOLDER / REFERENCE, {"pictures": pixels(found.reference.pictures)})

@@ -14,6 +14,7 @@ from torch import Tensor
 from dq_toolchain.calibrate.data.encoders import ENCODERS, encoders_of, text_pipeline
 from dq_toolchain.calibrate.data.notes import Warn
 from dq_toolchain.calibrate.data.prompts import read_prompts
+from dq_toolchain.calibrate.parts.image import config_of, image_side
 from dq_toolchain.calibrate.parts.quantize import quantized
 from dq_toolchain.calibrate.parts.text import NotExported
 from dq_toolchain.calibrate.parts.text_side import NO_TEXT, TextSide, text_side
@@ -82,13 +83,15 @@ def _parts(
     inputs = tuple(inputs_of(model.config))
     text = _text(model, recipe, inputs, folder, warn)
     gc.collect()  # encoders can be larger than the network
-    decoder, pictures = _decoder(model, recipe, latents, warn)
+    vae = _autoencoder(model, recipe, warn)
+    decoder, pictures = _decoder(vae, latents)
     if decoder is None and not text.parts:
         raise NotExported  # nothing that could be exported
     if text is NO_TEXT and "encoder_hidden_states" in inputs:
         raise NotExported("the network takes text and the model came without text encoders")
     constants = _constants(bank, [name for name in inputs if name not in text.conditioning])
     size = None if pictures is None else pictures.shape[1:]
+    image = None if pictures is None else image_side(vae, _class_of(model), model, recipe, pictures, latents, warn)
     about = Pipeline(
         pipeline=_class_of(model),
         tokenizers=text.tokenizers,
@@ -97,16 +100,18 @@ def _parts(
         constants=CONSTANTS if constants else None,
         zeros_without_negative=text.zeros,
         decoder=None if size is None else PictureSize(channels=size[0], height=size[1], width=size[2]),
+        image=None if image is None else image.about,
     )
     reference = PartsReference(
         prompts=text.prompts,
         conditioning=text.rows,
         latents=None if pictures is None else latents,
         pictures=pictures,
+        means=None if image is None else image.means,
         drawn=_drawn(recipe, len(latents)) if text.parts and recipe.conditioning.file is None else (),
         negative=recipe.conditioning.negative_prompt,
     )
-    parts = (*text.parts, *(() if decoder is None else (decoder,)))
+    parts = (*text.parts, *(() if image is None else (image.part,)), *(() if decoder is None else (decoder,)))
     return PartsArtifact(pipeline=about, parts=parts, constants=constants, reference=reference)
 
 
@@ -153,12 +158,11 @@ def _autoencoder(model: Model, recipe: Recipe, warn: Warn) -> Any:
 
 
 @torch.no_grad()
-def _decoder(model: Model, recipe: Recipe, latents: Tensor, warn: Warn) -> tuple[Part | None, Tensor | None]:
+def _decoder(vae: Any, latents: Tensor) -> tuple[Part | None, Tensor | None]:
     """The decoder as a part, and its FP32 pictures (S, 3, H, W) of the latents; None, None where there is none."""
-    vae = _autoencoder(model, recipe, warn)
     if vae is None:
         return None, None
-    config = {"_class_name": type(vae).__name__, **{k: v for k, v in vae.config.items() if not k.startswith("_")}}
+    config = config_of(vae)
     if config["latent_channels"] != latents.shape[1]:
         raise NotExported(
             f"the decoder takes latents of {config['latent_channels']} channels, the network's have {latents.shape[1]}"

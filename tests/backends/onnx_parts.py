@@ -18,7 +18,7 @@ from dq_toolchain.backends.common.onnx.reading import products, read_weight
 from dq_toolchain.toolchain.parts.artifact import PartsArtifact, PartsReference
 from dq_toolchain.toolchain.parts.part import Part
 from dq_toolchain.toolchain.parts.pipeline import PictureSize, Pipeline
-from tests.tiny_parts import LENGTH, TINY, clip_part, decoder_part, latents, t5_part
+from tests.tiny_parts import LENGTH, TINY, clip_part, decoder_part, encoder_part, latents, t5_part
 
 KINDS: dict[str, Callable[[], Part]] = {
     "clip": clip_part,
@@ -27,6 +27,8 @@ KINDS: dict[str, Callable[[], Part]] = {
     "t5 without a mask": lambda: t5_part(masked=False),
     "decoder": decoder_part,
     "tiny decoder": lambda: decoder_part(TINY),
+    "encoder of pictures": encoder_part,
+    "tiny encoder of pictures": lambda: encoder_part(TINY),
 }
 TABLE = "embeddings.token_embedding"
 LAYERS = {
@@ -34,6 +36,8 @@ LAYERS = {
     "t5": "block.1.layer.1.DenseReluDense.wo",
     "decoder": "decoder.up_blocks.0.resnets.0.conv1",
     "tiny decoder": "decoder.layers.0",
+    "encoder of pictures": "encoder.down_blocks.0.downsamplers.0.conv",
+    "tiny encoder of pictures": "encoder.layers.2",
 }
 """A layer of each kind of part that faults are planted in."""
 WITH_TABLE = (*LAYERS.items(), ("clip", TABLE))

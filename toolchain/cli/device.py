@@ -48,6 +48,13 @@ def export(
             help="the network alone, without the pipeline's text encoders and decoder  [default: all of it]",
         ),
     ] = None,
+    image_to_image: Annotated[
+        bool | None,
+        typer.Option(
+            "--image-to-image",
+            help="the encoder of pictures too, so that `generate --image` can begin with a picture  [default: without]",
+        ),
+    ] = None,
     json_: Json = False,
     **given: Any,
 ) -> None:
@@ -56,7 +63,13 @@ def export(
         recipe,
         {
             "run": {"out": out},
-            "export": {"target": target, "steps": steps, "guidance": guidance, "unet_only": unet_only},
+            "export": {
+                "target": target,
+                "steps": steps,
+                "guidance": guidance,
+                "unet_only": unet_only,
+                "image_to_image": image_to_image,
+            },
         },
         sections=SECTIONS,
         target_flags=given,

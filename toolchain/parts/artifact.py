@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from dq_toolchain.toolchain.disk.files import (
     write_json,
     write_tensors,
 )
-from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.errors import ArtifactError, RecipeError
 from dq_toolchain.toolchain.formats.listing import JSON as CALIBRATION
+from dq_toolchain.toolchain.models.image_to_image import LATENT_CONSISTENCY, begins_with_pictures
+from dq_toolchain.toolchain.parts.image_to_image import VAE_ENCODER
 from dq_toolchain.toolchain.parts.part import REMEDY, Part
 from dq_toolchain.toolchain.parts.pipeline import FOLDER, JSON, REFERENCE, Pipeline
 
@@ -35,6 +37,7 @@ class PartsReference:
         prompts: as they were encoded; the last is the negative prompt, where there is one.
         conditioning: input of the network -> (P, ...) float32, by the pipeline's own encoders.
         latents: (S, C, h, w) at the end of FP32 rollouts. pictures: (S, 3, H, W) that the pipeline's decoder makes of them.
+        means: (S, C, h, w) that the pipeline's encoder makes of these pictures, clamped to [-1, 1].
         drawn: the prompt of each of them; empty where the conditioning came from a file. negative: of all.
     """
 
@@ -42,6 +45,7 @@ class PartsReference:
     conditioning: Mapping[str, Tensor]
     latents: Tensor | None
     pictures: Tensor | None
+    means: Tensor | None = None
     drawn: tuple[str, ...] = ()
     negative: str = ""
 
@@ -50,6 +54,8 @@ class PartsReference:
         found = {f"cond.{name}": value for name, value in self.conditioning.items()}
         if self.latents is not None and self.pictures is not None:
             found |= {"latents": self.latents, "pictures": self.pictures}
+        if self.means is not None:
+            found["means"] = self.means
         return found
 
 
@@ -64,6 +70,11 @@ class PartsArtifact:
 
     def part(self, name: str) -> Part:
         return next(each for each in self.parts if each.name == name)
+
+    def without_images(self) -> PartsArtifact:
+        """Without the encoder of pictures: what a bundle holds that was not asked for it."""
+        parts = tuple(part for part in self.parts if part.name != VAE_ENCODER)
+        return replace(self, parts=parts, pipeline=replace(self.pipeline, image=None))
 
     def write(self, folder: Path, calibration: Path) -> None:
         """Write everything but the tokenizers, whose files are in the folder already; pipeline.json last.
@@ -117,6 +128,7 @@ class PartsArtifact:
                 conditioning={n.partition(".")[2]: v for n, v in tensors.items() if n.startswith("cond.")},
                 latents=tensors.get("latents"),
                 pictures=tensors.get("pictures"),
+                means=tensors.get("means"),
                 drawn=tuple(map(str, data["drawn"])),
                 negative=str(data["negative"]),
             )
@@ -129,3 +141,30 @@ class PartsArtifact:
             )
         constants = {} if pipeline.constants is None else read_tensors(folder / pipeline.constants, REMEDY)
         return cls(pipeline=pipeline, parts=parts, constants=constants, reference=reference)
+
+
+def with_images(found: PartsArtifact | None, counts: Collection[int] | None) -> PartsArtifact:
+    """The parts of a bundle that is asked for image to image, with the starts of these step counts; None: of all.
+
+    Args:
+        found: of the artifact.
+    Raises:
+        RecipeError: the artifact has no encoder of pictures, or no parts.
+    """
+    if found is None:
+        raise RecipeError(
+            "--image-to-image: the artifact holds the network alone, without an encoder of pictures; calibrate the folder of a whole "
+            "pipeline, and leave --unet-only out"
+        )
+    image = found.pipeline.image
+    if image is None:
+        raise RecipeError(f"--image-to-image: {_why_no_images(found.pipeline.pipeline)}")
+    return found if counts is None else replace(found, pipeline=replace(found.pipeline, image=image.holding(counts)))
+
+
+def _why_no_images(pipeline: str) -> str:
+    if pipeline == LATENT_CONSISTENCY:
+        return f"{pipeline} chooses other timesteps for each strength, which no bundle holds; leave the option out"
+    if begins_with_pictures(pipeline) is None:
+        return f"diffusers has no pipeline that begins with a picture for {pipeline}; leave the option out"
+    return "the artifact has no encoder of pictures; calibrate again, and read what it says of image to image"

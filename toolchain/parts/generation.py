@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.parts.beginning import Beginning, FromPicture, noise_of, with_picture
 from dq_toolchain.toolchain.parts.part import DECODER
 from dq_toolchain.toolchain.parts.picture import pixels
 from dq_toolchain.toolchain.parts.pipeline import Pipeline
 from dq_toolchain.toolchain.parts.prompting import RunPart
 from dq_toolchain.toolchain.sampler.rollout import Network, rollout
 from dq_toolchain.toolchain.sampler.table import SamplerTable
-
-MOST_SEEDS = 2**63
 
 
 @dataclass(frozen=True)
@@ -27,25 +25,6 @@ class Picture:
     latents: Tensor
 
 
-def noise_of(seed: int, shape: Sequence[int], table: SamplerTable) -> tuple[Tensor, Tensor | None]:
-    """The start latent and the noise of each step, as diffusers' pipelines draw them with a generator on the CPU.
-
-    Args:
-        shape: (1, C, h, w).
-    Returns:
-        (1, C, h, w); (N, 1, C, h, w), None where the sampler adds none.
-    Raises:
-        RecipeError: a seed that torch has not.
-    """
-    if not 0 <= seed < MOST_SEEDS:
-        raise RecipeError(f"--seed must be 0-{MOST_SEEDS - 1}, got {seed}; change it")
-    generator = torch.Generator("cpu").manual_seed(seed)
-    start = torch.randn(tuple(shape), generator=generator) * table.init_noise_sigma
-    if not table.stochastic:
-        return start, None
-    return start, torch.stack([torch.randn(tuple(shape), generator=generator) for _ in range(table.calls)])
-
-
 @torch.no_grad()
 def picture_of(
     seed: int,
@@ -54,15 +33,29 @@ def picture_of(
     network: Network,
     pipeline: Pipeline,
     run: RunPart,
-    on_step: Callable[[int], None] = lambda _k: None,
+    on_step: Callable[[int, int], None] = lambda _done, _total: None,
+    given: FromPicture | None = None,
 ) -> Picture:
     """Sample and decode.
 
     Args:
-        shape: (1, C, h, w) of the latents. network: as ``rollout`` takes it. run: executes the decoder.
-        on_step: called after each network call.
+        shape: (1, C, h, w) of the latents. table: of all calls. network: as ``rollout`` takes it, by the calls of ``table``.
+        run: executes the decoder, and the encoder where there is a picture.
+        on_step: called after each network call, with the calls done and in all.
+        given: what the run begins with in the place of noise.
     """
-    start, noise = noise_of(seed, shape, table)
-    latents = rollout(table, network, start, noise=noise, on_step=lambda k, _x, _f: on_step(k))[-1]
+    if given is None:
+        latents, noise = noise_of(seed, shape, table)
+        begin = Beginning(table, 0, latents, noise)
+    else:
+        begin = with_picture(seed, shape, table, given, run)
+    run_of = rollout(
+        begin.table,
+        lambda x, k: network(x, begin.call + k),
+        begin.latents,
+        noise=begin.noise,
+        on_step=lambda k, _x, _f: on_step(k + 1, begin.table.calls),
+    )
+    latents = run_of[-1]
     made = latents if pipeline.decoder is None else run(DECODER, {"latents": latents})["picture"]
     return Picture(pixels(made[0]), latents)

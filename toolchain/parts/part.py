@@ -21,14 +21,20 @@ from dq_toolchain.toolchain.formats.artifact import LayerWeights
 from dq_toolchain.toolchain.formats.bundle import Port
 from dq_toolchain.toolchain.models.loading import REFUSALS
 from dq_toolchain.toolchain.parts.clip import ClipText
-from dq_toolchain.toolchain.parts.picture import PictureDecoder
+from dq_toolchain.toolchain.parts.image_to_image import VAE_ENCODER
+from dq_toolchain.toolchain.parts.picture import PictureDecoder, PictureEncoder
 from dq_toolchain.toolchain.parts.t5 import T5Text
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_WEIGHT_SCALE, fp16_exact, quantize, weight_type
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 
 REMEDY = "run `dq-toolchain calibrate` again"
 BITS = 8
-KINDS: Mapping[str, type[nn.Module]] = {"clip": ClipText, "t5": T5Text, "decoder": PictureDecoder}
+KINDS: Mapping[str, type[nn.Module]] = {
+    "clip": ClipText,
+    "t5": T5Text,
+    "decoder": PictureDecoder,
+    VAE_ENCODER: PictureEncoder,
+}
 DECODER = "decoder"
 TABLES = ("token_embedding", "shared")
 """Names of embeddings whose rows become integers."""
@@ -37,7 +43,7 @@ TABLES = ("token_embedding", "shared")
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """Attributes:
-    name: "text_encoder", "text_encoder_2", ... or "decoder".
+    name: "text_encoder", "text_encoder_2", ..., "vae_encoder" or "decoder".
     kind: of KINDS. config: of transformers or diffusers. options: further arguments of the kind's class.
     inputs, outputs: of one call, batch 1.
     layers: integer weights by module name, of embeddings too.

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from dq_toolchain.toolchain.errors import ArtifactError
+from dq_toolchain.toolchain.errors import ArtifactError, SamplerError
+from dq_toolchain.toolchain.parts.image_to_image import KEY, VAE_ENCODER, ImageToImage
 
 FOLDER, JSON = "parts", "pipeline.json"
 """In the folder of an artifact, pipeline.json is inside FOLDER; in a bundle beside it."""
@@ -64,6 +65,7 @@ class Pipeline:
     constants: file with what no prompt decides, ``cond.NAME`` and ``uncond.NAME``; None where there is nothing.
     zeros_without_negative: the unconditional tensors are zeros where the negative prompt is empty.
     decoder: None where the network makes pictures itself.
+    image: the encoder of pictures, and where a run can begin with one; None where it cannot.
     """
 
     pipeline: str
@@ -73,14 +75,18 @@ class Pipeline:
     constants: str | None
     zeros_without_negative: bool
     decoder: PictureSize | None
+    image: ImageToImage | None = None
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts, in the order in which a picture needs them."""
-        return (*(each.name for each in self.encoders), *(() if self.decoder is None else ("decoder",)))
+        encoder = () if self.image is None else (VAE_ENCODER,)
+        return (*(each.name for each in self.encoders), *encoder, *(() if self.decoder is None else ("decoder",)))
 
     def program_of(self, part: str) -> str | None:
         found = {each.name: each.program for each in self.encoders}
+        if self.image is not None:
+            found[VAE_ENCODER] = self.image.program
         return found.get(part, None if self.decoder is None else self.decoder.program)
 
     def tokenizer(self, name: str) -> Tokenizer:
@@ -89,16 +95,21 @@ class Pipeline:
     def outputs_of(self, part: str) -> tuple[str, ...]:
         """Names of what a part's program gives, in order."""
         found = {each.name: each.outputs for each in self.encoders}
+        if self.image is not None:
+            found[VAE_ENCODER] = self.image.outputs
         return found.get(part, ("picture",))
 
     def with_programs(self, programs: Mapping[str, str]) -> Pipeline:
         """The same, of a bundle that holds these files or folders by part."""
         encoders = tuple(replace(each, program=programs[each.name]) for each in self.encoders)
         decoder = None if self.decoder is None else replace(self.decoder, program=programs["decoder"])
-        return replace(self, encoders=encoders, decoder=decoder)
+        image = None if self.image is None else replace(self.image, program=programs[VAE_ENCODER])
+        return replace(self, encoders=encoders, decoder=decoder, image=image)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        data = asdict(replace(self, image=None))
+        del data["image"]
+        return data if self.image is None else {**data, KEY: self.image.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], where: str, remedy: str) -> Pipeline:
@@ -115,8 +126,9 @@ class Pipeline:
                 constants=data["constants"],
                 zeros_without_negative=bool(data["zeros_without_negative"]),
                 decoder=None if data["decoder"] is None else PictureSize(**data["decoder"]),
+                image=ImageToImage.from_json(data[KEY]) if KEY in data else None,
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, SamplerError) as error:
             raise ArtifactError(f"{where} is damaged: {type(error).__name__} {str(error)[:300]}; {remedy}") from error
         names = {each.name for each in found.tokenizers}
         wrong = next((each for each in found.encoders if each.tokenizer not in names), None)

@@ -27,12 +27,20 @@ WEIGHTED = re.compile(r"\([^()]*:\s*-?\d*\.?\d+\s*\)|\(\(|\[\[|<\|[^|]*\|>|<[\w-
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What a picture is asked to be. ``label``: of a network that takes a class in the place of a prompt."""
+    """What a picture is asked to be.
+
+    Attributes:
+        label: of a network that takes a class in the place of a prompt.
+        image: PNG file that the run begins with in the place of noise. strength: of (0, 1], how much of the sampler runs; None is
+            the usual one.
+    """
 
     prompt: str | None = None
     negative: str = ""
     label: int | None = None
     seed: int = 0
+    image: Path | None = None
+    strength: float | None = None
 
 
 def check_wish(wish: Wish, pipeline: Pipeline, *, takes_labels: bool) -> None:
@@ -47,6 +55,12 @@ def check_wish(wish: Wish, pipeline: Pipeline, *, takes_labels: bool) -> None:
         raise RecipeError(f"--label: this model draws a class, got {wish.label}; give its number, from 0")
     if not takes_labels and wish.label is not None:
         raise RecipeError("--label: this model takes no class; leave it out")
+    check_image(wish)
+    if wish.image is not None and pipeline.image is None:
+        raise RecipeError(
+            "--image: there is no encoder of pictures here; calibrate a pipeline that begins with pictures, and export it with "
+            "--image-to-image"
+        )
     for text in (wish.prompt or "", wish.negative):
         if len(text) > LONGEST:
             raise RecipeError(f"a prompt has {len(text):,} characters, allowed are {LONGEST:,}; shorten it")
@@ -56,6 +70,14 @@ def check_wish(wish: Wish, pipeline: Pipeline, *, takes_labels: bool) -> None:
                 f"prompt {text[:40]!r}: weights and embeddings such as {found[0][:30]!r} are not supported, the text encoder would "
                 "read them as letters; write plain words"
             )
+
+
+def check_image(wish: Wish) -> None:
+    """Raise RecipeError for a strength without a picture."""
+    if wish.image is None and wish.strength is not None:
+        raise RecipeError(
+            "--strength says how much of a picture is changed, and there is none; give --image, or leave it out"
+        )
 
 
 def conditioning_of(

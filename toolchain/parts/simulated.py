@@ -11,6 +11,7 @@ from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.models.architectures import inputs_of
 from dq_toolchain.toolchain.parts.artifact import PartsArtifact
+from dq_toolchain.toolchain.parts.beginning import from_picture
 from dq_toolchain.toolchain.parts.generation import Picture, picture_of
 from dq_toolchain.toolchain.parts.pipeline import FOLDER
 from dq_toolchain.toolchain.parts.prompting import LABELS, Wish, check_wish, conditioning_of
@@ -50,6 +51,7 @@ def generate(
     wanted = (own if steps is None else steps, artifact.guidance if guidance is None else guidance)
     others = chosen(artifact.samplings, own, artifact.guidance, [wanted[0]], [wanted[1]])
     sampling = next((each for each in others if each.is_of(*wanted)), None)
+    begun = from_picture(wish, found.pipeline, None if artifact.steps is None else wanted[0])
     artifact = artifact if sampling is None else artifact.at(sampling)
     modules: dict[str, nn.Module] = {}
 
@@ -64,5 +66,4 @@ def generate(
     )
     network = SimulatedNetwork(artifact)
     denoiser = Denoiser(network, artifact.table, conditioning, artifact.guidance, network.set_step)
-    total = artifact.table.calls
-    return picture_of(wish.seed, shape, artifact.table, denoiser, found.pipeline, run, lambda k: on_step(k + 1, total))
+    return picture_of(wish.seed, shape, artifact.table, denoiser, found.pipeline, run, on_step, begun)

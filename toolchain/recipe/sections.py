@@ -239,6 +239,9 @@ class ExportSection(Section):
         default=(), strict=False, description="the same of guidance scales, of those in [reference] more_guidance"
     )
     unet_only: bool = Field(default=False, description="leave text encoders and decoder out of the bundle")
+    image_to_image: bool = Field(
+        default=False, description="put the encoder of pictures into the bundle, so that a run can begin with a picture"
+    )
 
 
 class RunSection(Section):

@@ -18,6 +18,7 @@ from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, latent_sh
 from dq_toolchain.toolchain.models.source import Source, pipeline_index
 from dq_toolchain.toolchain.sampler.diffusers_scheduler import load_scheduler
 from dq_toolchain.toolchain.sampler.probe import CLIPPING, probe
+from dq_toolchain.toolchain.sampler.starts import Start, probe_starts
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 FILE = "scheduler/scheduler_config.json"
@@ -61,6 +62,15 @@ def sampler_table(
         )
     mu = _shift(network, scheduler.config)
     return probe(scheduler, steps, eta=eta, timesteps={} if mu is None else {"mu": mu})
+
+
+def sampler_starts(
+    network: Mapping[str, Any], config: Mapping[str, Any], steps: int, *, eta: float = 0.0
+) -> tuple[Start, ...]:
+    """Where the sampler of ``sampler_table`` can begin with a picture. Raises SamplerError: see ``probe_starts``."""
+    scheduler = load_scheduler(config)
+    mu = _shift(network, scheduler.config)
+    return probe_starts(scheduler, steps, probe(scheduler, steps, eta=eta, mu=mu), eta=eta, mu=mu)
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from torch import Tensor
-
 from dq_toolchain.backends.base import PartProgram, Say
+from dq_toolchain.backends.common.part_calls import reference_calls
 from dq_toolchain.backends.common.parts import LowerPart
 from dq_toolchain.backends.common.qdq.part_range import precision_of
 from dq_toolchain.backends.common.qdq.settings import QDQSettings
 from dq_toolchain.toolchain.formats.bundle import Operation
 from dq_toolchain.toolchain.parts.artifact import PartsArtifact
-from dq_toolchain.toolchain.parts.part import DECODER, Part
+from dq_toolchain.toolchain.parts.part import Part
 from dq_toolchain.toolchain.parts.pipeline import FOLDER
-from dq_toolchain.toolchain.parts.tokens import Tokens
 
 SettingsT = TypeVar("SettingsT", bound=QDQSettings, contravariant=True)
 ATTENTION = ("batch_matmul", "matmul", "softmax", "scaled_dot_product_attention")
@@ -48,7 +46,7 @@ def lowering_of(
     """
 
     def lower(part: Part, folder: Path) -> PartProgram:
-        calls = calls_of(found, calibration / FOLDER, part)
+        calls = reference_calls(found, part, calibration / FOLDER)
         precision = precision_of(part, calls, settings.precision == "fp16")
         if settings.precision == "fp16" and not precision.half:
             say(f"{part.name}: {precision.words}")
@@ -59,16 +57,3 @@ def lowering_of(
         return PartProgram(name, precision.words, tuple(operations))
 
     return lower
-
-
-def calls_of(found: PartsArtifact, tokenizers: Path, part: Part) -> Iterator[Mapping[str, Tensor]]:
-    """Inputs of a part, of the reference's prompts or latents. Raises ArtifactError: a tokenizer cannot be read."""
-    if part.name == DECODER:
-        latents = found.reference.latents
-        yield from () if latents is None else ({"latents": row[None]} for row in latents)
-        return
-    encoder = next(each for each in found.pipeline.encoders if each.name == part.name)
-    tokens = Tokens(found.pipeline.tokenizer(encoder.tokenizer), tokenizers)
-    for prompt in found.reference.prompts:
-        ids, mask = tokens(prompt)
-        yield {"ids": ids, "mask": mask}

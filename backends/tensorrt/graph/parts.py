@@ -13,6 +13,7 @@ from dq_toolchain.backends.common.onnx.tables import put_tables
 from dq_toolchain.backends.tensorrt.graph.rewrite import OPSET, Rewriter
 from dq_toolchain.backends.tensorrt.support import in_float
 from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.parts.image_to_image import VAE_ENCODER
 from dq_toolchain.toolchain.parts.part import DECODER, Part
 
 BITS = 8
@@ -20,7 +21,7 @@ BITS = 8
 
 def in_terms_of_networks(part: Part) -> Artifact:
     """The part with a site for every convolution that runs in INT8."""
-    if part.kind != DECODER:
+    if part.kind not in (DECODER, VAE_ENCODER):
         return as_artifact(part, ())
     narrow = in_float(as_artifact(part, ()))
     wide = [name for name, weights in part.layers.items() if weights.weight_q.dim() == 4 and name not in narrow]

@@ -22,7 +22,7 @@ from dq_toolchain.toolchain.parts.part import Part
 from tests.backends.changed_parts import other_bias, other_integer, other_scale, smaller
 from tests.backends.coreai.planted import constant_of, new_constant, planted, replaced
 from tests.backends.whole_parts import PIPELINES, pipeline_of
-from tests.tiny_parts import KL, TINY, calls_of, clip_part, decoder_part, t5_part
+from tests.tiny_parts import KL, TINY, calls_of, clip_part, decoder_part, encoder_part, t5_part
 
 TABLE, LAYER, PROJECTION = "embeddings.token_embedding", "encoder.layers.1.mlp.fc1", "text_projection"
 
@@ -76,6 +76,19 @@ def test_t5_without_a_mask_in_fp16_is_the_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", [{}, {"config": TINY}])
 def test_a_decoder_in_fp16_is_the_part(config: dict[str, Mapping[str, object]], tmp_path: Path) -> None:
     assert made(decoder_part(**config), tmp_path).error() < 0.01
+
+
+@pytest.mark.parametrize("config", [{}, {"config": TINY}])
+def test_an_encoder_of_pictures_in_fp16_is_the_part(config: dict[str, Mapping[str, object]], tmp_path: Path) -> None:
+    assert made(encoder_part(**config), tmp_path).error() < 0.01
+
+
+@pytest.mark.parametrize("change", [other_integer, other_scale, other_bias])
+def test_a_convolution_with_a_stride_that_differs_is_named(change: Callable[[Part, str], Part], tmp_path: Path) -> None:
+    part, layer = encoder_part(), "encoder.down_blocks.0.downsamplers.0.conv"
+    encoder = made(part, tmp_path)
+    with pytest.raises(BackendError, match=layer):
+        prove_part(encoder.asset, change(part, layer), True)
 
 
 def test_latents_with_a_mean_and_a_deviation_are_unscaled_in_float32(tmp_path: Path) -> None:

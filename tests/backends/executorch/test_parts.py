@@ -17,7 +17,7 @@ from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import LayerWeights
 from dq_toolchain.toolchain.metrics import relative_error
 from dq_toolchain.toolchain.parts.part import Part
-from tests.tiny_parts import TINY, calls_of, clip_part, decoder_part, t5_part
+from tests.tiny_parts import TINY, calls_of, clip_part, decoder_part, encoder_part, t5_part
 
 PARTS: dict[str, Callable[[], Part]] = {
     "clip": clip_part,
@@ -25,6 +25,8 @@ PARTS: dict[str, Callable[[], Part]] = {
     "t5 without a mask": lambda: t5_part(masked=False),
     "decoder": decoder_part,
     "tiny decoder": lambda: decoder_part(TINY),
+    "encoder of pictures": encoder_part,
+    "tiny encoder of pictures": lambda: encoder_part(TINY),
 }
 ROOM = 0.06
 """Relative error that 8-bit activations may cost a random network of this size."""
@@ -69,7 +71,12 @@ def _one_scale(part: Part, name: str) -> LayerWeights:
 @pytest.mark.parametrize("spoil", [_one_integer, _one_scale])
 @pytest.mark.parametrize(
     ("make", "layer"),
-    [(clip_part, "encoder.layers.1.mlp.fc2"), (clip_part, "text_projection"), (decoder_part, "decoder.conv_in")],
+    [
+        (clip_part, "encoder.layers.1.mlp.fc2"),
+        (clip_part, "text_projection"),
+        (decoder_part, "decoder.conv_in"),
+        (encoder_part, "encoder.down_blocks.0.downsamplers.0.conv"),
+    ],
 )
 def test_a_file_of_other_weights_is_refused(
     make: Callable[[], Part], layer: str, spoil: Callable[[Part, str], LayerWeights], tmp_path: Path

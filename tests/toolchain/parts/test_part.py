@@ -14,13 +14,15 @@ from dq_toolchain.toolchain.errors import ArtifactError
 from dq_toolchain.toolchain.formats.artifact import LayerWeights
 from dq_toolchain.toolchain.parts.part import Part, integer_layers
 from dq_toolchain.toolchain.parts.picture import pixels
-from tests.tiny_parts import TINY, calls_of, clip_part, decoder_part, t5_part
+from tests.tiny_parts import TINY, calls_of, clip_part, decoder_part, encoder_part, t5_part
 
 PARTS: dict[str, Callable[[], Part]] = {
     "clip": clip_part,
     "t5": t5_part,
     "decoder": decoder_part,
     "tiny": lambda: decoder_part(TINY),
+    "encoder of pictures": encoder_part,
+    "tiny encoder of pictures": lambda: encoder_part(TINY),
 }
 
 

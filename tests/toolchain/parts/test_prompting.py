@@ -11,7 +11,7 @@ import torch
 
 from dq_toolchain.toolchain.errors import ArtifactError, RecipeError
 from dq_toolchain.toolchain.parts.assembly import assemble, without_prompt
-from dq_toolchain.toolchain.parts.generation import noise_of
+from dq_toolchain.toolchain.parts.beginning import noise_of
 from dq_toolchain.toolchain.parts.pipeline import Encoder, Pipeline, Tokenizer
 from dq_toolchain.toolchain.parts.prompting import Wish, check_wish
 from dq_toolchain.toolchain.parts.tokens import Tokens

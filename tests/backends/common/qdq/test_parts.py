@@ -14,7 +14,7 @@ from dq_toolchain.backends.common.qdq.parts import ScaledRmsNorm
 from dq_toolchain.toolchain.parts.part import Part
 from dq_toolchain.toolchain.parts.t5 import RmsNorm
 from tests.backends.changed_parts import smaller
-from tests.tiny_parts import calls_of, clip_part, decoder_part, t5_part
+from tests.tiny_parts import calls_of, clip_part, decoder_part, encoder_part, t5_part
 
 FP16, FP32 = "int8 weights per channel, fp16 arithmetic", "int8 weights per channel, fp32 arithmetic"
 
@@ -23,7 +23,7 @@ def judged(part: Part, half: bool = True) -> Precision:
     return precision_of(part, calls_of(part), half)
 
 
-@pytest.mark.parametrize("make", [clip_part, t5_part, decoder_part])
+@pytest.mark.parametrize("make", [clip_part, t5_part, decoder_part, encoder_part])
 def test_small_numbers_stay_in_fp16_where_it_is_asked_for(make: Callable[[], Part]) -> None:
     part = make()
     assert judged(part) == Precision(True, FP16)
