@@ -21,6 +21,8 @@ def generate(
     *,
     negative_prompt: str = "",
     label: int | None = None,
+    image: str | Path | None = None,
+    strength: float | None = None,
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
@@ -34,6 +36,9 @@ def generate(
         source: what ``export`` returned, or its folder: the bundle's programs, executed on this machine. What ``calibrate``
             returned, or its folder: the integer simulation. A pipeline's folder: diffusers' own pipeline in FP32.
         label: of a model that draws a class in the place of a prompt.
+        image: PNG file that the run begins with in the place of noise, of the size that the model draws; a bundle holds what this
+            needs if it was exported with ``image_to_image``.
+        strength: above 0 and at most 1: the share of the steps that run, default 0.8. 1 keeps next to nothing of the image.
         seed: of torch's generator on the CPU, as diffusers takes it.
         steps, guidance: of those that the bundle or the artifact holds, default the calibrated ones; of a pipeline its own.
         threads: of the bundle's runtime.
@@ -46,7 +51,8 @@ def generate(
     """
     from dq_toolchain.toolchain.parts.prompting import Wish
 
-    wish = Wish(prompt=prompt, negative=negative_prompt, label=label, seed=seed)
+    begin = None if image is None else Path(image)
+    wish = Wish(prompt=prompt, negative=negative_prompt, label=label, seed=seed, image=begin, strength=strength)
     warn, on_step = on_note or (lambda _line: None), progress or (lambda _done, _total: None)
     folder = source.folder if isinstance(source, Bundle | Calibration) else Path(source)
     kind = kind_of(folder)

@@ -1,7 +1,7 @@
 """The other parts of a pipeline in a bundle: lowered by the target, executed on what FP32 was asked, judged, and described.
 
-A part's program is compared with FP32's own answers: what a prompt or a picture becomes by cosine, pictures by PSNR. The limits are those below
-which a picture visibly changes; what was reached stands in pipeline.json.
+A part's program is compared with FP32's own answers: what a prompt or a picture becomes by cosine, pictures by PSNR. The limits
+are those below which a picture visibly changes; what was reached stands in pipeline.json.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class PartRow:
 
     Attributes:
         precision: in words, e.g. "int8 weights and activations". size: bytes of its program.
-        cosine: of text encoders, least over prompts and inputs of the network; of the encoder of pictures, least over means. psnr: of the decoder, least over pictures, in dB.
+        cosine: of text encoders, least over prompts and inputs of the network; of the encoder of pictures, least over means.
+        psnr: of the decoder, least over pictures, in dB.
     """
 
     name: str
@@ -144,8 +145,8 @@ def _mean_cosine(found: PartsArtifact, execute: RunPart) -> float:
     least = float(torch.cosine_similarity(made.flatten(1).double(), means.flatten(1).double(), dim=1).min())
     if not least >= MEAN:
         raise BackendError(
-            f"the encoder of pictures differs from FP32: a mean has a cosine of {least:.4f}, allowed is {MEAN}; nothing was exported; "
-            "leave --image-to-image out"
+            f"the encoder of pictures differs from FP32: a mean has a cosine of {least:.4f}, allowed is {MEAN}; nothing was "
+            "exported; leave --image-to-image out"
         )
     return least
 

@@ -1,7 +1,8 @@
-"""A picture of a prompt by diffusers' own pipeline in FP32: what every other picture is held against."""
+"""A picture of a prompt, and of another picture, by diffusers' own pipeline in FP32: what every other picture is held against."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,20 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from torch import Tensor
 
 from dq_toolchain.calibrate.data.encoders import pipeline_class
 from dq_toolchain.toolchain.console.quiet import unheard
+from dq_toolchain.toolchain.disk.pictures import read_png
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
+from dq_toolchain.toolchain.models.image_to_image import image_to_image_class, start_rounds_of
 from dq_toolchain.toolchain.models.parts import FAULTS
 from dq_toolchain.toolchain.models.source import pipeline_index
+from dq_toolchain.toolchain.parts.beginning import STRENGTH
 from dq_toolchain.toolchain.parts.generation import Picture
 from dq_toolchain.toolchain.parts.picture import pixels
-from dq_toolchain.toolchain.parts.prompting import Wish
+from dq_toolchain.toolchain.parts.prompting import Wish, check_image
+from dq_toolchain.toolchain.sampler.starts import first_step
 
 
 def generate(
@@ -34,8 +40,9 @@ def generate(
         steps, guidance: None is what the pipeline's class does by itself.
     Raises:
         ModelError: the pipeline cannot be loaded or called.
-        RecipeError: there is no prompt.
+        RecipeError: there is no prompt, or the wish's picture or strength does not fit.
     """
+    check_image(wish)
     if wish.prompt is None:
         raise RecipeError(
             '--prompt is missing: a pipeline draws what a text says; give one, as in --prompt "a red house"'
@@ -45,6 +52,8 @@ def generate(
     options = {name: value for name, value in options.items() if value is not None}
     if wish.negative:
         options["negative_prompt"] = wish.negative
+    if wish.image is not None:
+        options |= _image_options(kind, wish, steps)
     latents: list[torch.Tensor] = []
     done = 0
 
@@ -62,6 +71,9 @@ def generate(
             pipeline = kind.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, torch_dtype=torch.float32, safety_checker=None
             )
+            if wish.image is not None:
+                options["image"] = _picture(wish.image, pipeline)
+                pipeline = diffusers.AutoPipelineForImage2Image.from_pipe(pipeline)
             pipeline.set_progress_bar_config(disable=True)
             made = pipeline(
                 wish.prompt,
@@ -76,3 +88,26 @@ def generate(
             f"{kind.__name__} cannot draw with {folder}: {' '.join(str(error).split())[:300]}; check the folder and the settings"
         ) from error
     return Picture(pixels(made.images[0] * 2 - 1), latents[0])
+
+
+def _image_options(kind: Any, wish: Wish, steps: int | None) -> dict[str, Any]:
+    """Raises RecipeError: diffusers has no such pipeline, or the strength leaves no step."""
+    other = image_to_image_class(kind.__name__)
+    if other is None:
+        raise RecipeError(
+            f"--image: diffusers has no pipeline that begins with a picture for {kind.__name__}; leave it out"
+        )
+    strength = STRENGTH if wish.strength is None else wish.strength
+    usual = inspect.signature(other.__call__).parameters["num_inference_steps"].default
+    first_step(strength, usual if steps is None else steps, start_rounds_of(other) or "up")
+    return {"strength": strength}
+
+
+def _picture(path: Path, pipeline: Any) -> Tensor:
+    """(1, 3, H, W) in [0, 1], of the size that the pipeline draws by itself. Raises RecipeError: of another size."""
+    network = getattr(pipeline, "unet", None) or pipeline.transformer
+    sides = network.config.sample_size
+    height, width = (
+        side * pipeline.vae_scale_factor for side in (sides if isinstance(sides, list | tuple) else (sides, sides))
+    )
+    return read_png(path, height, width)[None].to(torch.float32) / 255

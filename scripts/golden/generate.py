@@ -243,7 +243,7 @@ def _reference(
 ) -> tuple[Reference, Mapping[str, Any]]:
     """Write a run from noise as a bundle's held-out rollout."""
     (cond, uncond), guided = conditioning, case.guidance != 1.0
-    run, _ = _sampled(case, _parts(case), conditioning, file, whole=True)
+    run, noise = _sampled(case, _parts(case), conditioning, file, whole=True)
     reference = Reference(
         start=run[0].clone(), step_noise=noise, fp32_latents=run,
         conditioning=Conditioning(cond, {name: value.clone() for name, value in uncond.items()} if guided else {}),

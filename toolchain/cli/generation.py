@@ -1,4 +1,4 @@
-"""``generate`` a picture of a prompt."""
+"""``generate`` a picture of a prompt, and of another picture."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dq_toolchain.toolchain.console.progress import Reporter
 
 EXAMPLES = (
     'dq-toolchain generate --prompt "a red house" --seed 7 --out house.png | '
+    'dq-toolchain generate --prompt "a snowy house" --image house.png --strength 0.6 --out snow.png | '
     'dq-toolchain generate --source dq-out/calibration --prompt "a red house" --out simulated.png | '
     'dq-toolchain generate --source models/sd15 --prompt "a red house" --steps 20 --guidance 7.5 --out fp32.png'
 )
@@ -24,6 +25,17 @@ def generate(
     negative_prompt: Annotated[str, typer.Option(help="what guidance leads away from")] = "",
     label: Annotated[
         int | None, typer.Option(help="class, for a model that takes one in the place of a prompt")
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            help="PNG file to begin with in the place of noise, of the size that the model draws; a bundle needs `export "
+            "--image-to-image`"
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="above 0 and at most 1: the share of the steps that run after --image  [default: 0.8]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="of the noise; the same as in diffusers with a generator on the CPU")] = 0,
     steps: Annotated[
@@ -57,6 +69,8 @@ def generate(
             prompt,
             negative_prompt=negative_prompt,
             label=label,
+            image=image,
+            strength=strength,
             seed=seed,
             steps=steps,
             guidance=guidance,

@@ -13,10 +13,10 @@ def image_to_image_class(name: str) -> Any | None:
     """diffusers' class that begins with a picture where the class of this name begins with noise; None if there is none."""
     from diffusers.pipelines.auto_pipeline import AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
-    keys = [key for key, kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.items() if kind.__name__ == name]
-    return next(
-        (AUTO_IMAGE2IMAGE_PIPELINES_MAPPING[key] for key in keys if key in AUTO_IMAGE2IMAGE_PIPELINES_MAPPING), None
-    )
+    both = (AUTO_TEXT2IMAGE_PIPELINES_MAPPING, AUTO_IMAGE2IMAGE_PIPELINES_MAPPING)
+    pairs = ((key, kind) for mapping in both for key, kind in mapping.items())
+    keys = [key for key, kind in pairs if kind.__name__ == name and key in AUTO_IMAGE2IMAGE_PIPELINES_MAPPING]
+    return AUTO_IMAGE2IMAGE_PIPELINES_MAPPING[keys[0]] if keys else None
 
 
 def start_rounds_of(kind: Any) -> str | None:

@@ -153,8 +153,8 @@ def with_images(found: PartsArtifact | None, counts: Collection[int] | None) -> 
     """
     if found is None:
         raise RecipeError(
-            "--image-to-image: the artifact holds the network alone, without an encoder of pictures; calibrate the folder of a whole "
-            "pipeline, and leave --unet-only out"
+            "--image-to-image: the artifact holds the network alone, without an encoder of pictures; calibrate the folder of a "
+            "whole pipeline"
         )
     image = found.pipeline.image
     if image is None:

@@ -41,11 +41,13 @@ class Start:
     table: SamplerTable | None = None
 
     def remaining(self, whole: SamplerTable) -> SamplerTable:
-        """The table of the remaining calls, with their corrections."""
-        rest = tail(whole, self.call)
-        assert rest is not None or self.table is not None
+        """The table of the remaining calls, with their corrections. Raises SamplerError: ``whole`` is not its table."""
         if self.table is None:
-            assert rest is not None
+            rest = tail(whole, self.call)
+            if rest is None:
+                raise SamplerError(
+                    f"the sampler looks back beyond call {self.call}, at which a run begins; calibrate and export again"
+                )
             return rest
         return replace(self.table, correction=_rows_from(whole.correction, self.call))
 
@@ -125,14 +127,14 @@ def _mixed(scheduler: Any, steps: int, timesteps: Mapping[str, Any], call: int) 
         if hasattr(own, "set_begin_index"):
             own.set_begin_index(call)
         timestep = own.timesteps[call : call + 1]
-    scale = getattr(own, "scale_noise", None)  # of flow matching
-    add = getattr(own, "add_noise", None)
+    scale: Any = getattr(own, "scale_noise", None)  # of flow matching
+    add: Any = getattr(own, "add_noise", None)
     if scale is None and add is None:
         raise SamplerError(f"{name} adds no noise to a picture; name the folder of another scheduler with --scheduler")
 
     def mixed(picture: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         with errors_of(name, scheduler.config):
-            result: torch.Tensor = scale(picture, timestep, noise) if scale else add(picture, noise, timestep)
+            result: torch.Tensor = add(picture, noise, timestep) if scale is None else scale(picture, timestep, noise)
             return result
 
     unit = torch.eye(2, dtype=torch.float64).view(2, 1, 2, 1, 1)
@@ -149,20 +151,23 @@ def chosen_start(starts: Sequence[Start], strength: float, rounds: str) -> Start
     Raises:
         RecipeError: a strength outside of (0, 1], or one that leaves no step.
     """
-    steps = len(starts)
-    if not 0 < strength <= 1:
-        raise RecipeError(f"--strength must be above 0 and at most 1, got {strength:g}; change it")
-    step = first_step(strength, steps, rounds)
-    if step >= steps:
-        least = next(n / 1000 for n in range(1, 1001) if first_step(n / 1000, steps, rounds) < steps)
-        raise RecipeError(
-            f"--strength {strength:g} leaves none of {steps} steps, allowed is {least:g} or more; raise it, or take more steps"
-        )
-    return starts[step]
+    return starts[first_step(strength, len(starts), rounds)]
 
 
 def first_step(strength: float, steps: int, rounds: str) -> int:
-    """The step that a run begins at; ``steps`` if none is left."""
+    """The step that a run begins at. Raises RecipeError: as ``chosen_start``."""
+    if not 0 < strength <= 1:
+        raise RecipeError(f"--strength must be above 0 and at most 1, got {strength:g}; change it")
+    step = _rounded(strength, steps, rounds)
+    if step >= steps:
+        least = next(n / 1000 for n in range(1, 1001) if _rounded(n / 1000, steps, rounds) < steps)
+        raise RecipeError(
+            f"--strength {strength:g} leaves none of {steps} steps, allowed is {least:g} or more; raise it, or take more steps"
+        )
+    return step
+
+
+def _rounded(strength: float, steps: int, rounds: str) -> int:
     if rounds == "up":
         return steps - min(int(steps * strength), steps)
     return int(steps - min(steps * strength, steps))
