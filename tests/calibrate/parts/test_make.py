@@ -29,7 +29,7 @@ PROMPTS = "a red fox\ntwo ships\nsnow\n"
 
 
 def written(
-    folder: Path, model: Model, vae: Path | None = None, **conditioning: Any
+    folder: Path, model: Model, vae: Path | None = None, steps: int = 20, **conditioning: Any
 ) -> tuple[PartsArtifact | None, list[str]]:
     """What ``write_parts`` made in the folder, and what it said."""
     (folder / "prompts.txt").write_text(PROMPTS)
@@ -38,7 +38,13 @@ def written(
     settings = {"prompts": folder / "prompts.txt", **conditioning}
     sections: dict[str, Any] = {"model": {"vae": vae}}
     recipe = load_recipe(
-        None, {**sections, "sampler": {"guidance": 3.0}, "conditioning": settings, "run": {"out": folder / "out"}}
+        None,
+        {
+            **sections,
+            "sampler": {"guidance": 3.0, "steps": steps},
+            "conditioning": settings,
+            "run": {"out": folder / "out"},
+        },
     )
     bank = conditioning_bank(model, recipe, told.append)
     return write_parts(model, recipe, bank, LATENTS, folder, told.append), told
@@ -47,16 +53,16 @@ def written(
 @pytest.mark.parametrize(
     ("save", "names", "inputs"),
     [
-        (tiny_pipelines.save_sd, ["text_encoder", "decoder"], ["encoder_hidden_states"]),
+        (tiny_pipelines.save_sd, ["text_encoder", "vae_encoder", "decoder"], ["encoder_hidden_states"]),
         (tiny_pipelines.save_lcm, ["text_encoder", "decoder"], ["encoder_hidden_states"]),
         (
             tiny_pipelines.save_sdxl,
-            ["text_encoder", "text_encoder_2", "decoder"],
+            ["text_encoder", "text_encoder_2", "vae_encoder", "decoder"],
             ["encoder_hidden_states", "text_embeds"],
         ),
         (
             tiny_pipelines.save_sd3,
-            ["text_encoder", "text_encoder_2", "text_encoder_3", "decoder"],
+            ["text_encoder", "text_encoder_2", "text_encoder_3", "vae_encoder", "decoder"],
             ["encoder_hidden_states", "pooled_projections"],
         ),
         (tiny_pipelines.save_pixart, ["text_encoder", "decoder"], ["encoder_hidden_states", "encoder_attention_mask"]),
@@ -100,7 +106,7 @@ def test_a_pipeline_in_memory_has_parts(tmp_path: Path) -> None:
     )
     made, _ = written(tmp_path, model)
     assert made is not None
-    assert [part.name for part in made.parts] == ["text_encoder", "decoder"]
+    assert [part.name for part in made.parts] == ["text_encoder", "vae_encoder", "decoder"]
 
 
 def test_an_encoder_that_is_used_in_another_way_is_refused_by_name(
@@ -163,6 +169,8 @@ def test_another_decoder_takes_the_place_of_the_models_own(tmp_path: Path) -> No
     made, _ = written(tmp_path, model, vae=tmp_path / "taesd")
     assert made is not None
     assert made.part("decoder").config["_class_name"] == "AutoencoderTiny"
+    assert made.pipeline.image is not None
+    assert made.pipeline.image.outputs == ("mean",)
     assert made.reference.pictures is not None
     theirs = load_decoder(tmp_path / "taesd")(LATENTS[:PICTURES])
     torch.testing.assert_close(made.reference.pictures.clamp(-1, 1), theirs, rtol=1e-5, atol=1e-5)
