@@ -26,6 +26,7 @@ def export(
     module: nn.Module | None = None,
     steps: Sequence[int] | None = None,
     guidance: Sequence[float] | None = None,
+    image_to_image: bool | None = None,
     recipe: str | Path | Sections | Recipe | None = None,
     on_note: OnNote | None = None,
     **settings: Any,
@@ -40,13 +41,14 @@ def export(
             architecture (its weights are not looked at). No code is ever loaded from an artifact.
         steps, guidance: what ``run`` and the programs on devices can choose beside what was calibrated; the artifact has
             held-out rollouts of what ``calibrate`` was given as ``more_steps`` and ``more_guidance``.
+        image_to_image: put the encoder of pictures into the bundle, so that ``generate`` can begin with an image.
         recipe: a TOML file or sections, of which that of the target and [export] count.
         on_note: called with a line about what is noticed or done.
         settings: of the target, such as ``step_groups_as="input"``; the recipe reference lists them.
     Raises:
         DqError: ArtifactError for a damaged artifact or a module that is not its own, BackendError for a target that is not
             installed or cannot hold the artifact, SamplerError for steps or guidance that the artifact has no rollouts of,
-            RecipeError for settings.
+            RecipeError for settings, and for ``image_to_image`` of a pipeline that cannot begin with an image.
     """
     from dq_toolchain import backends
     from dq_toolchain.api.reporting import Callbacks
@@ -56,7 +58,8 @@ def export(
 
     chosen = target or backends.DEFAULT
     backends.load(chosen)
-    checked, wanted = target_settings(recipe, chosen, settings, {"steps": steps, "guidance": guidance})
+    asked = {"steps": steps, "guidance": guidance, "image_to_image": image_to_image}
+    checked, wanted = target_settings(recipe, chosen, settings, asked)
     if isinstance(artifact, Calibration) and module is not None:
         raise ArtifactError(
             "module: for an artifact that is read from a folder, got a Calibration, which has it; leave it out"

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import dq_toolchain as dq
-from tests import modules, tiny
+from tests import modules, tiny, tiny_pipelines
+from tests.api.drawing import GUIDANCE
 
 FAST: dict[str, Any] = {
     "steps": 4,
@@ -44,3 +45,16 @@ def wave(tmp_path_factory: pytest.TempPathFactory) -> dq.Calibration:
 @pytest.fixture(scope="session")
 def wave_bundle(wave: dq.Calibration) -> dq.Bundle:
     return dq.export(wave, "tensorrt")
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with model, calibration, executorch (a bundle) and its report."""
+    folder = tmp_path_factory.mktemp("drawn")
+    tiny_pipelines.save_sd(folder / "model")
+    (folder / "prompts.txt").write_text("a red fox\ntwo ships\n")
+    made = dq.calibrate(
+        folder / "model", out=folder, prompts=folder / "prompts.txt", guidance=GUIDANCE, recipe=SEEDS, **FAST
+    )
+    dq.run(dq.export(made, "executorch"))
+    return folder

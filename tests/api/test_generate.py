@@ -9,34 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import dq_toolchain as dq
 from dq_toolchain.toolchain.cli.entry import run_command
-from dq_toolchain.toolchain.metrics import psnr
-from tests import tiny_pipelines
-from tests.api.conftest import FAST, SEEDS
-
-PROMPT, GUIDANCE = "a red fox", 2.0
-NEAR = 30.0
-"""dB between two pictures of the same seed and prompt; those of other seeds have less than half."""
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with model, calibration, executorch (a bundle) and its report."""
-    folder = tmp_path_factory.mktemp("drawn")
-    tiny_pipelines.save_sd(folder / "model")
-    (folder / "prompts.txt").write_text("a red fox\ntwo ships\n")
-    made = dq.calibrate(
-        folder / "model", out=folder, prompts=folder / "prompts.txt", guidance=GUIDANCE, recipe=SEEDS, **FAST
-    )
-    dq.run(dq.export(made, "executorch"))
-    return folder
-
-
-def near(ours: Tensor, theirs: Tensor) -> float:
-    return float(psnr(ours.float()[None] / 127.5 - 1, theirs.float()[None] / 127.5 - 1))
+from tests.api.drawing import GUIDANCE, NEAR, PROMPT, near
 
 
 def test_the_same_seed_gives_the_same_picture_everywhere(drawn: Path) -> None:
