@@ -49,12 +49,12 @@ def wave_bundle(wave: dq.Calibration) -> dq.Bundle:
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with model, calibration, executorch (a bundle) and its report."""
+    """A folder with model, calibration, executorch (a bundle that can begin with an image) and its report."""
     folder = tmp_path_factory.mktemp("drawn")
     tiny_pipelines.save_sd(folder / "model")
     (folder / "prompts.txt").write_text("a red fox\ntwo ships\n")
     made = dq.calibrate(
         folder / "model", out=folder, prompts=folder / "prompts.txt", guidance=GUIDANCE, recipe=SEEDS, **FAST
     )
-    dq.run(dq.export(made, "executorch"))
+    dq.run(dq.export(made, "executorch", image_to_image=True))
     return folder

@@ -14,7 +14,6 @@ from PIL import Image
 
 import dq_toolchain as dq
 from dq_toolchain.toolchain.cli.entry import run_command
-from dq_toolchain.toolchain.disk.files import sha256
 from tests.api.drawing import GUIDANCE, NEAR, PROMPT, near
 
 TARGETS = ("executorch", "tensorrt")
@@ -23,12 +22,13 @@ STEPS = 4
 
 
 @pytest.fixture(scope="session")
-def bundles(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a bundle of each of TARGETS that can begin with a picture."""
-    folder = tmp_path_factory.mktemp("image-to-image")
-    for target in TARGETS:
-        dq.export(drawn / "calibration", target, out=folder / target, image_to_image=True)
-    return folder
+def bundles(drawn: Path) -> dict[str, Path]:
+    """By target, and "plain": one for TensorRT without the option."""
+    made = {"executorch": drawn / "executorch"}
+    for name, with_images in (("tensorrt", True), ("plain", False)):
+        bundle = dq.export(drawn / "calibration", "tensorrt", out=drawn / name, image_to_image=with_images)
+        made[name] = bundle.folder
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 def test_the_same_image_and_seed_give_the_same_picture_everywhere(
-    strength: float, bundles: Path, drawn: Path, image: Path
+    strength: float, bundles: dict[str, Path], drawn: Path, image: Path
 ) -> None:
     asked: dict[str, Any] = {"prompt": PROMPT, "seed": 7, "image": image, "strength": strength}
     by_pipeline = dq.generate(drawn / "model", steps=STEPS, guidance=GUIDANCE, **asked)
@@ -49,10 +49,10 @@ def test_the_same_image_and_seed_give_the_same_picture_everywhere(
     assert calls == [(k + 1, int(STEPS * strength)) for k in range(int(STEPS * strength))]
     assert near(by_simulation.pixels, by_pipeline.pixels) > NEAR
     for target in TARGETS:
-        by_device = dq.generate(bundles / target, **asked)
+        by_device = dq.generate(bundles[target], **asked)
         assert by_device.pixels.shape == by_pipeline.pixels.shape == (3, 8, 8)
         assert near(by_device.pixels, by_pipeline.pixels) > NEAR
-        other = dq.generate(bundles / target, **{**asked, "seed": 8})
+        other = dq.generate(bundles[target], **{**asked, "seed": 8})
         assert not torch.equal(other.latents, by_device.latents)
 
 
@@ -69,8 +69,8 @@ def test_less_strength_keeps_more_of_the_image(drawn: Path, image: Path) -> None
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_bundle_says_what_its_encoder_is(target: str, bundles: Path, drawn: Path) -> None:
-    about = json.loads((bundles / target / "pipeline.json").read_text())
+def test_a_bundle_says_what_its_encoder_is(target: str, bundles: dict[str, Path]) -> None:
+    about = json.loads((bundles[target] / "pipeline.json").read_text())
     key = about["image_to_image"]
     assert (key["channels"], key["height"], key["width"]) == (3, 8, 8)
     assert key["outputs"] == ["mean", "deviation"]
@@ -81,22 +81,20 @@ def test_a_bundle_says_what_its_encoder_is(target: str, bundles: Path, drawn: Pa
     (row,) = (row for row in about["parts"] if row["name"] == "vae_encoder")
     assert row["cosine"] > 0.99
     assert row["psnr"] is None
-    listed = json.loads((bundles / target / "bundle.json").read_text())["files"]
+    listed = json.loads((bundles[target] / "bundle.json").read_text())["files"]
     assert any(name.startswith(key["program"]) for name in listed)
 
 
-def test_without_the_option_a_bundle_is_what_it_was(drawn: Path, bundles: Path) -> None:
+def test_without_the_option_a_bundle_is_what_it_was(bundles: dict[str, Path]) -> None:
     """Nothing of the encoder is in it, and what both have is the same to the byte."""
-    plain = drawn / "executorch"
-    about = json.loads((plain / "pipeline.json").read_text())
+    about = json.loads((bundles["plain"] / "pipeline.json").read_text())
     assert "image_to_image" not in about
     assert about["limits"].keys() == {"cosine", "psnr"}
     assert [row["name"] for row in about["parts"]] == ["text_encoder", "decoder"]
-    files = json.loads((plain / "bundle.json").read_text())["files"]
-    assert not any("vae_encoder" in name for name in files)
-    both = json.loads((bundles / "executorch" / "bundle.json").read_text())["files"]
-    assert {name for name in both if both[name] != files.get(name)} == {"pipeline.json", "parts/vae_encoder.pte"}
-    assert all(sha256(plain / name) == digest for name, digest in files.items())
+    plain, both = (json.loads((bundles[name] / "bundle.json").read_text())["files"] for name in ("plain", "tensorrt"))
+    assert not any("vae_encoder" in name for name in plain)
+    new = {"parts/vae_encoder/vae_encoder.onnx", "parts/vae_encoder/weights.bin"}
+    assert {name for name in both if both[name] != plain.get(name)} == {"pipeline.json", "placements.json", *new}
 
 
 def painted(mode: str, size: tuple[int, int] = (8, 8), **how: Any) -> Callable[[Path], Path]:
@@ -165,9 +163,9 @@ def test_gray_and_opaque_pictures_are_taken(mode: str, drawn: Path, tmp_path: Pa
 )
 @pytest.mark.parametrize("source", ["bundle", "calibration", "model"])
 def test_a_strength_that_cannot_be_is_refused(
-    change: dict[str, Any], said: str, source: str, bundles: Path, drawn: Path, image: Path
+    change: dict[str, Any], said: str, source: str, bundles: dict[str, Path], drawn: Path, image: Path
 ) -> None:
-    folder = bundles / "executorch" if source == "bundle" else drawn / source
+    folder = bundles["executorch"] if source == "bundle" else drawn / source
     more = {"steps": STEPS} if source == "model" else {}
     if source == "model" and "seed" in change:
         pytest.skip("diffusers takes other seeds")
@@ -175,9 +173,9 @@ def test_a_strength_that_cannot_be_is_refused(
         dq.generate(folder, **{"prompt": PROMPT, "image": image, **more, **change})
 
 
-def test_a_bundle_without_the_encoder_refuses_an_image(drawn: Path, image: Path) -> None:
+def test_a_bundle_without_the_encoder_refuses_an_image(bundles: dict[str, Path], image: Path) -> None:
     with pytest.raises(dq.DqError, match="export it with --image-to-image"):
-        dq.generate(drawn / "executorch", PROMPT, image=image)
+        dq.generate(bundles["plain"], PROMPT, image=image)
 
 
 def test_the_network_alone_and_the_encoder_cannot_both_be(drawn: Path, tmp_path: Path) -> None:
@@ -188,9 +186,9 @@ def test_the_network_alone_and_the_encoder_cannot_both_be(drawn: Path, tmp_path:
 
 
 def test_the_commands_take_the_options(
-    bundles: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bundles: dict[str, Path], image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, out = str(bundles / "executorch"), tmp_path / "fox.png"
+    source, out = str(bundles["executorch"]), tmp_path / "fox.png"
     words = ["generate", "--source", source, "--prompt", PROMPT, "--image", str(image), "--strength", "0.5"]
     assert run_command([*words, "--seed", "7", "--out", str(out)]) == 0
     capsys.readouterr()
