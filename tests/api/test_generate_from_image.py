@@ -22,11 +22,12 @@ STEPS = 4
 
 
 @pytest.fixture(scope="session")
-def bundles(drawn: Path) -> dict[str, Path]:
+def bundles(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """By target, and "plain": one for TensorRT without the option."""
+    folder = tmp_path_factory.mktemp("bundles")
     made = {"executorch": drawn / "executorch"}
     for name, with_images in (("tensorrt", True), ("plain", False)):
-        bundle = dq.export(drawn / "calibration", "tensorrt", out=drawn / name, image_to_image=with_images)
+        bundle = dq.export(drawn / "calibration", "tensorrt", out=folder / name, image_to_image=with_images)
         made[name] = bundle.folder
     return made
 

@@ -53,15 +53,7 @@ def sampler_table(
         ModelError: the network's config has no size. SamplerError: see ``probe``.
     """
     scheduler = load_scheduler(config)
-    architecture = ARCHITECTURES.get(network["_class_name"])
-    if architecture is not None and architecture.packed is not None:
-        _, height, width = latent_shape(network)
-        tokens = (height // architecture.packed.patch) * (width // architecture.packed.patch)
-        return probe(
-            scheduler, steps, eta=eta, timesteps=architecture.packed.timesteps(steps, tokens, scheduler.config)
-        )
-    mu = _shift(network, scheduler.config)
-    return probe(scheduler, steps, eta=eta, timesteps={} if mu is None else {"mu": mu})
+    return probe(scheduler, steps, eta=eta, timesteps=_timesteps(network, scheduler.config, steps))
 
 
 def sampler_starts(
@@ -69,8 +61,21 @@ def sampler_starts(
 ) -> tuple[Start, ...]:
     """Where the sampler of ``sampler_table`` can begin with a picture. Raises SamplerError: see ``probe_starts``."""
     scheduler = load_scheduler(config)
-    mu = _shift(network, scheduler.config)
-    return probe_starts(scheduler, steps, probe(scheduler, steps, eta=eta, mu=mu), eta=eta, mu=mu)
+    timesteps = _timesteps(network, scheduler.config, steps)
+    table = probe(scheduler, steps, eta=eta, timesteps=timesteps)
+    return probe_starts(scheduler, steps, table, eta=eta, timesteps=timesteps)
+
+
+def _timesteps(network: Mapping[str, Any], config: Mapping[str, Any], steps: int) -> Mapping[str, Any]:
+    """What the pipeline gives to ``set_timesteps`` beside the number of steps."""
+    architecture = ARCHITECTURES.get(network["_class_name"])
+    if architecture is not None and architecture.packed is not None:
+        _, height, width = latent_shape(network)
+        tokens = (height // architecture.packed.patch) * (width // architecture.packed.patch)
+        found: Mapping[str, Any] = architecture.packed.timesteps(steps, tokens, config)
+        return found
+    mu = _shift(network, config)
+    return {} if mu is None else {"mu": mu}
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -200,7 +200,7 @@ AUTOENCODERS: Mapping[str, Callable[[], Any]] = {
 @torch.no_grad()
 def test_the_encoder_is_that_of_diffusers(name: str) -> None:
     torch.manual_seed(0)
-    vae = lively(AUTOENCODERS[name]())
+    vae: Any = lively(AUTOENCODERS[name]())
     config, picture = vae.config, torch.rand(1, 3, 8, 8) * 2 - 1
     found = encoder_of(vae)(picture)
     encoded = vae.encode(picture)

@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import dq_toolchain as dq
-from tests.api.test_generate import PROMPT, drawn
+from tests.api.conftest import drawn
+from tests.api.drawing import PROMPT
 from tests.runtime_samples.building import add_target
 from tests.runtime_samples.cpp_core.conftest import assert_refused, run
 
