@@ -41,12 +41,15 @@ class WithinBudget:
         asked: the budget. size: bits of all weights over 32 each.
         psnr_before_fit: median of the validation samples, nearest rounding, searched ranges; None where only size is bounded.
         bits: layer -> bits.
+        errors: layer -> bits in words -> predicted mean squared error of the final latent when this layer alone is rounded to them;
+            of the layers that could be chosen.
     """
 
     asked: str
     size: float
     psnr_before_fit: float | None
     bits: dict[str, int]
+    errors: dict[str, dict[str, float]]
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -81,7 +84,9 @@ def with_budget(
     assert recipe.quantize.budget is not None
     budget = Budget.parse(recipe.quantize.budget)
     weights, fixed = _weights(context), _fixed(context, recipe)
-    choices = [{**fixed, **choice} for choice in _choices(recipe, context, run, weights, fixed, reporter)]
+    errors = _errors(recipe, context, run, weights, fixed, reporter)
+    layers = [Layer(name, weights[name], each) for name, each in errors.items()]
+    choices = [{**fixed, **choice} for choice in allocations(layers)]
     sizes = [bits_of(weights, choice) / (FLOAT_BITS * sum(weights.values())) for choice in choices]
     fitting = [i for i, size in enumerate(sizes) if budget.size is None or size <= budget.size]
     if not fitting:
@@ -105,6 +110,7 @@ def with_budget(
         size=sizes[index],
         psnr_before_fit=found,
         bits=bits,
+        errors={name: {str(width): error for width, error in each.items()} for name, each in errors.items()},
         seconds=time.perf_counter() - begin,
     )
     checkpoint.save({}, asdict(budgeted))
@@ -127,20 +133,19 @@ def _fixed(context: Context, recipe: Recipe) -> dict[str, int]:
     )
 
 
-def _choices(
+def _errors(
     recipe: Recipe,
     context: Context,
     run: Trajectories,
     weights: dict[str, int],
     fixed: dict[str, int],
     reporter: Reporter,
-) -> list[dict[str, int]]:
+) -> dict[str, dict[int, float]]:
     names = [name for name in weights if name not in fixed]
     scales = {name: {bits: weight_scale(context, name, bits) for bits in WIDTHS} for name in names}
     saving = checkpointed(context.network) if recipe.run.offload else nullcontext()
     with saving, reporter.task("sensitivity of layers", PROBES) as advance:
-        errors = final_errors(run, scales, PROBES, advance)
-    return allocations([Layer(name, weights[name], errors[name]) for name in names])
+        return final_errors(run, scales, PROBES, advance)
 
 
 def _smallest(indices: Sequence[int], wanted: float, measure: Callable[[int], float]) -> tuple[int, float]:

@@ -12,16 +12,32 @@ from dq_toolchain.toolchain.cli.app import Json, Out, app, console, print_json
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 
 
-@app.command(epilog=f"Examples:  dq-toolchain inspect | dq-toolchain inspect dq-out/{backends.DEFAULT} --json")
+@app.command(
+    epilog=f"Examples:  dq-toolchain inspect | dq-toolchain inspect dq-out/{backends.DEFAULT} --json | "
+    "dq-toolchain inspect --sensitivity"
+)
 def inspect(
     path: Annotated[Path | None, typer.Argument(help="artifact or bundle folder  [default: OUT/calibration]")] = None,
     out: Out = None,
+    sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--sensitivity",
+            help="instead: the layers whose 4-bit weights would harm the finished image most, first; of a calibration with --budget",
+        ),
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Print every site with bits, scheme and range, and what stays in float and why."""
+    from dq_toolchain.toolchain.render.sensitivity import sensitivity_of, show_sensitivity
     from dq_toolchain.toolchain.render.summary import inspect_folder, show_inspection
 
-    inspection = inspect_folder(path or load_recipe(None, {"run": {"out": out}}).run.out / "calibration")
+    folder = path or load_recipe(None, {"run": {"out": out}}).run.out / "calibration"
+    if sensitivity:
+        rows = sensitivity_of(folder)
+        print_json(rows) if json_ else show_sensitivity(console, rows)
+        return
+    inspection = inspect_folder(folder)
     if json_:
         print_json(inspection)
     else:
