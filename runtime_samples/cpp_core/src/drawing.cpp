@@ -22,21 +22,27 @@ constexpr const char* decoder_name = "decoder";
 /// A picture of a bundle, step by step.
 class Drawing {
  public:
-  Drawing(const GenerateArguments& arguments, const Bundle& bundle, Programs& programs, const Warn& warn)
+  Drawing(const GenerateArguments& arguments, const Bundle& bundle, Programs& programs, const Warn& warn, const OnProgress& on_progress)
       : arguments_(arguments), bundle_(bundle), programs_(programs), pipeline_(Pipeline::load(bundle)), warn_(warn),
-        parts_(bundle.folder, programs) {
+        on_progress_(on_progress), parts_(bundle.folder, programs) {
     if (!bundle.table.init_noise_sigma) throw Error((bundle.folder / "bundle.json").string() + ": the table lacks init_noise_sigma" + export_again);
   }
 
   /// (1, C, h, w), as the sampler leaves them.
   FloatTensor latents() {
+    tell(0);
     const PromptTexts texts = tokenize(arguments_, bundle_, pipeline_, warn_);
     if (!arguments_.low_memory) {  // faults of any part show before the long wait
-      for (const EncoderPart& part : pipeline_.encoders) parts_.open(part.program, part.name);
+      for (const EncoderPart& part : pipeline_.encoders) {
+        parts_.open(part.program, part.name);
+        tell(0);
+      }
       network_ = programs_.open_network(bundle_);
       if (pipeline_.decoder) parts_.open(pipeline_.decoder->program, decoder_name);
     }
+    tell(0);
     const Reference given = encode(texts, bundle_, pipeline_, parts_);
+    tell(0);
     const auto started = Clock::now();
     if (network_ == nullptr) network_ = programs_.open_network(bundle_);
     std::vector<float> last = sample(given);
@@ -57,6 +63,8 @@ class Drawing {
   double seconds_of_network() const { return seconds_of_network_; }
 
  private:
+  void tell(std::size_t done) const { on_progress_(done, bundle_.table.calls()); }
+
   FloatTensor decoded(const DecoderPart& decoder, const FloatTensor& latents) {
     const std::unique_ptr<Part> part = parts_.take(decoder.program, decoder_name);
     std::vector<FloatTensor> answer = part->execute({{{"latents", "float32", latents.shape}, latents.values.data()}});
@@ -85,6 +93,7 @@ class Drawing {
         throw Error("the network gave NaN or infinity in step " + std::to_string(k) + "; see what `dq-toolchain validate` says of the bundle");
       }
       progress.advance();
+      tell(k + 1);
       return output;
     };
     return rollout(bundle_.table, scaled(*bundle_.table.init_noise_sigma, noise.data(), noise.size()), noise_of, denoise).back();
@@ -95,6 +104,7 @@ class Drawing {
   Programs& programs_;
   const Pipeline pipeline_;
   const Warn& warn_;
+  const OnProgress& on_progress_;
   PartStore parts_;
   std::unique_ptr<Network> network_;
   double seconds_of_network_ = 0;
@@ -102,8 +112,8 @@ class Drawing {
 
 }  // namespace
 
-Drawn draw(const GenerateArguments& arguments, const Bundle& bundle, Programs& programs, const Warn& warn) {
-  Drawing drawing(arguments, bundle, programs, warn);
+Drawn draw(const GenerateArguments& arguments, const Bundle& bundle, Programs& programs, const Warn& warn, const OnProgress& on_progress) {
+  Drawing drawing(arguments, bundle, programs, warn, on_progress);
   FloatTensor latents = drawing.latents();
   Picture picture = picture_of(drawing.decode(latents));
   return {std::move(picture), std::move(latents), drawing.seconds_of_network()};
