@@ -17,7 +17,8 @@ CLASSES = {
         public android.view.Window getWindow() { return null; } public boolean isFinishing() { return false; } }""",
     "android.content.ClipData": "{ public static ClipData newRawUri(CharSequence label, android.net.Uri uri) { return null; } }",
     "android.content.Context": """{
-        public final String getString(int id) { return null; } public final String getString(int id, Object... values) { return null; }
+        public final String getString(int id) { return null; }
+        public final String getString(int id, Object... values) { return null; }
         public java.io.File getExternalFilesDir(String type) { return null; } public java.io.File getCacheDir() { return null; }
         public String getPackageName() { return null; } public void startActivity(Intent intent) {} }""",
     "android.content.Intent": """{
@@ -57,7 +58,8 @@ CLASSES = {
     "android.widget.ArrayAdapter<T>": """implements SpinnerAdapter {
         public ArrayAdapter(android.content.Context context, int layout, java.util.List<T> rows) {} }""",
     "android.widget.Button": "extends TextView {}",
-    "android.widget.CheckBox": "extends Button { public boolean isChecked() { return true; } public void setChecked(boolean on) {} }",
+    "android.widget.CheckBox": """extends Button {
+        public boolean isChecked() { return true; } public void setChecked(boolean on) {} }""",
     "android.widget.EditText": "extends TextView { public android.text.Editable getText() { return null; } }",
     "android.widget.ImageView": "extends android.view.View { public void setImageBitmap(android.graphics.Bitmap bitmap) {} }",
     "android.widget.ProgressBar": """extends android.view.View {
@@ -81,8 +83,13 @@ CLASSES = {
 
 def resources(res: Path) -> dict[str, set[str]]:
     """Names that the resource compiler would put into R, by kind."""
-    found = {"layout": {path.stem for path in res.glob("layout/*.xml")}, "xml": {path.stem for path in res.glob("xml/*.xml")}}
-    found["string"] = {str(node.get("name")) for node in ElementTree.parse(res / "values" / "strings.xml").iter("string")}
+    found = {
+        "layout": {path.stem for path in res.glob("layout/*.xml")},
+        "xml": {path.stem for path in res.glob("xml/*.xml")},
+    }
+    found["string"] = {
+        str(node.get("name")) for node in ElementTree.parse(res / "values" / "strings.xml").iter("string")
+    }
     nodes = [node for path in res.glob("layout/*.xml") for node in ElementTree.parse(path).iter()]
     found["id"] = {re.sub(r"^@\+id/", "", name) for node in nodes if (name := node.get(f"{ANDROID}id"))}
     return found
@@ -102,6 +109,8 @@ def write_standin(folder: Path, res: Path) -> list[Path]:
         words = "interface" if kind == "interface" else f"{kind} class"
         path = folder / package.replace(".", "/") / f"{name}.java"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"package {package};\npublic {words} {full.removeprefix(f'{package}.')} {body.removeprefix(kind)}\n")
+        path.write_text(
+            f"package {package};\npublic {words} {full.removeprefix(f'{package}.')} {body.removeprefix(kind)}\n"
+        )
         paths.append(path)
     return paths

@@ -1,0 +1,108 @@
+"""The Gradle project, the manifest and the resources: that names which one file uses are there in the other."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.runtime_samples.android_app.jvm import APP, JAVA, MAIN, jdk
+from tests.runtime_samples.android_app.standin import ANDROID, resources, write_standin
+
+KOTLIN = sorted((MAIN / "kotlin").rglob("*.kt"))
+RES = MAIN / "res"
+VERSIONS = tomllib.loads((APP / "gradle" / "libs.versions.toml").read_text())
+SCRIPTS = {path.name: path.read_text() for path in (*APP.glob("*.kts"), APP / "app" / "build.gradle.kts")}
+
+
+def test_versions_stand_in_one_place() -> None:
+    used = set(re.findall(r"libs\.(versions\.\w+|plugins\.\w+|\w+)", "".join(SCRIPTS.values())))
+    own = {name for name in VERSIONS["versions"] if f"versions.{name}" in used}
+    assert used == {*(f"versions.{name}" for name in own), "plugins.android", "plugins.kotlin", *VERSIONS["libraries"]}
+    of_rows = {row["version"]["ref"] for part in ("plugins", "libraries") for row in VERSIONS[part].values()}
+    assert own | of_rows == set(VERSIONS["versions"])
+    for name, text in SCRIPTS.items():
+        assert not [version for version in VERSIONS["versions"].values() if version in text], name
+    readme = (APP / "README.md").read_text()
+    for name in ("android", "kotlin", "ndk", "cmake"):
+        assert VERSIONS["versions"][name] in readme
+
+
+def test_the_oldest_android_is_that_of_the_programs() -> None:
+    script = (APP.parent / "executorch" / "android" / "build.sh").read_text()
+    assert f"-DANDROID_PLATFORM=android-{VERSIONS['versions']['oldest']}" in script
+    needed = re.search(r"needs CMake ([\d.]+)", (APP.parent / "executorch" / "cmake" / "executorch.cmake").read_text())
+    assert needed is not None
+    assert [*map(int, VERSIONS["versions"]["cmake"].split("."))] >= [*map(int, needed[1].split("."))]
+
+
+def test_gradle_builds_the_library_that_java_loads() -> None:
+    cmake = (MAIN / "cpp" / "CMakeLists.txt").read_text()
+    script = SCRIPTS["build.gradle.kts"] + (APP / "app" / "build.gradle.kts").read_text()
+    (loaded,) = re.findall(r'System\.loadLibrary\("(\w+)"\)', (JAVA / "Generator.java").read_text())
+    assert f"add_library({loaded} SHARED" in cmake
+    assert f'targets += "{loaded}"' in script
+    assert (APP / "app" / re.findall(r'path = file\("(.+)"\)', script)[0]).is_file()
+    sources = set(re.findall(r"\w+\.cpp", cmake))
+    assert sources == {path.name for path in (MAIN / "cpp").glob("*.cpp")}
+
+
+def test_the_manifest_names_what_there_is() -> None:
+    manifest = ElementTree.parse(MAIN / "AndroidManifest.xml").getroot()
+    assert manifest.findall("uses-permission") == [], "what the README says"
+    application = manifest.find("application")
+    assert application is not None
+    (activity,) = application.findall("activity")
+    namespace = re.findall(r'namespace = "(.+)"', (APP / "app" / "build.gradle.kts").read_text())[0]
+    name = f"{namespace}{activity.get(f'{ANDROID}name')}"
+    assert (MAIN / "kotlin" / (name.replace(".", "/") + ".kt")).is_file()
+    (provider,) = application.findall("provider")
+    assert provider.get(f"{ANDROID}exported") == "false"
+    sharing = next(path for path in KOTLIN if path.name == "Sharing.kt").read_text()
+    authority = str(provider.get(f"{ANDROID}authorities"))
+    assert authority.replace("${applicationId}", "$packageName") in sharing
+    (paths,) = provider.findall("meta-data")
+    assert paths.get(f"{ANDROID}resource") == "@xml/pictures"
+    (path,) = ElementTree.parse(RES / "xml" / "pictures.xml").getroot().findall("cache-path")
+    assert f'File(cacheDir, "{str(path.get("path")).rstrip("/")}")' in sharing
+
+
+def test_every_resource_is_there_and_used() -> None:
+    there = resources(RES)
+    xml = "".join(path.read_text() for path in (*RES.rglob("*.xml"), MAIN / "AndroidManifest.xml"))
+    used: dict[str, set[str]] = {kind: set(re.findall(rf'"@{kind}/(\w+)"', xml)) for kind in there}
+    for kind, name in re.findall(r"\bR\.(\w+)\.(\w+)", "".join(path.read_text() for path in KOTLIN)):
+        used.setdefault(kind, set())
+        if kind != "layout" or name != "simple_spinner_dropdown_item":
+            used[kind].add(name)
+    assert used == there
+
+
+def test_the_kotlin_compiles_against_androids_signatures(tmp_path: Path) -> None:
+    if not (kotlinc := shutil.which("kotlinc")):
+        pytest.skip("needs kotlinc")
+    sources = write_standin(tmp_path / "src", RES)
+    for folder in ("classes", "app"):
+        (tmp_path / folder).mkdir()
+    java = [jdk() / "bin" / "javac", "-nowarn", "-d", tmp_path / "classes", *sources, *JAVA.glob("*.java")]
+    kotlin = [
+        kotlinc,
+        "-Werror",
+        "-Wextra",
+        "-jvm-target",
+        "17",
+        "-cp",
+        tmp_path / "classes",
+        "-d",
+        tmp_path / "app",
+        *KOTLIN,
+    ]
+    for command in (java, kotlin):
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "app" / "org" / "dqtoolchain" / "draw" / "app" / "MainActivity.class").is_file()
