@@ -12,7 +12,9 @@ import torch
 
 import dq_toolchain as dq
 from dq_toolchain.toolchain.cli.entry import run_command
+from dq_toolchain.toolchain.render.chain import WITHOUT
 from tests.api.drawing import GUIDANCE, NEAR, PROMPT, near
+from tests.tiny_clip import save_clip
 
 
 def test_the_same_seed_gives_the_same_picture_everywhere(drawn: Path) -> None:
@@ -105,3 +107,27 @@ def test_a_place_that_cannot_be_written_is_refused_first(
     (tmp_path / "folder.png").mkdir()
     assert run_command(["generate", "--source", str(tmp_path), "--prompt", "x", "--out", str(tmp_path / out)]) == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_a_clip_model_scores_the_chain_and_decides_nothing(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_clip(tmp_path / "tiny-clip")
+    report = drawn / "executorch" / "report.json"
+    verdict = dq.validate(report, html=tmp_path / "page.html", clip=tmp_path / "tiny-clip")
+    assert verdict.checks == dq.validate(report).checks
+    assert verdict.chain is not None
+    assert verdict.chain.clip is not None
+    assert min(verdict.chain.clip.picture["decoder"]) > 0.9
+    page = (tmp_path / "page.html").read_text()
+    assert "CLIP: cosines by tiny-clip" in page
+    assert ", ".join(f"{value:.4f}" for value in verdict.chain.clip.picture["prompt"]) in page
+    words = ["validate", str(report), "--clip", str(tmp_path / "tiny-clip"), "--html", str(tmp_path / "other.html")]
+    run_command([*words, "--json"])
+    said = json.loads(capsys.readouterr().out)
+    assert said["clip"] == verdict.chain.clip.to_json()
+    run_command(["validate", str(report), "--html", str(tmp_path / "without.html")])
+    assert WITHOUT in " ".join(capsys.readouterr().out.split())
+    assert WITHOUT in (tmp_path / "without.html").read_text()
+    assert run_command(["validate", str(report), "--clip", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

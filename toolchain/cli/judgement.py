@@ -43,6 +43,12 @@ def validate(
         Path | None,
         typer.Option(help="pipeline (folder or hub id) whose autoencoder turns the page's latents into pictures"),
     ] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of a CLIP model as transformers saves it: scores the pictures of a whole pipeline, which judge nothing"
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     from dq_toolchain.api.judgement import validate as judge
@@ -59,7 +65,14 @@ def validate(
         from dq_toolchain.toolchain.models.decoder import load_decoder
 
         decode = load_decoder(vae, Reporter().warn)
+    seer = None
+    if clip is not None:
+        from dq_toolchain.toolchain.parts.clip_scores import ClipModel
+
+        seer = ClipModel(clip, Reporter().warn)
     verdicts = [judge(path, bundle=bundle) for path in paths]
+    if seer is not None:
+        verdicts = [verdict.scored(seer) for verdict in verdicts]
     used = {verdict.match.folder for verdict in verdicts}
     for folder in bundle or []:
         if folder not in used:

@@ -21,6 +21,8 @@ from dq_toolchain.toolchain.parts.pipeline import BUNDLE_SCHEMA, BUNDLE_VERSION,
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dq_toolchain.toolchain.parts.clip_scores import ClipScores
+
 STAGES: Mapping[str, str] = {
     "decoder": "decoder, of FP32's latents",
     "network": "network and decoder, of FP32's text",
@@ -42,11 +44,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Chain:
-    """Attributes: ``prompts``: of each picture, empty where there are none. ``fp32``: (S, 3, H, W) uint8."""
+    """Attributes: ``prompts``: of each picture, empty where there are none. ``fp32``: (S, 3, H, W) uint8. ``clip``: where a user
+    gave a model (``clip_scores.scored``)."""
 
     prompts: tuple[str, ...]
     fp32: Tensor
     stages: tuple[Stage, ...]
+    clip: ClipScores | None = None
 
     def to_json(self) -> list[dict[str, object]]:
         return [

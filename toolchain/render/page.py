@@ -23,6 +23,7 @@ from dq_toolchain.toolchain.errors import ToolchainError
 from dq_toolchain.toolchain.metrics import to_unit
 from dq_toolchain.toolchain.models.decoder import Decode
 from dq_toolchain.toolchain.parts.chain import Chain
+from dq_toolchain.toolchain.render.chain import heads, rows, source
 from dq_toolchain.toolchain.render.pictures import data_uri, png, strip
 from dq_toolchain.toolchain.render.show import PARTS, worst_text
 from dq_toolchain.toolchain.verdict.comparison import note_of, row_of
@@ -125,6 +126,9 @@ def render(verdict: Verdict, decode: Decode | None = None) -> str:
             pictures=_pictures(verdict, decode),
             worst=_worst(verdict, decode),
             chain=_chain(verdict.chain),
+            scores=None
+            if verdict.chain is None
+            else {"heads": heads(verdict.chain), "rows": rows(verdict.chain), "source": source(verdict.chain)},
             sites=[_site(row) for row in verdict.bundle.sites],
             minimum=MINIMUM_SEEDS,
             plots=[_plot(verdict, which) for which in ("error", "ratio")],

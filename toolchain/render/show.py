@@ -10,6 +10,8 @@ from rich.table import Table
 
 from dq_toolchain.toolchain.checks import Check, Outcome, outcome_of, overall, readable
 from dq_toolchain.toolchain.console.printable import printable
+from dq_toolchain.toolchain.parts.chain import Chain
+from dq_toolchain.toolchain.render.chain import heads, rows, source
 from dq_toolchain.toolchain.verdict.result import StepFigures, Verdict, WorstSeed, median_ms
 
 
@@ -40,11 +42,8 @@ def show_verdict(console: Console, verdict: Verdict) -> None:
                     soft_wrap=True,
                 )
     console.print(f"worst seeds: {plain('; '.join(map(worst_text, verdict.worst)))}", highlight=False, soft_wrap=True)
-    for stage in () if verdict.chain is None else verdict.chain.stages:
-        values = ", ".join(f"{value:.1f}" for value in stage.psnr)
-        console.print(
-            f"picture by the device's {plain(stage.title)}: {values} dB against FP32", highlight=False, soft_wrap=True
-        )
+    if verdict.chain is not None:
+        show_chain(console, verdict.chain)
     for note in verdict.notes:
         console.print(f"[yellow]note:[/] {plain(note)}", highlight=False, soft_wrap=True)
     console.print(f"[bold]verdict: {mark(verdict.outcome)}[/]{_further(verdict)}", highlight=False, soft_wrap=True)
@@ -57,7 +56,7 @@ def show_comparison(console: Console, verdicts: Sequence[Verdict]) -> None:
     def text(value: float | None, form: str) -> str:
         return "n/a" if value is None else format(value, form)
 
-    rows = [row_of(verdict) for verdict in verdicts]
+    devices = [row_of(verdict) for verdict in verdicts]
     table = Table(
         "report",
         "target",
@@ -75,7 +74,7 @@ def show_comparison(console: Console, verdicts: Sequence[Verdict]) -> None:
         pad_edge=False,
         header_style="bold",
     )
-    for row in rows:
+    for row in devices:
         milliseconds = "emulated" if row.emulated else text(row.step_ms, ".1f")
         table.add_row(
             plain(row.report),
@@ -92,7 +91,7 @@ def show_comparison(console: Console, verdicts: Sequence[Verdict]) -> None:
             milliseconds,
         )
     console.print(table)
-    for row, verdict in zip(rows, verdicts, strict=True):
+    for row, verdict in zip(devices, verdicts, strict=True):
         console.print(
             f"{plain(row.report)}: {mark(verdict.outcome)}{_further(verdict)}; judged by the bundle "
             f"{plain(verdict.match.describe())}",
@@ -101,10 +100,21 @@ def show_comparison(console: Console, verdicts: Sequence[Verdict]) -> None:
         )
         for note in verdict.notes:
             console.print(f"    [yellow]note:[/] {plain(note)}", highlight=False, soft_wrap=True)
-    note_of_all = note_of(rows)
+        if verdict.chain is not None and verdict.chain.clip is not None:
+            show_chain(console, verdict.chain)
+    note_of_all = note_of(devices)
     if note_of_all is not None:
         console.print(f"[yellow]note:[/] {plain(note_of_all)}", highlight=False, soft_wrap=True)
     console.print(f"[bold]verdict: {mark(outcome_of([verdict.outcome for verdict in verdicts]))}[/]", highlight=False)
+
+
+def show_chain(console: Console, chain: Chain) -> None:
+    """Print the scores of the pictures, a row for each part more of the device."""
+    table = Table(*heads(chain), box=None, pad_edge=False, header_style="bold")
+    for row in rows(chain):
+        table.add_row(*map(plain, row))
+    console.print(table)
+    console.print(plain(source(chain)), highlight=False, soft_wrap=True)
 
 
 def show_checks(console: Console, checks: Sequence[Check]) -> None:

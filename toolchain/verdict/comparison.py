@@ -95,7 +95,12 @@ def to_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "verdict": outcome,
         "passed": outcome == "pass",
         "more_seeds": more if outcome == "not decided" else None,
-        "reports": [vars(row_of(verdict)) | {"notes": list(verdict.notes)} for verdict in verdicts],
+        "reports": [
+            vars(row_of(verdict))
+            | {"notes": list(verdict.notes)}
+            | ({} if verdict.chain is None or verdict.chain.clip is None else {"clip": verdict.chain.clip.to_json()})
+            for verdict in verdicts
+        ],
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS, Check, Outcome, more_seeds_of, overall, seeds_text
@@ -15,6 +15,7 @@ from dq_toolchain.toolchain.verdict.matching import Match
 
 if TYPE_CHECKING:
     from dq_toolchain.toolchain.parts.chain import Chain
+    from dq_toolchain.toolchain.parts.clip_scores import ClipModel
 
 WORST = 3
 """Seeds that are shown by name and as pictures, because a median hides them."""
@@ -141,6 +142,20 @@ class Verdict:
             how = f"the bundle holds {self.held_out}: calibrate with [reference] seeds = {need} in the recipe, export and run again"
         return f"{seeds_text(self.more_seeds)} needed ({self.reference.seeds} seen); {how}"
 
+    def scored(self, model: ClipModel) -> Verdict:
+        """With what the model sees in the chain's pictures; it changes no check.
+
+        Raises:
+            ModelError: the model cannot see them.
+        """
+        from dq_toolchain.toolchain.parts.clip_scores import scored
+
+        if self.chain is None:
+            return replace(
+                self, notes=(*self.notes, "no CLIP scores: the report holds no pictures of a whole pipeline")
+            )
+        return replace(self, chain=scored(self.chain, model), notes=(*self.notes, *model.notes_on(self.chain.prompts)))
+
     @property
     def sampler(self) -> str | None:
         """Which of the bundle's step counts and guidance scales was judged; None if it holds only one."""
@@ -179,6 +194,7 @@ class Verdict:
             "claims": part(self.claims),
             "final": {name: list(values) for name, values in self.final.items()},
             **({} if self.chain is None else {"chain": self.chain.to_json()}),
+            **({} if self.chain is None or self.chain.clip is None else {"clip": self.chain.clip.to_json()}),
             "worst_seeds": [vars(each) for each in self.worst],
             "steps": [vars(row) for row in self.steps],
             "target": self.report.data["target"],
