@@ -56,7 +56,7 @@ def test_the_scores_are_those_of_the_models_own_forward_pass(folder: Path, chain
             pixels = processor([picture.permute(1, 2, 0).numpy()], return_tensors="pt")
             with torch.no_grad():
                 found = model(**ids, **pixels)
-            assert score == pytest.approx(float(found.logits_per_text / model.logit_scale.exp()), abs=1e-5)
+            assert score == pytest.approx(float((found.logits_per_text / model.logit_scale.exp()).item()), abs=1e-5)
     assert clip.picture["decoder"] == pytest.approx((1.0, 1.0), abs=1e-5), "the same pictures"
     assert max(clip.picture["prompt"]) < 0.9999
     assert clip.prompt[FP32] == pytest.approx(clip.prompt["decoder"], abs=1e-5)
