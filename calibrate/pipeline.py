@@ -28,6 +28,7 @@ from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.prepare import identity
 from dq_toolchain.calibrate.prepare.duration import say_duration
 from dq_toolchain.calibrate.prepare.memory import check_memory
+from dq_toolchain.calibrate.prepare.parts_memory import check_parts_memory
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.diagnose import (
     at_smallest_scale,
@@ -105,7 +106,7 @@ def calibrated(
         work: folder of checkpoints.
         workers: the processes that do this together; all get the same.
         given: a model in memory, in the place of the one that [model] names.
-        announce: say before the work starts how long it takes.
+        announce: say before the work starts how long it takes, and refuse it where the parts that are made behind it do not fit.
     Raises:
         ToolchainError: bad input, a site that cannot be calibrated, or a folder that cannot be written.
     """
@@ -114,6 +115,8 @@ def calibrated(
     with heard(reporter.warn):
         context = setup(recipe, method, reporter.warn, workers, given)
     with closing(context):
+        if announce:
+            check_parts_memory(context, recipe, reporter, stays=given is not None)
         return _calibrated(recipe, method, context, work, reporter, announce)
 
 

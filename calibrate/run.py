@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.finalize import held_out_reference
 from dq_toolchain.calibrate.network.channels_last import to_host
@@ -73,9 +75,20 @@ def calibrate(
         reference, *others = _held_out(made, recipe, reporter)
         artifact.save(folder, reference, others)
         context = made.context
-        write_parts(context.model, recipe, context.bank, reference.fp32_latents[-1], folder, reporter.warn)
+        source, bank = context.model, context.bank
+        if model is None:
+            _release(context)  # a caller's model stays his
+        del made, context
+        write_parts(source, recipe, bank, reference.fp32_latents[-1], folder, reporter.warn)
         remove(work)
     return folder, artifact, reference
+
+
+def _release(context: Context) -> None:
+    """The float weights of a network that is not used any more: the parts can be larger than it was. What it is like stays."""
+    for network in (context.network, context.model.network):
+        network.to("meta")
+    gc.collect()
 
 
 def _held_out(made: Calibrated, recipe: Recipe, reporter: Reporter) -> list[Reference]:

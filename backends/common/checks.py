@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.models.activations import activations_of
 from dq_toolchain.toolchain.models.sizes import not_a_multiple
+from dq_toolchain.toolchain.parts.part import Part, example
 
 
 def check_activation_bits(artifact: Artifact, target: str) -> None:
@@ -85,3 +87,9 @@ class Cost:
         megabytes = self.library_mb + self.bytes_per_parameter * sum(tensor.numel() for tensor in tensors) / 2**20
         seconds = 5 + self.seconds_per_layer * len(artifact.layers)
         return f"about {megabytes:.0f} MB of memory, and {seconds:.0f} s before it is executed"
+
+    def of_part(self, part: Part) -> str:
+        """In words. Activations count: a decoder's are larger than its weights."""
+        numbers = part.integers + sum(tensor.numel() for tensor in part.float_parameters.values())
+        made = activations_of(part.architecture(), [example(port) for port in part.inputs]).on_cpu
+        return f"about {self.library_mb + (self.bytes_per_parameter * numbers + made) / 2**20:.0f} MB of memory"

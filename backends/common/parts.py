@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.base import PartProgram, RunPart, Say
+from dq_toolchain.backends.common.checks import Cost
 from dq_toolchain.backends.common.part_calls import picture_calls
 from dq_toolchain.toolchain.disk.files import copy, seal, write_json, write_tensors
 from dq_toolchain.toolchain.errors import BackendError
@@ -65,12 +66,18 @@ class PartRow:
 
 
 def add_parts(
-    found: PartsArtifact | None, calibration: Path, bundle: Path, lower: LowerPart, open_part: OpenPart, say: Say
+    found: PartsArtifact | None,
+    calibration: Path,
+    bundle: Path,
+    lower: LowerPart,
+    open_part: OpenPart,
+    say: Say,
+    cost: Cost,
 ) -> None:
     """Write ``parts`` and pipeline.json into a bundle's folder that is not sealed yet; without parts nothing.
 
     Args:
-        calibration: folder of the artifact.
+        calibration: folder of the artifact. cost: of the target's lowering.
     Raises:
         BackendError: a part cannot be lowered, differs from its artifact, or from FP32 by more than the limits.
     """
@@ -80,7 +87,7 @@ def add_parts(
     place.mkdir()
     programs: dict[str, PartProgram] = {}
     for part in found.parts:
-        say(f"lowering {part.name}: {part.integers / 1e6:.1f} million integer weights")
+        say(f"lowering {part.name}: {part.integers / 1e6:.1f} million integer weights; needs {cost.of_part(part)}")
         programs[part.name] = lower(part, place)
     images = found.pipeline.image is not None
     say(f"executing the text encoders{', the encoder of pictures' if images else ''} and the decoder against FP32")

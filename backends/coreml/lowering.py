@@ -143,4 +143,5 @@ def lower(
         parts=parts,
         write_part=write_part,
         open_part=open_part,
+        cost=COST,
     )

@@ -168,7 +168,7 @@ def lower(
         execute = executor(Device(folder / PROGRAM, lowered.methods), schedule)
         say("executing it once per step group")
         smoke(execute, artifact.table, artifact.guidance, groups, lowered.reference)
-        add_parts(parts, artifact_folder, folder, lower_part, open_part, say)
+        add_parts(parts, artifact_folder, folder, lower_part, open_part, say, COST)
         seal_bundle(
             folder,
             artifact,

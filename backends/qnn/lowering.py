@@ -229,7 +229,7 @@ def _add_parts(
         return {}
     found = replace(found, constants=projected_tensors(artifact, found.constants))
     parts = Parts(found, calibration, folder, settings, say)
-    add_parts(found, calibration, folder, parts.lower, open_part, say)
+    add_parts(found, calibration, folder, parts.lower, open_part, say, COST)
     return {"parts": parts.rows}
 
 

@@ -193,7 +193,7 @@ def _add_parts(
     if found is None:
         return []
     parts = Parts(found, calibration, settings, say)
-    add_parts(found, calibration, folder, parts.lower, open_part, say)
+    add_parts(found, calibration, folder, parts.lower, open_part, say, COST)
     return parts.rows
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from dq_toolchain.calibrate.network.sharing import with_tensors
+from dq_toolchain.toolchain.models.activations import Ledger, on_shapes
 from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 
@@ -52,18 +49,17 @@ def activation_memory_of(
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         fake = with_tensors(network, _on_shapes)
-        with torch.no_grad(), _site_inputs(fake, results) as inputs, _Ledger() as forward:
+        with torch.no_grad(), _site_inputs(fake, results) as inputs, Ledger() as forward:
             call(fake)
         for parameter in fake.requires_grad_(True).parameters():
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
-        with torch.enable_grad(), saving(fake), _Ledger() as backward:
+        with torch.enable_grad(), saving(fake), Ledger() as backward:
             call(fake).sum().backward()
     return ActivationMemory(forward.peak, backward.peak, sum(inputs))
 
 
 def _on_shapes(tensor: Tensor) -> Tensor:
-    """The tensor's shape without memory, on the CPU: bytes are the same everywhere; to be called inside a FakeTensorMode."""
-    fake = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+    fake = on_shapes(tensor)
     return nn.Parameter(fake, requires_grad=False) if isinstance(tensor, nn.Parameter) else fake
 
 
@@ -80,31 +76,3 @@ def _site_inputs(network: nn.Module, results: bool) -> Iterator[list[int]]:
 
     with hooks(layer.register_forward_hook(note) for _, layer in weighted_layers(network)):
         yield found
-
-
-class _Ledger(TorchDispatchMode):
-    """Adds up the storages that operations make, and takes them off when they are freed."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.in_use = self.peak = 0
-        self._seen: set[int] = set()
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        out = function(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in self._seen | given:
-                self._note(leaf.untyped_storage())
-        return out
-
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        self._seen.add(key)
-        self.in_use += size
-        self.peak = max(self.peak, self.in_use)
-        weakref.finalize(storage, self._freed, key, size)
-
-    def _freed(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.in_use -= size

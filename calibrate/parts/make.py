@@ -15,6 +15,7 @@ from dq_toolchain.calibrate.data.encoders import ENCODERS, encoders_of, text_pip
 from dq_toolchain.calibrate.data.notes import Warn
 from dq_toolchain.calibrate.data.prompts import read_prompts
 from dq_toolchain.calibrate.parts.image import config_of, image_side
+from dq_toolchain.calibrate.parts.memory import decoder_place
 from dq_toolchain.calibrate.parts.quantize import quantized
 from dq_toolchain.calibrate.parts.text import NotExported
 from dq_toolchain.calibrate.parts.text_side import NO_TEXT, TextSide, text_side
@@ -147,8 +148,7 @@ def _autoencoder(model: Model, recipe: Recipe, warn: Warn) -> Any:
     given = recipe.model.vae
     if given is None and model.pipeline is not None:
         return getattr(model.pipeline, "vae", None)
-    inside = (model.folder if given is None else given) / "vae"
-    place = inside if inside.is_dir() else given
+    place = decoder_place(model, recipe)
     if place is None:
         return None
     try:

@@ -64,7 +64,7 @@ class Estimate:
             "activations": self.activations,
             "trajectories and records": self.host,
         }
-        return ", ".join(f"{name} {_gib(size)}" for name, size in parts.items())
+        return ", ".join(f"{name} {gib(size)}" for name, size in parts.items())
 
 
 def check_memory(context: Context, recipe: Recipe, method: Method, reporter: Reporter) -> Context:
@@ -77,9 +77,9 @@ def check_memory(context: Context, recipe: Recipe, method: Method, reporter: Rep
     """
     if context.activation_memory is None:
         return context
-    device, free = context.device, _free(context.device)
+    device, free = context.device, free_on(context.device)
     need = estimate(context, recipe, method)
-    text = f"calibration needs about {_gib(need.on(device))} of {_name(device)} ({need}), {_gib(free)} are free"
+    text = f"calibration needs about {gib(need.on(device))} of {_name(device)} ({need}), {gib(free)} are free"
     if need.on(device) <= free:
         reporter.say(f"{text}{_say_batch(context)}")
         _check_host(context, need, reporter)
@@ -95,9 +95,9 @@ def check_memory(context: Context, recipe: Recipe, method: Method, reporter: Rep
     tried = []
     for change, other in _smaller(recipe):
         smaller = estimate(context, other, method, in_parts=True)
-        size = _gib(smaller.on(device))
+        size = gib(smaller.on(device))
         if smaller.on(device) <= free:
-            host = f" and {_gib(smaller.on_host)} of the host's memory" if smaller.pinned else ""
+            host = f" and {gib(smaller.on_host)} of the host's memory" if smaller.pinned else ""
             raise CalibrationError(f"{text}; add {change}, which needs about {size}{host}")
         tried.append(f", {size} with {change}")
     raise CalibrationError(
@@ -110,9 +110,9 @@ def _check_host(context: Context, need: Estimate, reporter: Reporter) -> None:
     if context.device.type == "cpu":
         return
     pinned = 0 if context.streaming is None else context.streaming.pinned
-    more, free = need.on_host - pinned, _free(torch.device("cpu"))
-    of_that = f", {_gib(need.pinned)} of it pinned for the weights ({_gib(pinned)} are already)" if need.pinned else ""
-    text = f"calibration needs about {_gib(need.on_host)} of the host's memory{of_that}, {_gib(free)} are free"
+    more, free = need.on_host - pinned, free_on(torch.device("cpu"))
+    of_that = f", {gib(need.pinned)} of it pinned for the weights ({gib(pinned)} are already)" if need.pinned else ""
+    text = f"calibration needs about {gib(need.on_host)} of the host's memory{of_that}, {gib(free)} are free"
     if more <= free:
         if need.pinned:
             reporter.say(text)
@@ -198,7 +198,7 @@ def _of_one_sample(context: Context, low_memory: bool) -> ActivationMemory:
     return activation_memory_of(context.network, call, checkpointed, results=context.prepared.has_results)
 
 
-def _free(device: torch.device) -> int:
+def free_on(device: torch.device) -> int:
     """Bytes; of a GPU also what this process holds there, the network that was put there included, which the estimate counts."""
     if device.type == "cpu":
         return int(psutil.virtual_memory().available)
@@ -209,5 +209,6 @@ def _name(device: torch.device) -> str:
     return "memory" if device.type == "cpu" else f"the memory of {device}"
 
 
-def _gib(size: int) -> str:
+def gib(size: int) -> str:
+    """In words."""
     return f"{size / 2**30:.1f} GiB"

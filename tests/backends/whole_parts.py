@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dq_toolchain.backends.common.checks import Cost
 from dq_toolchain.backends.common.parts import OpenPart, add_parts
 from dq_toolchain.backends.common.qdq.part_export import WritePart, lowering_of
 from dq_toolchain.toolchain.models.loading import load_model
@@ -20,6 +21,8 @@ PIPELINES: Mapping[str, Callable[[Path], Path]] = {
     "pixart": tiny_pipelines.save_pixart,
 }
 
+COST = Cost(library_mb=700, bytes_per_parameter=8.0, seconds_per_layer=0.1)
+
 
 def pipeline_of(name: str, folder: Path, write: WritePart[Any], open_part: OpenPart, settings: Any) -> dict[str, Any]:
     """pipeline.json of a bundle without a network."""
@@ -28,7 +31,7 @@ def pipeline_of(name: str, folder: Path, write: WritePart[Any], open_part: OpenP
     bundle = folder / "bundle"
     bundle.mkdir()
     say: Callable[[str], None] = lambda _line: None  # noqa: E731
-    add_parts(found, folder, bundle, lowering_of(write, found, folder, settings, say), open_part, say)
+    add_parts(found, folder, bundle, lowering_of(write, found, folder, settings, say), open_part, say, COST)
     content: dict[str, Any] = json.loads((bundle / "pipeline.json").read_text())
     programs = [each["program"] for each in (*content["encoders"], content["decoder"])]
     assert all((bundle / program).exists() for program in programs)

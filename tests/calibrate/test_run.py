@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from dq_toolchain.calibrate import run
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.models.loading import Model, load_model
 from dq_toolchain.toolchain.quant.layers import float_parameters
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from tests.calibrate.conftest import QUIET, tiny_recipe
@@ -143,3 +145,21 @@ def test_the_prepared_network_is_the_fp32_network(tiny_model: Path, tmp_path: Pa
     with torch.no_grad():
         split, whole = (net(x, time_, label).sample for net in (context.prepared.network, context.model.network))
     torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_given", [False, True], ids=["from-files", "in-memory"])
+def test_the_network_is_released_before_the_parts_are_made(
+    is_given: bool, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller's own stays; the artifact keeps what it took of the weights."""
+    seen: list[set[str]] = []
+
+    def note(model: Model, *_rest: object) -> None:
+        seen.append({parameter.device.type for parameter in model.network.parameters()})
+
+    monkeypatch.setattr(run, "write_parts", note)
+    recipe = tiny_recipe(tiny_model, tmp_path, calibrate={"method": "mse"})
+    given = load_model(str(tiny_model)) if is_given else None
+    _, artifact, _ = calibrate(recipe, QUIET, given)
+    assert seen == [{"cpu" if is_given else "meta"}]
+    assert all(tensor.device.type == "cpu" for tensor in artifact.float_parameters.values())

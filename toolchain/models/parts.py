@@ -135,7 +135,7 @@ def load_part(kind: Any, folder: Path, stem: str, warn: Callable[[str], None] = 
 
 def _require_size(kind: Any, folder: Path, weights: Weights) -> None:
     """Refuse a config that describes more than the files hold, before its memory is taken; tied weights explain twice over."""
-    held = sum(_numbers(file) for file in weights.files)
+    held = sum(tensor_sizes(weights))
     config = read_json(folder / "config.json", error=ModelError, remedy="download it again", finite=False)
     depths = {key: value for key, value in config.items() if key.endswith("layers") and isinstance(value, int)}
     deep = next((key for key, value in depths.items() if value > DEEPEST), None)
@@ -160,9 +160,13 @@ def _require_size(kind: Any, folder: Path, weights: Weights) -> None:
         )
 
 
-def _numbers(file: Path) -> int:
-    with safe_open(str(file), framework="pt") as opened:
-        return sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
+def tensor_sizes(weights: Weights) -> list[int]:
+    """Numbers in each tensor, without reading them."""
+    found = []
+    for file in weights.files:
+        with safe_open(str(file), framework="pt") as opened:
+            found += [math.prod(opened.get_slice(name).get_shape()) for name in opened.keys()]  # noqa: SIM118
+    return found
 
 
 def _unreadable(kind: Any, folder: Path, error: Exception) -> ModelError:

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from dq_toolchain.backends.base import Execute, Runtime, Say
 from dq_toolchain.backends.common.call import Call, example_call
-from dq_toolchain.backends.common.checks import check_size
+from dq_toolchain.backends.common.checks import Cost, check_size
 from dq_toolchain.backends.common.fp16_range import check_by_running, coarse_in_fp16
 from dq_toolchain.backends.common.parts import OpenPart, add_parts
 from dq_toolchain.backends.common.qdq.audit import Expected, Sites
@@ -86,6 +86,7 @@ def export(
     parts: PartsArtifact | None,
     write_part: WritePart[SettingsT],
     open_part: OpenPart,
+    cost: Cost,
 ) -> Bundle:
     """Write the bundle folder ``out``: the program, its reference, the parts, bundle.json last.
 
@@ -93,7 +94,7 @@ def export(
         libraries: distributions that make the program.
         check: refuses what the target cannot hold.
         execute: (program, schedule) -> what executes it here.
-        parts: text encoders and decoder; None: the network alone.
+        parts: text encoders and decoder; None: the network alone. cost: of the target's lowering.
     Raises:
         BackendError: a site cannot be held, the vendor's library refuses the network, the program differs from the
             artifact, or it does not execute as the simulation does. No bundle is left then.
@@ -125,7 +126,7 @@ def export(
             write_tensors(folder / RANGES, {"ranges": ranges})
         if parts is not None:
             lower_part = lowering_of(write_part, parts, artifact_folder, settings, say)
-            add_parts(parts, artifact_folder, folder, lower_part, open_part, say)
+            add_parts(parts, artifact_folder, folder, lower_part, open_part, say, cost)
         seal_bundle(
             folder,
             artifact,

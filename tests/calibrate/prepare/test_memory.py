@@ -78,10 +78,10 @@ def test_what_does_not_fit_is_refused_with_what_would(
     for free, settings, message in ((need - 1, recipe, r"add --offload, which needs about 1\.\d GiB"),
                                     (small - 1, recipe, r"with --offload; lower \[calibrate\] samples"),
                                     (small - 1, offloaded(recipe), r"are free; lower \[calibrate\] samples")):  # fmt: skip
-        monkeypatch.setattr(memory, "_free", lambda _device, free=free: free)
+        monkeypatch.setattr(memory, "free_on", lambda _device, free=free: free)
         with pytest.raises(CalibrationError, match=message):
             check_memory(context, settings, ACCUQUANT, QUIET)
-    monkeypatch.setattr(memory, "_free", lambda _device: need)
+    monkeypatch.setattr(memory, "free_on", lambda _device: need)
     check_memory(context, recipe, ACCUQUANT, QUIET)
     assert need > MARGIN
 
@@ -119,7 +119,7 @@ def test_the_memory_of_the_host_of_a_gpu_is_checked(
     small = estimate(context, offloaded(recipe), ACCUQUANT)
 
     def check(gpu: int, host: int, settings: Recipe, reporter: Reporter = QUIET) -> None:
-        monkeypatch.setattr(memory, "_free", lambda device: host if device.type == "cpu" else gpu)
+        monkeypatch.setattr(memory, "free_on", lambda device: host if device.type == "cpu" else gpu)
         check_memory(context, settings, ACCUQUANT, reporter)
 
     check(small.on(GPU), small.on_host, offloaded(recipe), Reporter())
@@ -139,7 +139,7 @@ def test_the_memory_of_the_host_of_a_gpu_is_checked(
     streaming.attach(context.network)
     there = replace(context, streaming=streaming)
     monkeypatch.setattr(
-        memory, "_free", lambda device: 1 << 40 if device.type != "cpu" else small.on_host - streaming.pinned
+        memory, "free_on", lambda device: 1 << 40 if device.type != "cpu" else small.on_host - streaming.pinned
     )
     check_memory(there, offloaded(recipe), ACCUQUANT, QUIET)  # what is pinned already needs no room again
     assert streaming.pinned > 0
@@ -150,7 +150,7 @@ def test_a_small_network_is_not_worth_a_thought(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tiny_recipe(tiny_model, tmp_path)
-    monkeypatch.setattr(memory, "_free", lambda _device: 0)
+    monkeypatch.setattr(memory, "free_on", lambda _device: 0)
     check_memory(setup(recipe), recipe, ACCUQUANT, QUIET)
     monkeypatch.setattr(module, "SMALL_NETWORK", 0)
     large = setup(recipe)
@@ -181,7 +181,7 @@ def test_an_iteration_that_does_not_fit_runs_in_parts(
     assert least < whole
     found = []
     for free in (whole, whole - 1, (whole + least) // 2, least):
-        monkeypatch.setattr(memory, "_free", lambda _device, free=free: free)
+        monkeypatch.setattr(memory, "free_on", lambda _device, free=free: free)
         reporter = Heard()
         found.append(check_memory(context, recipe, ACCUQUANT, reporter).gradient_batch)
         (line,) = reporter.lines
@@ -207,7 +207,7 @@ def test_full_backpropagation_counts_the_steps_of_a_segment_and_adjoint_does_not
     full = _with(recipe, gradient="full", horizon=4)
     monkeypatch.setattr(data_context, "ACTIVATION_LIMIT", 1)  # rollouts then need less than the fit
     need = estimate(context, full, ACCUQUANT, in_parts=True).on(context.device)
-    monkeypatch.setattr(memory, "_free", lambda _device: need - 1)
+    monkeypatch.setattr(memory, "free_on", lambda _device: need - 1)
     with pytest.raises(CalibrationError, match=r"add --gradient adjoint, which needs about 1\.\d GiB"):
         check_memory(context, full, ACCUQUANT, QUIET)
 
