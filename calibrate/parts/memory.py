@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from dq_toolchain.calibrate.data.encoders import ENCODERS, STEM, encoders_of
 from dq_toolchain.toolchain.errors import ModelError
@@ -89,10 +89,10 @@ def decoder_place(model: Model, recipe: Recipe) -> Path | None:
 
 def _decoder(model: Model, recipe: Recipe, latent: Sequence[int]) -> int:
     place = decoder_place(model, recipe)
-    vae: nn.Module | None = getattr(model.pipeline, "vae", None) if place is None else None
+    vae: Any = getattr(model.pipeline, "vae", None) if place is None else None
+    config: dict[str, Any]
     if vae is not None:
-        config = {"_class_name": type(vae).__name__, **vae.config}  # type: ignore[dict-item]
-        loaded = 0
+        config, loaded = {"_class_name": type(vae).__name__, **vae.config}, 0
     elif place is not None and (place / "config.json").is_file():
         config, loaded = read_config(place / "config.json"), FLOAT * sum(_sizes(place, AUTOENCODER))
     else:

@@ -26,7 +26,7 @@ def heads(chain: Chain) -> tuple[str, ...]:
 def rows(chain: Chain) -> list[tuple[str, ...]]:
     """A row for each stage, in each cell one value per picture. With prompts FP32's own nearness to them comes first."""
     clip = chain.clip
-    found = []
+    found: list[tuple[str, ...]] = []
     if clip is not None and clip.prompt:
         found.append(("(none: FP32)", "", "", _values(clip.prompt[FP32], ".4f"), ""))
     for stage in chain.stages:

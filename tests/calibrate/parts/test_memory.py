@@ -55,7 +55,7 @@ class Peak:
 
     @property
     def bytes(self) -> int:
-        return self._most - self._before
+        return int(self._most - self._before)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tests.shared import once
 
 HOST = Path(__file__).parent / "host"
 APP = Path(__file__).parents[3] / "runtime_samples" / "android_app"
-Command = Sequence[str | Path]
+Command = Sequence[object]
 MAIN = APP / "app" / "src" / "main"
 JAVA = MAIN / "java" / "org" / "dqtoolchain" / "draw"
 
@@ -35,7 +35,7 @@ def classes(folders: pytest.TempPathFactory) -> Path:
     """The app's Java classes, compiled as Android's tools would: for Java 17, every warning an error."""
 
     def make(folder: Path) -> None:
-        words = [
+        words: list[object] = [
             "--release",
             "17",
             "-Xlint:all",
@@ -45,7 +45,9 @@ def classes(folders: pytest.TempPathFactory) -> Path:
             *sorted(JAVA.glob("*.java")),
             HOST / "Host.java",
         ]
-        done = subprocess.run([jdk() / "bin" / "javac", *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            list(map(str, (jdk() / "bin" / "javac", *words))), capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
 
     return once(folders, "android-classes", make)
