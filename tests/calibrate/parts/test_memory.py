@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import threading
 import time
@@ -38,6 +39,7 @@ class Peak:
 
     def __enter__(self) -> Peak:
         gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what tests before this one freed would be taken again unseen
         self._process, self._on = psutil.Process(), True
         self._before = self._most = self._process.memory_info().rss
         self._thread = threading.Thread(target=self._watch)
@@ -82,6 +84,7 @@ def recipe(**model: Any) -> Recipe:
     return load_recipe(None, {"model": model})
 
 
+@pytest.mark.slow  # what the process takes depends on what ran in it before
 def test_text_encoders(model: Model, folder: Path) -> None:
     need = parts_memory(model, recipe(), LATENT)
     assert need is not None
@@ -100,6 +103,7 @@ def test_text_encoders(model: Model, folder: Path) -> None:
     assert need.integers == pytest.approx(weights, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_decoder_and_its_picture(model: Model) -> None:
     need = parts_memory(model, recipe(), LATENT)
     assert need is not None
