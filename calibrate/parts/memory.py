@@ -29,7 +29,8 @@ class PartsMemory:
 
     Attributes:
         text: all text encoders with their integers. integers: of them, which stay until the folder is written.
-        decoder: the autoencoder and what its decoder makes of one picture's latents; its encoder's pass, which comes later, takes less.
+        decoder: the autoencoder and what its decoder makes of one picture's latents; its encoder takes
+            less, later.
     """
 
     text: int = 0

@@ -23,7 +23,7 @@ def inspect(
         bool,
         typer.Option(
             "--sensitivity",
-            help="instead: the layers whose 4-bit weights would harm the finished image most, first; of a calibration with --budget",
+            help="instead: layers, those first whose 4-bit weights would harm the finished image most; of a calibration with --budget",
         ),
     ] = False,
     json_: Json = False,

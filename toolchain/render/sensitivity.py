@@ -28,7 +28,8 @@ def sensitivity_of(folder: Path) -> list[Row]:
     errors = (Listing.load(folder).record.get("budget") or {}).get("errors")
     if not errors:
         raise ArtifactError(
-            f"{folder} was calibrated without --budget, which is what measures sensitivities; calibrate with --budget size=0.25, say"
+            f"{folder} was calibrated without --budget, which is what measures sensitivities; calibrate with --budget size=0.25, "
+            "say"
         )
     chosen = Listing.load(folder).record["budget"]["bits"]
     fewest = {layer: each[min(each, key=int)] for layer, each in errors.items()}
