@@ -23,7 +23,7 @@ def inspect(
         bool,
         typer.Option(
             "--sensitivity",
-            help="instead: layers, those first whose 4-bit weights would harm the finished image most; of a calibration with --budget",
+            help="instead: layers, those first that 4 bits would harm most in the finished image; of a calibration with --budget",
         ),
     ] = False,
     json_: Json = False,
