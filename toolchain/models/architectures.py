@@ -160,10 +160,8 @@ def call_network(network: nn.Module, sample: Tensor, timestep: Tensor, keywords:
     if architecture is None:
         return output_in(network(sample, timestep, **keywords))
     if architecture.packed is not None:
-        from dq_toolchain.toolchain.quant.step_vectors import ROWS
-
         # a table of step vectors is looked up by the sampler's timesteps
-        time = timestep if ROWS in network._modules else timestep / THOUSAND
+        time = timestep if getattr(network, "takes_step_vectors", False) else timestep / THOUSAND
         return architecture.packed.call(network, sample, time, keywords)
     named: dict[str, Any] = {name: value for name, value in keywords.items() if name not in architecture.added}
     if architecture.added:

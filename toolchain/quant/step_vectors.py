@@ -187,6 +187,7 @@ def use_step_vectors(network: nn.Module, given: StepVectors) -> None:
         network.set_submodule(vector.name, Unused(vector.shape, current))
     rows = StepRows(given, current)
     network.add_module(ROWS, rows)
+    network.takes_step_vectors = True  # type: ignore[assignment]  # for those who call it (``models.architectures``)
     network.register_forward_pre_hook(rows.before, with_kwargs=True)
 
 
