@@ -9,6 +9,8 @@ from dq_toolchain.toolchain.disk.staging import staged
 from dq_toolchain.toolchain.formats.bundle import JSON, RANGES
 from dq_toolchain.toolchain.formats.bundle_checks import OTHER_STEP_VECTORS, STEP_VECTORS
 from dq_toolchain.toolchain.formats.reference import references_in
+from dq_toolchain.toolchain.parts.pipeline import FOLDER as PARTS
+from dq_toolchain.toolchain.parts.pipeline import JSON as PIPELINE
 
 
 def staging(out: Path) -> AbstractContextManager[Path]:
@@ -18,4 +20,4 @@ def staging(out: Path) -> AbstractContextManager[Path]:
         ToolchainError: it cannot be written.
     """
     vectors = sorted(path.name for path in out.glob(OTHER_STEP_VECTORS) if path.is_file())
-    return staged(out, JSON, (RANGES, STEP_VECTORS, *vectors, *references_in(out)))
+    return staged(out, JSON, (RANGES, STEP_VECTORS, PIPELINE, *vectors, *references_in(out)), (PARTS,))

@@ -14,7 +14,7 @@ from dq_toolchain.toolchain.errors import ToolchainError
 
 
 @contextlib.contextmanager
-def staged(out: Path, manifest: str, stale: Sequence[str] = ()) -> Iterator[Path]:
+def staged(out: Path, manifest: str, stale: Sequence[str] = (), stale_folders: Sequence[str] = ()) -> Iterator[Path]:
     """A folder beside ``out`` whose files take their places in it at the end.
 
     Until then ``out`` is as it was; an error or a kill leaves it so. While files move, which takes no longer than their
@@ -22,7 +22,7 @@ def staged(out: Path, manifest: str, stale: Sequence[str] = ()) -> Iterator[Path
 
     Args:
         manifest: the file without which the folder counts for nothing; it moves last.
-        stale: files of an older one that go even if there is no new one.
+        stale, stale_folders: files and folders of an older one that go even if there is no new one.
     Raises:
         ToolchainError: it cannot be written, or something that is no file or folder of ours stands in the way.
     """
@@ -33,7 +33,7 @@ def staged(out: Path, manifest: str, stale: Sequence[str] = ()) -> Iterator[Path
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         yield folder
-        _move(folder, out, manifest, stale)
+        _move(folder, out, manifest, stale, stale_folders)
     except ToolchainError as error:  # said of the place that the user knows
         raise type(error)(str(error).replace(str(folder), str(out))) from error
     except OSError as error:
@@ -45,16 +45,18 @@ def staged(out: Path, manifest: str, stale: Sequence[str] = ()) -> Iterator[Path
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move(folder: Path, out: Path, manifest: str, stale: Sequence[str]) -> None:
+def _move(folder: Path, out: Path, manifest: str, stale: Sequence[str], stale_folders: Sequence[str]) -> None:
     if not os.path.lexists(out):
         os.rename(folder, out)
         return
     files = sorted(folder.iterdir(), key=lambda path: path.name == manifest)
     names = [path.name for path in files if path.is_file()]
-    check_places(out, (*names, *stale), [path.name for path in files if path.is_dir()])
+    check_places(out, (*names, *stale), [*(path.name for path in files if path.is_dir()), *stale_folders])
     sweep(out)
     for name in (manifest, *stale):
         (out / name).unlink(missing_ok=True)
+    for name in stale_folders:
+        shutil.rmtree(out / name, ignore_errors=True)
     for path in files:
         place = out / path.name
         if place.is_dir():

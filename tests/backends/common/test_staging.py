@@ -24,6 +24,17 @@ def test_an_older_bundle_is_replaced_and_a_report_stays(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_the_parts_of_an_older_pipeline_go_with_it(tmp_path: Path) -> None:
+    """A network alone must not be drawn with text encoders of another one."""
+    out = tmp_path / "executorch"
+    (out / "parts").mkdir(parents=True)
+    for name in (JSON, "pipeline.json", "parts/decoder.pte"):
+        (out / name).write_text("old")
+    with staging(out) as folder:
+        (folder / JSON).write_text("new")
+    assert {path.name for path in out.iterdir()} == {JSON}
+
+
 def test_a_lowering_that_fails_leaves_the_older_bundle(tmp_path: Path) -> None:
     out = tmp_path / "executorch"
     out.mkdir()
