@@ -77,7 +77,7 @@ def sentinel_program(artifact: Artifact, fp32: nn.Module, call: Call) -> tuple[b
     """
     port, ranges = RangesInput(), range_table(artifact.scale, artifact.zero_point)
 
-    def layer(name: str, module: nn.Conv2d | nn.Linear, geometry: Geometry) -> nn.Module:
+    def layer(name: str, module: nn.Conv1d | nn.Conv2d | nn.Linear, geometry: Geometry) -> nn.Module:
         index = artifact.site_index(name)
         bits = artifact.sites[index].weight_bits or 8
         return SentinelLayer(artifact.layers[name], module.bias, geometry, bits, index, port)
@@ -112,7 +112,7 @@ def _lower_static(artifact: Artifact, reference: Reference, call: Call, say: Say
     for method, qparams in static.items():
 
         def layer(
-            name: str, module: nn.Conv2d | nn.Linear, geometry: Geometry, qparams: StaticQParams = qparams
+            name: str, module: nn.Conv1d | nn.Conv2d | nn.Linear, geometry: Geometry, qparams: StaticQParams = qparams
         ) -> nn.Module:
             bits = artifact.sites[artifact.site_index(name)].weight_bits or 8
             entry, result = qparams.entries[name], qparams.results[name]

@@ -16,7 +16,7 @@ from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.quant.layers import kind_of
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 
-HELD = ("conv2d", "linear", "attention")
+HELD = ("conv1d", "conv2d", "linear", "attention")
 """Kinds of sites that XNNPACK has integers for; attention is refused with what to do about it."""
 OTHER = "export for target 'tensorrt', or for 'coreml' with keep_float"
 
@@ -32,7 +32,7 @@ def check_supported(artifact: Artifact, network: nn.Module) -> None:
     check_kinds(artifact, "executorch", HELD, OTHER)
     layers = dict(weighted_layers(network))
     for name in artifact.float_layers:
-        if not isinstance(layers[name], nn.Conv2d | nn.Linear):
+        if not isinstance(layers[name], nn.Conv1d | nn.Conv2d | nn.Linear):
             raise BackendError(
                 f"{name} is a {kind_of(layers[name])}, which target 'executorch' does not run in float either (keep_float); "
                 "export for target 'tensorrt' or 'coreml'"
@@ -49,7 +49,7 @@ def check_supported(artifact: Artifact, network: nn.Module) -> None:
                 f"{site.name}; calibrate again"
             )
         layer = layers[site.layer]
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv1d | nn.Conv2d):
             _check_convolution(site.layer, layer)
     missing = sorted(set(layers) - {site.layer for site in artifact.sites} - set(artifact.float_layers))
     if missing:
@@ -75,7 +75,7 @@ def check_static_biases(artifact: Artifact) -> None:
             )
 
 
-def _check_convolution(name: str, layer: nn.Conv2d) -> None:
+def _check_convolution(name: str, layer: nn.Conv1d | nn.Conv2d) -> None:
     if layer.groups != 1:
         raise BackendError(
             f"{name} has {layer.groups} channel groups, target 'executorch' takes 1 in integers; calibrate with "

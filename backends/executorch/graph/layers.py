@@ -1,5 +1,6 @@
-"""Conv2d and Linear with the artifact's integers, in the two forms that XNNPACK executes in int8.
+"""Convolutions and Linear with the artifact's integers, in the two forms that XNNPACK executes in int8.
 
+A Conv1d is a Conv2d over pictures of height 1, which is what XNNPACK has: ``OfRow`` turns its rows into such pictures and back.
 XNNPACK's static int8 kernels give int8 results only. Its dynamic ones give float results but take their scale and
 zero_point from the smallest and largest input value; `SentinelLayer` dictates these two values.
 """
@@ -69,16 +70,42 @@ class RangesInput:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a layer is applied: its convolution arguments (None for Linear) and the shape of its input."""
+    """How a layer is applied: its convolution arguments (None for Linear) and the shape of its input.
+
+    Those of a Conv1d are of the Conv2d of height 1 that stands for it.
+    """
 
     input_shape: tuple[int, ...]
     convolution: tuple[tuple[int, ...], tuple[int, ...] | str, tuple[int, ...], int] | None
 
     @classmethod
-    def of(cls, layer: nn.Conv2d | nn.Linear, input_shape: Sequence[int]) -> Geometry:
+    def of(cls, layer: nn.Conv1d | nn.Conv2d | nn.Linear, input_shape: Sequence[int]) -> Geometry:
         if isinstance(layer, nn.Linear):
             return cls(tuple(input_shape), None)
-        return cls(tuple(input_shape), (layer.stride, layer.padding, layer.dilation, layer.groups))
+        if isinstance(layer, nn.Conv2d):
+            return cls(tuple(input_shape), (layer.stride, layer.padding, layer.dilation, layer.groups))
+        batch, channels, length = input_shape
+        (padding,) = layer.padding  # numbers: support.py refuses the others
+        across = ((1, *layer.stride), (0, int(padding)), (1, *layer.dilation), layer.groups)
+        return cls((batch, channels, 1, length), across)
+
+
+class OfRow(nn.Module):
+    """A layer of pictures (B, C, 1, T) as one of rows (B, C, T). XNNPACK's delegate takes reshape, not squeeze."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, length = x.shape
+        out: Tensor = self.layer(x.reshape(batch, channels, 1, length))
+        return out.reshape(batch, out.shape[1], out.shape[3])
+
+
+def as_filter(weight: Tensor) -> Tensor:
+    """A weight as XNNPACK has it: that of a Conv1d, (out, in, k), gets a height of 1; others stay."""
+    return weight.unsqueeze(2) if weight.dim() == 3 else weight
 
 
 class IntegerLayer(nn.Module):
@@ -91,10 +118,11 @@ class IntegerLayer(nn.Module):
 
     def __init__(self, weights: LayerWeights, bias: Tensor | None, geometry: Geometry, bits: int, extra: int) -> None:
         super().__init__()
-        shape = list(weights.weight_q.shape)
+        weight_q = as_filter(weights.weight_q)
+        shape = list(weight_q.shape)
         shape[1] = extra
         padding = torch.zeros(shape, dtype=torch.int8)
-        self.register_buffer("weight_q", torch.cat([weights.weight_q, padding], dim=1).contiguous())
+        self.register_buffer("weight_q", torch.cat([weight_q, padding], dim=1).contiguous())
         self.register_buffer("weight_scale", weights.weight_scale.clone())
         self.register_buffer("weight_zero", torch.zeros(len(weights.weight_scale), dtype=torch.int64))
         # One tensor object per layer: XNNPACK quantizes a shared one with the first layer's scale only.
@@ -127,7 +155,7 @@ class SentinelLayer(IntegerLayer):
     def __init__(
         self, weights: LayerWeights, bias: Tensor | None, geometry: Geometry, bits: int, site: int, ranges: RangesInput
     ) -> None:
-        kernel, features = tuple(weights.weight_q.shape[2:]), weights.weight_q.shape[1]
+        kernel, features = tuple(as_filter(weights.weight_q).shape[2:]), weights.weight_q.shape[1]
         sentinels = _columns(geometry, features) if geometry.convolution is None else _planes(geometry, kernel)
         self.axis = 1 if geometry.convolution is not None else -1
         super().__init__(weights, bias, geometry, bits, sentinels.shape[self.axis])
@@ -214,4 +242,4 @@ def _fake_quantize(x: Tensor, p: QParams) -> Tensor:
     return y
 
 
-LayerFactory = Callable[[str, nn.Conv2d | nn.Linear, Geometry], nn.Module]
+LayerFactory = Callable[[str, nn.Conv1d | nn.Conv2d | nn.Linear, Geometry], nn.Module]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.backends.common.call import Call, PositionalNetwork
 from dq_toolchain.backends.common.quiet import quiet
-from dq_toolchain.backends.executorch.graph.layers import Geometry, LayerFactory, RangesInput
+from dq_toolchain.backends.executorch.graph.layers import Geometry, LayerFactory, OfRow, RangesInput
 from dq_toolchain.backends.executorch.graph.partition import level_partitioner
 from dq_toolchain.backends.executorch.graph.passes import drop_divisions_by_one, spell_out_tanh_gelu
 from dq_toolchain.backends.executorch.vendor import NOISE, lowering
@@ -25,7 +25,7 @@ from dq_toolchain.toolchain.quant.sites import weighted_layers
 
 @torch.no_grad()
 def _watch(network: nn.Module, call: Call, look: Callable[[str, Tensor], None]) -> None:
-    """Run the network once and show the name and the input of every Conv2d and Linear, each time it is called."""
+    """Run the network once and show the name and the input of every convolution and Linear, each time it is called."""
     handles = (
         layer.register_forward_pre_hook(lambda _layer, inputs, name=name: look(name, inputs[0]))
         for name, layer in weighted_layers(network)
@@ -35,7 +35,7 @@ def _watch(network: nn.Module, call: Call, look: Callable[[str, Tensor], None]) 
 
 
 def input_shapes(network: nn.Module, call: Call) -> dict[str, tuple[int, ...]]:
-    """Shape of the input of every Conv2d and Linear, by layer name, found by running the network once."""
+    """Shape of the input of every convolution and Linear, by layer name, found by running the network once."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def look(name: str, x: Tensor) -> None:
@@ -50,14 +50,14 @@ def input_shapes(network: nn.Module, call: Call) -> dict[str, tuple[int, ...]]:
 
 
 def call_counts(network: nn.Module, call: Call) -> Counter[str]:
-    """How often one call of the network runs each Conv2d and Linear, by layer name."""
+    """How often one call of the network runs each convolution and Linear, by layer name."""
     counts: Counter[str] = Counter()
     _watch(network, call, lambda name, _x: counts.update((name,)))
     return counts
 
 
 def with_integer_layers(network: nn.Module, call: Call, factory: LayerFactory, kept: Collection[str] = ()) -> nn.Module:
-    """Replace every Conv2d and Linear but ``kept``, in place, by what ``factory`` makes of it; float weights are dropped."""
+    """Replace every convolution and Linear but ``kept``, in place, by what ``factory`` makes of it; float weights are dropped."""
     shapes = input_shapes(network, call)
     for name, layer in list(weighted_layers(network)):
         if name in kept:
@@ -67,8 +67,9 @@ def with_integer_layers(network: nn.Module, call: Call, factory: LayerFactory, k
                 f"{name} is never called by the UNet, so nothing is known of its input; "
                 "use a UNet without unused layers"
             )
-        assert isinstance(layer, nn.Conv2d | nn.Linear)  # support.py refused the others
-        network.set_submodule(name, factory(name, layer, Geometry.of(layer, shapes[name])))
+        assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear)  # support.py refused the others
+        made = factory(name, layer, Geometry.of(layer, shapes[name]))
+        network.set_submodule(name, OfRow(made) if isinstance(layer, nn.Conv1d) else made)
     return network
 
 

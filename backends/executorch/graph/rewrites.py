@@ -68,6 +68,25 @@ class DelegatedGroupNorm(nn.Module):
         return centred * factor.reshape(shape) + self.bias
 
 
+class DelegatedRowNorm(DelegatedGroupNorm):
+    """GroupNorm of a network of rows, (B, C, T), with a group's numbers as an image of one channel: no tensor of four dimensions
+    but the one whose mean is taken. Other shapes as its base class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 3:
+            return super().forward(x)
+        batch, channels, length = x.shape
+        rows = x.reshape(batch * self.groups, channels // self.groups, length)
+        centred = rows - self._row_mean(rows)
+        normed = (centred * torch.rsqrt(self._row_mean(centred * centred) + self.eps)).reshape(x.shape)
+        return normed * self.weight.reshape(1, channels, 1) + self.bias.reshape(1, channels, 1)
+
+    def _row_mean(self, rows: Tensor) -> Tensor:
+        """(N, C, T) -> (N, 1, 1)."""
+        count, channels, length = rows.shape
+        return rows.reshape(count, 1, channels * length, 1).mean([2, 3], keepdim=True).reshape(count, 1, 1)
+
+
 class DelegatedLayerNorm(nn.Module):
     """LayerNorm over the last axis of (B, T, C), with the tokens as images of one channel."""
 
@@ -192,9 +211,9 @@ class DelegatedTimesteps(nn.Module):
         return torch.nn.functional.pad(out, (0, 1, 0, 0)) if self.odd else out
 
 
-def _replacement(module: nn.Module) -> nn.Module | None:
+def _replacement(module: nn.Module, of_rows: bool) -> nn.Module | None:
     if isinstance(module, nn.GroupNorm):
-        return DelegatedGroupNorm(module)
+        return DelegatedRowNorm(module) if of_rows else DelegatedGroupNorm(module)
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
         return DelegatedLayerNorm(module)
     if isinstance(module, nn.RMSNorm) and len(module.normalized_shape) == 1:
@@ -227,8 +246,9 @@ def rewrite(network: nn.Module) -> nn.Module:
     Raises:
         BackendError: an attention block has parts that no UNet of diffusers' sampling path uses here.
     """
+    of_rows = any(isinstance(module, nn.Conv1d) for module in network.modules())
     for name, module in list(network.named_modules()):
-        new = _replacement(module)
+        new = _replacement(module, of_rows)
         if new is not None:
             network.set_submodule(name, new)
         if isinstance(module, ROTARY):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.common.outputs import OutputQParams
-from dq_toolchain.backends.executorch.graph.layers import QParams, xnnpack_qparams
+from dq_toolchain.backends.executorch.graph.layers import QParams, as_filter, xnnpack_qparams
 from dq_toolchain.backends.executorch.proof.pte_file import NOTHING, Graph, Method, Node, PteFile, Value
 from dq_toolchain.backends.executorch.proof.trace import site_of
 from dq_toolchain.toolchain.errors import BackendError
@@ -196,7 +196,7 @@ def _kept_layer(graph: Graph, node: Node, artifact: Artifact) -> str:
     got, got_bias = decode_weights(value, node.kind, np.float32), b"" if bias is None else bias.data
     for layer in artifact.float_layers:
         weight, wanted = artifact.float_parameters[f"{layer}.weight"], artifact.float_parameters.get(f"{layer}.bias")
-        if np.array_equal(got, weight.numpy()) and got_bias == (b"" if wanted is None else wanted.numpy().tobytes()):
+        if np.array_equal(got, as_filter(weight).numpy()) and got_bias == (b"" if wanted is None else wanted.numpy().tobytes()):
             return layer
     raise fail(f"a {node.kind} runs in float that no layer of keep_float is")
 
@@ -209,7 +209,7 @@ def check_types(graph: Graph, node: Node, layer: str, entry: str, result: str) -
 
 
 def decode_weights(value: Value, kind: str, dtype: type[np.generic] = np.int8) -> npt.NDArray[Any]:
-    """A filter of the file as the artifact has it: (out, in, height, width) or (out, in), padding channels included."""
+    """A filter of the file as the artifact has it, or ``as_filter`` of it: (out, in, height, width) or (out, in), padding channels included."""
     if value.dtype == "qcint4":
         packed = np.frombuffer(value.data, np.uint8).reshape(value.dims[0], -1)
         pairs = np.stack([packed & 15, packed >> 4], axis=-1).reshape(value.dims[0], -1)
@@ -222,7 +222,7 @@ def decode_weights(value: Value, kind: str, dtype: type[np.generic] = np.int8) -
 
 def _check_weights(graph: Graph, node: Node, layer: str, weights: LayerWeights, sentinels: bool) -> None:
     value = graph.values[node.fields["filter_id"]]
-    got, want = decode_weights(value, node.kind), weights.weight_q.numpy()
+    got, want = decode_weights(value, node.kind), as_filter(weights.weight_q).numpy()
     channels = want.shape[1]
     if got.shape[0] != want.shape[0] or got.shape[2:] != want.shape[2:] or got.shape[1] < channels + int(sentinels):
         raise fail(f"the weights of {layer} have shape {got.shape}, the artifact's {want.shape}")
@@ -236,7 +236,7 @@ def _check_weights(graph: Graph, node: Node, layer: str, weights: LayerWeights, 
 def _same_weights(graph: Graph, node: Node, weights: LayerWeights) -> bool:
     value = graph.values[node.fields["filter_id"]]
     got = decode_weights(value, node.kind)
-    return np.array_equal(got, weights.weight_q.numpy()) and value.scales == weights.weight_scale.numpy().tobytes()
+    return np.array_equal(got, as_filter(weights.weight_q).numpy()) and value.scales == weights.weight_scale.numpy().tobytes()
 
 
 def bias_of(graph: Graph, node: Node) -> Value | None:
