@@ -1,7 +1,7 @@
 """Two policies: what is sampled is an action chunk (B, 2, 16), what it is conditioned on an observation (B, 10).
 
-Both are plain torch modules with ``forward(sample, timestep, observation)``. Their parts are such that every target takes them; where
-this is not the published part, the comment says why.
+Both are plain torch modules with ``forward(sample, timestep, observation)``, of parts that ExecuTorch and TensorRT take; where that
+is not the published part, the docstring says why.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ LOSSES = {"unet": diffusion_loss, "dit": flow_loss}
 ITERATIONS = {"unet": 3500, "dit": 2500}
 
 
-def train(name: str, iterations: int, seed: int = 0, episodes: int = EPISODES) -> nn.Module:
+def train(name: str, iterations: int, *, seed: int = 0, episodes: int = EPISODES) -> nn.Module:
     """The policy with the moving average of its weights."""
     torch.manual_seed(seed)
     draws = torch.Generator().manual_seed(seed)

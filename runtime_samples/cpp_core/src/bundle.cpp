@@ -51,8 +51,8 @@ void expect(const Port& port, const Shape& shape) {
 }
 
 void check_ports(const Bundle& bundle) {
-  if (bundle.sample_shape().size() != 4) {
-    throw Error("the output must be (1, C, H, W), got " + to_string(bundle.sample_shape()));
+  if (bundle.sample_shape().size() < 3) {
+    throw Error("the output must be (1, C, H, W) or have other axes behind the channels, such as (1, C, T), got " + to_string(bundle.sample_shape()));
   }
   const auto count = [&](const char* name) {
     return std::count_if(bundle.inputs.begin(), bundle.inputs.end(), [&](const Port& port) { return port.name == name; });

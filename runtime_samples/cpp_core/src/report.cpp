@@ -42,7 +42,8 @@ void write_figures(json::Writer& json, const Bundle& bundle, const Reference& re
     json.key("error_simulation").value(error_after(k, measured, reference, reference.simulation_latents)).end_object();
   }
   json.end_list().key("final").begin_object().key("psnr").begin_list();
-  const auto channels = static_cast<std::size_t>(bundle.sample_shape()[1]);
+  // Of samples that are no pictures no channel count stands for pixels: 0 is none of 1 and 3.
+  const auto channels = bundle.sample_shape().size() == 4 ? static_cast<std::size_t>(bundle.sample_shape()[1]) : 0;
   for (std::size_t s = 0; s < seeds_of(measured); ++s) {
     json.value(psnr(latent(measured, reference, calls, s), reference.at(reference.fp32_latents, calls, s), channels,
                     reference.elements));

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+import dq_toolchain as dq
 from dq_toolchain import backends
 from dq_toolchain.backends.common.running import run as run_bundle
 from dq_toolchain.toolchain.formats.report import load_report
 from dq_toolchain.toolchain.verdict.judge import validate
+from tests import tiny
 from tests.backends.executorch.conftest import Lowered
 from tests.backends.test_samplings import with_others
 from tests.runtime_samples.cpp_core.conftest import GOLDEN, assert_refused, run, seal_files
@@ -41,6 +44,40 @@ def test_answers_are_those_of_the_python_runtime(bundle: Lowered, dq_run: Path, 
     assert got.data["runtime"]["version"] == wanted.data["runtime"]["version"]
     assert all(milliseconds > 0 for milliseconds in got.data["step_ms"])
     assert 0 < got.data["peak_memory_bytes"] < 2**30
+
+
+class _Rows(nn.Module):
+    """(B, 2, 8) -> the same: samples that are no pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.out = nn.Conv1d(2, 8, 3, padding=1), nn.Conv1d(8, 2, 3, padding=1)
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        x: torch.Tensor = self.out(nn.functional.silu(self.into(sample) + timestep[:, None, None] / 1000))
+        return x
+
+
+def test_samples_of_channels_and_time(dq_run: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    calibration = dq.calibrate(
+        _Rows(),
+        scheduler=tiny.scheduler(),
+        sample_shape=(2, 8),
+        out=tmp_path,
+        recipe={"reference": {"seeds": 4}},
+        steps=3,
+        samples=4,
+        batch=2,
+        warmup=0,
+        rounding="nearest",
+        device="cpu",
+    )
+    bundle = dq.export(calibration, "executorch")
+    done = run(dq_run, "--bundle", bundle.folder, "--report", tmp_path / "cpp")
+    assert done.returncode == 0, done.stderr
+    assert torch.equal(load_report(tmp_path / "cpp").latents, load_report(dq.run(bundle).path).latents)
+    assert not validate(tmp_path / "cpp").failed
 
 
 def test_step_vectors_in_the_place_of_the_timestep(vectors: Lowered, dq_run: Path, tmp_path: Path) -> None:

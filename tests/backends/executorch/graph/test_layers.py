@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dq_toolchain.backends.common.call import Call
 from dq_toolchain.backends.executorch.graph.layers import (
     Geometry,
+    OfRow,
     QParams,
     RangesInput,
     SentinelLayer,
@@ -46,14 +47,14 @@ class Net(nn.Module):
         return (self.layers(sample),)
 
 
-def integer_weights(layer: nn.Conv2d | nn.Linear, bits: int) -> LayerWeights:
+def integer_weights(layer: nn.Conv1d | nn.Conv2d | nn.Linear, bits: int) -> LayerWeights:
     flat, kind = layer.weight.detach().flatten(1), weight_type(bits)
     scale, _ = range_to_qparams(flat.amin(1), flat.amax(1), kind, "symmetric")
     view = scale.view(-1, *[1] * (layer.weight.dim() - 1))
     return LayerWeights(quantize(layer.weight.detach(), view, 0, kind).to(torch.int8), scale)
 
 
-def layers() -> dict[str, tuple[nn.Conv2d | nn.Linear, tuple[int, ...], int]]:
+def layers() -> dict[str, tuple[nn.Conv1d | nn.Conv2d | nn.Linear, tuple[int, ...], int]]:
     """Name -> layer, input shape, weight bits: every shape of layer that a UNet has."""
     torch.manual_seed(0)
     return {
@@ -63,6 +64,9 @@ def layers() -> dict[str, tuple[nn.Conv2d | nn.Linear, tuple[int, ...], int]]:
         "conv3x3_one_channel": (nn.Conv2d(1, 24, 3, padding=1), (1, 1, 8, 8), 8),
         "conv3x3_one_pixel": (nn.Conv2d(8, 8, 3, padding=1, bias=False), (1, 8, 1, 1), 8),
         "conv3x3_4bit": (nn.Conv2d(16, 24, 3, padding=1), (1, 16, 8, 8), 4),
+        "conv1d": (nn.Conv1d(16, 24, 3, padding=1), (1, 16, 12), 8),
+        "conv1d_stride2": (nn.Conv1d(16, 24, 4, padding=1, stride=2), (1, 16, 12), 8),
+        "conv1d_kernel1": (nn.Conv1d(24, 16, 1), (1, 24, 12), 8),
         "linear_tokens": (nn.Linear(32, 48, bias=False), (1, 64, 32), 8),
         "linear_vector": (nn.Linear(16, 64), (1, 16), 8),
         "linear_4bit": (nn.Linear(32, 48), (1, 64, 32), 4),
@@ -76,7 +80,8 @@ def device() -> Device:
     ranges, exported = range_table(SCALE, ZERO_POINT), {}
     for name, (layer, shape, bits) in layers().items():
         port = RangesInput()
-        net = Net(SentinelLayer(integer_weights(layer, bits), layer.bias, Geometry.of(layer, shape), bits, 0, port))
+        made = SentinelLayer(integer_weights(layer, bits), layer.bias, Geometry.of(layer, shape), bits, 0, port)
+        net = Net(OfRow(made) if isinstance(layer, nn.Conv1d) else made)
         exported[name] = export(net.eval(), Call(torch.zeros(shape), TIME, {}), ranges[:1], port)
     return Device(lower_methods(exported), tuple(exported))
 
