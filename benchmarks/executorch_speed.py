@@ -87,7 +87,7 @@ def integer_program(unet: nn.Module, call: Call) -> tuple[bytes, Tensor]:
     scale, zero_point = range_to_qparams(lows, highs, activation_type(8), "symmetric")
     ranges, port, kind = range_table(scale, zero_point), RangesInput(), weight_type(8)
 
-    def integer_layer(name: str, layer: nn.Conv2d | nn.Linear, geometry: Geometry) -> nn.Module:
+    def integer_layer(name: str, layer: nn.Conv1d | nn.Conv2d | nn.Linear, geometry: Geometry) -> nn.Module:
         flat = layer.weight.flatten(1)
         weight_scale, _ = range_to_qparams(flat.amin(1), flat.amax(1), kind, "symmetric")
         view = weight_scale.view(-1, *[1] * (layer.weight.dim() - 1))
