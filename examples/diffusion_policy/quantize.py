@@ -47,8 +47,8 @@ def calibrated(name: str, network: nn.Module, out: Path, **settings: Any) -> dq.
 def millimetres(latents: Tensor, wanted: Tensor) -> dict[str, Any]:
     """Distance between two runs of the sampler, (N+1, S, 2, HORIZON) each: root mean squares.
 
-    ``per_denoising_step``: after each, over seeds and horizon. ``per_control_step``: of the finished chunk, over seeds, at each step
-    of the horizon. ``median_chunk``, ``worst_chunk``: of the seeds, each over its horizon.
+    ``per_denoising_step``: after each, over seeds and horizon. ``per_control_step``: of the finished chunk, over seeds, at each
+    step of the horizon. ``median_chunk``, ``worst_chunk``: of the seeds, each over its horizon.
     """
     squared = ((latents - wanted).double() * UNIT).square().sum(2)  # (N+1, S, HORIZON)
     return {
