@@ -85,8 +85,8 @@ class Geometry:
         if isinstance(layer, nn.Conv2d):
             return cls(tuple(input_shape), (layer.stride, layer.padding, layer.dilation, layer.groups))
         batch, channels, length = input_shape
-        (padding,) = layer.padding  # numbers: support.py refuses the others
-        across = ((1, *layer.stride), (0, int(padding)), (1, *layer.dilation), layer.groups)
+        assert not isinstance(layer.padding, str)  # support.py refused names
+        across = ((1, *layer.stride), (0, *layer.padding), (1, *layer.dilation), layer.groups)
         return cls((batch, channels, 1, length), across)
 
 
