@@ -80,7 +80,8 @@ def test_training_repeats_to_the_bit(example: dict[str, ModuleType]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
 
 
-@pytest.mark.parametrize(("name", "kept"), [("unet", ["down"]), pytest.param("dit", [], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kept"), [("unet", ["down"]), ("dit", [])])
 def test_from_policy_to_verdict_on_executorch(
     name: str, kept: list[str], example: dict[str, ModuleType], tmp_path: Path
 ) -> None:
