@@ -67,7 +67,7 @@ class Drawing {
 
   FloatTensor decoded(const DecoderPart& decoder, const FloatTensor& latents) {
     const std::unique_ptr<Part> part = parts_.take(decoder.program, decoder_name);
-    std::vector<FloatTensor> answer = part->execute({{{"latents", "float32", latents.shape}, latents.values.data()}});
+    std::vector<FloatTensor> answer = part->execute({{{"latents", "float32", latents.shape}, latents.values.data()}}, {"picture"});
     const auto side = [](std::size_t size) { return static_cast<std::int64_t>(size); };
     const Shape wanted{1, side(decoder.channels), side(decoder.height), side(decoder.width)};
     if (answer.size() != 1 || answer[0].shape != wanted) {

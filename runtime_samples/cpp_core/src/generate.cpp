@@ -1,13 +1,11 @@
 #include "generate.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 
 #include "drawing.h"
 #include "machine.h"
 #include "picture.h"
-#include "program.h"
 #include "utf8.h"
 
 namespace dq {
@@ -30,11 +28,12 @@ std::string generate(const GenerateArguments& arguments, const Bundle& bundle, P
   return arguments.out.string() + line;
 }
 
-int run_generate(const char* name, int argc, char** argv, const std::string& target, const OpenPrograms& open) {
+int run_generate(const char* name, int argc, char** argv, const std::string& target, const OpenPrograms& open,
+                 const OwnOptions& own) {
   return guarded(name, "use --low-memory", [&] {
-    const GenerateArguments arguments = parse_generate_arguments({argv + std::min(argc, 1), argv + argc});
+    const GenerateArguments arguments = parse_generate_arguments(words_of(argc, argv, own));
     if (arguments.help) {
-      std::fputs(generate_usage(name).c_str(), stdout);
+      std::fputs((generate_usage(name) + own.help).c_str(), stdout);
       return;
     }
     const Bundle bundle = Bundle::load(arguments.bundle, target).at(arguments.steps, arguments.guidance);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "generate_arguments.h"
+#include "program.h"
 #include "programs.h"
 #include "text_encoders.h"
 
@@ -19,6 +20,7 @@ std::string generate(const GenerateArguments& arguments, const Bundle& bundle, P
 using OpenPrograms = std::function<std::unique_ptr<Programs>(const GenerateArguments& arguments, const Bundle& bundle)>;
 
 /// The whole program with a runtime; a `main` returns what it returns.
-int run_generate(const char* name, int argc, char** argv, const std::string& target, const OpenPrograms& open);
+int run_generate(const char* name, int argc, char** argv, const std::string& target, const OpenPrograms& open,
+                 const OwnOptions& own = {});
 
 }  // namespace dq

@@ -24,8 +24,8 @@ class Part {
  public:
   virtual ~Part() = default;
 
-  /// The outputs in the program's order, float32, with their shapes. Throws Error.
-  virtual std::vector<FloatTensor> execute(const std::vector<PartInput>& inputs) = 0;
+  /// The outputs of these names, float32, with their shapes; a program without names has them in this order. Throws Error.
+  virtual std::vector<FloatTensor> execute(const std::vector<PartInput>& inputs, const std::vector<std::string>& outputs) = 0;
 };
 
 /// Opens the programs of a bundle. What was opened is freed when it is destroyed.

@@ -29,7 +29,7 @@ class ReplayPart : public Part {
  public:
   ReplayPart(const std::filesystem::path& recording, std::string name) : file_(TensorFile::read(recording)), name_(std::move(name)) {}
 
-  std::vector<FloatTensor> execute(const std::vector<PartInput>& inputs) override {
+  std::vector<FloatTensor> execute(const std::vector<PartInput>& inputs, const std::vector<std::string>& outputs) override {
     for (const PartInput& input : inputs) {
       const std::string name = name_ + "." + input.port.name;
       if (input.port.dtype == "int64") {
@@ -44,7 +44,7 @@ class ReplayPart : public Part {
       }
     }
     std::vector<FloatTensor> answers;
-    for (const char* output : {"hidden", "pooled", "picture"}) {
+    for (const std::string& output : outputs) {
       if (!file_.has(name_ + "." + output)) continue;
       const FloatTensor all = file_.floats(name_ + "." + output);
       Shape shape = all.shape;

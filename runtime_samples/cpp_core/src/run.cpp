@@ -120,10 +120,7 @@ void run(const Arguments& arguments, const Bundle& bundle, Network& network) {
 int run_program(const char* name, int argc, char** argv, const std::function<void(const Arguments&)>& body,
                 const OwnOptions& own) {
   return guarded(name, "use fewer --seeds", [&] {
-    std::vector<std::string> words(argv + std::min(argc, 1), argv + argc);
-    const bool help = std::find(words.begin(), words.end(), "--help") != words.end();
-    if (own.take && !help) own.take(words);
-    const Arguments arguments = parse_arguments(words);
+    const Arguments arguments = parse_arguments(words_of(argc, argv, own));
     if (arguments.help) std::fputs((usage(name) + own.help).c_str(), stdout);
     else body(arguments);
   });

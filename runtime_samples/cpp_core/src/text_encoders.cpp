@@ -35,7 +35,7 @@ void execute(const EncoderPart& encoder, Part& part, const EncodedPrompt& prompt
   const Shape shape{1, static_cast<std::int64_t>(prompt.ids.size())};
   std::vector<PartInput> inputs{{{"ids", "int64", shape}, prompt.ids.data()}};
   if (encoder.mask) inputs.push_back({{"mask", "float32", shape}, prompt.mask.data()});
-  std::vector<FloatTensor> answers = part.execute(inputs);
+  std::vector<FloatTensor> answers = part.execute(inputs, encoder.outputs);
   if (answers.size() != encoder.outputs.size()) {
     throw Error(encoder.name + " gave " + std::to_string(answers.size()) + " tensors, expected are " + std::to_string(encoder.outputs.size()) + export_again);
   }

@@ -24,7 +24,9 @@ class Counted : public Base {
 
 struct CountedPart : Counted<dq::Part> {
   using Counted::Counted;
-  std::vector<dq::FloatTensor> execute(const std::vector<dq::PartInput>& inputs) override { return base_->execute(inputs); }
+  std::vector<dq::FloatTensor> execute(const std::vector<dq::PartInput>& inputs, const std::vector<std::string>& outputs) override {
+    return base_->execute(inputs, outputs);
+  }
 };
 
 struct CountedNetwork : Counted<dq::Network> {

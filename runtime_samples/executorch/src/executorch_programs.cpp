@@ -44,7 +44,7 @@ class ExecutorchPart : public Part {
     loaded_ = std::make_unique<LoadedMethod>(file_.program, method, ports_);
   }
 
-  std::vector<FloatTensor> execute(const std::vector<PartInput>& inputs) override {
+  std::vector<FloatTensor> execute(const std::vector<PartInput>& inputs, const std::vector<std::string>&) override {
     loaded_->execute(checked(inputs));
     std::vector<FloatTensor> answers;
     for (std::size_t i = 0; i < loaded_->outputs(); ++i) {

@@ -2,6 +2,7 @@
 //        [--soc CHIP] [--emulator] [--qnn-library FILE]
 
 #include "bundle.h"
+#include "crash.h"
 #include "options.h"
 #include "qnn_network.h"
 #include "run.h"
@@ -11,7 +12,9 @@ int main(int argc, char** argv) {
   const dq::OwnOptions own{dq::own_help, [&](std::vector<std::string>& words) { options = dq::take_options(words); }};
   const auto body = [&](const dq::Arguments& arguments) {
     const dq::Bundle bundle = dq::open_bundle(arguments, "qnn");
-    dq::QnnNetwork network(bundle, options);
+    if (options.unit != dq::Unit::cpu) dq::say_crashes("dq-run");
+    const dq::QnnDevice device(options);
+    dq::QnnNetwork network(bundle, device);
     dq::run(arguments, bundle, network);
   };
   return dq::run_program("dq-run", argc, argv, body, own);

@@ -1,13 +1,12 @@
 #include "options.h"
 
 #include <algorithm>
-#include <optional>
+
 #include "error.h"
+#include "option_words.h"
 
 namespace dq {
 namespace {
-
-const std::string see_help = "; see --help";
 
 bool take_flag(std::vector<std::string>& words, const char* name) {
   const auto rest = std::remove(words.begin(), words.end(), name);
@@ -53,6 +52,11 @@ QnnOptions take_options(std::vector<std::string>& words) {
     throw Error("--qnn-library is for --emulator or --soc; give one of them, or leave it out" + see_help);
   }
   return options;
+}
+
+void take_threads(std::optional<std::size_t> threads, QnnOptions& options) {
+  if (threads && options.unit != Unit::cpu) throw Error("--threads is of the CPU, which does not execute here; leave it out" + see_help);
+  options.threads = threads;
 }
 
 }  // namespace dq

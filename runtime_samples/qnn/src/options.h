@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,10 +21,14 @@ struct QnnOptions {
   Unit unit = Unit::cpu;
   const Chip* chip = nullptr;         // not for the CPU
   std::filesystem::path qnn_library;  // Qualcomm's plugin; its other libraries lie beside it
+  std::optional<std::size_t> threads; // of the CPU; none: the runtime's choice
 };
 
 /// Takes this program's own options out of the command line. Throws Error: an option has no value, or they do not go together.
 QnnOptions take_options(std::vector<std::string>& words);
+
+/// Throws Error: they are given where the NPU, or what emulates it, executes.
+void take_threads(std::optional<std::size_t> threads, QnnOptions& options);
 
 /// Of --help.
 extern const char* const own_help;

@@ -11,7 +11,7 @@ namespace {
 
 /// The first version with plugins that are given by path. A library hands out every version up to its own.
 constexpr std::uint32_t needed_version = 22;
-static_assert(ORT_API_VERSION >= needed_version, "dq-run needs the headers of ONNX Runtime 1.22 or later");
+static_assert(ORT_API_VERSION >= needed_version, "these programs need the headers of ONNX Runtime 1.22 or later");
 constexpr std::size_t most_text = 400, most_texts = 3;
 
 /// Line ends and runs of spaces become one space: an error is one line.
@@ -70,7 +70,7 @@ void check(OrtStatus* status, const std::string& what, const std::string& remedy
 
 Owner<OrtEnv> make_environment() {
   OrtEnv* environment = nullptr;
-  check(api().CreateEnvWithCustomLogger(&Log::write, nullptr, ORT_LOGGING_LEVEL_ERROR, "dq-run", &environment), "start", "");
+  check(api().CreateEnvWithCustomLogger(&Log::write, nullptr, ORT_LOGGING_LEVEL_ERROR, "dq", &environment), "start", "");
   return Owner<OrtEnv>(environment);
 }
 

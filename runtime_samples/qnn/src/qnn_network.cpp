@@ -1,75 +1,58 @@
 #include "qnn_network.h"
 
 #include <chrono>
+#include <utility>
 
-#include "crash.h"
 #include "error.h"
 
 namespace dq {
 
-using ort::api;
-using ort::check;
-
-QnnNetwork::QnnNetwork(const Bundle& bundle, const QnnOptions& options) : options_(options) {
+QnnNetwork::QnnNetwork(const Bundle& bundle, const QnnDevice& device) : device_(device) {
   const auto start = std::chrono::steady_clock::now();
-  environment_ = ort::make_environment();
-  std::optional<Silence> silence;
-  if (options.unit != Unit::cpu) {
-    silence.emplace();
-    say_crashes();
-  }
-  if (options.unit != Unit::cpu) provider_.emplace(*environment_, options.qnn_library);
-  const ort::Owner<OrtSessionOptions> for_all = session_options();
-  for (const std::string& method : bundle.methods) {
-    sessions_.push_back(std::make_unique<OnnxSession>(*environment_, *for_all, graph_of(bundle, method), bundle));
-  }
-  load_ms_ = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  for (const std::string& method : bundle.methods) methods_.push_back(checked(device.open(graph_of(bundle, method), bundle.methods.size() > 1), bundle));
+  load_ms_ = device.load_ms() + std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
 std::filesystem::path QnnNetwork::graph_of(const Bundle& bundle, const std::string& method) const {
-  if (options_.unit == Unit::emulator) {
+  const QnnOptions& options = device_.options();
+  if (options.unit == Unit::emulator) {
     // Its biases give back what the NPU drops of its sums; the other graph is right where nothing is dropped.
     const std::filesystem::path path = bundle.program_path() / (method + ".npu.onnx");
     if (std::filesystem::is_regular_file(path)) return path;
   }
-  if (options_.unit != Unit::npu) return bundle.program_path() / (method + ".onnx");
-  const std::filesystem::path path = bundle.folder / options_.chip->name / (method + "_ctx.onnx");
-  if (std::filesystem::is_regular_file(path)) return path;
-  throw Error("the bundle has no " + path.string() + "; export it with --soc " + options_.chip->name);
+  if (options.unit != Unit::npu) return bundle.program_path() / (method + ".onnx");
+  return device_.context_of(bundle.folder, method);
 }
 
-ort::Owner<OrtSessionOptions> QnnNetwork::session_options() const {
-  OrtSessionOptions* made = nullptr;
-  check(api().CreateSessionOptions(&made), "make options", "");
-  ort::Owner<OrtSessionOptions> options(made);
-  const auto set = [&](const char* key, const char* value) {
-    check(api().AddSessionConfigEntry(made, key, value), std::string("set ") + key, "");
-  };
-  switch (options_.unit) {
-    case Unit::cpu:
-      set("session.disable_quant_qdq", "1");  // fused kernels would requantize between Q and DQ
-      break;
-    case Unit::emulator:
-      provider_->add_to(*made, {{"soc_model", options_.chip->soc_model}, {"htp_arch", options_.chip->htp_arch}});
-      break;
-    case Unit::npu:
-      set("ep.share_ep_contexts", "1");
-      provider_->add_to(*made, {{"htp_performance_mode", "burst"}});
-      break;
+QnnNetwork::Method QnnNetwork::checked(std::unique_ptr<OnnxSession> session, const Bundle& bundle) {
+  Method method{std::move(session), {}};
+  const OnnxSession& graph = *method.session;
+  for (const Port& own : graph.inputs()) {
+    const Port* port = bundle.input(own.name);
+    if (port == nullptr) throw Error(graph.name() + " takes '" + own.name + "', the bundle has no such input" + export_again);
+    graph.expect(own, *port, "the bundle");
+    method.used.push_back(static_cast<std::size_t>(port - bundle.inputs.data()));
   }
-  return options;
+  if (graph.outputs().size() != 1) {
+    throw Error(graph.name() + " has " + std::to_string(graph.outputs().size()) + " outputs, allowed is 1" + export_again);
+  }
+  graph.expect(graph.outputs()[0], bundle.output, "the bundle");
+  return method;
 }
 
 void QnnNetwork::execute(std::size_t method, const std::vector<Input>& inputs, std::vector<float>& output) {
-  sessions_[method]->execute(inputs, output);
+  std::vector<const void*> given;
+  for (const std::size_t i : methods_[method].used) given.push_back(inputs[i].data);
+  methods_[method].session->execute(given, {output.data()});
 }
 
 Runtime QnnNetwork::runtime() const {
   Runtime runtime{"ONNX Runtime (C++)", ort::version(), "CPU, not the NPU", {{"onnxruntime", ort::version()}}, load_ms_, false};
-  if (!provider_) return runtime;
-  runtime.emulated = options_.unit == Unit::emulator;
-  runtime.compute_unit = runtime.emulated ? std::string("HTP, emulated ") + options_.chip->name
-                                          : std::string("HTP, context of ") + options_.chip->name + ", burst";
+  const QnnOptions& options = device_.options();
+  if (options.unit == Unit::cpu) return runtime;
+  runtime.emulated = options.unit == Unit::emulator;
+  runtime.compute_unit = runtime.emulated ? std::string("HTP, emulated ") + options.chip->name
+                                          : std::string("HTP, context of ") + options.chip->name + ", burst";
   return runtime;
 }
 

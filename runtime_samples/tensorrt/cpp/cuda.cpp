@@ -10,7 +10,7 @@ namespace dq {
 void check(cudaError_t code, const char* what) {
   if (code == cudaSuccess) return;
   throw Error(std::string(what) + " failed with CUDA error " + std::to_string(static_cast<int>(code)) + " (" +
-              cudaGetErrorString(code) + "); free GPU memory or take --reload");
+              cudaGetErrorString(code) + "); " + less_memory);
 }
 
 DeviceMemory::DeviceMemory(DeviceMemory&& other) noexcept

@@ -7,6 +7,9 @@
 
 namespace dq {
 
+/// What helps where the device runs out of memory.
+inline const std::string less_memory = "free GPU memory, or take --reload (dq_generate_trt: --low-memory)";
+
 /// Throws Error with CUDA's own words and what to do, unless `code` is success.
 void check(cudaError_t code, const char* what);
 

@@ -8,13 +8,13 @@ namespace {
 
 const std::string build_again = "; build it on this device with: python3 build_engines.py --force, in the bundle's folder";
 
-/// dtype and shape in the bundle's words.
-std::string describe(nvinfer1::DataType dtype, const Shape& shape) {
-  std::string name = "dtype number " + std::to_string(static_cast<int>(dtype));
-  if (dtype == nvinfer1::DataType::kFLOAT) name = "float32";
-  if (dtype == nvinfer1::DataType::kINT64) name = "int64";
-  return name + " of shape " + to_string(shape);
+std::string dtype_of(nvinfer1::DataType dtype) {
+  if (dtype == nvinfer1::DataType::kFLOAT) return "float32";
+  if (dtype == nvinfer1::DataType::kINT64) return "int64";
+  return "dtype number " + std::to_string(static_cast<int>(dtype));
 }
+
+std::string describe(const Port& port) { return port.dtype + " of shape " + to_string(port.shape); }
 
 Bytes read_plan(const std::filesystem::path& plan) {
   if (!std::filesystem::exists(plan)) {
@@ -25,26 +25,25 @@ Bytes read_plan(const std::filesystem::path& plan) {
 
 }  // namespace
 
-Engine::Engine(nvinfer1::IRuntime& runtime, const Messages& messages, const std::filesystem::path& plan, const Bundle& bundle)
+std::size_t bytes_of(const Port& port) { return port.elements() * (port.dtype == "int64" ? sizeof(std::int64_t) : sizeof(float)); }
+
+Engine::Engine(nvinfer1::IRuntime& runtime, const Messages& messages, const std::filesystem::path& plan)
     : messages_(messages), name_(plan.filename().string()) {
   const Bytes bytes = read_plan(plan);
   engine_.reset(runtime.deserializeCudaEngine(bytes.data(), bytes.size()));
   if (!engine_) {
     throw Error(name_ + " does not load: it is damaged or was built for another TensorRT or GPU" + build_again + messages.last());
   }
-  for (int i = 0; i < engine_->getNbIOTensors(); ++i) check_tensor(engine_->getIOTensorName(i), bundle);
+  for (int i = 0; i < engine_->getNbIOTensors(); ++i) {
+    const char* name = engine_->getIOTensorName(i);
+    const nvinfer1::Dims shape = engine_->getTensorShape(name);
+    ports_.push_back({name, dtype_of(engine_->getTensorDataType(name)), {shape.d, shape.d + (shape.nbDims < 0 ? 0 : shape.nbDims)}});
+  }
 }
 
-void Engine::check_tensor(const char* name, const Bundle& bundle) const {
-  const nvinfer1::Dims dimensions = engine_->getTensorShape(name);
-  const Shape shape(dimensions.d, dimensions.d + (dimensions.nbDims < 0 ? 0 : dimensions.nbDims));
-  const std::string got = describe(engine_->getTensorDataType(name), shape);
-  std::string want = "none of that name";
-  if (bundle.output.name == name) want = bundle.output.dtype + " of shape " + to_string(bundle.output.shape);
-  for (const Port& port : bundle.inputs) {
-    if (port.name == name) want = port.dtype + " of shape " + to_string(port.shape);
-  }
-  if (got != want) throw Error(name_ + " has '" + name + "', " + got + ", the bundle has " + want + build_again);
+void Engine::expect(const Port& port, const Port* wanted, const char* by) const {
+  const std::string got = describe(port), want = wanted == nullptr ? "none of that name" : describe(*wanted);
+  if (got != want) throw Error(name_ + " has '" + port.name + "', " + got + ", " + by + " has " + want + build_again);
 }
 
 std::size_t Engine::scratch_bytes() const { return static_cast<std::size_t>(engine_->getDeviceMemorySizeV2()); }
@@ -52,13 +51,12 @@ std::size_t Engine::scratch_bytes() const { return static_cast<std::size_t>(engi
 void Engine::bind(const DeviceMemory& scratch, const Buffers& buffers) {
   context_.reset(engine_->createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
   if (!context_) {
-    throw Error("TensorRT makes no context for " + name_ + "; free GPU memory, or take --reload" + messages_.last());
+    throw Error("TensorRT makes no context for " + name_ + "; " + less_memory + messages_.last());
   }
   context_->setDeviceMemoryV2(scratch.get(), static_cast<std::int64_t>(scratch.bytes()));
-  for (int i = 0; i < engine_->getNbIOTensors(); ++i) {
-    const char* name = engine_->getIOTensorName(i);
-    if (!context_->setTensorAddress(name, buffers.at(name).get())) {
-      throw Error("TensorRT refuses the address of '" + std::string(name) + "' of " + name_ + build_again + messages_.last());
+  for (const Port& port : ports_) {
+    if (!context_->setTensorAddress(port.name.c_str(), buffers.at(port.name).get())) {
+      throw Error("TensorRT refuses the address of '" + port.name + "' of " + name_ + build_again + messages_.last());
     }
   }
 }

@@ -15,13 +15,21 @@
 
 namespace dq {
 
-using Buffers = std::map<std::string, DeviceMemory>;  // of inputs and output, by name
+using Buffers = std::map<std::string, DeviceMemory>;  // of inputs and outputs, by name
+
+std::size_t bytes_of(const Port& port);
 
 /// One TensorRT engine with its context and, after its first execution, its CUDA graph.
 class Engine {
  public:
-  /// Reads a plan. Throws Error: it does not load here, or its inputs and output are not the bundle's.
-  Engine(nvinfer1::IRuntime& runtime, const Messages& messages, const std::filesystem::path& plan, const Bundle& bundle);
+  /// Reads a plan. Throws Error: it does not load here.
+  Engine(nvinfer1::IRuntime& runtime, const Messages& messages, const std::filesystem::path& plan);
+
+  /// Inputs and outputs; a dtype other than float32 and int64 is named by TensorRT's number.
+  const std::vector<Port>& ports() const { return ports_; }
+  /// Throws Error unless `port`, of this engine, has the dtype and shape of `wanted`, which is null if there is none; `by` says who
+  /// wants it.
+  void expect(const Port& port, const Port* wanted, const char* by) const;
 
   /// Device memory that an execution needs besides weights, inputs and output.
   std::size_t scratch_bytes() const;
@@ -36,13 +44,13 @@ class Engine {
   void record(const Stream& stream);
 
  private:
-  void check_tensor(const char* name, const Bundle& bundle) const;
   void enqueue(const Stream& stream);
 
   bool executed_ = false;
   const Messages& messages_;
   std::string name_;
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;
+  std::vector<Port> ports_;
   std::unique_ptr<nvinfer1::IExecutionContext> context_;
   RecordedWork recorded_;  // goes first, it refers to the context
 };

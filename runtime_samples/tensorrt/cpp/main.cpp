@@ -37,7 +37,8 @@ int main(int argc, char** argv) {
   }
   return dq::run_program("dq_run_trt", static_cast<int>(words.size()), words.data(), [&](const dq::Arguments& arguments) {
     const dq::Bundle bundle = dq::open_bundle(arguments, "tensorrt");
-    dq::TensorRTNetwork network(bundle, options);
+    const dq::TensorRTDevice device;
+    dq::TensorRTNetwork network(bundle, device, options);
     dq::run(arguments, bundle, network);
   });
 }

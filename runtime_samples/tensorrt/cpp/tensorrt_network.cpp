@@ -14,8 +14,6 @@ double milliseconds_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-std::size_t bytes_of(const Port& port) { return port.elements() * (port.dtype == "int64" ? 8 : 4); }
-
 /// TensorRT 10's number of a version: 100300 is 10.3.0.
 std::string tensorrt_version() {
   const int number = getInferLibVersion();
@@ -24,11 +22,9 @@ std::string tensorrt_version() {
 
 }  // namespace
 
-TensorRTNetwork::TensorRTNetwork(const Bundle& bundle, const TensorRTOptions& options)
-    : bundle_(bundle), options_(options), engines_(bundle.methods.size()) {
+TensorRTNetwork::TensorRTNetwork(const Bundle& bundle, const TensorRTDevice& device, const TensorRTOptions& options)
+    : bundle_(bundle), device_(device), options_(options), engines_(bundle.methods.size()) {
   const Clock::time_point start = Clock::now();
-  runtime_.reset(nvinfer1::createInferRuntime(messages_));
-  if (!runtime_) throw Error("TensorRT does not start; check that the driver belongs to this JetPack" + messages_.last());
   buffers_.emplace(bundle.output.name, bytes_of(bundle.output));
   for (const Port& port : bundle.inputs) buffers_.emplace(port.name, bytes_of(port));
   if (!options.reload) load_all();
@@ -36,12 +32,15 @@ TensorRTNetwork::TensorRTNetwork(const Bundle& bundle, const TensorRTOptions& op
 }
 
 TensorRTNetwork::~TensorRTNetwork() {
-  cudaStreamSynchronize(stream_.get());  // nothing goes while it is in use
+  cudaStreamSynchronize(device_.stream().get());  // nothing goes while it is in use
 }
 
 std::unique_ptr<Engine> TensorRTNetwork::read(std::size_t method) {
-  const auto plan = bundle_.folder / "engines" / (bundle_.methods[method] + ".plan");
-  return std::make_unique<Engine>(*runtime_, messages_, plan, bundle_);
+  std::unique_ptr<Engine> engine = device_.read(bundle_.folder, bundle_.methods[method]);
+  for (const Port& port : engine->ports()) {
+    engine->expect(port, port.name == bundle_.output.name ? &bundle_.output : bundle_.input(port.name), "the bundle");
+  }
+  return engine;
 }
 
 void TensorRTNetwork::load_all() {
@@ -70,7 +69,7 @@ void TensorRTNetwork::warm_up(std::size_t method, const std::vector<Input>& inpu
     load_ms_ += milliseconds_since(start);
   }
   execute(method, inputs, output);
-  if (options_.graphs && !options_.reload) engines_[method]->record(stream_);
+  if (options_.graphs && !options_.reload) engines_[method]->record(device_.stream());
 }
 
 void TensorRTNetwork::execute(std::size_t method, const std::vector<Input>& inputs, std::vector<float>& output) {
@@ -78,18 +77,18 @@ void TensorRTNetwork::execute(std::size_t method, const std::vector<Input>& inpu
   try {
     run(method, inputs, output);
   } catch (...) {
-    cudaStreamSynchronize(stream_.get());  // inputs and output may go now, and copies of them may still be queued
+    cudaStreamSynchronize(device_.stream().get());  // inputs and output may go now, and copies of them may still be queued
     throw;
   }
 }
 
 void TensorRTNetwork::run(std::size_t method, const std::vector<Input>& inputs, std::vector<float>& output) {
   for (std::size_t i = 0; i < inputs.size(); ++i) {
-    stream_.upload(buffers_.at(bundle_.inputs[i].name), inputs[i].data, inputs[i].bytes);
+    device_.stream().upload(buffers_.at(bundle_.inputs[i].name), inputs[i].data, inputs[i].bytes);
   }
-  engines_[method]->run(stream_, options_.graphs);
-  stream_.download(output.data(), buffers_.at(bundle_.output.name), output.size() * sizeof(float));
-  stream_.synchronize();
+  engines_[method]->run(device_.stream(), options_.graphs);
+  device_.stream().download(output.data(), buffers_.at(bundle_.output.name), output.size() * sizeof(float));
+  device_.stream().synchronize();
 }
 
 Runtime TensorRTNetwork::runtime() const {

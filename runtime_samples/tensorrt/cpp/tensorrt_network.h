@@ -1,7 +1,5 @@
 #pragma once
 
-#include <NvInfer.h>
-
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -10,8 +8,8 @@
 #include "bundle.h"
 #include "cuda.h"
 #include "engine.h"
-#include "messages.h"
 #include "network.h"
+#include "tensorrt_device.h"
 
 namespace dq {
 
@@ -20,11 +18,12 @@ struct TensorRTOptions {
   bool graphs = true;   // record each engine's work as a CUDA graph
 };
 
-/// Engines, one scratch memory as large as the largest needs, one set of inputs and output, one stream.
+/// Engines, one scratch memory as large as the largest needs, one set of inputs and output.
 class TensorRTNetwork : public Network {
  public:
-  /// Throws Error: an engine is missing or does not load, or the device has too little memory.
-  TensorRTNetwork(const Bundle& bundle, const TensorRTOptions& options);
+  /// Bundle and device outlive it. Throws Error: an engine is missing, does not load or has other inputs and outputs, or the device has
+  /// too little memory.
+  TensorRTNetwork(const Bundle& bundle, const TensorRTDevice& device, const TensorRTOptions& options);
   ~TensorRTNetwork() override;
   TensorRTNetwork(const TensorRTNetwork&) = delete;
   TensorRTNetwork& operator=(const TensorRTNetwork&) = delete;
@@ -41,12 +40,10 @@ class TensorRTNetwork : public Network {
   void run(std::size_t method, const std::vector<Input>& inputs, std::vector<float>& output);
 
   const Bundle& bundle_;
+  const TensorRTDevice& device_;
   const TensorRTOptions options_;
   double load_ms_ = 0;
   // They go from the last to the first: engines before what they use.
-  Messages messages_;
-  Stream stream_;
-  std::unique_ptr<nvinfer1::IRuntime> runtime_;
   Buffers buffers_;
   DeviceMemory scratch_;
   std::vector<std::unique_ptr<Engine>> engines_;  // by method, null if not in memory

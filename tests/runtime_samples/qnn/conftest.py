@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends.qnn.conftest import wide
-from tests.runtime_samples.building import SAMPLES, TOGETHER, build
+from tests.runtime_samples.building import SAMPLES, TOGETHER, add_target, build
 from tests.shared import once
 
 __all__ = ["wide"]
@@ -35,6 +35,13 @@ def dq_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ("-DDQ_ONNXRUNTIME=wheel", f"-DDQ_PYTHON={sys.executable}", f"-DDQ_ONNXRUNTIME_HEADERS={headers}")
     fast = ("-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0", *TOGETHER)  # what executes is in the library
     return build(tmp_path_factory, SAMPLES / "qnn", "qnn-wheel", ["dq-run"], *options, *fast) / "dq-run"
+
+
+@pytest.fixture(scope="session")
+def dq_generate(dq_run: Path) -> Path:
+    """The program that draws, built beside it."""
+    add_target(dq_run.parent, "dq-generate", "PNG")
+    return dq_run.parent / "dq-generate"
 
 
 @pytest.fixture(scope="session")

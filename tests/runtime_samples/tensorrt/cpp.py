@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.numpy import load_file
 
 from tests.runtime_samples.tensorrt.programs import GOLDEN
@@ -72,3 +74,42 @@ def plan_of(replay: Path, data: dict[str, Any], scratch: int) -> str:
         for kind, port in rows
     ]
     return "\n".join([f"replay {replay}", f"warm_ups {len(data['methods'])}", f"scratch {scratch}", *tensors, ""])
+
+
+def generate_bundle_of(case: str, folder: Path) -> Path:
+    """A golden bundle of a whole pipeline for target tensorrt, with plans that replay the golden answers of all its parts."""
+    source = GOLDEN / "generate" / case
+    bundle = Path(shutil.copytree(source / "bundle", folder / "bundle"))
+    data = json.loads((bundle / "bundle.json").read_text())
+    methods = [f"steps_g{group}" for group in range(len(data["step_groups"]))]
+    (bundle / "bundle.json").write_text(json.dumps(data | {"target": "tensorrt", "methods": methods}))
+    tensors = load_file(source / "replay.safetensors")
+    for name, tensor in tensors.items():
+        integers = tensor.dtype == np.int64
+        (folder / f"{name}.{'i64' if integers else 'f32'}").write_bytes(
+            tensor.astype("<i8" if integers else "<f4").tobytes()
+        )
+    engines = bundle / "engines"
+    engines.mkdir()
+    for number, method in enumerate(methods):
+        (engines / f"{method}.plan").write_text(plan_of(folder, data | {"methods": []}, FIRST_SCRATCH + number))
+    about = json.loads((bundle / "pipeline.json").read_text())
+    given = {"decoder": ("latents",), "vae_encoder": ("picture",)}
+    rows = [("decoder", ["picture"]), *((each["name"], each["outputs"]) for each in about["encoders"])]
+    if "image_to_image" in about:
+        rows.append(("vae_encoder", about["image_to_image"]["outputs"]))
+    for part, outputs in rows:
+        inputs = given.get(part, ("ids",))
+        ports = {f"in {name}": tensors[f"{part}.{name}"].shape[1:] for name in inputs}
+        ports |= {f"out {name}": tensors[f"{part}.{name}"].shape[1:] for name in reversed(outputs)}
+        (engines / f"{part}.plan").write_text(plan_of_part(folder, part, ports, FIRST_SCRATCH))
+    return bundle
+
+
+def plan_of_part(replay: Path, part: str, ports: Mapping[str, Sequence[int]], scratch: int) -> str:
+    """What the fake TensorRT reads as an engine of a part. ``ports``: "in NAME" or "out NAME" -> axes without the first."""
+    rows = [
+        " ".join(map(str, [port, "int64" if port == "in ids" else "float32", len(axes) + 1, 1, *axes]))
+        for port, axes in ports.items()
+    ]
+    return "\n".join([f"replay {replay}", f"part {part}", f"scratch {scratch}", *rows, ""])

@@ -47,7 +47,9 @@ struct OrtApi {
   OrtStatus* (*CreateSessionOptions)(OrtSessionOptions** out) noexcept;
   void* unused_11[11];
   OrtStatus* (*SetSessionLogSeverityLevel)(OrtSessionOptions* options, int level) noexcept;
-  void* unused_23[7];
+  void* unused_23[1];
+  OrtStatus* (*SetIntraOpNumThreads)(OrtSessionOptions* options, int threads) noexcept;
+  void* unused_25[5];
   OrtStatus* (*SessionGetInputCount)(const OrtSession* session, std::size_t* out) noexcept;
   OrtStatus* (*SessionGetOutputCount)(const OrtSession* session, std::size_t* out) noexcept;
   void* unused_32[1];

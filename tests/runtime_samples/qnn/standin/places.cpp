@@ -14,6 +14,7 @@ int main() {
   PLACE(Run);
   PLACE(CreateSessionOptions);
   PLACE(SetSessionLogSeverityLevel);
+  PLACE(SetIntraOpNumThreads);
   PLACE(SessionGetInputCount);
   PLACE(SessionGetOutputCount);
   PLACE(SessionGetInputTypeInfo);

@@ -1,11 +1,14 @@
 // A TensorRT whose engines replay golden answers, execution by execution, and check what they are given.
 //
-// A plan is text, one item a line:  replay FOLDER | warm_ups N | scratch BYTES | in NAME DTYPE AXES SIZES... | out ...
-// The folder holds inputs.f32, outputs.f32 and timesteps.f32 or step_vectors.f32, whichever the engine takes. The first N executions of all engines together are not replayed.
+// A plan is text, one item a line:  replay FOLDER | warm_ups N | scratch BYTES | part NAME | in NAME DTYPE AXES SIZES... | out ...
+// The folder holds inputs.f32, outputs.f32 and timesteps.f32 or step_vectors.f32, whichever the engine takes, and inputs.NAME.f32 of other inputs that
+// are to be checked. The first N executions of all engines together are not replayed. An engine with a part takes and answers PART.NAME.f32 or .i64,
+// execution by execution.
 
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <set>
 #include <sstream>
@@ -34,18 +37,23 @@ struct Tensor {
 };
 
 struct Plan {
-  std::string replay;
+  std::string replay, part;
   std::size_t warm_ups = 0, scratch = 0;
   std::vector<Tensor> tensors;
 };
 
 std::size_t executions = 0, alive = 0;
+std::map<std::string, std::size_t> executions_of_part;
 
-std::vector<float> read_floats(const std::string& path) {
+std::string read_bytes(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
   std::ostringstream all;
   all << stream.rdbuf();
-  const std::string bytes = all.str();
+  return all.str();
+}
+
+std::vector<float> read_floats(const std::string& path) {
+  const std::string bytes = read_bytes(path);
   std::vector<float> values(bytes.size() / sizeof(float));
   if (!bytes.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
   return values;
@@ -57,6 +65,8 @@ Plan parse(const std::string& text) {
   for (std::string key; lines >> key;) {
     if (key == "replay") {
       lines >> plan.replay;
+    } else if (key == "part") {
+      lines >> plan.part;
     } else if (key == "warm_ups") {
       lines >> plan.warm_ups;
     } else if (key == "scratch") {
@@ -120,6 +130,7 @@ class Context : public nvinfer1::IExecutionContext {
     fake::require_memory(scratch_, plan_.scratch);
     std::memset(scratch_, 0xAB, plan_.scratch);
     for (std::size_t i = 0; i < addresses_.size(); ++i) fake::require_memory(addresses_[i], plan_.tensors[i].bytes());
+    if (!plan_.part.empty()) return compute_part(executions_of_part[plan_.part]++);
     const std::size_t e = executions++ - plan_.warm_ups;  // wraps around during the warm-up
     if (executions <= plan_.warm_ups) return;
     const std::vector<float> inputs = read_floats(plan_.replay + "/inputs.f32"), outputs = read_floats(plan_.replay + "/outputs.f32");
@@ -131,10 +142,33 @@ class Context : public nvinfer1::IExecutionContext {
         require((e + 1) * tensor.elements() <= inputs.size(), "more executions than golden answers");
         expect_near("sample", at, &inputs[e * tensor.elements()], tensor.elements());
       }
+      if (tensor.is_input && tensor.dtype == nvinfer1::DataType::kFLOAT) {
+        const std::vector<float> given = read_floats(plan_.replay + "/inputs." + tensor.name + ".f32");
+        if (!given.empty()) expect_near(tensor.name.c_str(), at, &given[e * tensor.elements()], tensor.elements());
+      }
       if (tensor.name != "timestep" && tensor.name != "step_vectors") continue;
       const bool vectors = tensor.name == "step_vectors";
       const std::vector<float> wanted = read_floats(plan_.replay + (vectors ? "/step_vectors.f32" : "/timesteps.f32"));
       expect_near(tensor.name.c_str(), at, &wanted[e * tensor.elements()], tensor.elements());
+    }
+  }
+
+  void compute_part(std::size_t e) {
+    for (std::size_t i = 0; i < addresses_.size(); ++i) {
+      const Tensor& tensor = plan_.tensors[i];
+      const bool integers = tensor.dtype == nvinfer1::DataType::kINT64;
+      const std::string all = read_bytes(plan_.replay + "/" + plan_.part + "." + tensor.name + (integers ? ".i64" : ".f32"));
+      require((e + 1) * tensor.bytes() <= all.size(), "more executions of " + plan_.part + " than golden answers");
+      const std::string one = all.substr(e * tensor.bytes(), tensor.bytes());
+      if (!tensor.is_input) {
+        std::memcpy(addresses_[i], one.data(), one.size());
+      } else if (integers) {
+        require(std::memcmp(addresses_[i], one.data(), one.size()) == 0, plan_.part + " was given another " + tensor.name);
+      } else {
+        std::vector<float> wanted(tensor.elements());
+        std::memcpy(wanted.data(), one.data(), one.size());
+        expect_near((plan_.part + "." + tensor.name).c_str(), static_cast<const float*>(addresses_[i]), wanted.data(), wanted.size());
+      }
     }
   }
 
