@@ -26,6 +26,12 @@ fs::path file_inside(const fs::path& folder, const std::string& name) {
 
 }  // namespace
 
+std::string path_at(const json::Value& object, const char* key) {
+  const std::string& path = object.text_at(key);
+  if (!stays_inside(path)) throw Error(std::string(key) + " names a place outside the bundle: " + path);
+  return path;
+}
+
 bool is_plain(const std::string& name) {
   const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
   const auto allowed = [&](char c) { return letter(c) || (c >= '0' && c <= '9') || c == '.' || c == '-'; };

@@ -11,6 +11,9 @@ namespace dq {
 /// Whether the name stays in the folder on every system.
 bool stays_inside(const std::string& name);
 
+/// The text `key` of an object, a place in the bundle's folder. Throws Error: it is outside.
+std::string path_at(const json::Value& object, const char* key);
+
 /// Letters, digits, and . _ - behind the first: what programs name methods and inputs with.
 bool is_plain(const std::string& name);
 

@@ -19,4 +19,18 @@ Picture picture_of(const FloatTensor& decoded) {
   return picture;
 }
 
+FloatTensor tensor_of(const Picture& picture) {
+  constexpr std::size_t channels = 3;
+  const std::size_t pixels = picture.height * picture.width;
+  const auto side = [](std::size_t size) { return static_cast<std::int64_t>(size); };
+  FloatTensor tensor{{1, 3, side(picture.height), side(picture.width)}, std::vector<float>(channels * pixels)};
+  for (std::size_t channel = 0; channel < channels; ++channel) {
+    const std::size_t own = std::min(channel, picture.channels - 1);
+    for (std::size_t i = 0; i < pixels; ++i) {
+      tensor.values[channel * pixels + i] = static_cast<float>(picture.pixels[i * picture.channels + own]) / 255.0F * 2.0F - 1.0F;
+    }
+  }
+  return tensor;
+}
+
 }  // namespace dq

@@ -6,31 +6,18 @@
 #include "bundle_files.h"
 #include "error.h"
 #include "files.h"
+#include "json_numbers.h"
 
 namespace dq {
 namespace {
 
 constexpr const char* pipeline_file = "pipeline.json";
-constexpr std::int64_t longest_prompt = 4096, largest_side = 16384, largest_id = 0x7FFFFFFF;
-
-std::int64_t integer_within(const json::Value& row, const char* key, std::int64_t least, std::int64_t most) {
-  const std::int64_t value = row.integer_at(key);
-  if (value < least || value > most) {
-    throw Error(std::string(key) + " must be " + std::to_string(least) + "-" + std::to_string(most) + ", got " + std::to_string(value));
-  }
-  return value;
-}
+constexpr std::int64_t longest_prompt = 4096, largest_id = 0x7FFFFFFF;
 
 std::string name_at(const json::Value& row) {
   const std::string& name = row.text_at("name");
   if (!is_plain(name)) throw Error("name must be letters, digits, _ . and -, got " + name);
   return name;
-}
-
-std::string path_at(const json::Value& row, const char* key) {
-  const std::string& path = row.text_at(key);
-  if (!stays_inside(path)) throw Error(std::string(key) + " names a place outside the bundle: " + path);
-  return path;
 }
 
 template <typename Part>
@@ -123,6 +110,7 @@ void check_parts(const Pipeline& pipeline, const Bundle& bundle) {
   for (const EncoderPart& part : pipeline.encoders) bundle.expect_listed(part.program);
   if (!pipeline.constants.empty()) bundle.expect_listed(pipeline.constants);
   if (pipeline.decoder) bundle.expect_listed(pipeline.decoder->program);
+  if (pipeline.image) bundle.expect_listed(pipeline.image->program);
 }
 
 }  // namespace
@@ -155,7 +143,19 @@ Pipeline Pipeline::parse(std::string_view text, const Bundle& bundle) {
   }
   pipeline.zeros_without_negative = file.at("zeros_without_negative").boolean("zeros_without_negative");
   if (const json::Value& decoder = file.at("decoder"); !decoder.is_null()) pipeline.decoder = read_decoder(decoder);
+  if (const json::Value* image = file.find("image_to_image")) {
+    try {
+      pipeline.image = ImageToImage::from_json(*image);
+    } catch (const Error& error) {
+      throw Error(std::string("image_to_image: ") + error.what());
+    }
+  }
   return pipeline;
+}
+
+const ImageToImage& image_to_image_of(const Pipeline& pipeline) {
+  if (pipeline.image) return *pipeline.image;
+  throw Error("--image: the bundle has no encoder of pictures; export it with --image-to-image, or leave --image out");
 }
 
 Pipeline Pipeline::load(const Bundle& bundle) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bundle.h"
+#include "image_to_image.h"
 
 namespace dq {
 
@@ -47,11 +48,15 @@ struct Pipeline {
   std::string constants;                     // a file of what no prompt decides, empty if there is none
   bool zeros_without_negative = false;       // an empty negative prompt is zeros, and not the encoded empty text
   std::optional<DecoderPart> decoder;        // none: the network makes pictures itself
+  std::optional<ImageToImage> image;         // none: a run begins with noise only
 
   /// What pipeline.json says, without looking at other files. Throws Error.
   static Pipeline parse(std::string_view text, const Bundle& bundle);
   /// The same of a bundle. Throws Error: it has none, or it is damaged.
   static Pipeline load(const Bundle& bundle);
 };
+
+/// Throws Error: the bundle cannot begin with a picture.
+const ImageToImage& image_to_image_of(const Pipeline& pipeline);
 
 }  // namespace dq

@@ -1,6 +1,7 @@
 // dq-parts PART ARGUMENTS...: parts of `generate` by themselves, for tests that compare them with what they reproduce.
 //   randn SEED SIZE...   successive draws from one generator, float32, to stdout
 //   tokens clip|t5 FOLDER   a line with a JSON text -> a line with the ids of its tokens
+//   begin up|down        a line with a step count and a strength -> the first step that runs
 //   plain                a line with a JSON text -> "plain", or "refused" where it weights words or names a textual inversion
 
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "error.h"
+#include "image_to_image.h"
 #include "json.h"
 #include "prompt.h"
 #include "torch_random.h"
@@ -47,9 +49,15 @@ void plain() {
   }
 }
 
+void begin(const std::string& rounds) {
+  double strength = 0;
+  for (std::size_t steps = 0; std::cin >> steps >> strength;) std::printf("%zu\n", dq::first_step(strength, steps, rounds == "up"));
+}
+
 void run(const std::string& part, const std::vector<std::string>& words) {
   if (part == "randn") return randn(words);
   if (part == "plain") return plain();
+  if (part == "begin") return begin(words.at(0));
   if (part == "tokens") return tokenize(*dq::read_tokenizer(words.at(1), words.at(0)));
   throw dq::Error("unknown part '" + part + "'");
 }

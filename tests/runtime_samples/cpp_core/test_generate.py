@@ -186,7 +186,7 @@ REFUSED = {
     "large seed": (["--prompt", "a", "--seed", str(2**63)], "--seed must be a number from 0 to"),
     "threads": (["--prompt", "a", "--threads", "0"], "--threads must be a number from 1, got '0'"),
     "steps": (["--prompt", "a", "--steps", "9"], "got 9 steps, guidance 2.5, the bundle holds 4 steps, guidance 2.5"),
-    "unknown": (["--prompt", "a", "--image", "x.png"], "unknown argument '--image', allowed are --bundle, --prompt"),
+    "unknown": (["--prompt", "a", "--mask", "x.png"], "unknown argument '--mask', allowed are --bundle, --prompt"),
     "twice": (["--prompt", "a", "--prompt", "b"], "--prompt is given twice"),
     "no value": (["--prompt"], "--prompt needs a value"),
 }
@@ -276,6 +276,8 @@ def test_help_has_examples(program: Path) -> None:
         "--threads",
         "--low-memory",
         "--latents",
+        "--image",
+        "--strength",
     ):
         assert option in done.stdout
     assert "Examples:" in done.stdout

@@ -59,6 +59,20 @@ def test_the_picture_is_the_hosts(mode: str, case: str, program: Path, tmp_path:
     assert events.count("capture") == (0 if "--no-cuda-graphs" in MODES[mode] else 2)
 
 
+@pytest.mark.parametrize("case", ["image", "image-noise-in-each-step", "image-other-steps"])
+@pytest.mark.parametrize("mode", ["resident", "low memory"])
+def test_a_picture_is_begun_with(mode: str, case: str, program: Path, tmp_path: Path) -> None:
+    bundle, log = generate_bundle_of(case, tmp_path), tmp_path / "log"
+    image = ("--image", str(GOLDEN / "generate" / case / "image.png"))
+    done = draw(program, case, bundle, *image, *MODES[mode], FAKE_LOG=str(log))
+    assert done.returncode == 0, done.stderr
+    host = np.asarray(Image.open(GOLDEN / "generate" / case / "expected" / "picture.png"))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "picture.png")), host)
+    events = log.read_text().splitlines()
+    alive = max(int(event.split()[-1]) for event in events if event.startswith("load"))
+    assert alive == (1 if mode == "low memory" else 5)  # two encoders, decoder, two step groups
+
+
 def test_other_prompts_are_noticed(program: Path, tmp_path: Path) -> None:
     """The recordings are a check only if they refuse what they do not hold."""
     bundle = generate_bundle_of("guided", tmp_path)
