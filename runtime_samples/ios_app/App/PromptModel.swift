@@ -4,6 +4,8 @@ import DQGenerate
 import DQSampler
 import Foundation
 import Observation
+import PhotosUI
+import SwiftUI
 import UIKit
 
 /// What the screen of prompts shows; what decides is in DQDevice.
@@ -20,8 +22,16 @@ final class PromptModel {
     private(set) var state = State.idle
     /// Those with text encoders and a decoder.
     let bundles: [DeviceBundle]
-    var bundle: DeviceBundle?
+    /// Another one may take pictures of another size, or none.
+    var bundle: DeviceBundle? {
+        didSet { if !form.fits(bundle?.imageSize) { removePhoto() } }
+    }
     var form = PromptForm()
+    /// What was chosen to begin with, and why it cannot be read.
+    var photo: PhotosPickerItem? {
+        didSet { loadPhoto() }
+    }
+    private(set) var photoProblem: String?
     private var task: Task<Void, Never>?
 
     init() {
@@ -56,6 +66,25 @@ final class PromptModel {
                 state = .failed("\(error)")
             }
             UIApplication.shared.isIdleTimerDisabled = false
+        }
+    }
+
+    func removePhoto() { photo = nil }
+
+    /// Scales and crops what was chosen to the model's size.
+    private func loadPhoto() {
+        (form.image, photoProblem) = (nil, nil)
+        guard let photo, let size = bundle?.imageSize else { return }
+        Task {
+            do {
+                guard let data = try await photo.loadTransferable(type: Data.self) else {
+                    throw SampleError("the photo cannot be read; choose another")
+                }
+                let picture = try await Task.detached { try DQGenerate.Picture(photo: data, height: size.height, width: size.width) }.value
+                if photo == self.photo, size == bundle?.imageSize { form.image = picture }
+            } catch {
+                if photo == self.photo { photoProblem = "\(error)" }
+            }
         }
     }
 

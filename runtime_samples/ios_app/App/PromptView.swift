@@ -1,6 +1,7 @@
 #if canImport(SwiftUI)
 import DQDevice
 import DQGenerate
+import PhotosUI
 import SwiftUI
 
 /// A prompt in, a picture out.
@@ -38,6 +39,7 @@ struct PromptSection: View {
                 TextField("Seed", text: $model.form.seed).keyboardType(.numberPad)
                 Button("Next", systemImage: "arrow.forward") { model.form.nextSeed() }.labelStyle(.iconOnly)
             }
+            if model.bundle?.imageSize != nil { PhotoRows(model: model) }
             Picker("Bundle", selection: $model.bundle) {
                 ForEach(model.bundles, id: \.self) { Text($0.folder.lastPathComponent).tag(DeviceBundle?.some($0)) }
             }
@@ -45,6 +47,22 @@ struct PromptSection: View {
             if let problem = model.bundle?.problem ?? model.form.problem { Text(problem).foregroundStyle(.red) }
             Button("Draw") { model.draw() }.disabled(!model.canDraw)
         }
+    }
+}
+
+/// A photo to begin with, and how much of it is changed.
+struct PhotoRows: View {
+    @Bindable var model: PromptModel
+
+    var body: some View {
+        PhotosPicker(selection: $model.photo, matching: .images) { Label("Begin with a photo", systemImage: "photo") }
+        if let image = model.form.image?.image {
+            Image(decorative: image, scale: 1).resizable().aspectRatio(contentMode: .fit).frame(maxHeight: 160)
+            Slider(value: $model.form.strength, in: 0.05...1) { Text("Strength") }
+            LabeledContent("Strength: how much is changed", value: model.form.strength.formatted(.number.precision(.fractionLength(2))))
+            Button("Without the photo", role: .destructive) { model.removePhoto() }
+        }
+        if let problem = model.photoProblem { Text(problem).foregroundStyle(.red) }
     }
 }
 

@@ -37,6 +37,30 @@ final class DrawingTests: XCTestCase {
         }
     }
 
+    func testAPictureIsBegunWith() async throws {
+        let program = StandInBundle(
+            "generate/image-noise-in-each-step",
+            [
+                "model.aimodel": Self.program(
+                    [
+                        .init("sample", Self.latents, .float32), .init("timestep", [1], .float32),
+                        .init("encoder_hidden_states", [1, 16, 5], .float32),
+                    ], .init("output", Self.latents, .float32), 1),
+                "parts/text_encoder.aimodel": Self.program([.init("ids", [1, 16], .int32)], .init("hidden", [1, 16, 5], .float32), 1e-4),
+                "parts/vae_encoder.aimodel": Self.program([.init("picture", [1, 3, 12, 12], .float32)], .init("mean", Self.latents, .float32), 1),
+                "parts/decoder.aimodel": Self.program([.init("latents", Self.latents, .float32)], .init("picture", [1, 3, 12, 12], .float32), 1e-4),
+            ], methods: ["main"], target: "coreai", pipelineEdits: [".bin": ".aimodel"])
+        try await program.use { bundle in
+            let drawing = try Drawing(bundle, programs: CoreAIPrograms(unit: .cpuOnly), lowMemory: true)
+            let picture = Picture(channels: 1, height: 12, width: 12, pixels: [UInt8](repeating: 200, count: 144))
+            let outcome = try await drawing.draw(Wish(prompt: "a cat", seed: 7, image: picture, strength: 0.6))
+            XCTAssertEqual([outcome.step, outcome.steps], [1, 4])
+            XCTAssertEqual(
+                StandInLog.shared.specialized.map(\.name),
+                ["text_encoder.aimodel", "vae_encoder.aimodel", "model.aimodel", "decoder.aimodel"])
+        }
+    }
+
     func testAProgramOfAnotherShapeIsRefused() async throws {
         try await Self.bundle.use { bundle in
             let part = PartProgram(

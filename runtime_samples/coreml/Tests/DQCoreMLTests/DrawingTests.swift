@@ -36,6 +36,31 @@ final class DrawingTests: XCTestCase {
         }
     }
 
+    func testAPictureIsBegunWith() async throws {
+        let latents = [1, 4, 6, 6]
+        let program = StandInBundle(
+            "generate/image-noise-in-each-step",
+            [
+                "model.mlpackage": ["main": StandInFunction(inputs: ["sample", "timestep", "encoder_hidden_states"], output: "output", factor: 1)],
+                "parts/text_encoder.mlpackage": ["main": StandInFunction(inputs: ["ids"], output: "hidden", factor: 1e-4, shape: [1, 16, 5])],
+                "parts/vae_encoder.mlpackage": ["main": StandInFunction(inputs: ["picture"], output: "mean", factor: 1, shape: latents)],
+                "parts/decoder.mlpackage": ["main": StandInFunction(inputs: ["latents"], output: "picture", factor: 1e-4, shape: [1, 3, 12, 12])],
+            ], methods: ["main"], target: "coreml", pipelineEdits: [".bin": ".mlpackage"])
+        try await program.use { bundle in
+            let drawing = try Drawing(bundle, programs: CoreMLPrograms(units: .cpu), lowMemory: true)
+            let black = Picture(channels: 1, height: 12, width: 12, pixels: [UInt8](repeating: 0, count: 144))
+            let white = Picture(channels: 1, height: 12, width: 12, pixels: [UInt8](repeating: 255, count: 144))
+            let one = try await drawing.draw(Wish(prompt: "a cat", seed: 7, image: black, strength: 0.6))
+            XCTAssertEqual([one.step, one.steps], [1, 4])
+            XCTAssertEqual(StandInLog.shared.compiled.count, 4)
+            let other = try await drawing.draw(Wish(prompt: "a cat", seed: 7, image: white, strength: 0.6))
+            XCTAssertNotEqual(one.latents, other.latents)
+            let noise = try await drawing.draw(Wish(prompt: "a cat", seed: 7))
+            XCTAssertEqual(noise.step, 0)
+            XCTAssertEqual(StandInLog.shared.compiled.count, 11, "without a picture its encoder is not loaded")
+        }
+    }
+
     func testThePromptDecidesThePicture() async throws {
         try await Self.bundle.use { bundle in
             let drawing = try Drawing(bundle, programs: CoreMLPrograms())

@@ -9,18 +9,36 @@ public struct DeviceBundle: Sendable, Hashable {
     public let runtime: DeviceRuntime?
     /// Whether it holds text encoders and a decoder, too.
     public let draws: Bool
+    /// Of the picture that it can begin with; nil: it begins with noise only.
+    public let imageSize: PictureSize?
     /// Why it cannot run here; nil: it can.
     public let problem: String?
+
+    public struct PictureSize: Sendable, Hashable {
+        public let height: Int
+        public let width: Int
+    }
 
     init(_ folder: URL) {
         self.folder = folder
         draws = FileManager.default.fileExists(atPath: folder.appendingPathComponent(Pipeline.fileName).path)
+        imageSize = Self.imageSize(of: folder)
         do {
             let runtime = try DeviceRuntime(of: folder)
             (self.runtime, problem) = (runtime, runtime.missing?.description)
         } catch {
             (runtime, problem) = (nil, "\(error)")
         }
+    }
+
+    /// As pipeline.json says: without a look at what a drawing checks.
+    private static func imageSize(of folder: URL) -> PictureSize? {
+        let file = folder.appendingPathComponent(Pipeline.fileName), key = ImageToImage.key
+        guard let bytes = try? Data(contentsOf: file),
+            case .object(let json)? = try? JSONReader.read(Array(bytes), name: Pipeline.fileName), case .object(let image)? = json[key],
+            case .integer(let height)? = image["height"], case .integer(let width)? = image["width"]
+        else { return nil }
+        return PictureSize(height: height, width: width)
     }
 
     /// The folders in `folder` that hold a bundle.json, by name.

@@ -10,8 +10,18 @@ public struct PromptForm: Sendable, Equatable {
     public var seed = "7"
     /// Text encoders, network and decoder are loaded one after the other.
     public var lowMemory = true
+    /// What the picture begins with, in the place of noise.
+    public var image: Picture?
+    /// How much of `image` is changed, above 0 to 1.
+    public var strength = Wish.usualStrength
 
     public init() {}
+
+    /// The picture as it would be taken by a bundle: none, or of its size.
+    public func fits(_ size: DeviceBundle.PictureSize?) -> Bool {
+        guard let image else { return true }
+        return size.map { $0.height == image.height && $0.width == image.width } ?? false
+    }
 
     /// - Throws: SampleError: what is written cannot be drawn, with the reason.
     public func wish() throws -> Wish {
@@ -19,8 +29,9 @@ public struct PromptForm: Sendable, Equatable {
         guard let number = text.isEmpty ? 0 : UInt64(text), number < Wish.mostSeeds else {
             throw SampleError("the seed must be 0-\(Wish.mostSeeds - 1), got '\(text)'; change it")
         }
-        let wish = Wish(prompt: prompt, negativePrompt: negativePrompt, seed: number)
+        let wish = Wish(prompt: prompt, negativePrompt: negativePrompt, seed: number, image: image, strength: strength)
         for text in [prompt, negativePrompt] { try Wish.check(text) }
+        try Wish.check(strength: strength)
         return wish
     }
 

@@ -30,6 +30,22 @@ final class PromptFormTests: XCTestCase {
         XCTAssertFalse(form.canDraw)
     }
 
+    func testAPhotoIsOfTheBundlesSize() throws {
+        let folder = goldenFolder.appendingPathComponent("generate"), bundles = DeviceBundle.all(in: folder.appendingPathComponent("image"))
+        XCTAssertEqual([bundles.first?.imageSize?.height, bundles.first?.imageSize?.width], [12, 12])
+        XCTAssertNil(DeviceBundle.all(in: folder.appendingPathComponent("guided")).first?.imageSize)
+        var form = PromptForm()
+        form.prompt = "a red house"
+        XCTAssert(form.fits(nil))
+        form.image = Picture(channels: 1, height: 12, width: 12, pixels: [UInt8](repeating: 9, count: 144))
+        XCTAssert(form.fits(bundles.first?.imageSize))
+        XCTAssertFalse(form.fits(nil))
+        form.strength = 0.6
+        XCTAssertEqual(try form.wish(), Wish(prompt: "a red house", seed: 7, image: form.image, strength: 0.6))
+        form.strength = 0
+        XCTAssertFalse(form.canDraw)
+    }
+
     func testProgressOnlyGoesForward() {
         let order: [Drawing.Progress] = [.reading, .step(1, of: 4, secondsLeft: 3), .step(4, of: 4, secondsLeft: 0), .decoding]
         for (first, second) in zip(order, order.dropFirst()) {

@@ -1,7 +1,7 @@
 import DQSampler
 import Foundation
 
-/// Prompt in, picture out: text encoders, the sampler from the seed's noise, decoder.
+/// Prompt in, picture out: text encoders, the sampler from the seed's noise or from a picture, decoder.
 public struct Drawing: Sendable {
     /// How far a picture is.
     public enum Progress: Sendable, Equatable {
@@ -21,6 +21,9 @@ public struct Drawing: Sendable {
         public let seconds: Double
         /// Of them, in the network, with loading it.
         public let networkSeconds: Double
+        /// The first step that ran, of so many: 0 but where a picture takes the place of the steps before.
+        public let step: Int
+        public let steps: Int
     }
 
     private let bundle: ExportedBundle
@@ -28,7 +31,6 @@ public struct Drawing: Sendable {
     private let programs: any Programs
     private let parts: PartStore
     private let lowMemory: Bool
-    private let startScale: Float
     private let onProgress: OnProgress
 
     /// - Parameters:
@@ -40,13 +42,10 @@ public struct Drawing: Sendable {
         _ bundle: ExportedBundle, programs: any Programs, lowMemory: Bool = false, onProgress: @escaping OnProgress = { _ in }
     ) throws {
         pipeline = try Pipeline(bundle)
-        guard let startScale = bundle.table.startScale else {
-            throw SampleError("bundle.json: table has no init_noise_sigma, without which no noise can be made; export the bundle again")
-        }
-        (self.bundle, self.programs, self.lowMemory) = (bundle, programs, lowMemory)
-        (self.startScale, self.onProgress) = (startScale, onProgress)
+        (self.bundle, self.programs, self.lowMemory, self.onProgress) = (bundle, programs, lowMemory, onProgress)
         var all = pipeline.encoders.map { [pipeline] in pipeline.program(of: $0, in: bundle.folder) }
         if let decoder = pipeline.decoder { all.append(pipeline.program(of: decoder, in: bundle.folder, latents: bundle.output.shape)) }
+        if let image = pipeline.image { all.append(pipeline.program(of: image, in: bundle.folder)) }
         parts = PartStore(programs, all)
     }
 
@@ -56,27 +55,59 @@ public struct Drawing: Sendable {
         let start = ContinuousClock.now
         let takesLabel = bundle.conditioning.contains { $0.name == Wish.labelInput }
         try wish.check(takesText: !pipeline.encoders.isEmpty, takesLabel: takesLabel)
+        let begin = try beginning(wish), run = begin?.rest ?? bundle
         onProgress(.reading)
         let isGuided = bundle.guidance != 1
         let tokens = try PromptTokens(wish, pipeline, folder: bundle.folder, isGuided: isGuided, warn: warn)
-        var network = try await openAll()
+        var network = try await openAll(run, withImage: begin != nil)
         let conditions = try await self.conditions(tokens, wish, isGuided: isGuided)
+        var generator = TorchGenerator(seed: wish.seed)
+        let first = try await firstLatents(wish, begin, &generator)
         let networkStart = ContinuousClock.now
-        if network == nil { network = try await programs.openNetwork(bundle) }
-        let latents = try await sample(network, conditions, seed: wish.seed)
+        if network == nil { network = try await programs.openNetwork(run) }
+        let latents = try await sample(run, network, conditions, first, &generator)
         network = nil  // before the decoder comes
         let networkSeconds = (ContinuousClock.now - networkStart).milliseconds / 1000
         onProgress(.decoding)
         let picture = try Picture(try await decoded(latents))
         let seconds = (ContinuousClock.now - start).milliseconds / 1000
-        return Outcome(picture: picture, latents: latents, seconds: seconds, networkSeconds: networkSeconds)
+        return Outcome(
+            picture: picture, latents: latents, seconds: seconds, networkSeconds: networkSeconds, step: begin?.step ?? 0,
+            steps: begin?.steps ?? bundle.steps ?? bundle.table.calls)
+    }
+
+    /// The size of the picture that a wish may hold.
+    /// - Throws: SampleError: the bundle cannot begin with a picture.
+    public func imageSize() throws -> (height: Int, width: Int) {
+        let image = try imageToImage()
+        return (image.height, image.width)
+    }
+
+    private func imageToImage() throws -> ImageToImage {
+        guard let image = pipeline.image else {
+            throw SampleError("--image: the bundle has no encoder of pictures; export it with --image-to-image, or leave --image out")
+        }
+        return image
+    }
+
+    /// nil: with noise.
+    private func beginning(_ wish: Wish) throws -> Beginning? {
+        guard let picture = wish.image else { return nil }
+        let image = try imageToImage()
+        guard picture.height == image.height, picture.width == image.width else {
+            throw SampleError(
+                "--image: the picture has \(picture.width) x \(picture.height) pixels, the model takes \(image.width) x \(image.height); "
+                    + "scale or crop it")
+        }
+        return try Beginning(image, wish.strength, bundle)
     }
 
     /// The network, with all parts opened; nil with low memory, and nothing opened.
-    private func openAll() async throws -> (any Network)? {
+    private func openAll(_ run: ExportedBundle, withImage: Bool) async throws -> (any Network)? {
         guard !lowMemory else { return nil }
         for encoder in pipeline.encoders { try await parts.open(encoder.name) }
-        let network = try await programs.openNetwork(bundle)
+        if withImage { try await parts.open(PartProgram.imageEncoderName) }
+        let network = try await programs.openNetwork(run)
         if pipeline.decoder != nil { try await parts.open(PartProgram.decoderName) }
         return network
     }
@@ -90,12 +121,46 @@ public struct Drawing: Sendable {
             unconditional: isGuided ? try text.conditioning(negative, side: "uncond") : nil)
     }
 
+    /// (C, h, w) that the sampler begins with: noise, or the latent of a picture with noise.
+    private func firstLatents(_ wish: Wish, _ begin: Beginning?, _ generator: inout TorchGenerator) async throws -> Tensor {
+        let shape = Array(bundle.output.shape.dropFirst())
+        guard let begin, let picture = wish.image else {
+            guard let scale = bundle.table.startScale else {
+                throw SampleError("bundle.json: table has no init_noise_sigma, without which no noise can be made; export the bundle again")
+            }
+            return generator.normal(shape).scaled(by: scale)
+        }
+        let answers = try await encoded(picture)
+        var latent = answers[0]
+        if answers.count == 2 {  // it is drawn from mean and deviation
+            let drawn = generator.normal(shape)
+            for index in latent.values.indices { latent.values[index] += answers[1].values[index] * drawn.values[index] }
+        }
+        var x = latent.scaled(by: begin.start.signal)
+        x.add(begin.start.noise, times: generator.normal(shape))
+        return x
+    }
+
+    /// Mean, and deviation if there is one, of the latent of a picture; (C, h, w).
+    private func encoded(_ picture: Picture) async throws -> [Tensor] {
+        let part = try await parts.take(PartProgram.imageEncoderName), answer = try await part.execute(["picture": .float(picture.tensor)])
+        return try imageToImage().outputs.map { name in
+            guard let tensor = answer[name], tensor.shape == bundle.output.shape else {
+                let got = answer[name].map { "\($0.shape)" } ?? "nothing"
+                throw SampleError("the encoder of pictures gave \(got), expected is \(bundle.output.shape); export the bundle again")
+            }
+            try tensor.checkFinite("the encoded picture")
+            return tensor.reshaped(Array(bundle.output.shape.dropFirst()))
+        }
+    }
+
     /// (1, C, h, w) after all steps.
-    private func sample(_ network: (any Network)?, _ conditions: Conditions, seed: UInt64) async throws -> Tensor {
+    private func sample(
+        _ bundle: ExportedBundle, _ network: (any Network)?, _ conditions: Conditions, _ first: Tensor, _ generator: inout TorchGenerator
+    ) async throws -> Tensor {
         guard let network else { throw SampleError("there is no network; open it first") }
         let denoiser = try Denoiser(bundle, network), table = bundle.table, shape = Array(bundle.output.shape.dropFirst())
-        var generator = TorchGenerator(seed: seed), outputs: [Tensor] = []
-        var latents = [generator.normal(shape).scaled(by: startScale)]
+        var outputs: [Tensor] = [], latents = [first]
         let start = ContinuousClock.now
         for k in 0..<table.calls {
             let answer = try await denoiser.answer(latents[k], k, conditions)

@@ -4,7 +4,10 @@ import Foundation
 /// The command line of `generate`, and what a program adds to it.
 public struct GenerateArguments: Sendable {
     public let bundle: URL
+    /// Without the picture: who draws reads the file.
     public let wish: Wish
+    /// A PNG file to begin with, in the place of noise.
+    public let image: URL?
     /// nil: the calibrated ones.
     public let steps: Int?
     public let guidance: Double?
@@ -18,13 +21,15 @@ public struct GenerateArguments: Sendable {
     public static func usage(_ program: String, _ options: [Arguments.Option] = []) -> String {
         """
         usage: \(program) --bundle FOLDER --prompt TEXT --out PICTURE.png [--negative-prompt TEXT] [--label N] [--seed N] [--steps N] \
-        [--guidance W] [--low-memory] [--latents FILE] \(options.map(\.usage).joined(separator: " "))
+        [--guidance W] [--image PICTURE.png [--strength S]] [--low-memory] [--latents FILE] \(options.map(\.usage).joined(separator: " "))
         Draws the picture that a prompt describes, with an exported pipeline.
         --prompt TEXT: what is too long for the text encoder is left out, and said
         --negative-prompt TEXT: what not to draw; only with guidance
         --label N: the class to draw, of a model that takes one in the place of a prompt
         --seed N: of the noise; the same seed gives the same picture (default: 0)
         --steps N, --guidance W: of the step counts and guidance scales that the bundle holds (default: the calibrated ones)
+        --image PICTURE.png: begins with this picture, of the model's size, in the place of noise
+        --strength S: how much of it is changed, above 0 to 1 (default: \(Wish.usualStrength))
         --low-memory: loads text encoders, network and decoder one after the other
         --latents FILE: writes the finished latents, too, as safetensors
         example: \(program) --bundle bundle --prompt "a red house" --negative-prompt blurry --seed 7 --out picture.png
@@ -37,6 +42,7 @@ public struct GenerateArguments: Sendable {
         let own = Set(options.map(\.flag))
         let known = own.union([
             "--bundle", "--prompt", "--negative-prompt", "--label", "--seed", "--steps", "--guidance", "--out", "--latents",
+            "--image", "--strength",
         ])
         let words = try OptionWords(arguments, known: known, alone: ["--low-memory"]), values = words.values
         for flag in ["--bundle", "--out"] + options.filter(\.required).map(\.flag) where values[flag]?.isEmpty ?? true {
@@ -50,9 +56,15 @@ public struct GenerateArguments: Sendable {
             }
             seed = number
         }
+        image = values["--image"].map { URL(fileURLWithPath: $0) }
+        let strength = try words.number("--strength")
+        guard strength == nil || image != nil else {
+            throw SampleError("--strength says how much of a picture is changed, and there is none; give --image, or leave it out")
+        }
         wish = Wish(
             prompt: values["--prompt"], negativePrompt: values["--negative-prompt"] ?? "", label: try words.count("--label", from: 0),
-            seed: seed)
+            seed: seed, strength: strength ?? Wish.usualStrength)
+        try Wish.check(strength: wish.strength)
         for text in [wish.prompt ?? "", wish.negativePrompt] { try Wish.check(text) }
         steps = try words.count("--steps")
         guidance = try words.number("--guidance")

@@ -44,14 +44,20 @@ public enum GenerateCommand {
     ) async throws -> String {
         let bundle = try ExportedBundle(arguments.bundle, target: target).at(steps: arguments.steps, guidance: arguments.guidance)
         let drawing = try Drawing(bundle, programs: programs, lowMemory: arguments.lowMemory, onProgress: showProgress)
-        let outcome = try await drawing.draw(arguments.wish, warn: warn)
+        var wish = arguments.wish
+        if let file = arguments.image {
+            let size = try drawing.imageSize()
+            wish.image = try Picture(png: file, height: size.height, width: size.width)
+        }
+        let outcome = try await drawing.draw(wish, warn: warn)
         if let file = arguments.latents {
             try WholeFile.write(file, option: "--latents") { try SafetensorsWriter([("latents", outcome.latents)]).write($0) }
         }
         try outcome.picture.write(to: arguments.out)
         let (picture, memory) = (outcome.picture, (Machine.current.peakMemory() ?? 0) >> 20)
         func short(_ seconds: Double) -> String { String(format: "%.1f s", seconds) }
-        return "\(arguments.out.path): \(picture.width) x \(picture.height), \(bundle.steps ?? bundle.table.calls) steps, guidance "
+        let ran = outcome.step == 0 ? "" : "\(outcome.steps - outcome.step) of "
+        return "\(arguments.out.path): \(picture.width) x \(picture.height), \(ran)\(outcome.steps) steps, guidance "
             + "\(bundle.guidance), seed \(arguments.wish.seed); \(short(outcome.seconds)), of them \(short(outcome.networkSeconds)) in the "
             + "network; peak memory \(memory) MiB"
     }

@@ -48,8 +48,11 @@ public struct Pipeline: Sendable, Equatable {
     public let zerosWithoutNegative: Bool
     /// nil: the network makes pictures itself.
     public let decoder: DecoderPart?
+    /// nil: a run begins with noise only.
+    public let image: ImageToImage?
 
     private static let place = fileName
+    static let longestSide = 16384
 
     /// Whether a bundle holds more than a network.
     public static func isIn(_ bundle: ExportedBundle) -> Bool { bundle.lists(fileName) }
@@ -64,7 +67,7 @@ public struct Pipeline: Sendable, Equatable {
         let file = bundle.folder.appendingPathComponent(Self.fileName)
         guard let bytes = try? Data(contentsOf: file) else { throw SampleError("cannot read \(file.path); copy the bundle again, whole") }
         try self.init(JSONReader.read(Array(bytes), name: Self.place).asObject(Self.place), bundle)
-        let programs = encoders.map(\.program) + [decoder?.program, constants].compactMap { $0 }
+        let programs = encoders.map(\.program) + [decoder?.program, image?.program, constants].compactMap { $0 }
         for path in tokenizers.map({ "\($0.folder)/\(Tokenizer.fileName)" }) + programs where !bundle.lists(path) {
             throw SampleError("\(Self.place): bundle.json lists no '\(path)'; export the bundle again")
         }
@@ -107,6 +110,8 @@ public struct Pipeline: Sendable, Equatable {
         zerosWithoutNegative = try json.required("zeros_without_negative", place).asBool("\(place): zeros_without_negative")
         let decoder = try json.required("decoder", place)
         self.decoder = try decoder == .null ? nil : DecoderPart(decoder.asObject("\(place): decoder"), "\(place): decoder")
+        let image = "\(place): \(ImageToImage.key)"
+        self.image = try json[ImageToImage.key].map { try ImageToImage($0.asObject(image), image) }
         (self.tokenizers, self.encoders, self.conditioning) = (tokenizers, encoders, conditioning)
     }
 

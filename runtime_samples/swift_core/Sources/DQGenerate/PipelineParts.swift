@@ -39,8 +39,8 @@ extension Pipeline.DecoderPart {
         program = try Pipeline.path(row.required("program", place), "\(place): program")
         channels = try row.integer("channels", place, within: 1...3)
         guard channels != 2 else { throw SampleError("\(place): channels must be 1 or 3, got 2; export the bundle again") }
-        height = try row.integer("height", place, within: 1...16384)
-        width = try row.integer("width", place, within: 1...16384)
+        height = try row.integer("height", place, within: 1...Pipeline.longestSide)
+        width = try row.integer("width", place, within: 1...Pipeline.longestSide)
     }
 }
 
@@ -64,7 +64,7 @@ extension JSONObject {
         try ExportedBundle.plain(required("name", place).asString("\(place): name"), "\(place): name")
     }
 
-    fileprivate func integer(_ key: String, _ place: String, within range: ClosedRange<Int>) throws -> Int {
+    func integer(_ key: String, _ place: String, within range: ClosedRange<Int>) throws -> Int {
         let value = try required(key, place).asInt("\(place): \(key)")
         guard range.contains(value) else {
             throw SampleError(

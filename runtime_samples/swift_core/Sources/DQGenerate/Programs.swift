@@ -1,11 +1,11 @@
 import DQSampler
 import Foundation
 
-/// A text encoder or the decoder as a program: what it is called, takes and gives.
+/// A text encoder, the decoder or the encoder of pictures as a program: what it is called, takes and gives.
 public struct PartProgram: Sendable {
-    public static let decoderName = "decoder"
+    public static let decoderName = "decoder", imageEncoderName = "vae_encoder"
 
-    /// Of the encoder, or "decoder".
+    /// Of the text encoder, "decoder" or "vae_encoder".
     public let name: String
     /// File or folder.
     public let program: URL
@@ -50,6 +50,12 @@ extension Pipeline {
         PartProgram(
             name: PartProgram.decoderName, program: folder.appendingPathComponent(decoder.program),
             inputs: [.init(name: "latents", kind: .float32, shape: latents)], outputs: ["picture"])
+    }
+
+    func program(of image: ImageToImage, in folder: URL) -> PartProgram {
+        PartProgram(
+            name: PartProgram.imageEncoderName, program: folder.appendingPathComponent(image.program),
+            inputs: [.init(name: "picture", kind: .float32, shape: [1, 3, image.height, image.width])], outputs: image.outputs)
     }
 }
 

@@ -11,13 +11,20 @@ public struct Wish: Sendable, Equatable {
     public var label: Int?
     /// Of the noise: the same seed gives the same picture.
     public var seed: UInt64
+    /// What the picture begins with, in the place of noise: of the size that the model takes.
+    public var image: Picture?
+    /// How much of `image` is changed, above 0 to 1.
+    public var strength: Double
+
+    public static let usualStrength = 0.8
 
     public static let labelInput = "class_labels"
     public static let longestPrompt = 10_000
     public static let mostSeeds = UInt64(1) << 63
 
-    public init(prompt: String?, negativePrompt: String = "", label: Int? = nil, seed: UInt64 = 0) {
+    public init(prompt: String?, negativePrompt: String = "", label: Int? = nil, seed: UInt64 = 0, image: Picture? = nil, strength: Double = usualStrength) {
         (self.prompt, self.negativePrompt, self.label, self.seed) = (prompt, negativePrompt, label, seed)
+        (self.image, self.strength) = (image, strength)
     }
 
     /// (word:1.3), ((word)), [[word]], <lora:name:1> and <token>: notation of other programs, which a tokenizer reads as letters; and
@@ -37,7 +44,15 @@ public struct Wish: Sendable, Equatable {
         }
         if !takesLabel, label != nil { throw SampleError("--label: this model takes no class; leave it out") }
         for text in [prompt ?? "", negativePrompt] { try Self.check(text) }
+        try Self.check(strength: strength)
         guard seed < Self.mostSeeds else { throw SampleError("--seed must be 0-\(Self.mostSeeds - 1), got \(seed); change it") }
+    }
+
+    /// - Throws: SampleError: it is not above 0 and at most 1.
+    public static func check(strength: Double) throws {
+        guard strength > 0, strength <= 1 else {
+            throw SampleError("--strength must be above 0 and at most 1, got \(String(format: "%g", strength)); change it")
+        }
     }
 
     /// - Throws: SampleError: the text is too long, or has weights or names of embeddings.

@@ -35,6 +35,16 @@ public struct Correction: Sendable, Equatable {
         }
     }
 
+    /// Of the calls from `first` on.
+    func from(_ first: Int) -> Correction {
+        Correction(
+            inputShift: Array(inputShift[first...]), outputScale: Array(outputScale[first...]), outputShift: Array(outputShift[first...]))
+    }
+
+    private init(inputShift: [[Float]], outputScale: [[Float]], outputShift: [[Float]]) {
+        (self.inputShift, self.outputScale, self.outputShift) = (inputShift, outputScale, outputShift)
+    }
+
     /// What the network is given in step k. x: (C, H, W), already scaled.
     public func before(_ x: Tensor, _ k: Int) -> Tensor {
         byChannel(x) { value, channel in value + inputShift[k][channel] }

@@ -33,6 +33,8 @@ public struct ExportedBundle: Sendable {
     public private(set) var referenceName = "reference.safetensors"
     /// File of the step vectors of `table`, where the program takes them.
     private var stepVectorsName = "step_vectors.safetensors"
+    /// What was left out of the calls before `table`: their step vectors are in the file.
+    private var firstCall = 0
     /// Other step counts and guidance scales.
     public let samplers: [OtherSampler]
     /// All that the bundle lists, relative to the folder.
@@ -136,6 +138,24 @@ public struct ExportedBundle: Sendable {
         return bundle
     }
 
+    /// The bundle with the network calls from `first` on.
+    ///
+    /// - Parameter table: of these calls; nil: the tail of the bundle's own.
+    /// - Throws: SampleError: they are not calls of this bundle, or the tail looks back on earlier ones.
+    public func remaining(from first: Int, table own: SamplerTable?) throws -> ExportedBundle {
+        let calls = own?.calls ?? max(table.calls - first, 0)
+        guard first < table.calls, calls == table.calls - first else {
+            throw SampleError(
+                "image_to_image: a start at call \(first) with \(calls) calls does not belong to \(table.calls) calls; export the bundle "
+                    + "again")
+        }
+        var rest = self
+        rest.table = try (own ?? table.from(first)).with(table.correction?.from(first))
+        rest.schedule = schedule.from(first)
+        rest.firstCall += first
+        return rest
+    }
+
     /// Which runtime a bundle is for, without a look at anything else in it.
     /// - Throws: SampleError: there is no bundle of this version.
     public static func target(of folder: URL) throws -> String {
@@ -224,7 +244,9 @@ public struct ExportedBundle: Sendable {
 
     /// The input `step_vectors` of every call, (1, V) each; nil where the program takes the timestep.
     /// - Throws: SampleError: the file is missing or of another shape.
-    public func stepVectors() throws -> [Tensor]? { try rows("step_vectors", table.calls, stepVectorsName) }
+    public func stepVectors() throws -> [Tensor]? {
+        try rows("step_vectors", firstCall + table.calls, stepVectorsName).map { Array($0[firstCall...]) }
+    }
 
     private func rows(_ name: String, _ count: Int, _ fileName: String) throws -> [Tensor]? {
         guard let port = inputs.first(where: { $0.name == name }) else { return nil }

@@ -9,7 +9,7 @@ public struct SamplerTable: Sendable, Equatable {
     /// Factor of the start noise; nil: the file does not say.
     public let startScale: Float?
     /// What stands around the network, where there is something.
-    public let correction: Correction?
+    public private(set) var correction: Correction?
     private let a: [[Double]]
     private let b: [[Double]]
     private let c: [Double]
@@ -60,6 +60,33 @@ public struct SamplerTable: Sendable, Equatable {
                 throw SampleError("\(place).\(key)[\(k)] reaches before the start, those must be 0; export the bundle again")
             }
         }
+    }
+
+    /// The table of the calls from `first` on, without a correction.
+    /// - Throws: SampleError: one of them looks back before it.
+    func from(_ first: Int) throws -> SamplerTable {
+        for rows in [a, b] {
+            for (j, row) in rows[first...].enumerated() where row.dropFirst(j + 1).contains(where: { $0 != 0 }) {
+                throw SampleError(
+                    "image_to_image: a start at call \(first) looks back on earlier calls, and has no table of its own; export the bundle "
+                        + "again")
+            }
+        }
+        return SamplerTable(
+            timesteps: Array(timesteps[first...]), inputScale: Array(inputScale[first...]), startScale: startScale, a: Array(a[first...]),
+            b: Array(b[first...]), c: Array(c[first...]))
+    }
+
+    /// The same with what stands around the network.
+    func with(_ correction: Correction?) -> SamplerTable {
+        var table = self
+        table.correction = correction
+        return table
+    }
+
+    private init(timesteps: [Float], inputScale: [Float], startScale: Float?, a: [[Double]], b: [[Double]], c: [Double]) {
+        (self.timesteps, self.inputScale, self.startScale, correction) = (timesteps, inputScale, startScale, nil)
+        (self.a, self.b, self.c) = (a, b, c)
     }
 
     /// x[k+1] from x[0]...x[k] and f[0]...f[k], in float32.

@@ -42,6 +42,15 @@ public struct StepSchedule: Sendable, Equatable {
         self.groups = stepGroups.count
     }
 
+    /// Of the calls from `first` on; groups and methods keep their numbers.
+    func from(_ first: Int) -> StepSchedule {
+        StepSchedule(groupOfStep: Array(groupOfStep[first...]), methods: methods, groups: groups)
+    }
+
+    private init(groupOfStep: [Int], methods: [String], groups: Int) {
+        (self.groupOfStep, self.methods, self.groups) = (groupOfStep, methods, groups)
+    }
+
     public func method(of step: Int) -> String { methods.count == 1 ? methods[0] : methods[groupOfStep[step]] }
 
     /// The steps at which each method executes first, in order: what a warm-up has to run.

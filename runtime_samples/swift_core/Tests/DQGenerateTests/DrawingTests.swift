@@ -7,17 +7,33 @@ import XCTest
 /// Prompt in, picture out, with recorded parts: latents and picture are the host's.
 final class DrawingTests: XCTestCase {
     private static let cases = ["guided", "noise-in-each-step", "two-encoders"]
+    /// Those that begin with a picture, with the first step that runs of how many.
+    private static let withPicture = ["image": (2, 4), "image-noise-in-each-step": (1, 4), "image-other-steps": (3, 6)]
 
     private func folder(_ name: String) -> URL { goldenFolder.appendingPathComponent("generate/\(name)", isDirectory: true) }
 
-    private func wish(_ name: String) throws -> Wish {
+    private func arguments(_ name: String) throws -> GenerateArguments {
         let file = folder(name).appendingPathComponent("arguments.json")
         let words = try JSONReader.read(Array(try Data(contentsOf: file)), name: "arguments.json").asArray("").map { try $0.asString("") }
-        return try GenerateArguments(["--bundle", "b", "--out", "o.png"] + words).wish
+        let image = Self.withPicture[name] == nil ? [] : ["--image", "i.png"]
+        return try GenerateArguments(["--bundle", "b", "--out", "o.png"] + image + words)
+    }
+
+    private func wish(_ name: String) throws -> Wish {
+        var wish = try arguments(name).wish
+        if Self.withPicture[name] != nil { wish.image = try picture(name) }
+        return wish
+    }
+
+    /// That the recording was made with: what its encoder was given, as pixels.
+    private func picture(_ name: String) throws -> Picture {
+        try Picture(SafetensorsFile(folder(name).appendingPathComponent("replay.safetensors")).floats("vae_encoder.picture"))
     }
 
     private func bundle(_ name: String) throws -> ExportedBundle {
-        try ExportedBundle(folder(name).appendingPathComponent("bundle", isDirectory: true), target: nil)
+        let arguments = try arguments(name)
+        return try ExportedBundle(folder(name).appendingPathComponent("bundle", isDirectory: true), target: nil)
+            .at(steps: arguments.steps, guidance: arguments.guidance)
     }
 
     private func programs(_ name: String, _ counter: Counter? = nil) throws -> any Programs {
@@ -31,13 +47,14 @@ final class DrawingTests: XCTestCase {
     }
 
     func testLatentsAreTheHosts() async throws {
-        for name in Self.cases {
+        for name in Self.cases + Self.withPicture.keys.sorted() {
             let wanted = try SafetensorsFile(folder(name).appendingPathComponent("expected/latents.safetensors")).floats("latents")
             for lowMemory in [false, true] {
                 let got = try await draw(name, lowMemory: lowMemory)
                 XCTAssertEqual(got.latents.shape, wanted.shape)
                 for (one, other) in zip(got.latents.values, wanted.values) { XCTAssertEqual(one, other, accuracy: 1e-6 * max(1, abs(other))) }
                 XCTAssertEqual([got.picture.height, got.picture.width], [12, 12])
+                if let (step, steps) = Self.withPicture[name] { XCTAssertEqual([got.step, got.steps], [step, steps]) }
             }
         }
     }
@@ -48,6 +65,36 @@ final class DrawingTests: XCTestCase {
             _ = try await draw("two-encoders", lowMemory: lowMemory, counter)
             XCTAssertEqual(counter.highest, most)
             XCTAssertEqual(counter.now, 0)
+        }
+    }
+
+    func testAPictureTakesAProgramMore() async throws {
+        for (lowMemory, most) in [(true, 1), (false, 4)] {
+            let counter = Counter()
+            _ = try await draw("image", lowMemory: lowMemory, counter)
+            XCTAssertEqual(counter.highest, most)
+            XCTAssertEqual(counter.now, 0)
+        }
+    }
+
+    func testPicturesThatCannotBeTaken() async throws {
+        let whole = try wish("image")
+        var pixels = try picture("image").pixels
+        pixels[7] ^= 1
+        var (other, weak, small) = (whole, whole, whole)
+        other.image = Picture(channels: 3, height: 12, width: 12, pixels: pixels)
+        (weak.strength, small.image) = (0.2, Picture(channels: 1, height: 3, width: 12, pixels: [UInt8](repeating: 0, count: 36)))
+        let wrong: [(String, Wish, String)] = [
+            ("image", other, "vae_encoder.picture of execution 0 is not what the recording has"),
+            ("image", weak, "--strength 0.2 leaves none of 4 steps, allowed is 0.25 or more; raise it, or take more --steps"),
+            ("image", small, "--image: the picture has 12 x 3 pixels, the model takes 12 x 12; scale or crop it"),
+            ("guided", whole, "--image: the bundle has no encoder of pictures; export it with --image-to-image"),
+        ]
+        for (name, wish, said) in wrong {
+            do {
+                _ = try await draw(name, wish)
+                XCTFail("accepted")
+            } catch let error as SampleError { XCTAssert("\(error)".contains(said), "\(error)") }
         }
     }
 

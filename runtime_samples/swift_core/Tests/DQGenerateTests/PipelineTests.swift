@@ -6,10 +6,10 @@ import XCTest
 
 /// The first fault of a pipeline.json is named.
 final class PipelineTests: XCTestCase {
-    /// A copy of the bundle "two-encoders" with an edited pipeline.json, whose hash is right.
-    private func pipeline(_ old: String, _ new: String) throws -> Pipeline {
+    /// A copy of a bundle with an edited pipeline.json, whose hash is right.
+    private func pipeline(_ old: String, _ new: String, of name: String = "two-encoders") throws -> Pipeline {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("dq-\(UUID().uuidString)", isDirectory: true)
-        try FileManager.default.copyItem(at: goldenFolder.appendingPathComponent("generate/two-encoders/bundle"), to: folder)
+        try FileManager.default.copyItem(at: goldenFolder.appendingPathComponent("generate/\(name)/bundle"), to: folder)
         defer { try? FileManager.default.removeItem(at: folder) }
         let file = folder.appendingPathComponent("pipeline.json"), listed = folder.appendingPathComponent("bundle.json")
         let text = try String(contentsOf: file, encoding: .utf8), changed = text.replacingOccurrences(of: old, with: new)
@@ -51,6 +51,31 @@ final class PipelineTests: XCTestCase {
         ]
         for (old, new, said) in edits {
             XCTAssertThrowsError(try pipeline(old, new), new) { XCTAssert("\($0)".contains(said), "\(new): \($0)") }
+        }
+    }
+    func testFaultsOfImageToImage() throws {
+        XCTAssertEqual(try pipeline("", "", of: "image").image?.starts[4]?.map(\.call), [0, 1, 2, 3])
+        let edits: [(String, String, String)] = [
+            (#""image_to_image": {"#, #""image_to_image": null, "x": {"#, "image_to_image must be an object, got null"),
+            (#""parts/vae_encoder.bin""#, #""../x""#, "image_to_image: program names a place outside the bundle"),
+            (#""parts/vae_encoder.bin""#, #""parts/x""#, "lists no 'parts/x'"),
+            (#""deviation""#, #""spread""#, "outputs must be mean, or mean and deviation"),
+            (#""up""#, #""even""#, "start_rounds must be up or down, got 'even'"),
+            (#""4": ["#, #""five": ["#, "starts must be by step count, got 'five'"),
+            (#""4": ["#, #""5": ["#, "starts[5] must hold one for each of 5 steps, got 4"),
+            (#""call": 2"#, #""call": -1"#, "call must be 0-1000000, got -1"),
+            (#""signal": 0.27892050079754205"#, #""signal": 1e39"#, "signal and noise must be finite in float32"),
+            (#""noise": 0.9603141955812422"#, #""noise": true"#, "noise must be a number, got true"),
+        ]
+        for (old, new, said) in edits {
+            XCTAssertThrowsError(try pipeline(old, new, of: "image"), new) { XCTAssert("\($0)".contains(said), "\(new): \($0)") }
+        }
+    }
+
+    func testTheFirstStepIsThatOfDiffusers() {
+        for (strength, steps, up, down) in [(1.0, 4, 0, 0), (0.6, 4, 2, 1), (0.8, 50, 10, 10), (0.29, 100, 72, 71), (0.01, 4, 4, 3)] {
+            XCTAssertEqual(ImageToImage.firstStep(strength, steps: steps, roundsUp: true), up, "\(strength) of \(steps)")
+            XCTAssertEqual(ImageToImage.firstStep(strength, steps: steps, roundsUp: false), down, "\(strength) of \(steps)")
         }
     }
 }
