@@ -32,10 +32,10 @@ def rows(pixels: NDArray[np.uint8]) -> bytes:
     return b"".join(b"\0" + row.tobytes() for row in pixels)
 
 
-def rgb(pixels: NDArray[np.uint8], extra: Iterable[bytes] = ()) -> bytes:
-    """(H, W, 3), with more chunks before the pixels."""
+def rgb(pixels: NDArray[np.uint8], extra: Iterable[bytes] = (), level: int = 6) -> bytes:
+    """(H, W, 3), with more chunks before the pixels. ``level``: 0 is without compression."""
     height, width, _ = pixels.shape
-    return file_of(head(width, height), *extra, chunk(b"IDAT", zlib.compress(rows(pixels))))
+    return file_of(head(width, height), *extra, chunk(b"IDAT", zlib.compress(rows(pixels), level)))
 
 
 def interlaced(pixels: NDArray[np.uint8]) -> bytes:

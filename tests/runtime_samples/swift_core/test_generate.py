@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from scripts.golden.generate import CASES
 
+from tests.runtime_samples.cpp_core import pngs
 from tests.runtime_samples.swift import ROOT, SLOW_AND_ONLY_WITH_SWIFT, inside, packages_tested
 
 GOLDEN = ROOT / "runtime_samples" / "golden" / "generate"
@@ -51,10 +52,25 @@ def test_the_picture_is_the_hosts(case: str, memory: tuple[str, ...], tmp_path: 
     np.testing.assert_array_equal(picture, host)
 
 
+@pytest.mark.parametrize("case", ["image", "image-noise-in-each-step", "image-other-steps"])
+def test_a_picture_is_begun_with(case: str, tmp_path: Path) -> None:
+    """The golden picture without compression, which is what is read without ImageIO."""
+    pixels = np.asarray(Image.open(GOLDEN / case / "image.png").convert("RGB"))
+    (tmp_path / "image.png").write_bytes(pngs.rgb(pixels, level=0))
+    done = draw(case, tmp_path, "--image", str(tmp_path / "image.png"))
+    assert done.returncode == 0, done.stderr
+    expected = GOLDEN / case / "expected"
+    got, wanted = (load_file(folder / "latents.safetensors")["latents"] for folder in (tmp_path, expected))
+    np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
+    picture, host = (np.asarray(Image.open(folder / "picture.png")) for folder in (tmp_path, expected))
+    np.testing.assert_array_equal(picture, host)
+
+
 def test_refusals_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
     for options, said in (
         (("--steps", "9"), "the bundle holds 4 steps"),
-        (("--image", "x.png"), "got '--image', allowed are --bundle"),
+        (("--mask", "x.png"), "got '--mask', allowed are --bundle"),
+        (("--image", "x.png"), "the bundle has no encoder of pictures; export it with --image-to-image"),
         (("--threads", "2"), "got '--threads'"),
     ):
         done = draw("guided", tmp_path, *options)
