@@ -40,6 +40,20 @@ def test_the_picture_is_the_hosts(options: tuple[str, ...], drawn: Path, dq_gene
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "picture.png")), wanted.pixels.permute(1, 2, 0))
 
 
+def test_a_picture_is_begun_with(drawn: Path, dq_generate: Path, tmp_path: Path) -> None:
+    bundle = drawn / "executorch"
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    places = ("--out", tmp_path / "picture.png", "--latents", tmp_path / "latents.safetensors")
+    for strength in (0.6, 1.0):
+        wanted = dq.generate(bundle, PROMPT, seed=7, image=tmp_path / "in.png", strength=strength)
+        image = ("--image", tmp_path / "in.png", "--strength", str(strength))
+        done = run(dq_generate, "--bundle", bundle, "--prompt", PROMPT, "--seed", "7", *image, *places)
+        assert done.returncode == 0, done.stderr
+        assert torch.equal(load_file(tmp_path / "latents.safetensors")["latents"], wanted.latents)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "picture.png")), wanted.pixels.permute(1, 2, 0))
+
+
 def test_a_bundle_of_the_network_alone(dq_generate: Path, tmp_path: Path) -> None:
     folder = Path(__file__).parents[2] / "data" / "bundles_0.1" / "executorch"
     done = run(dq_generate, "--bundle", folder, "--prompt", "x", "--out", tmp_path / "x.png")

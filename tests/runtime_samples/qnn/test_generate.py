@@ -37,7 +37,7 @@ def export(folder: Path) -> None:
         recipe={**SEEDS, "quantize": QUANTIZE},
         **FAST | {"steps": 2, "step_groups": 1},
     )
-    dq.export(made, "qnn")
+    dq.export(made, "qnn", image_to_image=True)
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +61,16 @@ def test_the_picture_is_the_hosts(options: tuple[str, ...], pipeline: Path, dq_g
     negative = options[1] if "--negative-prompt" in options else ""
     wanted = dq.generate(pipeline, PROMPT, seed=7, negative_prompt=negative)
     done = draw(dq_generate, pipeline, tmp_path, *options)
+    assert done.returncode == 0, done.stderr
+    assert torch.equal(latents_of(tmp_path), wanted.latents)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "picture.png")), wanted.pixels.permute(1, 2, 0))
+
+
+def test_a_picture_is_begun_with(pipeline: Path, dq_generate: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    wanted = dq.generate(pipeline, PROMPT, seed=7, image=tmp_path / "in.png", strength=0.6)
+    done = draw(dq_generate, pipeline, tmp_path, "--image", tmp_path / "in.png", "--strength", "0.6")
     assert done.returncode == 0, done.stderr
     assert torch.equal(latents_of(tmp_path), wanted.latents)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "picture.png")), wanted.pixels.permute(1, 2, 0))
