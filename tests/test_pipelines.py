@@ -13,11 +13,12 @@ from dq_toolchain.calibrate.compare.cells import load_samples
 from dq_toolchain.calibrate.compare.command import compare
 from dq_toolchain.calibrate.compare.plan import Request
 from dq_toolchain.calibrate.compare.progress import GridReporter
-from dq_toolchain.calibrate.data.conditioning import conditioning_bank
+from dq_toolchain.calibrate.data.conditioning import conditioning_bank, guidance_of
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.checks import MINIMUM_SEEDS
 from dq_toolchain.toolchain.cli.entry import run_command
 from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.models.decoder import load_decoder
 from dq_toolchain.toolchain.models.loading import load_model
 from dq_toolchain.toolchain.recipe.loading import load_recipe
@@ -31,12 +32,15 @@ from tests.tiny_pipelines import (
     flux,
     flux2,
     pixart,
+    qwen_image,
     sana,
+    save_chat,
     save_lcm,
     save_sd,
     save_sdxl,
     save_transformer,
     sd3,
+    z_image,
 )
 
 FEW: dict[str, dict[str, Any]] = {
@@ -74,7 +78,9 @@ PIPELINES = {
 }
 
 
-TRANSFORMERS = {"dit": dit, "pixart": pixart, "sd3": sd3, "sana": sana, "flux": flux, "flux2": flux2}
+TRANSFORMERS = {"dit": dit, "pixart": pixart, "sd3": sd3, "sana": sana, "flux": flux, "flux2": flux2, "z_image": z_image,
+                "qwen_image": qwen_image}  # fmt: skip
+UNGUIDED = {"qwen_image": {"guidance": 1.0}}
 
 
 @pytest.mark.parametrize(
@@ -104,9 +110,12 @@ def test_a_transformer_calibrates(network: Any, method: str, tmp_path: Path) -> 
     folder = save_transformer(network(), tmp_path / "model")
     file = folder / "conditioning.safetensors"
     conditioning = {"file": file} if file.is_file() else {"null_label": 10}
-    settings = recipe(folder, tmp_path / "out", conditioning=conditioning, calibrate={"method": method})
+    sampler = UNGUIDED.get(network.__name__, {})
+    settings = recipe(
+        folder, tmp_path / "out", conditioning=conditioning, calibrate={"method": method}, sampler=sampler
+    )
     _, artifact, reference = calibrate(settings, Reporter(quiet=True))
-    assert any("transformer_blocks.0" in site.layer for site in artifact.sites)
+    assert any("transformer_blocks.0" in site.layer or site.layer.startswith("layers.0") for site in artifact.sites)
     error = (reference.simulation_latents[-1] - reference.fp32_latents[-1]).norm() / reference.fp32_latents[-1].norm()
     assert 0 < float(error) < 0.2
 
@@ -173,6 +182,40 @@ def test_prompts_are_read_as_the_pipeline_reads_them(tmp_path: Path) -> None:
     assert bank.cond["text_embeds"].shape == (3, POOLED)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["klein", "z_image"])
+def test_prompts_are_read_by_a_language_model(name: str, tmp_path: Path) -> None:
+    """Klein's rows are as long as the pipeline's limit; Z-Image's as the longest prompt, with a mask of each one's own."""
+    from diffusers import DiffusionPipeline
+
+    folder, lines = save_chat(tmp_path / name, name), list[str]()
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    settings = recipe(folder, tmp_path / "out", conditioning=prompts(tmp_path), sampler={"guidance": 4.0})
+    model = load_model(folder)
+    bank = conditioning_bank(model, settings, lines.append)
+    states = bank.cond["encoder_hidden_states"]
+    if name == "klein":
+        assert bank.uncond == {}
+        assert guidance_of(model.config, settings, lines.append) == 1.0
+        assert lines[-1].startswith("guidance 4.0 has no effect: model_index.json says is_distilled")
+        torch.testing.assert_close(states, pipeline.encode_prompt(list(PROMPTS))[0])
+        return
+    wanted, nothing = pipeline.encode_prompt(list(PROMPTS))
+    mask = bank.cond["encoder_attention_mask"]
+    assert states.shape[:2] == mask.shape == (3, max(map(len, wanted)))
+    for row, own, each in zip(states, mask, wanted, strict=True):
+        torch.testing.assert_close(row[: int(own.sum())], each)
+    torch.testing.assert_close(
+        bank.uncond["encoder_hidden_states"][0, : int(bank.uncond["encoder_attention_mask"].sum())], nothing[0]
+    )
+    (tmp_path / "prompts.txt").write_text("a\n" + "b" * 80 + "\n")
+    with pytest.raises(RecipeError, match=r"prompts.txt: .* a caption of \d+ tokens among \d+: Z-Image pads captions to"):
+        conditioning_bank(model, settings)
+    (tmp_path / "prompts.txt").write_text("c" * 600 + "\n")
+    conditioning_bank(model, recipe(folder, tmp_path / "out", conditioning={"prompts": tmp_path / "prompts.txt"}), lines.append)
+    assert lines[-1].startswith("prompt 'cccc")
+
+
 def test_the_two_commands_take_a_pipeline(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder, file = save_sd(tmp_path / "sd"), prompts(tmp_path)["prompts"]
     few = [
@@ -227,7 +270,7 @@ def test_every_family_is_exported_and_judged(
         conditioning = {"file": file} if file.is_file() else {"null_label": 10}
     settings = recipe(
         folder, tmp_path / "out", conditioning=conditioning, reference={"seeds": MINIMUM_SEEDS},
-        quantize=QUANTIZE.get(target, {}) | DEPTHWISE.get((name, target), {}),
+        quantize=QUANTIZE.get(target, {}) | DEPTHWISE.get((name, target), {}), sampler=UNGUIDED.get(name, {}),
     )  # fmt: skip
     calibrate(settings, Reporter(quiet=True))
     out = ["--target", target, "--out", str(tmp_path / "out")]

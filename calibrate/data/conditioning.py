@@ -20,7 +20,7 @@ from dq_toolchain.calibrate.data.prompts import encoded_prompts
 from dq_toolchain.toolchain.disk.files import read_tensors
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.models.architecture import Input
-from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, inputs_of, latent_shape
+from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, DISTILLED, inputs_of, latent_shape
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.models.source import read_config
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -34,21 +34,37 @@ NULL_IS_LAST = ("DiTTransformer2DModel",)
 
 
 def guidance_of(config: Mapping[str, Any], recipe: Recipe, warn: Warn = lambda _line: None) -> float:
-    """w of the sampler's own guidance, as diffusers' pipelines have it: 1, one conditional call, for every w up to 1 and where
-    the network is told w instead (there the embedding takes w as it is, below 1 too).
+    """w of the sampler's own guidance, as diffusers' pipelines have it: 1, one conditional call, for every w up to 1, where
+    the network is told w instead (there the embedding takes w as it is, below 1 too), and where it was distilled without.
 
     Args:
         warn: is told of settings that have no effect without guidance.
     """
     w, told = recipe.sampler.guidance, told_guidance(config) != ""
-    if w > 1 and not told:
+    if w > 1 and config.get(DISTILLED):
+        warn(
+            f"guidance {w} has no effect: model_index.json says is_distilled, a model made for one conditional call per step, and "
+            "its pipeline leaves guidance out; set it to 1"
+        )
+    elif w > 1 and not told:
+        _say_scale(config, w, warn)
         return w
     if 0 < w < 1 and not told:
         warn(f"guidance {w} is none: up to 1 samples are conditional only, as in diffusers' pipelines")
     if recipe.conditioning.negative_prompt:
         why = "this network is told its guidance and has no second call" if told else f"guidance {w} is none"
+        why = "a distilled model has no second call" if config.get(DISTILLED) else why
         warn(f"the negative prompt has no effect: {why}")
     return 1.0
+
+
+def _say_scale(config: Mapping[str, Any], w: float, warn: Warn) -> None:
+    architecture = ARCHITECTURES.get(config["_class_name"])
+    if architecture is not None and architecture.guidance_less:
+        warn(
+            f"guidance {w:g} is f_u + {w:g} (f_c - f_u), what this model's pipeline calls guidance_scale "
+            f"{w - architecture.guidance_less:g}: give {architecture.guidance_less:g} more than its model card says"
+        )
 
 
 def told_guidance(config: Mapping[str, Any]) -> str:
@@ -72,6 +88,13 @@ def check_conditioning(config: Mapping[str, Any], recipe: Recipe) -> None:
         raise RecipeError("[conditioning] prompts: this network takes no text; leave it out")
     if settings.negative_prompt and "encoder_hidden_states" not in inputs:
         raise RecipeError("[conditioning] negative_prompt: this network takes no text; leave it out")
+    architecture = ARCHITECTURES.get(config["_class_name"])
+    if guidance_of(config, recipe) != 1.0 and architecture is not None and architecture.rescaled:
+        raise RecipeError(
+            f"guidance: got {recipe.sampler.guidance}, allowed is up to 1 (none) for {config['_class_name']}: its pipeline rescales "
+            "what guidance gives, which no sampler here does; set it to 1, or take a version of the model that was distilled to run "
+            "without (Qwen-Image-Lightning)"
+        )
     if guidance_of(config, recipe) != 1.0 and not any(each.required for each in inputs.values()):
         raise RecipeError(
             f"guidance: got {recipe.sampler.guidance}, allowed is up to 1 (none), since this network takes no conditioning that "
@@ -107,6 +130,7 @@ def conditioning_bank(model: Model, recipe: Recipe, warn: Warn = lambda _line: N
             "prompt, and uncond.NAME for "
             "guidance"
         )
+    _check_together(model.config, cond, recipe)
     if not guided:
         return Conditioning(cond)
     uncond = dict(bank.uncond) | {
@@ -118,7 +142,15 @@ def conditioning_bank(model: Model, recipe: Recipe, warn: Warn = lambda _line: N
             f"{recipe.conditioning.file} beside "
             "every cond tensor; add it or set guidance to 1"
         )
+    _check_together(model.config, uncond, recipe)
     return Conditioning(cond, uncond)
+
+
+def _check_together(config: Mapping[str, Any], side: Mapping[str, Tensor], recipe: Recipe) -> None:
+    architecture = ARCHITECTURES.get(config["_class_name"])
+    fault = None if architecture is None else architecture.fault(side)
+    if fault is not None:
+        raise RecipeError(f"{recipe.conditioning.file or recipe.conditioning.prompts or 'the built-in prompts'}: {fault}")
 
 
 def in_turn(bank: Conditioning, count: int) -> Conditioning:

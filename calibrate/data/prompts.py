@@ -34,7 +34,7 @@ from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 
 DEFAULT = Path(__file__).with_name("prompts.txt")
 BATCH = 8
-MASK = "encoder_attention_mask"
+STATES, MASK = "encoder_hidden_states", "encoder_attention_mask"
 OWN_WORDS = ("was truncated because", "Token indices sequence length")
 """What the libraries say and ``cut_short`` says better."""
 
@@ -156,10 +156,10 @@ def _encode(model: Model, prompts: Sequence[str], negative: str, guided: bool, w
             batches = [
                 encode(pipeline, model.config, prompts[i : i + BATCH], None)[0] for i in range(0, len(prompts), BATCH)
             ]
+            uncond = encode(pipeline, model.config, prompts[:1], negative)[1] if guided else {}
+            *batches, uncond = of_one_length([*batches, uncond])
             found = {f"cond.{name}": torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-            if guided:
-                _, uncond = encode(pipeline, model.config, prompts[:1], negative)
-                found |= {f"uncond.{name}": value for name, value in uncond.items()}
+            found |= {f"uncond.{name}": value for name, value in uncond.items()}
     except REFUSALS as error:
         raise ModelError(
             f"{type(pipeline).__name__} cannot encode prompts: {' '.join(str(error).split())}; check {model.folder}"
@@ -198,14 +198,21 @@ def cut_short(pipeline: Any, prompts: Sequence[str]) -> Iterator[str]:
         if tokenizer is None:
             continue
         most = int(tokenizer.model_max_length)
-        if limit is not None and "T5" in type(tokenizer).__name__:  # the pipeline's own limit is for T5 only
+        if limit is not None and "T5" in type(tokenizer).__name__:  # the pipeline's own limit is not for CLIP
             most = min(most, int(limit))
+        elif limit is not None and tokenizer.chat_template is not None:
+            most = min(most, int(limit)) - _around(tokenizer)
         counts = {prompt: len(tokenizer(prompt, truncation=False, verbose=False).input_ids) for prompt in prompts}
         cut = {prompt: count for prompt, count in counts.items() if count > most}
         for prompt, count in list(cut.items())[:NAMED]:
             yield f"prompt {prompt[:40]!r} has {count} tokens, {name} takes {most}: the rest is left out"
         if len(cut) > NAMED:
             yield f"{len(cut) - NAMED} more of {len(counts)} prompts have more tokens than the {most} that {name} takes"
+
+
+def _around(tokenizer: Any) -> int:
+    """Tokens that a chat template puts around a prompt."""
+    return len(tokenizer.apply_chat_template([{"role": "user", "content": ""}], add_generation_prompt=True).input_ids)
 
 
 def encode(
@@ -228,12 +235,36 @@ def encode(
         given["negative_prompt"] = [negative or ""] * len(prompts)
     out = pipeline.encode_prompt(**{name: value for name, value in given.items() if name in accepted})
     if len(out) == 2:
-        sides = [{"encoder_hidden_states": states} for states in out]
+        sides = [_rows(states) for states in out]
     elif pooled := ARCHITECTURES[config["_class_name"]].pooled:
         sides = [{"encoder_hidden_states": out[i], pooled: out[i + 2]} for i in (0, 1)]
     else:
         sides = [{"encoder_hidden_states": out[i], MASK: out[i + 1]} for i in (0, 2)]
     return _kept(sides[0]), _kept(sides[1])
+
+
+def _rows(states: Tensor | Sequence[Tensor]) -> dict[str, Tensor | None]:
+    """Of a list of embeddings, each as long as its prompt (Z-Image), rows of one length and their mask."""
+    if isinstance(states, Tensor):
+        return {STATES: states}
+    if not states:
+        return {}
+    lengths = torch.tensor([len(each) for each in states])
+    rows = torch.nn.utils.rnn.pad_sequence(list(states), batch_first=True)
+    return {STATES: rows, MASK: torch.arange(rows.shape[1]) < lengths[:, None]}
+
+
+def of_one_length(sides: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Masked embeddings of several batches, all padded to the longest; others are of one length already."""
+    longest = max(side[MASK].shape[1] if MASK in side else 0 for side in sides)
+
+    def padded(name: str, value: Tensor) -> Tensor:
+        more = longest - value.shape[1] if name in (STATES, MASK) else 0
+        return torch.nn.functional.pad(value, (0, 0) * (value.dim() - 2) + (0, more)) if more > 0 else value
+
+    return [
+        {name: padded(name, value) for name, value in side.items()} if MASK in side else dict(side) for side in sides
+    ]
 
 
 def _apart(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import rollout
+from tests.published.building import STORED
 
 PROMPTS = ("a red fox", "two ships at sea")
 SAMPLES = len(PROMPTS)
@@ -43,6 +45,8 @@ def ours(
         "sampler": {"steps": steps, "guidance": float(guidance)},
         "conditioning": {"prompts": work / "prompts.txt", "negative_prompt": negative} if text else {},
     }  # fmt: skip
+    if (folder / STORED).is_file():
+        sections["conditioning"] = {"file": folder / STORED}
     for section, values in settings.items():
         sections[section] = {**sections.get(section, {}), **values}
     context = setup(load_recipe(None, sections), None, (lambda _line: None) if notes is None else notes.append)
@@ -83,7 +87,8 @@ def theirs(
     recording.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]  # pipelines ask whether it takes eta
     pipe.scheduler.step = recording
     accepted = inspect.signature(pipe.__call__).parameters
-    height, width = (side * getattr(pipe, "vae_scale_factor", 8) for side in samples.start.shape[-2:])
+    pixels = getattr(pipe, "vae_scale_factor", 8) * (2 if hasattr(pipe, "_unpack_latents_with_ids") else 1)
+    height, width = (pixels * side for side in samples.start.shape[-2:])
     labels = samples.conditioning.cond.get("class_labels")
     given = {
         "prompt": list(PROMPTS), "negative_prompt": [negative] * size if negative else None, "guidance_scale": guidance,
@@ -91,6 +96,10 @@ def theirs(
         "output_type": "latent" if "prompt" in accepted else "pt", "use_resolution_binning": False,
         "class_labels": None if labels is None else labels.tolist(),
     }  # fmt: skip
+    if (folder / STORED).is_file():
+        given |= {"prompt": None, "negative_prompt": None, **_stored(samples, pipe)}
+    if isinstance(pipe, diffusers.ZImagePipeline):  # pos + w (pos - neg)
+        given["guidance_scale"] = max(0.0, guidance - 1)
     packs = hasattr(pipe, "_pack_latents")
     if (
         "true_cfg_scale" in accepted and not pipe.transformer.config.guidance_embeds
@@ -110,10 +119,14 @@ def theirs(
 def _unpacked(pipe: Any, latents: Tensor, height: int, width: int) -> Tensor:
     """Latents (S, C, H, W) of a pipeline that samples tokens, by its own function."""
     if hasattr(pipe, "_unpack_latents_with_ids"):
-        side = [each // (2 * pipe.vae_scale_factor) for each in (height, width)]
-        ids = pipe._prepare_latent_ids(torch.zeros(len(latents), 1, *side))
-        return torch.as_tensor(pipe._unpack_latents_with_ids(latents, ids, *side))
-    return torch.as_tensor(pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor))
+        sides = [each // (2 * pipe.vae_scale_factor) for each in (height, width)]
+        ids = pipe._prepare_latent_ids(torch.zeros(len(latents), 1, *sides))
+        unpack = pipe._unpack_latents_with_ids
+        asked = sides if "height" in inspect.signature(unpack).parameters else []  # others find them in the positions
+        found = unpack(latents, ids, *asked)
+        return torch.stack(list(found)) if isinstance(found, list) else torch.as_tensor(found)
+    unpacked = torch.as_tensor(pipe._unpack_latents(latents, height, width, pipe.vae_scale_factor))
+    return unpacked.squeeze(2) if unpacked.dim() == 5 else unpacked  # Qwen-Image's are videos of one picture
 
 
 def largest_error(mine: Tensor, reference: Tensor) -> float:
@@ -123,10 +136,24 @@ def largest_error(mine: Tensor, reference: Tensor) -> float:
     return max(float((a - b).norm() / b.norm()) for a, b in zip(mine, reference, strict=True))
 
 
+def _stored(samples: Samples, pipe: Any) -> dict[str, Any]:
+    """What stands for prompts and negative prompts, and their masks under the pipeline's names."""
+    given: dict[str, Any] = {}
+    for side, rows in (("", samples.conditioning.cond), ("negative_", samples.conditioning.uncond)):
+        states, mask = rows.get("encoder_hidden_states"), rows.get("encoder_attention_mask")
+        given[f"{side}prompt_embeds"] = states
+        given |= {f"{side}prompt_{name}": mask for name in ("attention_mask", "embeds_mask")}
+        if states is not None and isinstance(pipe, diffusers.ZImagePipeline):  # a list, each as long as it is
+            lengths = [states.shape[1]] * len(states) if mask is None else [int(own) for own in mask.sum(1)]
+            given[f"{side}prompt_embeds"] = [row[:own] for row, own in zip(states, lengths, strict=True)]
+    return given
+
+
 def _left_out(folder: Path) -> dict[str, None]:
     """Parts that make no latents, which a small folder is without."""
-    index = (folder / "model_index.json").read_text()
-    return {name: None for name in ("safety_checker", "feature_extractor") if name in index}
+    index = json.loads((folder / "model_index.json").read_text())
+    unused = ("safety_checker", "feature_extractor")
+    return {name: None for name, entry in index.items() if name in unused or entry == [None, None]}
 
 
 def _drawing(patches: contextlib.ExitStack, thing: Any, draw: Any) -> None:

@@ -10,14 +10,17 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, VQModel
+from diffusers import AutoencoderKL, AutoencoderKLFlux2, VQModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
+from dq_toolchain.toolchain.disk.files import write_tensors
 from tests.published.layouts import POOLED, WIDTH, Layout
 from tests.tiny_pipelines import TOKENS, text_config, tokenizer
 
 CLASSES = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": "PixArtTransformer2DModel"}
 ENCODERS = {"clip": CLIPTextModel, "projection": CLIPTextModelWithProjection, "t5": T5EncoderModel}
+TEXT_WIDTHS = ("caption_channels", "cap_feat_dim", "joint_attention_dim")
+STORED = "conditioning.safetensors"
 TOKENIZERS = {"clip": "CLIPTokenizer", "projection": "CLIPTokenizer", "t5": "T5Tokenizer"}
 
 
@@ -39,9 +42,18 @@ def build(layout: Layout, folder: Path) -> Path:
         (t5_tokenizer() if encoder == "t5" else tokenizer()).save_pretrained(folder / f"tokenizer{tail}")
         index[f"text_encoder{tail}"] = ["transformers", ENCODERS[encoder].__name__]
         index[f"tokenizer{tail}"] = ["transformers", TOKENIZERS[encoder]]
+    if layout.stored:
+        write_tensors(folder / STORED, _embeddings(layout))
+        for name in ("text_encoder", "tokenizer"):
+            index[name] = [None, None]
     if layout.pipeline == "LDMPipeline":
         _vq().save_pretrained(folder / "vqvae")
         index["vqvae"] = ["diffusers", "VQModel"]
+    elif layout.pipeline.startswith("Flux2"):
+        _vae_of_flux_2(layout.latent_channels).save_pretrained(folder / "vae")
+        index["vae"] = ["diffusers", "AutoencoderKLFlux2"]
+    elif layout.stored:
+        index["vae"] = [None, None]
     elif layout.encoders or layout.part == "transformer":
         _vae(layout.latent_channels).save_pretrained(folder / "vae")
         index["vae"] = ["diffusers", "AutoencoderKL"]
@@ -80,9 +92,26 @@ def t5_tokenizer() -> T5Tokenizer:
     return T5Tokenizer(vocab=vocabulary, extra_ids=0, model_max_length=TOKENS)
 
 
+def _embeddings(layout: Layout) -> dict[str, torch.Tensor]:
+    """What a text encoder would give for two prompts and the negative one; where they are of different length, with masks."""
+    longest, width = max(layout.stored), next(layout.network[key] for key in TEXT_WIDTHS if key in layout.network)
+    rows = torch.randn(len(layout.stored), longest, width)
+    tensors = {"cond.encoder_hidden_states": rows[:-1], "uncond.encoder_hidden_states": rows[-1:]}
+    if min(layout.stored) < longest:
+        masks = (torch.arange(longest) < torch.tensor(layout.stored)[:, None]).float()
+        tensors |= {"cond.encoder_attention_mask": masks[:-1], "uncond.encoder_attention_mask": masks[-1:]}
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
 def _vae(channels: int) -> AutoencoderKL:
     return AutoencoderKL(block_out_channels=(4, 4, 4, 4), down_block_types=("DownEncoderBlock2D",) * 4,
                          up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=channels, norm_num_groups=2)  # fmt: skip
+
+
+def _vae_of_flux_2(channels: int) -> AutoencoderKLFlux2:
+    """A token of FLUX.2 is 2x2 latents of this one."""
+    return AutoencoderKLFlux2(block_out_channels=(4, 4, 4, 4), layers_per_block=1, latent_channels=channels // 4,
+                              norm_num_groups=2)  # fmt: skip
 
 
 def _vq() -> VQModel:

@@ -36,6 +36,8 @@ FLOW = {
     "num_train_timesteps": 1000,
     "shift": 3.0,
 }
+DYNAMIC = {**FLOW, "base_image_seq_len": 256, "base_shift": 0.5, "max_image_seq_len": 4096, "max_shift": 1.15, "shift_terminal": None,
+           "time_shift_type": "exponential", "use_dynamic_shifting": True}  # fmt: skip
 LCM = {"_class_name": "LCMScheduler", "_diffusers_version": "0.24.0", **SD_SCHEDULE, "clip_sample_range": 1.0,
        "original_inference_steps": 50, "prediction_type": "epsilon", "timestep_scaling": 10.0,
        "timestep_spacing": "leading"}  # fmt: skip
@@ -69,6 +71,30 @@ FLUX = {
     "axes_dims_rope": [4, 6, 6], "guidance_embeds": False, "in_channels": 16, "joint_attention_dim": 2 * WIDTH,
     "num_attention_heads": 2, "num_layers": 1, "num_single_layers": 2, "patch_size": 1, "pooled_projection_dim": POOLED,
     "sample_size": 16,
+}  # fmt: skip
+FLUX_2 = {
+    "_class_name": "Flux2Transformer2DModel", "_diffusers_version": "0.37.0.dev0", "attention_head_dim": 16,
+    "axes_dims_rope": [4, 4, 4, 4], "eps": 1e-06, "guidance_embeds": False, "in_channels": 16, "joint_attention_dim": 3 * WIDTH,
+    "mlp_ratio": 3.0, "num_attention_heads": 2, "num_layers": 1, "num_single_layers": 2, "out_channels": None, "patch_size": 1,
+    "rope_theta": 2000, "sample_size": 4, "timestep_guidance_channels": 32,
+}  # fmt: skip
+SANA = {
+    "_class_name": "SanaTransformer2DModel", "_diffusers_version": "0.32.0.dev0", "attention_bias": False,
+    "attention_head_dim": 16, "caption_channels": WIDTH, "cross_attention_dim": 32, "cross_attention_head_dim": 16, "dropout": 0.0,
+    "in_channels": 8, "mlp_ratio": 2.5, "norm_elementwise_affine": False, "norm_eps": 1e-06, "num_attention_heads": 2,
+    "num_cross_attention_heads": 2, "num_layers": 2, "out_channels": 8, "patch_size": 1, "sample_size": 8,
+}  # fmt: skip
+Z_IMAGE = {
+    "_class_name": "ZImageTransformer2DModel", "_diffusers_version": "0.36.0.dev0", "all_f_patch_size": [1], "all_patch_size": [2],
+    "axes_dims": [4, 6, 6], "axes_lens": [128, 32, 32], "cap_feat_dim": WIDTH, "dim": 32, "in_channels": 8, "n_heads": 2,
+    "n_kv_heads": 2, "n_layers": 2, "n_refiner_layers": 1, "norm_eps": 1e-05, "qk_norm": True, "rope_theta": 256.0,
+    "sample_size": 16, "t_scale": 1000.0,
+}  # fmt: skip
+QWEN_IMAGE = {
+    "_class_name": "QwenImageTransformer2DModel", "_diffusers_version": "0.34.0.dev0", "attention_head_dim": 16,
+    "axes_dims_rope": [4, 6, 6], "guidance_embeds": False, "in_channels": 16, "joint_attention_dim": 2 * WIDTH,
+    "num_attention_heads": 2, "num_layers": 2, "out_channels": 4, "patch_size": 2, "pooled_projection_dim": 768,
+    "sample_size": [8, 12],
 }  # fmt: skip
 PIXART = {
     "_class_name": "Transformer2DModel", "_diffusers_version": "0.22.0.dev0", "activation_fn": "gelu-approximate",
@@ -122,6 +148,7 @@ class Layout:
         encoders: text encoders in order, "clip", "projection" (CLIP with a projection) or "t5".
         after: changes the saved folder.
         settings: further settings of our recipe, by section. guided: whether the network can be guided. scale: of its guidance.
+        stored: tokens of two prompts and a negative one whose embeddings are in a file, in the place of encoders.
     """
 
     pipeline: str
@@ -134,6 +161,7 @@ class Layout:
     settings: Mapping[str, Config] = field(default_factory=dict)
     guided: bool = True
     scale: float = 7.5
+    stored: tuple[int, ...] = ()
 
     @property
     def part(self) -> str:
@@ -202,6 +230,17 @@ LAYOUTS: dict[str, Layout] = {
                           "base_image_seq_len": 256, "max_image_seq_len": 4096}, steps=4),
     "flux dev": flux({**FLOW, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256,
                       "max_image_seq_len": 4096}, {**FLUX, "guidance_embeds": True}, scale=3.5),
+    "flux.2 dev": Layout("Flux2Pipeline", {**FLUX_2, "guidance_embeds": True}, DYNAMIC, stored=(6, 6, 6), scale=4.0),
+    "flux.2 klein": Layout("Flux2KleinPipeline", FLUX_2, DYNAMIC, index={"is_distilled": True}, stored=(6, 6, 6), steps=4,
+                           scale=4.0),
+    "flux.2 klein base": Layout("Flux2KleinPipeline", FLUX_2, DYNAMIC, index={"is_distilled": False}, stored=(6, 6, 6), scale=4.0),
+    "sana": Layout("SanaPipeline", SANA, {**DPM, **LINEAR, "final_sigmas_type": "zero", "flow_shift": 3.0,
+                                          "prediction_type": "flow_prediction", "use_flow_sigmas": True}, stored=(5, 9, 3), scale=4.5),
+    "z-image turbo": Layout("ZImagePipeline", Z_IMAGE, {**FLOW, "use_dynamic_shifting": False}, stored=(7, 7, 7), steps=4, scale=4.0),
+    "z-image": Layout("ZImagePipeline", {**Z_IMAGE, "sample_size": [8, 12]}, {**FLOW, "shift": 6.0, "use_dynamic_shifting": False},
+                      stored=(40, 36, 33), scale=4.0),
+    "qwen-image": Layout("QwenImagePipeline", QWEN_IMAGE, {**DYNAMIC, "max_image_seq_len": 8192, "max_shift": 0.9, "shift": 1.0,
+                                                           "shift_terminal": 0.02}, stored=(5, 9, 3), guided=False),
     "pixart alpha 512": Layout("PixArtAlphaPipeline", PIXART, {**DPM, **LINEAR}, ("t5",)),
     "pixart alpha 1024": Layout(
         "PixArtAlphaPipeline", {**PIXART, "sample_size": 128, "attention_head_dim": 24, "cross_attention_dim": 48},

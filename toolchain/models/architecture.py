@@ -12,6 +12,16 @@ if TYPE_CHECKING:
 Options = Mapping[str, Any]
 """A complete config of a network, or one of a scheduler."""
 Keywords = Mapping[str, "Tensor"]
+THOUSAND = 1000
+"""Timesteps of a sampler in the time that most packed networks count to 1."""
+
+
+def _nothing(_network: nn.Module) -> None:
+    return None
+
+
+def _no_fault(_side: Keywords) -> str | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class Packed:
         call: network, latent (B, C, H, W), timestep (B,), keyword tensors -> the output (B, C, H, W).
         fix: network, latent, keyword tensors -> puts the tables of positions of these sizes in the place of what computes them.
         timesteps: number of steps, tokens, scheduler's config -> what the pipeline gives to ``set_timesteps``.
+        ready: changes a network as diffusers builds it into one that ``call`` takes; nothing the second time.
+        unit: the sampler's timesteps in one unit of the time that ``call`` is given.
     """
 
     latent: Callable[[Options, str], int]
@@ -55,6 +67,8 @@ class Packed:
     call: Callable[[nn.Module, Tensor, Tensor, Keywords], Tensor]
     fix: Callable[[nn.Module, Tensor, Keywords], None]
     timesteps: Callable[[int, int, Options], dict[str, Any]]
+    ready: Callable[[nn.Module], None] = _nothing
+    unit: int = THOUSAND
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,9 @@ class Architecture:
         pooled: how the network calls the second thing that its pipeline's ``encode_prompt`` returns, "" if there is none.
         told: the input that tells it its guidance, "" if there is none.
         packed: of a network that takes tokens.
+        fault: all keyword tensors of a side -> what is wrong with them together, None if nothing is.
+        guidance_less: how much less than w in f_u + w (f_c - f_u) its pipeline's ``guidance_scale`` is.
+        rescaled: its pipeline rescales what guidance gives, which no sampler here does.
     """
 
     part: str
@@ -76,3 +93,6 @@ class Architecture:
     pooled: str = ""
     told: str = ""
     packed: Packed | None = None
+    fault: Callable[[Keywords], str | None] = _no_fault
+    guidance_less: float = 0.0
+    rescaled: bool = False

@@ -14,7 +14,9 @@ from dq_toolchain.toolchain.models.architecture import Architecture, Input, Opti
 from dq_toolchain.toolchain.models.flux import FLUX, FLUX_2
 from dq_toolchain.toolchain.models.network_config import complete, whole
 from dq_toolchain.toolchain.models.own import OWN, inputs_in, sample_shape_in
+from dq_toolchain.toolchain.models.qwen_image import QWEN_IMAGE
 from dq_toolchain.toolchain.models.sizes import check_sides
+from dq_toolchain.toolchain.models.z_image import Z_IMAGE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -95,9 +97,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "SanaTransformer2DModel": Architecture("transformer", _sana),
     "FluxTransformer2DModel": FLUX,
     "Flux2Transformer2DModel": FLUX_2,
+    "ZImageTransformer2DModel": Z_IMAGE,
+    "QwenImageTransformer2DModel": QWEN_IMAGE,
 }
-THOUSAND = 1000
-"""Timesteps of a sampler in the time that packed networks count to 1."""
+DISTILLED = "_is_distilled"
+"""Key of a config whose pipeline's index says ``is_distilled``: it makes one conditional call, whatever guidance it is given."""
 
 
 def inputs_of(config: Mapping[str, Any], where: str = "config.json") -> dict[str, Input]:
@@ -161,7 +165,8 @@ def call_network(network: nn.Module, sample: Tensor, timestep: Tensor, keywords:
         return output_in(network(sample, timestep, **keywords))
     if architecture.packed is not None:
         # a table of step vectors is looked up by the sampler's timesteps
-        time = timestep if getattr(network, "takes_step_vectors", False) else timestep / THOUSAND
+        unit = 1 if getattr(network, "takes_step_vectors", False) else architecture.packed.unit
+        time = timestep if unit == 1 else timestep / unit
         return architecture.packed.call(network, sample, time, keywords)
     named: dict[str, Any] = {name: value for name, value in keywords.items() if name not in architecture.added}
     if architecture.added:
@@ -171,9 +176,9 @@ def call_network(network: nn.Module, sample: Tensor, timestep: Tensor, keywords:
 
 
 def unit_of_time(network: nn.Module) -> int:
-    """The sampler's timesteps in one unit of the time that the network is given: packed ones count from 0 to 1."""
+    """The sampler's timesteps in one unit of the time that the network is given: most packed ones count from 0 to 1."""
     architecture = architecture_of(network)
-    return 1 if architecture is None or architecture.packed is None else THOUSAND
+    return 1 if architecture is None or architecture.packed is None else architecture.packed.unit
 
 
 def fix_positions(network: nn.Module, sample: Tensor, keywords: Mapping[str, Tensor]) -> None:

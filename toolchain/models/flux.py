@@ -58,7 +58,8 @@ def _inputs_2(config: Options, where: str) -> dict[str, Input]:
     return {"encoder_hidden_states": Input((None, whole(config, "joint_attention_dim", where)))} | _guidance(config)
 
 
-def _channels(config: Options, where: str) -> int:
+def packed_channels(config: Options, where: str) -> int:
+    """Channels of a latent, of which a token has four. Raises ModelError."""
     packed = whole(config, "in_channels", where)
     if packed % PACK**2:
         raise ModelError(
@@ -136,7 +137,7 @@ def levels(steps: int, scheduler: Mapping[str, Any]) -> dict[str, Any]:
 _ONE, _TWO = _Call(PACK, _positions), _Call(1, _positions_2)
 FLUX = Architecture(
     "transformer", _inputs, pooled="pooled_projections", told=GUIDANCE,
-    packed=Packed(latent=_channels, side=128, patch=PACK, call=_ONE, fix=_ONE.fix, timesteps=shifted),
+    packed=Packed(latent=packed_channels, side=128, patch=PACK, call=_ONE, fix=_ONE.fix, timesteps=shifted),
 )  # fmt: skip
 FLUX_2 = Architecture(
     "transformer", _inputs_2, told=GUIDANCE,

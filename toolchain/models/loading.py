@@ -88,6 +88,9 @@ def build_network(config: Mapping[str, Any], where: str = "unet/config.json") ->
         raise ModelError(
             f"{where} is not a valid {name} config: {' '.join(str(error).split())[:300]}; correct it"
         ) from error
+    packed = ARCHITECTURES[name].packed
+    if packed is not None:
+        packed.ready(network)
     return network.eval().requires_grad_(False)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.toolchain.disk.digest import digest_of
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, architecture_of, inputs_of, latent_shape
+from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, DISTILLED, architecture_of, inputs_of, latent_shape
 from dq_toolchain.toolchain.models.loading import Model, build_network
 from dq_toolchain.toolchain.models.network_config import complete
 from dq_toolchain.toolchain.models.own import in_float32, own_config
@@ -37,7 +37,10 @@ def model_of_pipeline(pipeline: Any, scheduler_config: Mapping[str, Any]) -> Mod
         raise ModelError(
             f"{type(pipeline).__name__}: its network is {type(network).__name__}, allowed are {', '.join(ARCHITECTURES)}"
         )
-    return _described(network, scheduler_config, place_of(pipeline), pipeline)
+    model = _described(network, scheduler_config, place_of(pipeline), pipeline)
+    if getattr(pipeline.config, "is_distilled", False) is True:
+        model.config[DISTILLED] = True
+    return model
 
 
 def model_of_network(

@@ -9,7 +9,12 @@ from dq_toolchain.toolchain.errors import ModelError
 
 ANY_SIZE = ("UNet2DConditionModel",)
 """Networks that round up where they halve an odd side, and resize to the sizes on the way back."""
-PACKED = {"FluxTransformer2DModel": 2, "Flux2Transformer2DModel": 1}
+PACKED = {
+    "FluxTransformer2DModel": 2,
+    "Flux2Transformer2DModel": 1,
+    "ZImageTransformer2DModel": 2,
+    "QwenImageTransformer2DModel": 2,
+}
 """Latents per token, per side, where the config's ``patch_size`` says something else."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dq_toolchain.toolchain.disk.reading import read_json
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, inputs_of, latent_shape
+from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, DISTILLED, inputs_of, latent_shape
 from dq_toolchain.toolchain.models.embedded import EMBEDDED
 from dq_toolchain.toolchain.models.hub import (
     PARTS,
@@ -116,6 +116,7 @@ def _network_config(folder: Path, network: Path) -> dict[str, Any]:
                 f"{path}: _class_name is {str(config['_class_name'])[:60]!r}, but model_index.json says {listed!r}; correct the "
                 "one that is wrong"
             )
+        config |= {DISTILLED: True} if index.get("is_distilled") is True else {}
     config = as_built(config, str(path))
     kind = config.get("_class_name")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:

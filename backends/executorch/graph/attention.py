@@ -15,9 +15,13 @@ from diffusers.models.attention_processor import (
     SanaLinearAttnProcessor2_0,
 )
 from diffusers.models.transformers.sana_transformer import SanaAttnProcessor2_0
+from diffusers.models.transformers.transformer_qwenimage import QwenDoubleStreamAttnProcessor2_0
+from diffusers.models.transformers.transformer_z_image import ZSingleStreamAttnProcessor
 from torch import Tensor
 
 from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.toolchain.models.qwen_image import JointRotaryAttnProcessor
+from dq_toolchain.toolchain.models.z_image import RotaryAttnProcessor
 from dq_toolchain.toolchain.quant.attention import PLAIN
 
 SMALLEST = 1e-15
@@ -115,7 +119,8 @@ class DelegatedJointAttention:
 
 
 class DelegatedRotaryAttention:
-    """In the place of FLUX's processors: text and picture in one sequence, or one that holds both; positions by rotation."""
+    """In the place of FLUX's processors, and of Qwen-Image's: text and picture in one sequence, or one that holds both; positions
+    by rotation."""
 
     def __call__(
         self,
@@ -124,22 +129,39 @@ class DelegatedRotaryAttention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+        encoder_hidden_states_mask: None = None,
     ) -> tuple[Tensor, Tensor] | Tensor:
         layers = (attn.to_q, attn.to_k, attn.to_v)
         query, key, value = (_split_heads(layer(hidden_states), attn.heads) for layer in layers)
-        query, key = attn.norm_q(query), attn.norm_k(key)
+        query, key = _normed(attn.norm_q, query), _normed(attn.norm_k, key)
         if encoder_hidden_states is not None:
             added = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
             text = [_split_heads(layer(encoder_hidden_states), attn.heads) for layer in added]
             text[0], text[1] = attn.norm_added_q(text[0]), attn.norm_added_k(text[1])
             query, key, value = (torch.cat(pair, dim=1) for pair in zip(text, (query, key, value), strict=True))
         query, key = (_rotated(each, attn.turn, image_rotary_emb) for each in (query, key))
-        out = _join_heads(_products(query * attn.score_scale, key, value), attn.heads)
+        out = _join_heads(_products(query * attn.score_scale, key, value, attention_mask, attn.heads), attn.heads)
         if encoder_hidden_states is None:
             alone: Tensor = out if getattr(attn, "pre_only", False) else attn.to_out[0](out)
             return alone
         count = encoder_hidden_states.shape[1]
         return attn.to_out[0](out[:, count:]), attn.to_add_out(out[:, :count])
+
+
+class DelegatedSingleRotaryAttention(DelegatedRotaryAttention):
+    """In the place of Z-Image's, which calls its table by another name."""
+
+    def __call__(  # type: ignore[override]  # diffusers gives a processor what its signature names
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        freqs_cis: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        out = super().__call__(attn, hidden_states, image_rotary_emb=freqs_cis)
+        assert isinstance(out, Tensor)
+        return out
 
 
 class DelegatedParallelAttention:
@@ -234,4 +256,6 @@ KINDS: tuple[tuple[tuple[type, ...], Callable[[], Any]], ...] = (
     ((JointAttnProcessor2_0,), DelegatedJointAttention),
     ((SanaLinearAttnProcessor2_0,), DelegatedLinearAttention),
     ((SanaAttnProcessor2_0,), lambda: DelegatedAttention(whole=True)),
+    ((JointRotaryAttnProcessor, QwenDoubleStreamAttnProcessor2_0), DelegatedRotaryAttention),
+    ((RotaryAttnProcessor, ZSingleStreamAttnProcessor), DelegatedSingleRotaryAttention),
 )

@@ -265,4 +265,6 @@ def rewrite(network: nn.Module) -> nn.Module:
         if isinstance(module, Attention):
             module.register_buffer("score_scale", torch.full((1, 1, 1), module.scale), persistent=False)
             module.set_processor(delegated(name, module))
+            if isinstance(module.processor, DelegatedRotaryAttention):
+                module.register_buffer("turn", quarter_turn(module.inner_dim // module.heads), persistent=False)
     return network.eval()

@@ -21,7 +21,7 @@ from dq_toolchain.toolchain.models.architectures import (
 )
 from dq_toolchain.toolchain.models.flux import PACK, pack, unpack
 from tests.tiny import tiny_condition_unet, tiny_unet
-from tests.tiny_pipelines import POOLED, WIDTH, dit, flux, flux2, pixart, sana, sd3, unet
+from tests.tiny_pipelines import POOLED, WIDTH, dit, flux, flux2, pixart, qwen_image, sana, sd3, unet, z_image
 
 NETWORKS: dict[str, Callable[[], Any]] = {
     "labels": tiny_unet,
@@ -39,6 +39,8 @@ NETWORKS: dict[str, Callable[[], Any]] = {
     "flux": flux,
     "flux, told its guidance": lambda: flux(guidance_embeds=True),
     "flux2": flux2,
+    "z_image": z_image,
+    "qwen_image": qwen_image,
 }
 KEYWORDS = {
     "labels": {"class_labels"},
@@ -52,13 +54,16 @@ KEYWORDS = {
     "flux": {"encoder_hidden_states", "pooled_projections"},
     "flux, told its guidance": {"encoder_hidden_states", "pooled_projections", "guidance"},
     "flux2": {"encoder_hidden_states"},
+    "z_image": {"encoder_hidden_states", "encoder_attention_mask"},
+    "qwen_image": {"encoder_hidden_states", "encoder_attention_mask"},
 }
 
 
 def config_of(network: Any) -> dict[str, Any]:
-    size = {"FluxTransformer2DModel": {"sample_size": 8}, "Flux2Transformer2DModel": {"sample_size": 4}}
+    sizes = {"FluxTransformer2DModel": 8, "Flux2Transformer2DModel": 4, "ZImageTransformer2DModel": 8,
+             "QwenImageTransformer2DModel": 8}  # fmt: skip
     name = type(network).__name__
-    return dict(network.config) | {"_class_name": name} | size.get(name, {})
+    return dict(network.config) | {"_class_name": name} | ({"sample_size": sizes[name]} if name in sizes else {})
 
 
 def rows_of(inputs: dict[str, Input], count: int) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from dq_toolchain.toolchain.models.architectures import call_network, fix_positi
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 from dq_toolchain.toolchain.quant.split import split_concat_inputs
 from tests.tiny import noise, tiny_condition_unet, tiny_unet
-from tests.tiny_pipelines import WIDTH, dit, flux, flux2, pixart, sana, sd3
+from tests.tiny_pipelines import WIDTH, dit, flux, flux2, pixart, qwen_image, sana, sd3, z_image
 from tests.toolchain.models.test_architectures import config_of, rows_of
 
 
@@ -87,6 +87,8 @@ def _transformers() -> dict[str, nn.Module]:
         "sana, norms": sana(qk_norm="rms_norm_across_heads"),
         "flux": flux(guidance_embeds=True),
         "flux2": flux2(),
+        "z_image": z_image(),
+        "qwen_image": qwen_image(),
     }
     for network in made.values():
         network.eval().requires_grad_(False)

@@ -1,0 +1,199 @@
+"""Z-Image: picture and caption in one sequence, each padded to a multiple of 32 tokens, positions by rotation.
+
+diffusers' own forward takes lists of pictures and captions of any sizes, and complex numbers. Here the network takes a batch of one
+size, as a program on a device does, and cosines and sines; its modules are its own.
+
+Captions of a batch have one length T. A mask tells which tokens are a caption's own: the network puts its learned token in the place
+of the others, as the pipeline does up to the next multiple of 32. So all captions must need the same multiple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from dq_toolchain.toolchain.errors import ModelError
+from dq_toolchain.toolchain.models.architecture import THOUSAND, Architecture, Input, Keywords, Options, Packed
+from dq_toolchain.toolchain.models.flux import PACK, pack, shifted, unpack
+from dq_toolchain.toolchain.models.network_config import whole
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+MULTIPLE = 32
+"""Of tokens, to which pictures and captions are padded. Source: diffusers, SEQ_MULTI_OF of transformer_z_image."""
+STATES, MASK = "encoder_hidden_states", "encoder_attention_mask"
+
+
+class RotaryAttnProcessor:
+    """In the place of diffusers' processor for one sequence: the same rotation in real numbers."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        freqs_cis: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """(B, T, channels) -> the same. ``freqs_cis``: cosines and sines, (T, channels of a head) each."""
+        from diffusers.models.attention_dispatch import dispatch_attention_fn
+        from diffusers.models.embeddings import apply_rotary_emb
+
+        layers = (attn.to_q, attn.to_k, attn.to_v)
+        query, key, value = (layer(hidden_states).unflatten(-1, (attn.heads, -1)) for layer in layers)
+        query = query if attn.norm_q is None else attn.norm_q(query)
+        key = key if attn.norm_k is None else attn.norm_k(key)
+        query, key = (apply_rotary_emb(each, freqs_cis, sequence_dim=1) for each in (query, key))
+        out: Tensor = attn.to_out[0](dispatch_attention_fn(query, key, value).flatten(2, 3))
+        return out
+
+
+def _inputs(config: Options, where: str) -> dict[str, Input]:
+    if config["siglip_feat_dim"] is not None:
+        raise ModelError(
+            f"{where}: siglip_feat_dim is {str(config['siglip_feat_dim'])[:20]}, allowed is null: networks that look at pictures "
+            "beside the prompt (Z-Image-Omni) are not supported; take Z-Image or Z-Image-Turbo"
+        )
+    for key, wanted in (("all_patch_size", PACK), ("all_f_patch_size", 1)):
+        if wanted not in (config[key] if isinstance(config[key], list | tuple) else ()):
+            raise ModelError(
+                f"{where}: {key} is {str(config[key])[:40]}, allowed are lists with {wanted}, which the pipeline takes; correct it"
+            )
+    states = {STATES: Input((None, whole(config, "cap_feat_dim", where)))}
+    return states | {MASK: Input((None,), required=False)}
+
+
+def _fault(side: Mapping[str, Tensor]) -> str | None:
+    """Of masks: tokens of a caption stand first, and all captions are padded to the same multiple."""
+    if MASK not in side:
+        return None
+    mask = side[MASK]
+    own = mask.sum(dim=1)
+    if not bool(((mask == 0) | (mask == 1)).all()) or not bool((mask[:, :-1] >= mask[:, 1:]).all()) or bool((own < 1).any()):
+        return f"{MASK} must be ones, then zeros, at least one 1 per row; put a caption's own tokens first"
+    lowest = _padded(mask.shape[1]) - MULTIPLE
+    short = int(own.min())
+    if short <= lowest:
+        return (
+            f"{MASK} has a caption of {short} tokens among {mask.shape[1]}: Z-Image pads captions to multiples of {MULTIPLE}, and the "
+            f"positions of the picture follow; allowed are {lowest + 1} to {lowest + MULTIPLE} tokens in one file; make one file for "
+            "each multiple, or word the prompts alike"
+        )
+    return None
+
+
+def _padded(tokens: int) -> int:
+    return -(-tokens // MULTIPLE) * MULTIPLE
+
+
+def _grid(begin: int, *sides: int) -> Tensor:
+    """(product of the sides, 3) whole numbers, the first of them counted from ``begin``."""
+    import torch
+
+    axes = [torch.arange(start, start + side) for start, side in zip((begin, 0, 0), sides, strict=True)]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+
+
+def _tables(network: Any, x: Tensor, text: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Cosines and sines (tokens, channels of a head) of the picture's tokens, and of the caption's, both as they are padded."""
+    import torch
+
+    height, width, captions = x.shape[2] // PACK, x.shape[3] // PACK, _padded(text.shape[1])
+    filled = torch.zeros(_padded(height * width) - height * width, 3, dtype=torch.int64)
+    picture = torch.cat([_grid(captions + 1, 1, height, width), filled])
+
+    def table(ids: Tensor) -> tuple[Tensor, Tensor]:
+        turns = network.rope_embedder(ids.to(x.device)).repeat_interleave(2, dim=-1)
+        return turns.real.contiguous(), turns.imag.contiguous()
+
+    return table(picture), table(_grid(1, captions, 1, 1))
+
+
+def _filled(tokens: Tensor, token: Tensor, mask: Tensor | None = None) -> Tensor:
+    """(B, T, channels) up to the next multiple, with ``token`` (1, channels) behind and where ``mask`` (B, T) is 0."""
+    import torch
+
+    batch, count, width = tokens.shape
+    if mask is not None:
+        own = mask.to(tokens.dtype).unsqueeze(-1)
+        tokens = tokens * own + token * (1 - own)
+    more = _padded(count) - count
+    return tokens if not more else torch.cat([tokens, token.unsqueeze(0).expand(batch, more, width)], dim=1)
+
+
+def _forward(
+    network: Any, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, encoder_attention_mask: Tensor | None = None
+) -> tuple[Tensor]:
+    """What stands for diffusers' forward: latents (B, C, H, W), the sampler's timestep (B,), (B, T, width) -> velocity (B, C, H, W)."""
+    import torch
+
+    channels, count = sample.shape[1], sample.shape[2] * sample.shape[3] // PACK**2
+    if hasattr(network, "rotary"):
+        picture, captions = network.rotary(network.rotary.picture), network.rotary(network.rotary.text)
+    else:
+        picture, captions = _tables(network, sample, encoder_hidden_states)
+    time = network.t_embedder.time_proj((THOUSAND - timestep) / THOUSAND * network.t_scale)
+    vector = network.t_embedder.mlp(time.to(sample.dtype))
+    name = f"{PACK}-1"
+    tokens = pack(sample, PACK).unflatten(2, (channels, PACK**2)).transpose(2, 3).flatten(2)  # a token's channels come last
+    x = _filled(network.all_x_embedder[name](tokens), network.x_pad_token)
+    for layer in network.noise_refiner:
+        x = layer(x, None, picture, vector)
+    text = _filled(network.cap_embedder(encoder_hidden_states), network.cap_pad_token, encoder_attention_mask)
+    for layer in network.context_refiner:
+        text = layer(text, None, captions)
+    x = torch.cat([x, text], dim=1)
+    table = tuple(torch.cat(pair) for pair in zip(picture, captions, strict=True))
+    for layer in network.layers:
+        x = layer(x, None, table, vector)
+    out = network.all_final_layer[name](x[:, :count], c=vector)
+    out = out.unflatten(2, (PACK**2, channels)).transpose(2, 3).flatten(2)
+    return (-unpack(out, PACK, sample),)
+
+
+def _ready(network: Any) -> None:
+    """The network takes batches and real numbers from now on."""
+    from diffusers.models.embeddings import Timesteps
+    from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock, ZSingleStreamAttnProcessor
+
+    if "forward" in vars(network):
+        return
+    network.forward = MethodType(_forward, network)
+    frequencies = network.t_embedder.frequency_embedding_size
+    network.t_embedder.time_proj = Timesteps(frequencies, flip_sin_to_cos=True, downscale_freq_shift=0)
+    for block in network.modules():
+        if isinstance(block, ZImageTransformerBlock) and isinstance(block.attention.processor, ZSingleStreamAttnProcessor):
+            block.attention.set_processor(RotaryAttnProcessor())
+
+
+def _call(network: nn.Module, x: Tensor, timestep: Tensor, keywords: Keywords) -> Tensor:
+    _ready(network)
+    out: Tensor = network(x, timestep=timestep, **keywords)[0]
+    return out
+
+
+def _fix(network: nn.Module, x: Tensor, keywords: Keywords) -> None:
+    from dq_toolchain.toolchain.models.rotary import RotaryTable
+
+    _ready(network)
+    if not hasattr(network, "rotary"):
+        network.rotary = RotaryTable(*_tables(network, x, keywords[STATES]))
+
+
+def _timesteps(steps: int, tokens: int, scheduler: Options) -> dict[str, Any]:
+    """Source: diffusers, ZImagePipeline."""
+    from diffusers.pipelines.z_image.pipeline_z_image import get_default_z_image_sigmas
+
+    return shifted(steps, tokens, scheduler) | {"sigmas": get_default_z_image_sigmas(steps)}
+
+
+Z_IMAGE = Architecture(
+    "transformer", _inputs, fault=_fault,
+    guidance_less=1.0,  # its pipeline's pos + w (pos - neg)
+    packed=Packed(
+        latent=lambda config, where: whole(config, "in_channels", where), side=128, patch=PACK, call=_call, fix=_fix,
+        timesteps=_timesteps, ready=_ready, unit=1,
+    ),
+)  # fmt: skip
