@@ -189,7 +189,7 @@ def test_prompts_are_read_by_a_language_model(name: str, tmp_path: Path) -> None
     from diffusers import DiffusionPipeline
 
     folder, lines = save_chat(tmp_path / name, name), list[str]()
-    pipeline = DiffusionPipeline.from_pretrained(folder)
+    pipeline = DiffusionPipeline.from_pretrained(folder, vae=None)
     settings = recipe(folder, tmp_path / "out", conditioning=prompts(tmp_path), sampler={"guidance": 4.0})
     model = load_model(folder)
     bank = conditioning_bank(model, settings, lines.append)

@@ -97,7 +97,7 @@ def theirs(
         "class_labels": None if labels is None else labels.tolist(),
     }  # fmt: skip
     if (folder / STORED).is_file():
-        given |= {"prompt": None, "negative_prompt": None, **_stored(samples, pipe)}
+        given |= {"prompt": None, **_stored(samples, pipe)}
     if isinstance(pipe, diffusers.ZImagePipeline):  # pos + w (pos - neg)
         given["guidance_scale"] = max(0.0, guidance - 1)
     packs = hasattr(pipe, "_pack_latents")
@@ -112,7 +112,8 @@ def theirs(
         if "latents" not in accepted or packs:  # packed by the pipeline itself
             given["latents"] = None
             _drawing(patches, pipe, lambda *_, **__: noise)
-        pipe(**{name: value for name, value in given.items() if name in accepted and value is not None})
+        asked = {name: value for name, value in given.items() if name in accepted and value is not None}
+        pipe(**({} if asked.get("prompt") else {"negative_prompt": None} if "negative_prompt" in accepted else {}) | asked)
     return torch.stack([_unpacked(pipe, latents, height, width) for latents in found] if packs else found)
 
 
