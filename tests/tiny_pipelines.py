@@ -116,7 +116,11 @@ def save_chat(folder: Path, name: str) -> Path:
     torch.manual_seed(6)
     flow = FlowMatchEulerDiscreteScheduler(shift=3.0)
     if name == "klein":
-        parts = {"transformer": flux2(joint_attention_dim=3 * WIDTH), "text_encoder": qwen3(27, WIDTH), "is_distilled": True}
+        parts = {
+            "transformer": flux2(joint_attention_dim=3 * WIDTH),
+            "text_encoder": qwen3(27, WIDTH),
+            "is_distilled": True,
+        }
     else:
         parts = {"transformer": z_image(), "text_encoder": qwen3(2, WIDTH)}
     kind = Flux2KleinPipeline if name == "klein" else ZImagePipeline
@@ -352,7 +356,8 @@ def save_transformer(network: torch.nn.Module, folder: Path) -> Path:
     if isinstance(network, flows[2:]):
         size = 4 if isinstance(network, Flux2Transformer2DModel) else 8
         file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": size}))
-    states, pooled = torch.randn(3, TOKENS, WIDTH), torch.randn(3, POOLED)
+    tokens = 40 if isinstance(network, ZImageTransformer2DModel) else TOKENS  # two of its multiples
+    states, pooled = torch.randn(3, tokens, WIDTH), torch.randn(3, POOLED)
     tensors = {"encoder_hidden_states": states} | (
         {"pooled_projections": pooled} if isinstance(network, flows[1:3]) else {}
     )
@@ -361,8 +366,8 @@ def save_transformer(network: torch.nn.Module, folder: Path) -> Path:
             f"{side}.{name}": value * (side == "cond") for name, value in tensors.items() for side in ("cond", "uncond")
         }
         if not isinstance(network, flows[1:4]):
-            lengths = torch.tensor([[TOKENS], [5], [3]])
-            mask = (torch.arange(TOKENS) < lengths).float()
+            lengths = torch.tensor([[tokens], [5], [3]])
+            mask = (torch.arange(tokens) < lengths).float()
             both |= {
                 "cond.encoder_attention_mask": mask,
                 "uncond.encoder_attention_mask": mask[2:].expand(3, -1).contiguous(),

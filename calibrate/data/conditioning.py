@@ -150,7 +150,9 @@ def _check_together(config: Mapping[str, Any], side: Mapping[str, Tensor], recip
     architecture = ARCHITECTURES.get(config["_class_name"])
     fault = None if architecture is None else architecture.fault(side)
     if fault is not None:
-        raise RecipeError(f"{recipe.conditioning.file or recipe.conditioning.prompts or 'the built-in prompts'}: {fault}")
+        raise RecipeError(
+            f"{recipe.conditioning.file or recipe.conditioning.prompts or 'the built-in prompts'}: {fault}"
+        )
 
 
 def in_turn(bank: Conditioning, count: int) -> Conditioning:

@@ -113,7 +113,10 @@ def theirs(
             given["latents"] = None
             _drawing(patches, pipe, lambda *_, **__: noise)
         asked = {name: value for name, value in given.items() if name in accepted and value is not None}
-        pipe(**({} if asked.get("prompt") else {"negative_prompt": None} if "negative_prompt" in accepted else {}) | asked)
+        pipe(
+            **({} if asked.get("prompt") else {"negative_prompt": None} if "negative_prompt" in accepted else {})
+            | asked
+        )
     return torch.stack([_unpacked(pipe, latents, height, width) for latents in found] if packs else found)
 
 

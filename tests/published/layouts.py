@@ -238,7 +238,7 @@ LAYOUTS: dict[str, Layout] = {
                                           "prediction_type": "flow_prediction", "use_flow_sigmas": True}, stored=(5, 9, 3), scale=4.5),
     "z-image turbo": Layout("ZImagePipeline", Z_IMAGE, {**FLOW, "use_dynamic_shifting": False}, stored=(7, 7, 7), steps=4, scale=4.0),
     "z-image": Layout("ZImagePipeline", {**Z_IMAGE, "sample_size": [8, 12]}, {**FLOW, "shift": 6.0, "use_dynamic_shifting": False},
-                      stored=(40, 36, 33), scale=4.0),
+                      stored=(40, 7, 64), scale=4.0),
     "qwen-image": Layout("QwenImagePipeline", QWEN_IMAGE, {**DYNAMIC, "max_image_seq_len": 8192, "max_shift": 0.9, "shift": 1.0,
                                                            "shift_terminal": 0.02}, stored=(5, 9, 3), guided=False),
     "pixart alpha 512": Layout("PixArtAlphaPipeline", PIXART, {**DPM, **LINEAR}, ("t5",)),

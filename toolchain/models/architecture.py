@@ -20,6 +20,10 @@ def _nothing(_network: nn.Module) -> None:
     return None
 
 
+def _none(_config: Options) -> tuple[str, ...]:
+    return ()
+
+
 def _no_fault(_side: Keywords) -> str | None:
     return None
 
@@ -59,6 +63,7 @@ class Packed:
         timesteps: number of steps, tokens, scheduler's config -> what the pipeline gives to ``set_timesteps``.
         ready: changes a network as diffusers builds it into one that ``call`` takes; nothing the second time.
         unit: the sampler's timesteps in one unit of the time that ``call`` is given.
+        idle: complete config -> names of modules that nothing of the output depends on. ``ready`` takes them away.
     """
 
     latent: Callable[[Options, str], int]
@@ -69,6 +74,7 @@ class Packed:
     timesteps: Callable[[int, int, Options], dict[str, Any]]
     ready: Callable[[nn.Module], None] = _nothing
     unit: int = THOUSAND
+    idle: Callable[[Options], tuple[str, ...]] = _none
 
 
 @dataclass(frozen=True)

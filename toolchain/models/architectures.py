@@ -151,6 +151,20 @@ def latent_shape(config: Mapping[str, Any], where: str = "config.json") -> tuple
     return channels, sides[0], sides[1]
 
 
+def without_idle(config: Mapping[str, Any], named: Mapping[str, Any], dot: str = ".") -> dict[str, Any]:
+    """What is named after modules of a network, without those that nothing of its output depends on: they are in files of weights
+    and of adapters, and the network here is without them.
+
+    Args:
+        dot: what the names have between two modules.
+    """
+    packed = ARCHITECTURES[config["_class_name"]].packed
+    idle = () if packed is None else tuple(name.replace(".", dot) for name in packed.idle(complete(config)))
+    return {
+        name: each for name, each in named.items() if not any(f"{name}{dot}".startswith(f"{one}{dot}") for one in idle)
+    }
+
+
 def call_network(network: nn.Module, sample: Tensor, timestep: Tensor, keywords: Mapping[str, Tensor]) -> Tensor:
     """The network's output, (B, C, H, W) as ``sample``; a variance that a network of ARCHITECTURES predicts beside it is
     dropped.

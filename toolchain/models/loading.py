@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.models.architectures import ARCHITECTURES
+from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, without_idle
 from dq_toolchain.toolchain.models.lora import Lora, fuse_into_network
 from dq_toolchain.toolchain.models.network_config import check_bounds, defaults
 from dq_toolchain.toolchain.models.source import Source, find_model, with_weights
@@ -131,7 +132,7 @@ def load(source: Source, lora: Lora | None = None) -> Model:
 def _load_weights(source: Source) -> Model:
     source = with_weights(source)
     network = build_network(source.config, str(source.network / "config.json"))
-    network.load_state_dict(read_state(source.weights, network), assign=True)
+    network.load_state_dict(read_state(source.weights, network, partial(without_idle, source.config)), assign=True)
     return Model(
         source.id,
         _weight_hash(source.weights),

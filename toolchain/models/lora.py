@@ -12,7 +12,7 @@ from torch import nn
 
 from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.models.architectures import ARCHITECTURES
+from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, without_idle
 from dq_toolchain.toolchain.models.lora_file import ENCODERS, Adapter, read_adapters
 
 
@@ -66,7 +66,9 @@ def fuse_into_network(network: Any, lora: Lora) -> Lora:
         raise ModelError(
             f"{lora.file} holds adapters of {' and '.join(found)} only, none of the {part}; take a LoRA of this network"
         )
-    _fuse(network, part, found[part], lora)
+    config = {**network.config, "_class_name": type(network).__name__}
+    adapters = without_idle(config, without_idle(config, found[part]), "_")  # names with dots, or kohya's
+    _fuse(network, part, adapters, lora)
     return replace(lora, adapters={name: len(adapters) for name, adapters in found.items()})
 
 

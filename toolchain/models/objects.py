@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from dq_toolchain.toolchain.disk.digest import digest_of
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, DISTILLED, architecture_of, inputs_of, latent_shape
+from dq_toolchain.toolchain.models.architectures import (
+    ARCHITECTURES,
+    DISTILLED,
+    architecture_of,
+    inputs_of,
+    latent_shape,
+    without_idle,
+)
 from dq_toolchain.toolchain.models.loading import Model, build_network
 from dq_toolchain.toolchain.models.network_config import complete
 from dq_toolchain.toolchain.models.own import in_float32, own_config
@@ -87,7 +94,7 @@ def _described(network: Any, scheduler_config: Mapping[str, Any], place: Path, p
     inputs_of(config, where)
     latent_shape(config, where)
     built, state = build_network(config, where), {}
-    for name, tensor in network.state_dict().items():
+    for name, tensor in without_idle(config, network.state_dict()).items():
         state[name] = tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype)
     expected = {name: tensor.shape for name, tensor in built.state_dict().items()}
     wrong = sorted(

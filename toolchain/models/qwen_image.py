@@ -63,20 +63,31 @@ class JointRotaryAttnProcessor:
 def _inputs(config: Options, where: str) -> dict[str, Input]:
     for option, why in OTHERS.items():
         if config[option]:
-            raise ModelError(f"{where}: {option} is {str(config[option])[:20]}, allowed is false: {why}; take Qwen-Image itself")
+            raise ModelError(
+                f"{where}: {option} is {str(config[option])[:20]}, allowed is false: {why}; take Qwen-Image itself"
+            )
     states = {STATES: Input((None, whole(config, "joint_attention_dim", where)))}
     return states | {MASK: Input((None,), required=False)}
 
 
+def _idle(config: Options) -> tuple[str, ...]:
+    """What the last block makes of its text, which nobody reads: 85 million weights of Qwen-Image."""
+    last = f"transformer_blocks.{config['num_layers'] - 1}"
+    return f"{last}.attn.to_add_out", f"{last}.txt_mlp"
+
+
 def _ready(network: Any) -> None:
-    """The network computes positions in real numbers from now on."""
+    """The network computes positions in real numbers from now on, and is without what ``_idle`` names."""
     from diffusers.models.transformers.transformer_qwenimage import QwenDoubleStreamAttnProcessor2_0
+    from torch import nn
 
     from dq_toolchain.toolchain.models.rotary import FixedRotary, RealRotary
 
     if isinstance(network.pos_embed, RealRotary | FixedRotary):
         return
     network.pos_embed = RealRotary(network.pos_embed)
+    for name in _idle(network.config):
+        network.set_submodule(name, nn.Identity())
     for block in network.transformer_blocks:
         if isinstance(block.attn.processor, QwenDoubleStreamAttnProcessor2_0):
             block.attn.set_processor(JointRotaryAttnProcessor())
@@ -108,12 +119,14 @@ def _fix(network: nn.Module, x: Tensor, keywords: Keywords) -> None:
     _ready(network)
     embed: Any = network.pos_embed
     if not isinstance(embed, FixedRotary):
-        network.pos_embed = FixedRotary(*embed([[_shape(x)]], max_txt_seq_len=keywords[STATES].shape[1], device=x.device))
+        network.pos_embed = FixedRotary(
+            *embed([[_shape(x)]], max_txt_seq_len=keywords[STATES].shape[1], device=x.device)
+        )
 
 
 QWEN_IMAGE = Architecture(
     "transformer", _inputs, rescaled=True,
     packed=Packed(
-        latent=packed_channels, side=128, patch=PACK, call=_call, fix=_fix, timesteps=shifted, ready=_ready,
+        latent=packed_channels, side=128, patch=PACK, call=_call, fix=_fix, timesteps=shifted, ready=_ready, idle=_idle,
     ),
 )  # fmt: skip

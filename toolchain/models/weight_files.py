@@ -7,7 +7,7 @@ pointer saved in its place, is recognised before anything else of it is read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,12 +61,16 @@ def check_whole(path: Path) -> None:
         raise ModelError(f"cannot read {path}: {_what_it_is(path) or ' '.join(str(error).split())[:200]}") from error
 
 
-def read_state(files: tuple[Path, ...], network: nn.Module) -> dict[str, Tensor]:
+def read_state(
+    files: tuple[Path, ...], network: nn.Module, kept: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+) -> dict[str, Tensor]:
     """The network's parameters and persistent buffers in float32, under its own names.
 
     Names of before diffusers 0.17 (``query``, ``key``, ``value``, ``proj_attn`` of attention) are mapped as diffusers does on
     loading. Names, shapes and types are compared before any data is read.
 
+    Args:
+        kept: takes away names that the network is without.
     Raises:
         ModelError: a file is damaged, or does not fit the network; the text names file and tensor.
     """
@@ -77,7 +81,7 @@ def read_state(files: tuple[Path, ...], network: nn.Module) -> dict[str, Tensor]
             if name in saved:
                 raise _misfit(file, "tensors of one name", name)
             saved[name] = file, shape
-    names = _names_now(network, saved)
+    names = kept(_names_now(network, saved))
     for name, old in names.items():
         if name not in expected:
             raise _misfit(saved[old][0], "a tensor that the network lacks", old)
@@ -87,7 +91,7 @@ def read_state(files: tuple[Path, ...], network: nn.Module) -> dict[str, Tensor]
     if missing:
         raise _misfit(files[0], f"{len(missing)} missing tensor{'s' * (len(missing) > 1)}", missing[0])
     now = {old: name for name, old in names.items()}
-    return {now[old]: tensor for file in files for old, tensor in _tensors(file)}
+    return {now[old]: tensor for file in files for old, tensor in _tensors(file) if old in now}
 
 
 def _names_now(network: nn.Module, saved: Mapping[str, tuple[Path, Any]]) -> dict[str, str]:

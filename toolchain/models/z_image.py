@@ -3,8 +3,8 @@
 diffusers' own forward takes lists of pictures and captions of any sizes, and complex numbers. Here the network takes a batch of one
 size, as a program on a device does, and cosines and sines; its modules are its own.
 
-Captions of a batch have one length T. A mask tells which tokens are a caption's own: the network puts its learned token in the place
-of the others, as the pipeline does up to the next multiple of 32. So all captions must need the same multiple.
+Captions of a batch have one length T. A mask tells which tokens are a caption's own: the network puts its learned token in the
+place of the others up to the caption's next multiple of 32, looks at none behind it, and lets the picture's positions begin there.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 MULTIPLE = 32
 """Of tokens, to which pictures and captions are padded. Source: diffusers, SEQ_MULTI_OF of transformer_z_image."""
+MASKED = -10_000.0
+"""Added to the scores of a token that is left out."""
+Table = tuple["Tensor", "Tensor"]
+"""Cosines and sines."""
 STATES, MASK = "encoder_hidden_states", "encoder_attention_mask"
 
 
@@ -35,19 +39,34 @@ class RotaryAttnProcessor:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        freqs_cis: tuple[Tensor, Tensor] | None = None,
+        freqs_cis: Table | None = None,
     ) -> Tensor:
-        """(B, T, channels) -> the same. ``freqs_cis``: cosines and sines, (T, channels of a head) each."""
-        from diffusers.models.attention_dispatch import dispatch_attention_fn
-        from diffusers.models.embeddings import apply_rotary_emb
+        """(B, T, channels) -> the same.
 
+        Args:
+            attention_mask: (B, 1, T), added to the scores. freqs_cis: (1 or B, T, channels of a head) each.
+        """
+        from diffusers.models.attention_dispatch import dispatch_attention_fn
+
+        assert freqs_cis is not None
         layers = (attn.to_q, attn.to_k, attn.to_v)
         query, key, value = (layer(hidden_states).unflatten(-1, (attn.heads, -1)) for layer in layers)
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
-        query, key = (apply_rotary_emb(each, freqs_cis, sequence_dim=1) for each in (query, key))
-        out: Tensor = attn.to_out[0](dispatch_attention_fn(query, key, value).flatten(2, 3))
+        query, key = (_rotated(each, freqs_cis) for each in (query, key))
+        bias = None if attention_mask is None else attention_mask.unsqueeze(1)
+        out: Tensor = attn.to_out[0](dispatch_attention_fn(query, key, value, attn_mask=bias).flatten(2, 3))
         return out
+
+
+def _rotated(x: Tensor, table: Table) -> Tensor:
+    """(B, T, heads, channels), each pair of channels turned by its token's angle."""
+    import torch
+
+    cosines, sines = (each.unsqueeze(2) for each in table)
+    first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([-second, first], dim=-1).flatten(3)
+    return (x.float() * cosines + turned.float() * sines).to(x.dtype)
 
 
 def _inputs(config: Options, where: str) -> dict[str, Input]:
@@ -59,29 +78,22 @@ def _inputs(config: Options, where: str) -> dict[str, Input]:
     for key, wanted in (("all_patch_size", PACK), ("all_f_patch_size", 1)):
         if wanted not in (config[key] if isinstance(config[key], list | tuple) else ()):
             raise ModelError(
-                f"{where}: {key} is {str(config[key])[:40]}, allowed are lists with {wanted}, which the pipeline takes; correct it"
+                f"{where}: {key} is {str(config[key])[:40]}, allowed are lists with {wanted}, which the pipeline takes; correct "
+                "it"
             )
     states = {STATES: Input((None, whole(config, "cap_feat_dim", where)))}
     return states | {MASK: Input((None,), required=False)}
 
 
 def _fault(side: Mapping[str, Tensor]) -> str | None:
-    """Of masks: tokens of a caption stand first, and all captions are padded to the same multiple."""
+    """Of masks: a caption's own tokens stand first."""
     if MASK not in side:
         return None
     mask = side[MASK]
-    own = mask.sum(dim=1)
-    if not bool(((mask == 0) | (mask == 1)).all()) or not bool((mask[:, :-1] >= mask[:, 1:]).all()) or bool((own < 1).any()):
-        return f"{MASK} must be ones, then zeros, at least one 1 per row; put a caption's own tokens first"
-    lowest = _padded(mask.shape[1]) - MULTIPLE
-    short = int(own.min())
-    if short <= lowest:
-        return (
-            f"{MASK} has a caption of {short} tokens among {mask.shape[1]}: Z-Image pads captions to multiples of {MULTIPLE}, and the "
-            f"positions of the picture follow; allowed are {lowest + 1} to {lowest + MULTIPLE} tokens in one file; make one file for "
-            "each multiple, or word the prompts alike"
-        )
-    return None
+    whole_numbers = bool(((mask == 0) | (mask == 1)).all())
+    if whole_numbers and bool((mask[:, :-1] >= mask[:, 1:]).all()) and bool((mask[:, 0] == 1).all()):
+        return None
+    return f"{MASK} must be ones, then zeros, at least one 1 per row; put a caption's own tokens first"
 
 
 def _padded(tokens: int) -> int:
@@ -96,19 +108,32 @@ def _grid(begin: int, *sides: int) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
 
 
-def _tables(network: Any, x: Tensor, text: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Cosines and sines (tokens, channels of a head) of the picture's tokens, and of the caption's, both as they are padded."""
+def _tables(network: Any, x: Tensor, text: Tensor) -> tuple[Table, Table, Table]:
+    """Of the picture's tokens behind the longest caption, of that caption's, both as they are padded: (tokens, channels of a head);
+    and of where pictures begin behind captions of 1, 2, ... multiples: (multiples, channels of the first axis)."""
     import torch
 
     height, width, captions = x.shape[2] // PACK, x.shape[3] // PACK, _padded(text.shape[1])
     filled = torch.zeros(_padded(height * width) - height * width, 3, dtype=torch.int64)
     picture = torch.cat([_grid(captions + 1, 1, height, width), filled])
+    starts = torch.cat([_grid(after + 1, 1, 1, 1) for after in range(MULTIPLE, captions + 1, MULTIPLE)])
 
-    def table(ids: Tensor) -> tuple[Tensor, Tensor]:
-        turns = network.rope_embedder(ids.to(x.device)).repeat_interleave(2, dim=-1)
+    def table(ids: Tensor, channels: int | None = None) -> Table:
+        turns = network.rope_embedder(ids.to(x.device)).repeat_interleave(2, dim=-1)[:, :channels]
         return turns.real.contiguous(), turns.imag.contiguous()
 
-    return table(picture), table(_grid(1, captions, 1, 1))
+    return table(picture), table(_grid(1, captions, 1, 1)), table(starts, network.axes_dims[0])
+
+
+def _begun(table: Tensor, start: Tensor, count: int) -> Tensor:
+    """A picture's table (M, channels), of which ``count`` tokens are its own, begun at ``start`` (B, channels of the first axis)."""
+    import torch
+
+    batch, channels = start.shape
+    own = start.unsqueeze(1).expand(batch, count, channels)
+    first = torch.cat([own, table[count:, :channels].unsqueeze(0).expand(batch, len(table) - count, channels)], dim=1)
+    rest = table[:, channels:].unsqueeze(0)
+    return torch.cat([first, rest.expand(batch, *rest.shape[1:])], dim=2)
 
 
 def _filled(tokens: Tensor, token: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -124,30 +149,54 @@ def _filled(tokens: Tensor, token: Tensor, mask: Tensor | None = None) -> Tensor
 
 
 def _forward(
-    network: Any, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, encoder_attention_mask: Tensor | None = None
+    network: Any,
+    sample: Tensor,
+    timestep: Tensor,
+    encoder_hidden_states: Tensor,
+    encoder_attention_mask: Tensor | None = None,
 ) -> tuple[Tensor]:
-    """What stands for diffusers' forward: latents (B, C, H, W), the sampler's timestep (B,), (B, T, width) -> velocity (B, C, H, W)."""
+    """What stands for diffusers' forward.
+
+    Args:
+        sample: (B, C, H, W). timestep: (B,), of the sampler. encoder_hidden_states: (B, T, width).
+        encoder_attention_mask: (B, T), 1 for a caption's own tokens.
+    Returns:
+        The velocity as the scheduler takes it, (B, C, H, W).
+    """
     import torch
 
     channels, count = sample.shape[1], sample.shape[2] * sample.shape[3] // PACK**2
-    if hasattr(network, "rotary"):
-        picture, captions = network.rotary(network.rotary.picture), network.rotary(network.rotary.text)
+    fixed = getattr(network, "rotary", None)
+    picture, captions, starts = (
+        _tables(network, sample, encoder_hidden_states) if fixed is None else [t() for t in fixed]
+    )
+    multiples, unused = len(starts[0]), None
+    if encoder_attention_mask is None or multiples == 1:
+        picture = tuple(each.unsqueeze(0) for each in picture)
     else:
-        picture, captions = _tables(network, sample, encoder_hidden_states)
+        more = multiples * MULTIPLE - encoder_attention_mask.shape[1]
+        mask = torch.nn.functional.pad(encoder_attention_mask.to(sample.dtype), (0, more))
+        used = mask.reshape(-1, multiples, MULTIPLE)[:, :, 0]  # a caption's first token of each multiple
+        last = used - torch.nn.functional.pad(used[:, 1:], (0, 1))
+        picture = tuple(_begun(each, last.to(at.dtype) @ at, count) for each, at in zip(picture, starts, strict=True))
+        unused = ((1 - used) * MASKED).unsqueeze(2).expand(-1, multiples, MULTIPLE).reshape(-1, 1, multiples * MULTIPLE)
+    captions = tuple(each.unsqueeze(0).expand(len(picture[0]), *each.shape) for each in captions)
     time = network.t_embedder.time_proj((THOUSAND - timestep) / THOUSAND * network.t_scale)
     vector = network.t_embedder.mlp(time.to(sample.dtype))
     name = f"{PACK}-1"
-    tokens = pack(sample, PACK).unflatten(2, (channels, PACK**2)).transpose(2, 3).flatten(2)  # a token's channels come last
+    # a token's channels come last, other than FLUX's
+    tokens = pack(sample, PACK).unflatten(2, (channels, PACK**2)).transpose(2, 3).flatten(2)
     x = _filled(network.all_x_embedder[name](tokens), network.x_pad_token)
     for layer in network.noise_refiner:
         x = layer(x, None, picture, vector)
     text = _filled(network.cap_embedder(encoder_hidden_states), network.cap_pad_token, encoder_attention_mask)
     for layer in network.context_refiner:
-        text = layer(text, None, captions)
+        text = layer(text, unused, captions)
     x = torch.cat([x, text], dim=1)
-    table = tuple(torch.cat(pair) for pair in zip(picture, captions, strict=True))
+    table = tuple(torch.cat(pair, dim=1) for pair in zip(picture, captions, strict=True))
+    unused = None if unused is None else torch.nn.functional.pad(unused, (x.shape[1] - unused.shape[2], 0))
     for layer in network.layers:
-        x = layer(x, None, table, vector)
+        x = layer(x, unused, table, vector)
     out = network.all_final_layer[name](x[:, :count], c=vector)
     out = out.unflatten(2, (PACK**2, channels)).transpose(2, 3).flatten(2)
     return (-unpack(out, PACK, sample),)
@@ -164,7 +213,9 @@ def _ready(network: Any) -> None:
     frequencies = network.t_embedder.frequency_embedding_size
     network.t_embedder.time_proj = Timesteps(frequencies, flip_sin_to_cos=True, downscale_freq_shift=0)
     for block in network.modules():
-        if isinstance(block, ZImageTransformerBlock) and isinstance(block.attention.processor, ZSingleStreamAttnProcessor):
+        if isinstance(block, ZImageTransformerBlock) and isinstance(
+            block.attention.processor, ZSingleStreamAttnProcessor
+        ):
             block.attention.set_processor(RotaryAttnProcessor())
 
 
@@ -175,11 +226,13 @@ def _call(network: nn.Module, x: Tensor, timestep: Tensor, keywords: Keywords) -
 
 
 def _fix(network: nn.Module, x: Tensor, keywords: Keywords) -> None:
-    from dq_toolchain.toolchain.models.rotary import RotaryTable
+    from torch import nn
+
+    from dq_toolchain.toolchain.models.rotary import FixedRotary
 
     _ready(network)
     if not hasattr(network, "rotary"):
-        network.rotary = RotaryTable(*_tables(network, x, keywords[STATES]))
+        network.rotary = nn.ModuleList([FixedRotary(*table) for table in _tables(network, x, keywords[STATES])])
 
 
 def _timesteps(steps: int, tokens: int, scheduler: Options) -> dict[str, Any]:

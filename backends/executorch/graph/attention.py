@@ -139,7 +139,7 @@ class DelegatedRotaryAttention:
             text = [_split_heads(layer(encoder_hidden_states), attn.heads) for layer in added]
             text[0], text[1] = attn.norm_added_q(text[0]), attn.norm_added_k(text[1])
             query, key, value = (torch.cat(pair, dim=1) for pair in zip(text, (query, key, value), strict=True))
-        query, key = (_rotated(each, attn.turn, image_rotary_emb) for each in (query, key))
+        query, key = (_rotated(each, attn.heads, attn.turn, image_rotary_emb) for each in (query, key))
         out = _join_heads(_products(query * attn.score_scale, key, value, attention_mask, attn.heads), attn.heads)
         if encoder_hidden_states is None:
             alone: Tensor = out if getattr(attn, "pre_only", False) else attn.to_out[0](out)
@@ -159,7 +159,7 @@ class DelegatedSingleRotaryAttention(DelegatedRotaryAttention):
         attention_mask: Tensor | None = None,
         freqs_cis: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        out = super().__call__(attn, hidden_states, image_rotary_emb=freqs_cis)
+        out = super().__call__(attn, hidden_states, None, attention_mask, freqs_cis)
         assert isinstance(out, Tensor)
         return out
 
@@ -178,7 +178,7 @@ class DelegatedParallelAttention:
         parts = (joined[..., index * width : (index + 1) * width] for index in range(3))
         query, key, value = (_split_heads(part, attn.heads) for part in parts)
         query, key = attn.norm_q(query), attn.norm_k(key)
-        query, key = (_rotated(each, attn.turn, image_rotary_emb) for each in (query, key))
+        query, key = (_rotated(each, attn.heads, attn.turn, image_rotary_emb) for each in (query, key))
         out = _join_heads(_products(query * attn.score_scale, key, value), attn.heads)
         middle = 3 * width + attn.mlp_hidden_dim
         gate = joined[..., 3 * width : middle]
@@ -194,13 +194,19 @@ def quarter_turn(channels: int) -> Tensor:
     return turn.unsqueeze(0)
 
 
-def _rotated(x: Tensor, turn: Tensor, table: tuple[Tensor, Tensor] | None) -> Tensor:
-    """(B * heads, tokens, channels), each pair of channels rotated by its token's angle. ``table``: cosines, sines."""
+def _rotated(x: Tensor, heads: int, turn: Tensor, table: tuple[Tensor, Tensor] | None) -> Tensor:
+    """(B * heads, tokens, channels), each pair of channels rotated by its token's angle. ``table``: cosines, sines, (tokens,
+    channels) each, or (1 or B, tokens, channels)."""
     if table is None:
         return x
-    cosines, sines = (each.unsqueeze(0) for each in table)
+    cosines, sines = (_for_heads(each if each.dim() == 3 else each.unsqueeze(0), heads) for each in table)
     turned = torch.bmm(x.reshape(1, -1, x.shape[2]), turn).reshape(x.shape)
     return x * cosines + turned * sines
+
+
+def _for_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, ...) -> (B * heads, ...); what is for all samples stays."""
+    return x if x.shape[0] == 1 else x.repeat_interleave(heads, dim=0)
 
 
 def _normed(norm: Any, x: Tensor) -> Tensor:
@@ -216,7 +222,7 @@ def _products(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = N
     """
     scores = torch.bmm(query, key.permute(0, 2, 1))
     if bias is not None:
-        scores = scores + (bias if bias.shape[0] == 1 else bias.repeat_interleave(heads, dim=0))
+        scores = scores + _for_heads(bias, heads)
     return torch.bmm(torch.softmax(scores, dim=-1), value)
 
 

@@ -116,6 +116,23 @@ def test_rewritten_transformer_is_the_same_function(name: str) -> None:
     assert [n for n, _ in weighted_layers(network)] == [n for n, _ in weighted_layers(new)]
 
 
+@torch.no_grad()
+def test_captions_of_two_multiples_in_one_batch() -> None:
+    """Z-Image's picture begins behind each caption's own multiple of 32 tokens."""
+    network = _transformers()["z_image"]
+    mask = (torch.arange(40) < torch.tensor([[5], [40]])).float()
+    keywords = {"encoder_hidden_states": torch.randn(2, 40, WIDTH), "encoder_attention_mask": mask}
+    x, time = torch.randn(2, 4, 8, 8), torch.tensor([499.0, 499.0])
+    expected = call_network(network, x, time, keywords)
+    new = rewrite(copy.deepcopy(network))
+    fix_positions(new, x, keywords)
+    torch.testing.assert_close(call_network(new, x, time, keywords), expected, rtol=1e-4, atol=1e-5)
+    for row, own in enumerate((5, 40)):
+        alone = {"encoder_hidden_states": keywords["encoder_hidden_states"][row : row + 1, :own]}
+        out = call_network(network, x[row : row + 1], time[:1], alone)
+        torch.testing.assert_close(out, expected[row : row + 1], rtol=1e-4, atol=1e-5)
+
+
 def test_a_mask_of_tokens_counts() -> None:
     """A target that leaves it out is wrong wherever a prompt is shorter than the longest."""
     network = _transformers()["pixart"]
