@@ -20,6 +20,7 @@ from dq_toolchain.toolchain.cli.entry import run_command
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.models.decoder import load_decoder
 from dq_toolchain.toolchain.models.loading import load_model
+from dq_toolchain.toolchain.models.objects import model_of_pipeline
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from tests.tiny_pipelines import (
@@ -197,6 +198,7 @@ def test_prompts_are_read_by_a_language_model(name: str, tmp_path: Path) -> None
         assert bank.uncond == {}
         assert guidance_of(model.config, settings, lines.append) == 1.0
         assert lines[-1].startswith("guidance 4.0 has no effect: model_index.json says is_distilled")
+        assert guidance_of(model_of_pipeline(pipeline, pipeline.scheduler.config).config, settings) == 1.0
         torch.testing.assert_close(states, pipeline.encode_prompt(list(PROMPTS))[0])
         return
     wanted, nothing = pipeline.encode_prompt(list(PROMPTS))

@@ -91,9 +91,9 @@ def check_conditioning(config: Mapping[str, Any], recipe: Recipe) -> None:
     architecture = ARCHITECTURES.get(config["_class_name"])
     if guidance_of(config, recipe) != 1.0 and architecture is not None and architecture.rescaled:
         raise RecipeError(
-            f"guidance: got {recipe.sampler.guidance}, allowed is up to 1 (none) for {config['_class_name']}: its pipeline rescales "
-            "what guidance gives, which no sampler here does; set it to 1, or take a version of the model that was distilled to run "
-            "without (Qwen-Image-Lightning)"
+            f"guidance: got {recipe.sampler.guidance}, allowed is up to 1 (none) for {config['_class_name']}: its pipeline "
+            "rescales what guidance gives, which no sampler here does; set it to 1, and take a model or --lora that was "
+            "distilled to run without guidance"
         )
     if guidance_of(config, recipe) != 1.0 and not any(each.required for each in inputs.values()):
         raise RecipeError(

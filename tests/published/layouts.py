@@ -36,8 +36,8 @@ FLOW = {
     "num_train_timesteps": 1000,
     "shift": 3.0,
 }
-DYNAMIC = {**FLOW, "base_image_seq_len": 256, "base_shift": 0.5, "max_image_seq_len": 4096, "max_shift": 1.15, "shift_terminal": None,
-           "time_shift_type": "exponential", "use_dynamic_shifting": True}  # fmt: skip
+DYNAMIC = {**FLOW, "base_image_seq_len": 256, "base_shift": 0.5, "max_image_seq_len": 4096, "max_shift": 1.15,
+           "shift_terminal": None, "time_shift_type": "exponential", "use_dynamic_shifting": True}  # fmt: skip
 LCM = {"_class_name": "LCMScheduler", "_diffusers_version": "0.24.0", **SD_SCHEDULE, "clip_sample_range": 1.0,
        "original_inference_steps": 50, "prediction_type": "epsilon", "timestep_scaling": 10.0,
        "timestep_spacing": "leading"}  # fmt: skip
@@ -235,8 +235,10 @@ LAYOUTS: dict[str, Layout] = {
                            scale=4.0),
     "flux.2 klein base": Layout("Flux2KleinPipeline", FLUX_2, DYNAMIC, index={"is_distilled": False}, stored=(6, 6, 6), scale=4.0),
     "sana": Layout("SanaPipeline", SANA, {**DPM, **LINEAR, "final_sigmas_type": "zero", "flow_shift": 3.0,
-                                          "prediction_type": "flow_prediction", "use_flow_sigmas": True}, stored=(5, 9, 3), scale=4.5),
-    "z-image turbo": Layout("ZImagePipeline", Z_IMAGE, {**FLOW, "use_dynamic_shifting": False}, stored=(7, 7, 7), steps=4, scale=4.0),
+                                          "prediction_type": "flow_prediction", "use_flow_sigmas": True},
+                   stored=(5, 9, 3), scale=4.5),
+    "z-image turbo": Layout("ZImagePipeline", Z_IMAGE, {**FLOW, "use_dynamic_shifting": False}, stored=(7, 7, 7), steps=4,
+                            scale=4.0),
     "z-image": Layout("ZImagePipeline", {**Z_IMAGE, "sample_size": [8, 12]}, {**FLOW, "shift": 6.0, "use_dynamic_shifting": False},
                       stored=(40, 7, 64), scale=4.0),
     "qwen-image": Layout("QwenImagePipeline", QWEN_IMAGE, {**DYNAMIC, "max_image_seq_len": 8192, "max_shift": 0.9, "shift": 1.0,

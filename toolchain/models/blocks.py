@@ -6,7 +6,16 @@ from diffusers.models.attention import BasicTransformerBlock, JointTransformerBl
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock, FluxTransformerBlock
+from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformerBlock
+from diffusers.models.transformers.transformer_z_image import ZImageTransformerBlock
 
 BLOCKS = (ResnetBlock2D, Attention, BasicTransformerBlock)
 """Units of block reconstruction."""
-ALL_BLOCKS = (*BLOCKS, JointTransformerBlock, FluxTransformerBlock, FluxSingleTransformerBlock)
+ALL_BLOCKS = (
+    *BLOCKS,
+    JointTransformerBlock,
+    FluxTransformerBlock,
+    FluxSingleTransformerBlock,
+    QwenImageTransformerBlock,
+    ZImageTransformerBlock,
+)

@@ -39,12 +39,12 @@ class RotaryAttnProcessor:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        freqs_cis: Table | None = None,
+        freqs_cis: Table | Tensor | None = None,
     ) -> Tensor:
         """(B, T, channels) -> the same.
 
         Args:
-            attention_mask: (B, 1, T), added to the scores. freqs_cis: (1 or B, T, channels of a head) each.
+            attention_mask: (B, 1, T), added to the scores. freqs_cis: see ``as_table``.
         """
         from diffusers.models.attention_dispatch import dispatch_attention_fn
 
@@ -53,10 +53,20 @@ class RotaryAttnProcessor:
         query, key, value = (layer(hidden_states).unflatten(-1, (attn.heads, -1)) for layer in layers)
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
-        query, key = (_rotated(each, freqs_cis) for each in (query, key))
+        table = as_table(freqs_cis)
+        query, key = (_rotated(each, table) for each in (query, key))
         bias = None if attention_mask is None else attention_mask.unsqueeze(1)
         out: Tensor = attn.to_out[0](dispatch_attention_fn(query, key, value, attn_mask=bias).flatten(2, 3))
         return out
+
+
+def as_table(given: Table | Tensor) -> Table:
+    """Cosines and sines of what a block is given: a pair (1, T, channels of a head) for all samples, or, since what is of a sample
+    is a tensor with one row for each, both beside each other (B, T, twice the channels)."""
+    if isinstance(given, tuple):
+        return given
+    middle = given.shape[2] // 2
+    return given[..., :middle], given[..., middle:]
 
 
 def _rotated(x: Tensor, table: Table) -> Tensor:
@@ -126,7 +136,8 @@ def _tables(network: Any, x: Tensor, text: Tensor) -> tuple[Table, Table, Table]
 
 
 def _begun(table: Tensor, start: Tensor, count: int) -> Tensor:
-    """A picture's table (M, channels), of which ``count`` tokens are its own, begun at ``start`` (B, channels of the first axis)."""
+    """A picture's table (M, channels), of which ``count`` tokens are its own, begun at ``start`` (B, channels of its first axis):
+    (B, M, channels)."""
     import torch
 
     batch, channels = start.shape
@@ -171,33 +182,40 @@ def _forward(
         _tables(network, sample, encoder_hidden_states) if fixed is None else [t() for t in fixed]
     )
     multiples, unused = len(starts[0]), None
-    if encoder_attention_mask is None or multiples == 1:
+    shared = encoder_attention_mask is None or multiples == 1
+    if encoder_attention_mask is None or shared:
         picture = tuple(each.unsqueeze(0) for each in picture)
     else:
         more = multiples * MULTIPLE - encoder_attention_mask.shape[1]
         mask = torch.nn.functional.pad(encoder_attention_mask.to(sample.dtype), (0, more))
         used = mask.reshape(-1, multiples, MULTIPLE)[:, :, 0]  # a caption's first token of each multiple
-        last = used - torch.nn.functional.pad(used[:, 1:], (0, 1))
-        picture = tuple(_begun(each, last.to(at.dtype) @ at, count) for each, at in zip(picture, starts, strict=True))
+        last = (used - torch.nn.functional.pad(used[:, 1:], (0, 1))).unsqueeze(2).to(starts[0].dtype)
+        picture = tuple(_begun(each, (last * at).sum(1), count) for each, at in zip(picture, starts, strict=True))
         unused = ((1 - used) * MASKED).unsqueeze(2).expand(-1, multiples, MULTIPLE).reshape(-1, 1, multiples * MULTIPLE)
-    captions = tuple(each.unsqueeze(0).expand(len(picture[0]), *each.shape) for each in captions)
+    captions = tuple(each.unsqueeze(0) for each in captions)
     time = network.t_embedder.time_proj((THOUSAND - timestep) / THOUSAND * network.t_scale)
     vector = network.t_embedder.mlp(time.to(sample.dtype))
     name = f"{PACK}-1"
     # a token's channels come last, other than FLUX's
     tokens = pack(sample, PACK).unflatten(2, (channels, PACK**2)).transpose(2, 3).flatten(2)
     x = _filled(network.all_x_embedder[name](tokens), network.x_pad_token)
+    turns = picture if shared else torch.cat(picture, dim=2)
     for layer in network.noise_refiner:
-        x = layer(x, None, picture, vector)
+        x = layer(x, None, turns, vector)
     text = _filled(network.cap_embedder(encoder_hidden_states), network.cap_pad_token, encoder_attention_mask)
     for layer in network.context_refiner:
         text = layer(text, unused, captions)
     x = torch.cat([x, text], dim=1)
-    table = tuple(torch.cat(pair, dim=1) for pair in zip(picture, captions, strict=True))
+    behind = (each.expand(len(picture[0]), *each.shape[1:]) for each in captions)
+    table = tuple(torch.cat(pair, dim=1) for pair in zip(picture, behind, strict=True))
+    turns = table if shared else torch.cat(table, dim=2)
     unused = None if unused is None else torch.nn.functional.pad(unused, (x.shape[1] - unused.shape[2], 0))
     for layer in network.layers:
-        x = layer(x, unused, table, vector)
-    out = network.all_final_layer[name](x[:, :count], c=vector)
+        x = layer(x, unused, turns, vector)
+    final = network.all_final_layer[name]
+    normed = final.norm_final(x[:, :count])
+    # not normed * (1 + scale): Core AI adds the 1 to a bias, which then is not the calibrated one
+    out = final.linear(normed + normed * final.adaLN_modulation(vector).unsqueeze(1))
     out = out.unflatten(2, (PACK**2, channels)).transpose(2, 3).flatten(2)
     return (-unpack(out, PACK, sample),)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.models.qwen_image import JointRotaryAttnProcessor
-from dq_toolchain.toolchain.models.z_image import RotaryAttnProcessor
+from dq_toolchain.toolchain.models.z_image import RotaryAttnProcessor, as_table
 from dq_toolchain.toolchain.quant.attention import PLAIN
 
 SMALLEST = 1e-15
@@ -157,9 +157,10 @@ class DelegatedSingleRotaryAttention(DelegatedRotaryAttention):
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        freqs_cis: tuple[Tensor, Tensor] | None = None,
+        freqs_cis: tuple[Tensor, Tensor] | Tensor | None = None,
     ) -> Tensor:
-        out = super().__call__(attn, hidden_states, None, attention_mask, freqs_cis)
+        table = None if freqs_cis is None else as_table(freqs_cis)
+        out = super().__call__(attn, hidden_states, None, attention_mask, table)
         assert isinstance(out, Tensor)
         return out
 

@@ -10,7 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from dq_toolchain.calibrate.data.conditioning import conditioning_bank, digest, guidance_of
+from dq_toolchain.calibrate.data.conditioning import (
+    check_conditioning,
+    conditioning_bank,
+    digest,
+    guidance_of,
+)
 from dq_toolchain.toolchain.disk.files import write_tensors
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.loading import Model
@@ -31,6 +36,10 @@ SDXL = TEXT | {
     "addition_time_embed_dim": 4,
     "projection_class_embeddings_input_dim": 29,
 }
+
+KLEIN = {"_class_name": "Flux2Transformer2DModel", "in_channels": 16, "joint_attention_dim": 8, "guidance_embeds": False,
+         "_is_distilled": True}  # fmt: skip
+Z_IMAGE = {"_class_name": "ZImageTransformer2DModel", "in_channels": 4, "cap_feat_dim": 8, "sample_size": 8}
 
 
 def model(**config: Any) -> Model:
@@ -101,6 +110,10 @@ def test_guidance_up_to_one_is_one_conditional_call(w: float, used: float, tmp_p
     (TEXT, 0.5, "", ["guidance 0.5 is none"]), (TEXT, 0.0, "", []), (TEXT, 1.0, "", []), (TEXT, 7.5, "fog", []),
     (TEXT, 0.0, "fog", ["negative prompt has no effect: guidance 0.0 is none"]),
     (TEXT | {"time_cond_proj_dim": 10}, 8.0, "fog", ["negative prompt has no effect: this network is told its guidance"]),
+    (KLEIN, 4.0, "fog", ["guidance 4.0 has no effect: model_index.json says is_distilled",
+                         "negative prompt has no effect: a distilled model has no second call"]),
+    (KLEIN, 1.0, "", []), (Z_IMAGE, 1.0, "", []),
+    (Z_IMAGE, 5.0, "", ["what this model's pipeline calls guidance_scale 4: give 1 more than its model card says"]),
 ])  # fmt: skip
 def test_what_has_no_effect_without_guidance_is_said(
     config: dict[str, Any], w: float, negative: str, said: list[str]
@@ -109,6 +122,22 @@ def test_what_has_no_effect_without_guidance_is_said(
     guidance_of(config, recipe(sampler={"guidance": w}, conditioning={"negative_prompt": negative}), lines.append)
     assert len(lines) == len(said)
     assert all(text in line for text, line in zip(said, lines, strict=True))
+
+
+def test_a_pipeline_that_rescales_guidance_is_refused_with_it() -> None:
+    config = {"_class_name": "QwenImageTransformer2DModel", "in_channels": 16, "sample_size": 8}
+    with pytest.raises(
+        RecipeError, match=r"guidance: got 4.0, allowed is up to 1 \(none\) for QwenImageTransformer2DModel"
+    ):
+        check_conditioning(config, recipe(sampler={"guidance": 4.0}))
+    check_conditioning(config, recipe(sampler={"guidance": 1.0}))
+
+
+@pytest.mark.parametrize("mask", [[0, 0, 0], [1, 0, 1], [0, 1, 1], [1, 0.5, 0]])
+def test_a_caption_of_z_image_stands_first(mask: list[float], tmp_path: Path) -> None:
+    rows = {"cond__encoder_hidden_states": torch.ones(1, 3, 8), "cond__encoder_attention_mask": torch.tensor([mask])}
+    with pytest.raises(RecipeError, match="encoder_attention_mask must be ones, then zeros, at least one 1 per row"):
+        conditioning_bank(model(**Z_IMAGE), recipe(conditioning=with_file(tmp_path, **rows)))
 
 
 def test_the_last_label_of_a_dit_means_no_class() -> None:

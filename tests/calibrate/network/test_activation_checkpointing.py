@@ -13,7 +13,7 @@ from dq_toolchain.calibrate.network.activation_memory import activation_memory_o
 from dq_toolchain.toolchain.models.architectures import call_network
 from tests.calibrate.network.test_insert import tiny_network
 from tests.tiny import noise, tiny_condition_unet
-from tests.tiny_pipelines import sd3
+from tests.tiny_pipelines import qwen_image, sd3, z_image
 
 
 def gradients(model: Path, out: Path, low_memory: bool) -> dict[str, torch.Tensor]:
@@ -48,7 +48,15 @@ def test_blocks_are_as_before_afterwards_and_untouched_without_gradient() -> Non
     assert not any("forward" in vars(module) for module in unet.modules())
 
 
-@pytest.mark.parametrize("network", [tiny_condition_unet(), sd3()], ids=["unet", "sd3"])
+NETWORKS = {
+    "unet": tiny_condition_unet(),
+    "sd3": sd3(),
+    "z_image": z_image(n_layers=3),
+    "qwen_image": qwen_image(num_layers=3),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_checkpointing_keeps_less(network: torch.nn.Module) -> None:
     keywords = {"encoder_hidden_states": torch.ones(2, 3, 8)}
     if type(network).__name__.startswith("SD3"):

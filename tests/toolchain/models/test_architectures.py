@@ -18,6 +18,7 @@ from dq_toolchain.toolchain.models.architectures import (
     fix_positions,
     inputs_of,
     latent_shape,
+    without_idle,
 )
 from dq_toolchain.toolchain.models.flux import PACK, pack, unpack
 from tests.tiny import tiny_condition_unet, tiny_unet
@@ -139,6 +140,46 @@ def test_latents_are_packed_as_the_pipeline_packs_them(side: int) -> None:
 def test_a_flux_of_odd_channels_is_refused() -> None:
     with pytest.raises(ModelError, match="in_channels is 18, allowed are multiples of 4"):
         latent_shape(config_of(flux()) | {"in_channels": 18})
+
+
+@pytest.mark.parametrize(
+    ("made", "change", "text"),
+    [
+        (z_image, {"siglip_feat_dim": 8}, "siglip_feat_dim is 8, allowed is null"),
+        (z_image, {"all_patch_size": [4]}, r"all_patch_size is \[4\], allowed are lists with 2"),
+        (qwen_image, {"zero_cond_t": True}, "zero_cond_t is True, allowed is false: it edits pictures"),
+        (
+            qwen_image,
+            {"guidance_embeds": True},
+            "guidance_embeds is True, allowed is false: its own pipeline cannot call",
+        ),
+    ],
+)
+def test_relatives_that_take_something_else_are_refused(made: Any, change: dict[str, Any], text: str) -> None:
+    with pytest.raises(ModelError, match=f"here: {text}"):
+        inputs_of(config_of(made()) | change, "here")
+
+
+@torch.no_grad()
+def test_what_nothing_depends_on_is_not_there() -> None:
+    """The last block of Qwen-Image makes a text that nobody reads; weights and adapters of it are left out by name."""
+    torch.manual_seed(0)
+    network = qwen_image().eval()
+    config, last = config_of(network), network.transformer_blocks[-1]
+    keywords, x = rows_of(inputs_of(config), 1), torch.randn(1, *latent_shape(config))
+    keywords["encoder_attention_mask"] = torch.ones(1, 5)
+    state = network.state_dict()
+    given = pack(x, PACK), torch.tensor([0.3])
+    theirs = network(given[0], keywords["encoder_hidden_states"], None, given[1], [[(1, 4, 4)]], return_dict=False)[0]
+    torch.testing.assert_close(call_network(network, x, torch.tensor([300.0]), keywords), unpack(theirs, PACK, x))
+    assert set(without_idle(config, state)) == set(network.state_dict())
+    assert not list(last.txt_mlp.parameters())
+    named = {
+        "transformer_blocks_1_attn_to_add_out": 1,
+        "transformer_blocks_1_attn_to_q": 2,
+        "transformer_blocks_11_txt_mlp": 3,
+    }
+    assert set(without_idle(config, named, "_").values()) == {2, 3}
 
 
 @pytest.mark.parametrize(
