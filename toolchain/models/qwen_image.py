@@ -81,11 +81,11 @@ def _ready(network: Any) -> None:
     from diffusers.models.transformers.transformer_qwenimage import QwenDoubleStreamAttnProcessor2_0
     from torch import nn
 
-    from dq_toolchain.toolchain.models.rotary import FixedRotary, RealRotary
+    from dq_toolchain.toolchain.models.rotary import CentredRotary, FixedRotary
 
-    if isinstance(network.pos_embed, RealRotary | FixedRotary):
+    if isinstance(network.pos_embed, CentredRotary | FixedRotary):
         return
-    network.pos_embed = RealRotary(network.pos_embed)
+    network.pos_embed = CentredRotary(network.pos_embed.axes_dim, network.pos_embed.theta)
     for name in _idle(network.config):
         network.set_submodule(name, nn.Identity())
     for block in network.transformer_blocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,18 +30,41 @@ class RotaryTable(nn.Module):
         return table[:, :middle], table[:, middle:]
 
 
-class RealRotary(nn.Module):
-    """Stands where diffusers' module gives complex numbers for picture and text: cosines and sines of both, text first."""
+def turns(positions: Tensor, channels: Sequence[int], theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, (tokens, sum of channels) float32 each, every number twice: once for each of the pair that it turns.
 
-    def __init__(self, source: nn.Module) -> None:
+    Args:
+        positions: (tokens, axes) whole numbers. channels: of a head, for each axis. dtype: that angles are computed in.
+    """
+    angles = []
+    for axis, count in enumerate(channels):
+        rates = 1.0 / theta ** (torch.arange(0, count, 2, dtype=dtype, device=positions.device) / count)
+        angles.append(torch.outer(positions[:, axis].to(dtype), rates))
+    twice = torch.cat(angles, dim=1).float().repeat_interleave(2, dim=1)
+    return twice.cos(), twice.sin()
+
+
+class CentredRotary(nn.Module):
+    """Stands where Qwen-Image's module gives complex numbers: positions of a picture are 0 in its middle, text begins behind it.
+
+    Source: diffusers, ``QwenEmbedRope`` with ``scale_rope``.
+    """
+
+    def __init__(self, channels: Sequence[int], theta: float) -> None:
         super().__init__()
-        self.source = source
+        self.channels, self.theta = tuple(channels), theta
 
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """(text and picture, channels of a head) each, every number twice: once for each of the pair that it turns."""
-        picture, text = self.source(*args, **kwargs)
-        turns = torch.cat([text, picture]).repeat_interleave(2, dim=-1)
-        return turns.real.contiguous(), turns.imag.contiguous()
+    def forward(
+        self, shapes: Sequence[Sequence[tuple[int, int, int]]], max_txt_seq_len: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (T + N, channels of a head) of text, then picture. ``shapes``: ((1, height, width),) of each sample."""
+        ((_, height, width),) = shapes[0]
+        sides = (torch.arange(side, device=device) - (side - side // 2) for side in (height, width))
+        rows, columns = torch.meshgrid(*sides, indexing="ij")
+        picture = torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)
+        begin = max(height // 2, width // 2)
+        text = torch.arange(begin, begin + max_txt_seq_len, device=device)[:, None].expand(-1, 3)
+        return turns(torch.cat([text, picture]), self.channels, self.theta, torch.float32)
 
 
 class FixedRotary(nn.Module):

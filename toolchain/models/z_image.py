@@ -123,16 +123,17 @@ def _tables(network: Any, x: Tensor, text: Tensor) -> tuple[Table, Table, Table]
     and of where pictures begin behind captions of 1, 2, ... multiples: (multiples, channels of the first axis)."""
     import torch
 
+    from dq_toolchain.toolchain.models.rotary import turns
+
     height, width, captions = x.shape[2] // PACK, x.shape[3] // PACK, _padded(text.shape[1])
     filled = torch.zeros(_padded(height * width) - height * width, 3, dtype=torch.int64)
     picture = torch.cat([_grid(captions + 1, 1, height, width), filled])
     starts = torch.cat([_grid(after + 1, 1, 1, 1) for after in range(MULTIPLE, captions + 1, MULTIPLE)])
 
-    def table(ids: Tensor, channels: int | None = None) -> Table:
-        turns = network.rope_embedder(ids.to(x.device)).repeat_interleave(2, dim=-1)[:, :channels]
-        return turns.real.contiguous(), turns.imag.contiguous()
+    def table(ids: Tensor, axes: int | None = None) -> Table:
+        return turns(ids.to(x.device), network.axes_dims[:axes], network.rope_theta, torch.float64)
 
-    return table(picture), table(_grid(1, captions, 1, 1)), table(starts, network.axes_dims[0])
+    return table(picture), table(_grid(1, captions, 1, 1)), table(starts, 1)
 
 
 def _begun(table: Tensor, start: Tensor, count: int) -> Tensor:

@@ -135,7 +135,10 @@ def test_a_pipeline_that_rescales_guidance_is_refused_with_it() -> None:
 
 @pytest.mark.parametrize("mask", [[0, 0, 0], [1, 0, 1], [0, 1, 1], [1, 0.5, 0]])
 def test_a_caption_of_z_image_stands_first(mask: list[float], tmp_path: Path) -> None:
-    rows = {"cond__encoder_hidden_states": torch.ones(1, 3, 8), "cond__encoder_attention_mask": torch.tensor([mask])}
+    rows = {
+        "cond__encoder_hidden_states": torch.ones(1, 3, 8),
+        "cond__encoder_attention_mask": torch.tensor([mask]).float(),
+    }
     with pytest.raises(RecipeError, match="encoder_attention_mask must be ones, then zeros, at least one 1 per row"):
         conditioning_bank(model(**Z_IMAGE), recipe(conditioning=with_file(tmp_path, **rows)))
 
