@@ -13,7 +13,6 @@ from diffusers import (
     DiTTransformer2DModel,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
-    Flux2KleinPipeline,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
     LatentConsistencyModelPipeline,
@@ -27,18 +26,13 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
-    ZImagePipeline,
     ZImageTransformer2DModel,
 )
-from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
-    Qwen2Tokenizer,
-    Qwen3Config,
-    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -85,49 +79,6 @@ def text_config(width: int) -> CLIPTextConfig:
         vocab_size=54, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=TOKENS, projection_dim=POOLED, bos_token_id=52, eos_token_id=53, pad_token_id=53,
     )  # fmt: skip
-
-
-CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>a\n{% endif %}"
-)
-
-
-def chat_tokenizer() -> Qwen2Tokenizer:
-    """Single bytes, and what a chat template puts around a prompt."""
-    words = [*sorted(ByteLevel.alphabet()), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    made = Qwen2Tokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=1024)
-    made.add_special_tokens({"additional_special_tokens": words[-2:]})
-    made.chat_template = CHAT
-    return made
-
-
-def qwen3(layers: int, width: int) -> Qwen3Model:
-    return Qwen3Model(
-        Qwen3Config(
-            vocab_size=300, hidden_size=width, intermediate_size=8, num_hidden_layers=layers, num_attention_heads=1,
-            num_key_value_heads=1, head_dim=8, max_position_embeddings=1024,
-        )
-    )  # fmt: skip
-
-
-def save_chat(folder: Path, name: str) -> Path:
-    """Pipelines whose text encoder is a language model: "klein" joins the states of three of its layers, "z_image" takes one's."""
-    torch.manual_seed(6)
-    flow = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    if name == "klein":
-        parts = {
-            "transformer": flux2(joint_attention_dim=3 * WIDTH),
-            "text_encoder": qwen3(27, WIDTH),
-            "is_distilled": True,
-        }
-    else:
-        parts = {"transformer": z_image(), "text_encoder": qwen3(2, WIDTH)}
-    kind = Flux2KleinPipeline if name == "klein" else ZImagePipeline
-    kind(scheduler=flow, vae=None, tokenizer=chat_tokenizer(), **parts).save_pretrained(folder)
-    file = folder / "transformer" / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": 4 if name == "klein" else 8}))
-    return folder
 
 
 def vae(**changes: Any) -> AutoencoderKL:
@@ -274,27 +225,6 @@ def sana(**changes: Any) -> SanaTransformer2DModel:
     return SanaTransformer2DModel(**(settings | changes))
 
 
-def z_image(**changes: Any) -> ZImageTransformer2DModel:
-    """Refiners of picture and caption, then both in one sequence; latents (4, 8, 8), four of them a token, padded from 16 to 32."""
-    settings = {
-        "in_channels": 4, "dim": 16, "n_layers": 1, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": WIDTH,
-        "axes_dims": (2, 2, 4), "axes_lens": (128, 16, 16),
-    }  # fmt: skip
-    network = ZImageTransformer2DModel(**(settings | changes))
-    for token in (network.x_pad_token, network.cap_pad_token):
-        torch.nn.init.normal_(token)
-    return network
-
-
-def qwen_image(**changes: Any) -> QwenImageTransformer2DModel:
-    """Text and picture in one sequence, text masked; latents (4, 8, 8), four of them a token."""
-    settings = {
-        "in_channels": 16, "out_channels": 4, "num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 2,
-        "joint_attention_dim": WIDTH, "axes_dims_rope": (2, 2, 4),
-    }  # fmt: skip
-    return QwenImageTransformer2DModel(**(settings | changes))
-
-
 def save_sd3(folder: Path) -> Path:
     """SD3's topology: two CLIP encoders, whose states stand beside each other, and T5's behind them."""
     torch.manual_seed(4)
@@ -341,14 +271,8 @@ def save_pixart(folder: Path) -> Path:
 def save_transformer(network: torch.nn.Module, folder: Path) -> Path:
     """A bare transformer, a scheduler beside it, and conditioning made elsewhere (``conditioning.safetensors``)."""
     torch.manual_seed(3)
-    flows = (
-        SanaTransformer2DModel,
-        SD3Transformer2DModel,
-        FluxTransformer2DModel,
-        Flux2Transformer2DModel,
-        ZImageTransformer2DModel,
-        QwenImageTransformer2DModel,
-    )
+    flows = (SanaTransformer2DModel, SD3Transformer2DModel, FluxTransformer2DModel, Flux2Transformer2DModel,
+             ZImageTransformer2DModel, QwenImageTransformer2DModel)  # fmt: skip
     scheduler = FlowMatchEulerDiscreteScheduler() if isinstance(network, flows) else DDIMScheduler(clip_sample=False)
     network.save_pretrained(folder / "transformer")  # type: ignore[operator]
     scheduler.save_pretrained(folder / "scheduler")

@@ -13,7 +13,8 @@ from dq_toolchain.calibrate.network.activation_memory import activation_memory_o
 from dq_toolchain.toolchain.models.architectures import architecture_of, call_network
 from tests.calibrate.network.test_insert import tiny_network
 from tests.tiny import noise, tiny_condition_unet
-from tests.tiny_pipelines import qwen_image, sd3, z_image
+from tests.tiny_chat import qwen_image, z_image
+from tests.tiny_pipelines import sd3
 
 
 def gradients(model: Path, out: Path, low_memory: bool) -> dict[str, torch.Tensor]:

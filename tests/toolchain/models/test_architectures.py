@@ -22,7 +22,8 @@ from dq_toolchain.toolchain.models.architectures import (
 )
 from dq_toolchain.toolchain.models.flux import PACK, pack, unpack
 from tests.tiny import tiny_condition_unet, tiny_unet
-from tests.tiny_pipelines import POOLED, WIDTH, dit, flux, flux2, pixart, qwen_image, sana, sd3, unet, z_image
+from tests.tiny_chat import qwen_image, z_image
+from tests.tiny_pipelines import POOLED, WIDTH, dit, flux, flux2, pixart, sana, sd3, unet
 
 NETWORKS: dict[str, Callable[[], Any]] = {
     "labels": tiny_unet,

@@ -22,7 +22,8 @@ from dq_toolchain.toolchain.models.architectures import call_network, fix_positi
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 from dq_toolchain.toolchain.quant.split import split_concat_inputs
 from tests.tiny import noise, tiny_condition_unet, tiny_unet
-from tests.tiny_pipelines import WIDTH, dit, flux, flux2, pixart, qwen_image, sana, sd3, z_image
+from tests.tiny_chat import qwen_image, z_image
+from tests.tiny_pipelines import WIDTH, dit, flux, flux2, pixart, sana, sd3
 from tests.toolchain.models.test_architectures import config_of, rows_of
 
 
