@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import dq_toolchain as dq
-from tests.api.test_generate import PROMPT, drawn
+from tests.api.conftest import drawn
+from tests.api.drawing import PROMPT
 from tests.runtime_samples.android_app.jvm import MAIN, Jvm, jdk, pixels
 from tests.runtime_samples.building import TOGETHER, build
 
