@@ -1,0 +1,83 @@
+"""A transformer of four steps: what a step group per step and its modulation are worth, each against its control.
+
+    python -m benchmarks.few_steps [--model models/flow_digits] [--seeds 2] [--held-out 64] [--effort quick] [--json few_steps.json]
+
+One set of activation parameters for all steps against one for each step, at 8 and 4 bits of the weights; then the modulation (the
+linear layers behind the time embedding) at 4 bits, in float, from a table of step vectors, and as a budget of the same size chooses.
+Integer simulation on held-out seeds, whole sampler, against FP32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import dq_toolchain as dq
+from dq_toolchain.toolchain.metrics import psnr
+
+STEPS = 4
+MODULATION = ["*norm*.linear"]
+CASES: dict[str, dict[str, Any]] = {
+    "W8A8, one group": {"weight_bits": 8, "step_groups": 1},
+    "W8A8, a group per step": {"weight_bits": 8, "step_groups": STEPS},
+    "W4A8, one group": {"weight_bits": 4, "step_groups": 1},
+    "W4A8, a group per step": {"weight_bits": 4, "step_groups": STEPS},
+    "W4A8, modulation in float": {"weight_bits": 4, "step_groups": STEPS, "keep_float": MODULATION},
+    "W4A8, step vectors": {"weight_bits": 4, "step_groups": STEPS, "step_vectors": True},
+    "4 or 8 bits, size 0.16": {"budget": "size=0.16", "step_groups": STEPS},
+}
+Row = dict[str, Any]
+
+
+def measure(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    """One row for each calibration seed and case."""
+    for seed in range(args.seeds):
+        for name, settings in CASES.items():
+            recipe = {
+                "run": {"seed": seed},
+                "reference": {"seeds": args.held_out},
+                "conditioning": {"file": args.model / "conditioning.safetensors"},
+            }
+            made = dq.calibrate(
+                args.model, out=folder / f"{seed}-{name}", steps=STEPS, guidance=1.0, effort=args.effort, recipe=recipe, **settings
+            )  # fmt: skip
+            decibels = psnr(made.reference.simulation_latents[-1], made.reference.fp32_latents[-1])
+            yield {
+                "seed": seed,
+                "case": name,
+                "median": float(decibels.median()),
+                "p10": float(torch.quantile(decibels, 0.1)),
+            }
+
+
+def show(rows: list[Row]) -> None:
+    table = Table("case", "seed", "PSNR median (dB)", "10th percentile")
+    for row in sorted(rows, key=lambda row: list(CASES).index(row["case"])):
+        table.add_row(row["case"], str(row["seed"]), f"{row['median']:.1f}", f"{row['p10']:.1f}")
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("models/flow_digits"))
+    parser.add_argument("--seeds", type=int, default=2, help="calibration seeds")
+    parser.add_argument("--held-out", type=int, default=64)
+    parser.add_argument("--effort", default="quick")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for row in measure(given, Path(temporary)):
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+            if given.json:
+                given.json.write_text(json.dumps(rows, indent=1) + "\n")
+    show(rows)
