@@ -3,7 +3,7 @@
     python -m benchmarks.few_steps [--model models/flow_digits] [--seeds 2] [--held-out 64] [--effort quick] [--json few_steps.json]
 
 One set of activation parameters for all steps against one for each step, at 8 and 4 bits of the weights; then the modulation (the
-linear layers behind the time embedding) at 4 bits, in float, from a table of step vectors, and as a budget of the same size chooses.
+linear layers behind the time embedding) at 4 bits, in float, from a table of step vectors, and as a budget of that size chooses.
 Integer simulation on held-out seeds, whole sampler, against FP32.
 """
 
