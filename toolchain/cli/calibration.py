@@ -149,7 +149,7 @@ def calibrate(
     ] = None,
     scheme: Annotated[str | None, typer.Option(help="symmetric | affine  [default: symmetric]")] = None,
     step_groups: Annotated[
-        int | None, typer.Option(help="step groups  [default: 5, or one per network call if there are fewer]")
+        int | None, typer.Option(help="step groups  [default: one per network call of up to 8, else 5]")
     ] = None,
     outputs: Annotated[
         str | None,

@@ -124,7 +124,7 @@ class QuantizeSection(Section):
         default=None,
         ge=1,
         le=1000,
-        description="step groups, each with its own activation parameters; default: 5, or one per network call if there are fewer",
+        description="step groups, each with its own activation parameters; default: one per network call of up to 8, else 5",
     )
     step_vectors: bool = Field(
         default=False,

@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from dq_toolchain.toolchain.errors import ArtifactError, RecipeError
 
 StepGroups = tuple[tuple[int, ...], ...]
-USUAL = 5
-"""Step groups where none are asked for, if there are as many network calls."""
+USUAL, FEW = 5, 8
+"""Step groups where none are asked for: one for each network call of up to FEW, else USUAL."""
 
 
 def even_step_groups(calls: int, count: int | None = None) -> StepGroups:
-    """``count`` contiguous groups over ``calls`` steps, sizes differing by at most one; None: the usual number, or all calls.
+    """``count`` contiguous groups over ``calls`` steps, sizes differing by at most one; None: one for each of a few calls, else the
+    usual number.
 
     Raises:
         RecipeError: count is not in 1..calls.
     """
     if count is None:
-        count = min(USUAL, calls)
+        count = calls if calls <= FEW else USUAL
     if not 1 <= count <= calls:
         raise RecipeError(
             f"step groups must be 1-{calls} (the number of network calls), got {count}; set --step-groups"

@@ -21,6 +21,11 @@ def test_groups_are_contiguous_complete_and_even(case: tuple[int, int]) -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.parametrize(("calls", "count"), [(1, 1), (4, 4), (8, 8), (9, 5), (50, 5)])
+def test_a_few_calls_have_a_group_each(calls: int, count: int) -> None:
+    assert len(even_step_groups(calls)) == count
+
+
 @pytest.mark.parametrize("count", [0, -1, 6])
 def test_a_count_that_does_not_fit_is_refused_with_what_is_allowed(count: int) -> None:
     with pytest.raises(RecipeError, match=rf"1-5 .*got {count}; set --step-groups"):
