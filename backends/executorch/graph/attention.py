@@ -101,14 +101,10 @@ class DelegatedJointAttention:
         *_args: Any,
         **_keywords: Any,
     ) -> tuple[Tensor, Tensor] | Tensor:
-        layers = (attn.to_q, attn.to_k, attn.to_v)
-        query, key, value = (_split_heads(layer(hidden_states), attn.heads) for layer in layers)
-        query, key = _normed(attn.norm_q, query), _normed(attn.norm_k, key)
+        query, key, value = _of_picture(attn, hidden_states)
         if encoder_hidden_states is not None:
-            added = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-            parts = [_split_heads(layer(encoder_hidden_states), attn.heads) for layer in added]
-            parts[0], parts[1] = _normed(attn.norm_added_q, parts[0]), _normed(attn.norm_added_k, parts[1])
-            query, key, value = (torch.cat(pair, dim=1) for pair in zip((query, key, value), parts, strict=True))
+            both = zip((query, key, value), _of_text(attn, encoder_hidden_states), strict=True)
+            query, key, value = (torch.cat(pair, dim=1) for pair in both)
         out = _join_heads(_products(query * attn.score_scale, key, value), attn.heads)
         picture = attn.to_out[0](out[:, : hidden_states.shape[1]])
         if encoder_hidden_states is None:
@@ -131,14 +127,10 @@ class DelegatedRotaryAttention:
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
         encoder_hidden_states_mask: None = None,
     ) -> tuple[Tensor, Tensor] | Tensor:
-        layers = (attn.to_q, attn.to_k, attn.to_v)
-        query, key, value = (_split_heads(layer(hidden_states), attn.heads) for layer in layers)
-        query, key = _normed(attn.norm_q, query), _normed(attn.norm_k, key)
+        query, key, value = _of_picture(attn, hidden_states)
         if encoder_hidden_states is not None:
-            added = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-            text = [_split_heads(layer(encoder_hidden_states), attn.heads) for layer in added]
-            text[0], text[1] = attn.norm_added_q(text[0]), attn.norm_added_k(text[1])
-            query, key, value = (torch.cat(pair, dim=1) for pair in zip(text, (query, key, value), strict=True))
+            both = zip(_of_text(attn, encoder_hidden_states), (query, key, value), strict=True)
+            query, key, value = (torch.cat(pair, dim=1) for pair in both)
         query, key = (_rotated(each, attn.heads, attn.turn, image_rotary_emb) for each in (query, key))
         out = _join_heads(_products(query * attn.score_scale, key, value, attention_mask, attn.heads), attn.heads)
         if encoder_hidden_states is None:
@@ -208,6 +200,18 @@ def _rotated(x: Tensor, heads: int, turn: Tensor, table: tuple[Tensor, Tensor] |
 def _for_heads(x: Tensor, heads: int) -> Tensor:
     """(B, ...) -> (B * heads, ...); what is for all samples stays."""
     return x if x.shape[0] == 1 else x.repeat_interleave(heads, dim=0)
+
+
+def _of_picture(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values (B * heads, tokens, channels); of a block with one sequence, of all its tokens."""
+    query, key, value = (_split_heads(layer(x), attn.heads) for layer in (attn.to_q, attn.to_k, attn.to_v))
+    return _normed(attn.norm_q, query), _normed(attn.norm_k, key), value
+
+
+def _of_text(attn: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    added = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+    query, key, value = (_split_heads(layer(x), attn.heads) for layer in added)
+    return _normed(attn.norm_added_q, query), _normed(attn.norm_added_k, key), value
 
 
 def _normed(norm: Any, x: Tensor) -> Tensor:
