@@ -71,7 +71,7 @@ def test_an_index_that_leads_elsewhere_or_lacks_a_file_is_refused(tmp_path: Path
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"_class_name": "ControlNetModel"}, "ControlNet steers another network"),
-    ({"in_channels": 9}, "inpainting"), ({"_class_name": "FluxTransformer2DModel"}, "other networks are not supported"),
+    ({"in_channels": 9}, "inpainting"), ({"_class_name": "LTXVideoTransformer3DModel"}, "other networks are not supported"),
 ])  # fmt: skip
 def test_what_is_not_supported_is_refused_plainly(change: dict[str, Any], message: str, tmp_path: Path,
                                                   capfd: pytest.CaptureFixture[str]) -> None:  # fmt: skip

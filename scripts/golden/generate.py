@@ -29,7 +29,7 @@ from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.sampler.samplings import Sampling, step_groups_at
-from dq_toolchain.toolchain.sampler.starts import probe_starts
+from dq_toolchain.toolchain.sampler.start_probe import probe_starts
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 from dq_toolchain.toolchain.verdict.limits import limits_for

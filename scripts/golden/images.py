@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dq_toolchain.toolchain.sampler.starts import Start, chosen_start, probe_starts
+from dq_toolchain.toolchain.sampler.start_probe import probe_starts
+from dq_toolchain.toolchain.sampler.starts import Start, chosen_start
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 FILE = "image.png"

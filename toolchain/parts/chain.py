@@ -29,6 +29,8 @@ STAGES: Mapping[str, str] = {
     "prompt": "text encoders, network and decoder",
 }
 """In the order in which the device takes over from FP32."""
+FP32 = "fp32"
+"""FP32's own picture, among the stages of a score."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.toolchain.errors import ModelError
+from dq_toolchain.toolchain.parts.chain import FP32
 
 if TYPE_CHECKING:
     from dq_toolchain.toolchain.parts.chain import Chain
 
 STEM = "model"
-FP32 = "fp32"
 REMEDY = (
     "give the folder of a CLIP model as transformers saves it: config.json, model.safetensors, tokenizer.json, "
     "preprocessor_config.json"

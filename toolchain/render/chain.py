@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dq_toolchain.toolchain.parts.chain import Chain
-from dq_toolchain.toolchain.parts.clip_scores import FP32
+from dq_toolchain.toolchain.parts.chain import FP32, Chain
 
 WITHOUT = "PSNR and SSIM only: no scores of a CLIP or LPIPS model (--clip FOLDER)"
 

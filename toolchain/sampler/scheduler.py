@@ -18,7 +18,8 @@ from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, latent_sh
 from dq_toolchain.toolchain.models.source import Source, pipeline_index
 from dq_toolchain.toolchain.sampler.diffusers_scheduler import load_scheduler
 from dq_toolchain.toolchain.sampler.probe import CLIPPING, probe
-from dq_toolchain.toolchain.sampler.starts import Start, probe_starts
+from dq_toolchain.toolchain.sampler.start_probe import probe_starts
+from dq_toolchain.toolchain.sampler.starts import Start
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 FILE = "scheduler/scheduler_config.json"

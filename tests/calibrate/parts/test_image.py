@@ -42,7 +42,7 @@ from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.scheduler import sampler_starts, sampler_table
-from dq_toolchain.toolchain.sampler.starts import MOST_STEPS
+from dq_toolchain.toolchain.sampler.start_probe import MOST_STEPS
 from tests import tiny_pipelines
 from tests.calibrate.parts.test_make import written
 from tests.tiny_parts import lively

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +21,9 @@ from dq_toolchain.toolchain.cli import entry
 from dq_toolchain.toolchain.console.printable import INVISIBLE, LONGEST, printable, visible
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.console.terminal import Terminal, line, plain
-from dq_toolchain.toolchain.render import show, summary
+from dq_toolchain.toolchain.parts.chain import FP32, Chain, Stage
+from dq_toolchain.toolchain.parts.clip_scores import ClipScores
+from dq_toolchain.toolchain.render import sensitivity, show, summary
 from dq_toolchain.toolchain.verdict.judge import validate
 from dq_toolchain.toolchain.verdict.result import Verdict
 from tests.toolchain.devices import case, run, write_bundle, write_run
@@ -148,11 +151,23 @@ def targets(name: str) -> list[dict[str, Any]]:
     ]
 
 
+def sensitivities(name: str) -> list[dict[str, Any]]:
+    return [{"layer": name, "bits": 8, "errors": {"4": 0.1, "8": 0.001}, "share": 1.0}]
+
+
+def chain(name: str) -> Chain:
+    picture = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    scores = ClipScores(model=name, prompt={FP32: (0.5,), name: (0.4,)}, picture={name: (0.9,)})
+    return Chain((name,), picture, (Stage(name, name, (30.0,), (0.9,), picture),), scores)
+
+
 PRINTERS: dict[str, Callable[[Console, str, Verdict], object]] = {
     "show_calibration": lambda console, name, _: summary.show_calibration(console, calibration(name)),
     "show_bundle": lambda console, name, _: summary.show_bundle(console, bundle_summary(name)),
     "show_inspection": lambda console, name, _: summary.show_inspection(console, inspection(name)),
     "show_targets": lambda console, name, _: summary.show_targets(console, targets(name)),
+    "show_sensitivity": lambda console, name, _: sensitivity.show_sensitivity(console, sensitivities(name)),
+    "show_chain": lambda console, name, _: show.show_chain(console, chain(name)),
     "show_checks": lambda console, name, _: show.show_checks(console, [Check("doctor.files", False, None, name)]),
     "show_verdict": lambda console, name, verdict: show.show_verdict(console, renamed(verdict, name)),
     "show_comparison": lambda console, name, verdict: show.show_comparison(console, [renamed(verdict, name)] * 2),
@@ -162,7 +177,7 @@ PRINTERS: dict[str, Callable[[Console, str, Verdict], object]] = {
 def test_every_function_that_prints_is_tried() -> None:
     found = {
         name
-        for module in (summary, show)
+        for module in (summary, show, sensitivity)
         for name, value in vars(module).items()
         if name.startswith("show_") and inspect.isfunction(value) and value.__module__ == module.__name__
     }

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.parts.chain import STAGES, Chain, Stage
-from dq_toolchain.toolchain.parts.clip_scores import FP32, ClipModel, scored
+from dq_toolchain.toolchain.parts.chain import FP32, STAGES, Chain, Stage
+from dq_toolchain.toolchain.parts.clip_scores import ClipModel, scored
 from dq_toolchain.toolchain.render.chain import WITHOUT, heads, rows, source
 from dq_toolchain.toolchain.render.show import show_chain
 from tests.tiny_clip import save_clip

@@ -16,7 +16,8 @@ from dq_toolchain.toolchain.sampler.diffusers_scheduler import load_scheduler
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.sampler.scheduler import sampler_starts, sampler_table
-from dq_toolchain.toolchain.sampler.starts import MOST_STEPS, Start, chosen_start, first_step, probe_starts, tail
+from dq_toolchain.toolchain.sampler.start_probe import MOST_STEPS, probe_starts
+from dq_toolchain.toolchain.sampler.starts import Start, chosen_start, first_step, tail
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 from tests import tiny_pipelines
 
