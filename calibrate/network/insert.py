@@ -22,7 +22,7 @@ from dq_toolchain.calibrate.network.sharing import with_shared_tensors
 from dq_toolchain.calibrate.network.streaming import Streaming
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import call_network, unit_of_time
-from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS, PLAIN
+from dq_toolchain.toolchain.quant.attention import ATTENTION_OPERANDS, check_products
 from dq_toolchain.toolchain.quant.layers import fault_of, kind_of, output_first
 from dq_toolchain.toolchain.quant.qparams import activation_type, weight_type
 from dq_toolchain.toolchain.quant.site import Site, operand_bits, results_of
@@ -110,7 +110,7 @@ def prepare(
     if not sites:
         raise RecipeError("[quantize] keep_float names every layer of this network; leave some to be quantized")
     if settings.attention == "int8":
-        _check_attention(network)
+        check_products(network)
         sites += [
             Site(name, operand, "attention", operand_bits(operand, settings.activation_bits), settings.scheme)
             for name, _ in attention_layers(network)
@@ -295,13 +295,3 @@ class QuantizedNetwork(nn.Module):
 
     def clamp_offsets(self) -> None:
         clamp_offsets(layer.weight_quantizer for layer in self.layers.values())
-
-
-def _check_attention(network: nn.Module) -> None:
-    """Raise ModelError for the first attention that is not two products around a softmax."""
-    for name, attention in attention_layers(network):
-        if not isinstance(attention.processor, PLAIN):
-            raise ModelError(
-                f"{name} computes another attention ({type(attention.processor).__name__}), whose products have no integer form "
-                'here; set [quantize] attention = "float"'
-            )

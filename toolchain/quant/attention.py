@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
-from torch import Tensor
+from torch import Tensor, nn
 
 from dq_toolchain.toolchain.errors import ModelError
 
@@ -68,3 +68,13 @@ class ProductAttnProcessor:
             out = out + residual
         result: Tensor = out / attn.rescale_output_factor
         return result
+
+
+def check_products(network: nn.Module) -> None:
+    """Raise ModelError for the first attention that is not two products around a softmax."""
+    for name, attention in network.named_modules():
+        if isinstance(attention, Attention) and not isinstance(attention.processor, PLAIN):
+            raise ModelError(
+                f"{name} computes another attention ({type(attention.processor).__name__}), whose products have no integer form "
+                'here; set [quantize] attention = "float"'
+            )
