@@ -36,8 +36,8 @@ def quantized(
 
     def watch(layer: str) -> Any:
         def look(_module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
-            ends = [*given[0].float().aminmax(), *result.float().aminmax()]
-            found, old = torch.stack(ends), ranges.get(layer)
+            taken = given[0] if given[0].is_floating_point() else torch.zeros(1)  # tokens, which no arithmetic meets
+            found, old = torch.stack([*taken.float().aminmax(), *result.float().aminmax()]), ranges.get(layer)
             if old is not None:
                 low, high = torch.minimum(found, old), torch.maximum(found, old)
                 found = torch.stack([low[0], high[1], low[2], high[3]])

@@ -168,7 +168,8 @@ def _quantizer(node: Any, around: Around) -> list[str]:
     shape = [] if first.source.shape is None else [int(size) for size in first.source.shape]
     if has_wrong_rows(shape, 16 if dtype == "UINT16" else 8):
         return [
-            "its input has 16 rows in 16 bits, which come out wrong unless a multiplication is in front of the quantizer"
+            f"its input has {shape[-2]} rows in 16 bits, which come out wrong or are refused unless a multiplication is in "
+            "front of the quantizer"
         ]
     assert ends is not None
 

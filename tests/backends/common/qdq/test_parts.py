@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.backends.common.part_calls import part_beyond_fp16
 from dq_toolchain.backends.common.qdq.part_range import Precision, precision_of
 from dq_toolchain.backends.common.qdq.parts import ScaledRmsNorm
+from dq_toolchain.calibrate.parts.quantize import quantized
+from dq_toolchain.toolchain.parts.clip import ClipText
 from dq_toolchain.toolchain.parts.part import Part
 from dq_toolchain.toolchain.parts.t5 import RmsNorm
 from tests.backends.changed_parts import smaller
-from tests.tiny_parts import calls_of, clip_part, decoder_part, encoder_part, t5_part
+from tests.tiny_parts import CLIP, calls_of, clip_part, decoder_part, encoder_part, lively, t5_part
 
 FP16, FP32 = "int8 weights per channel, fp16 arithmetic", "int8 weights per channel, fp32 arithmetic"
 
@@ -39,6 +43,18 @@ def test_weights_and_what_calibration_saw_decide() -> None:
     )
     lost = {**part.ranges, layer: torch.tensor([-1.0, 1.0, torch.nan, 3.0])}
     assert not judged(replace(part, ranges=lost)).half
+
+
+def test_numbers_of_tokens_decide_nothing() -> None:
+    """CLIP's last tokens are beyond half of what fp16 holds; they are looked up."""
+    config = {**CLIP, "vocab_size": 49408}
+    options: dict[str, Any] = {"skip": 0, "pooled": False}
+    ids = {"ids": torch.tensor([[49406, 320, 49407, 49407, 49407, 49407, 49407, 49407]])}
+    part = quantized(
+        "text_encoder", "clip", config, options, lively(ClipText(config, **options)), [ids, ids], ("hidden",)
+    )
+    assert precision_of(part, [ids], True) == Precision(True, FP16)
+    assert part_beyond_fp16(part, ids) == {}
 
 
 def test_what_comes_up_between_layers_decides() -> None:

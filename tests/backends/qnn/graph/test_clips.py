@@ -22,9 +22,14 @@ def test_a_narrower_range_clips_in_any_step_group() -> None:
     assert clips(wide, _ends([-1.9, -3.0], [2.0, 3.0]))
 
 
-@pytest.mark.parametrize(("shape", "bits", "wrong"), [([16, 32], 16, True), ([1, 16, 32], 16, True), ([16, 32], 8, False),
-                                                      ([17, 32], 16, False), ([1, 8, 16, 16], 16, False)])  # fmt: skip
-def test_sixteen_rows_in_sixteen_bits(shape: list[int], bits: int, wrong: bool) -> None:
+@pytest.mark.parametrize(
+    ("shape", "bits", "wrong"),
+    [
+        ([16, 32], 16, True), ([1, 16, 32], 16, True), ([64, 320], 16, True), ([1, 256, 320], 16, True),
+        ([16, 32], 8, False), ([17, 32], 16, False), ([63, 320], 16, False), ([1, 8, 16, 16], 16, False),
+    ],
+)  # fmt: skip
+def test_rows_that_the_compiler_gets_wrong(shape: list[int], bits: int, wrong: bool) -> None:
     assert has_wrong_rows(shape, bits) == wrong
 
 

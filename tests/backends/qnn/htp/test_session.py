@@ -8,12 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
 
 from dq_toolchain.backends.qnn import vendor
 from dq_toolchain.backends.qnn.chips import SOCS
+from dq_toolchain.backends.qnn.graph.biases import graph_to_compile
 from dq_toolchain.backends.qnn.htp.session import open_session
 from dq_toolchain.toolchain.errors import BackendError
+from tests.backends.qnn.conftest import lower
 from tests.backends.qnn.htp.graphs import Net, chain, rng
+from tests.tiny_artifacts import lively_artifact
+from tests.tiny_npu import for_npu
 
 SHAPE = [1, 32, 8, 8]
 
@@ -112,3 +118,16 @@ def test_a_process_that_ends_with_an_open_session_ends_as_it_should(tmp_path: Pa
     assert done.returncode == 1
     assert done.stderr.endswith("SystemError: with a session that the traceback holds\n")
     assert done.stdout == ""
+
+
+@pytest.mark.qnn
+def test_the_middle_of_a_wide_network_compiles(tmp_path: Path) -> None:
+    """64 tokens of 320 channels, which the compiler refuses without a multiplication in front of their quantizer."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, layers_per_block=1, block_out_channels=(320,), down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",), norm_num_groups=8, attention_head_dim=8, cross_attention_dim=8,
+    )  # fmt: skip
+    artifact = for_npu(*lively_artifact(unet=unet.eval().requires_grad_(False), attention=True))
+    lowered = lower(tmp_path, *artifact, form="a16")
+    assert open_session(graph_to_compile(lowered.folder / "model", lowered.bundle.methods[0]), "SM8750").get_outputs()
