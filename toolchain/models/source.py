@@ -188,7 +188,21 @@ def _weight_files(folder: Path, variant: str | None) -> tuple[Path, ...]:
     return found
 
 
+MISSING = {
+    "HunyuanDiT2DModel": (
+        "its two texts with their masks, sizes of the picture and style are inputs that no encoder here makes; take another model"
+    ),
+    "Lumina2Transformer2DModel": (
+        "it joins each text, at its own length, with the picture, which an exported program cannot: a form of one length for all, "
+        "as Z-Image has here, is missing; take another model"
+    ),
+}
+"""Networks that are like those here and yet refused -> what is missing."""
+
+
 def _why_not(kind: str) -> str:
+    if kind in MISSING:
+        return MISSING[kind]
     if "ControlNet" in kind:
         return "a ControlNet steers another network by extra inputs, which no exported program has; give the network itself"
     return "other networks are not supported"

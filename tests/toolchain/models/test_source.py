@@ -56,6 +56,28 @@ def test_the_network_is_of_the_class_that_the_index_names_where_its_config_names
     assert find_model(folder).config["_class_name"] == "UNet2DModel"
 
 
+@pytest.mark.parametrize(
+    ("network", "missing"),
+    [
+        ("HunyuanDiT2DModel", "its two texts with their masks, sizes of the picture and style"),
+        ("Lumina2Transformer2DModel", "a form of one length for all, as Z-Image has here, is missing"),
+        ("SD3ControlNetModel", "a ControlNet steers another network"),
+        ("AuraFlowTransformer2DModel", "other networks are not supported"),
+    ],
+)
+def test_another_network_is_refused_in_a_line_that_says_what_is_missing(
+    network: str, missing: str, tmp_path: Path
+) -> None:
+    folder = write_index(tmp_path / "m", {"transformer": ["diffusers", network]})
+    (folder / "transformer").mkdir()
+    (folder / "transformer" / "config.json").write_text(json.dumps({"_class_name": network}))
+    with pytest.raises(
+        ModelError, match=rf"config\.json: _class_name is '{network}', allowed are .*; .*{missing}"
+    ) as caught:
+        find_model(folder)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_scheduler_that_is_not_there_is_named_with_its_flag(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"scheduler_config\.json: no such file; --scheduler takes a folder"):
         find_model(write_tiny_model(tmp_path / "m"), scheduler=tmp_path / "nowhere")
