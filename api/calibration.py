@@ -45,7 +45,7 @@ def calibrate(
         scheduler: a diffusers scheduler, or the folder of one; default: the pipeline's own. A module needs one.
         sample_shape: of a module: (C, H, W), or other axes behind the channels, such as (C, T).
         conditioning: keyword tensors of ``forward``, floats or integers, one row per sample, taken in turn; or a safetensors file
-            with cond.NAME and uncond.NAME.
+            with cond.NAME and uncond.NAME. A mask of text of a diffusers network may be bool, or integers 0 and 1, too.
         unconditional: the same for the second call of classifier-free guidance.
         prompts: texts, or a file with one per line, for models with text encoders.
         recipe: a TOML file, or sections as in it: ``{"quantize": {"weight_bits": 4}}``.
@@ -70,8 +70,9 @@ def calibrate(
             "leave it out"
         )
     is_path = isinstance(conditioning, str | Path)
-    bank = {} if conditioning is None or is_path else models.checked_bank("conditioning", conditioning)  # type: ignore[arg-type]
-    other = models.checked_bank("unconditional", unconditional or {})
+    masks = not models.is_module(model)
+    bank = {} if conditioning is None or is_path else models.checked_bank("conditioning", conditioning, masks=masks)  # type: ignore[arg-type]
+    other = models.checked_bank("unconditional", unconditional or {}, masks=masks)
     if other and not bank:
         raise RecipeError(
             "unconditional: got tensors without conditioning; give both as tensors, or one file with both"

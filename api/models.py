@@ -74,8 +74,17 @@ def scheduler_folder(out: Path, scheduler: object) -> Path | None:
     return folder
 
 
-def checked_bank(name: str, bank: Bank) -> dict[str, Tensor]:
-    """Rows as programs take them: float32 or int64. Raises RecipeError: something else, or no rows."""
+def is_module(model: object) -> bool:
+    """A module of the caller's, not a pipeline."""
+    return isinstance(model, nn.Module)
+
+
+def checked_bank(name: str, bank: Bank, *, masks: bool = False) -> dict[str, Tensor]:
+    """Rows as programs take them: float32 or int64. Raises RecipeError: something else, or no rows.
+
+    Args:
+        masks: let bool pass too, for whoever knows which keywords are masks and makes float32 of them.
+    """
     found = {}
     for keyword, rows in bank.items():
         if (
@@ -83,15 +92,14 @@ def checked_bank(name: str, bank: Bank) -> dict[str, Tensor]:
             or rows.dim() == 0
             or not len(rows)
             or rows.is_complex()
-            or rows.dtype == torch.bool
+            or (rows.dtype == torch.bool and not masks)
         ):
             shape = f"{rows.dtype} of shape {tuple(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
             raise RecipeError(
                 f"{name}[{keyword!r}]: got {shape}, allowed are floats or integers, one row per sample, one row at least"
             )
-        found[keyword] = (
-            rows.detach().to("cpu", torch.float32 if rows.is_floating_point() else torch.int64).contiguous()
-        )
+        kind = torch.float32 if rows.is_floating_point() else torch.bool if rows.dtype == torch.bool else torch.int64
+        found[keyword] = rows.detach().to("cpu", kind).contiguous()
     return found
 
 

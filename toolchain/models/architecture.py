@@ -30,11 +30,15 @@ def _no_fault(_side: Keywords) -> str | None:
 
 @dataclass(frozen=True)
 class Input:
-    """One keyword tensor: finite floats, or whole numbers below ``classes``. ``row``: shape of a sample's row, None where free."""
+    """One keyword tensor: finite floats, or whole numbers below ``classes``. ``row``: shape of a sample's row, None where free.
+
+    A ``mask`` may also be what tokenizers give, bool or integers 0 and 1: 1 (true) is a token that counts, and becomes 1.0.
+    """
 
     row: tuple[int | None, ...]
     classes: int | None = None
     required: bool = True
+    mask: bool = False
 
     def fault(self, tensor: Tensor) -> str | None:
         """What the tensor (P, *row) should be, None if it is that."""
@@ -45,8 +49,16 @@ class Input:
             whole = str(tensor.dtype) in ("torch.int32", "torch.int64")
             good = fits and whole and bool(((tensor >= 0) & (tensor < self.classes)).all())
             return None if good else f"integer labels 0-{self.classes - 1} of shape ({shape}), P at least 1"
-        good = fits and tensor.is_floating_point() and bool(tensor.isfinite().all())
-        return None if good else f"finite floating-point numbers of shape ({shape}), P at least 1"
+        if self.mask and not tensor.is_floating_point() and not tensor.is_complex():
+            good = fits and bool(((tensor == 0) | (tensor == 1)).all())
+        else:
+            good = fits and tensor.is_floating_point() and bool(tensor.isfinite().all())
+        kinds = ", or bool or integers 0 and 1," if self.mask else ""
+        return None if good else f"finite floating-point numbers{kinds} of shape ({shape}), P at least 1"
+
+
+TEXT_MASK = Input((None,), required=False, mask=True)
+"""Which tokens of a text count."""
 
 
 @dataclass(frozen=True, kw_only=True)

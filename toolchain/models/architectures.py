@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.models.architecture import Architecture, Input, Options
+from dq_toolchain.toolchain.models.architecture import TEXT_MASK, Architecture, Input, Options
 from dq_toolchain.toolchain.models.flux import FLUX, FLUX_2
 from dq_toolchain.toolchain.models.network_config import complete, whole
 from dq_toolchain.toolchain.models.own import OWN, inputs_in, sample_shape_in
@@ -67,7 +67,7 @@ def _pixart(config: Options, where: str) -> dict[str, Input]:
     sizes = {"resolution": Input((2,)), "aspect_ratio": Input((1,))} if sized else {}
     key = "cross_attention_dim" if config["caption_channels"] is None else "caption_channels"
     states = {"encoder_hidden_states": Input((None, whole(config, key, where)))}
-    return states | {"encoder_attention_mask": Input((None,), required=False)} | sizes
+    return states | {"encoder_attention_mask": TEXT_MASK} | sizes
 
 
 def _sd3(config: Options, where: str) -> dict[str, Input]:
@@ -83,7 +83,7 @@ def _sana(config: Options, where: str) -> dict[str, Input]:
             "the sampler of SANA-Sprint is not supported; take SANA itself"
         )
     states = {"encoder_hidden_states": Input((None, whole(config, "caption_channels", where)))}
-    return states | {"encoder_attention_mask": Input((None,), required=False)}
+    return states | {"encoder_attention_mask": TEXT_MASK}
 
 
 ARCHITECTURES: dict[str, Architecture] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.models.architecture import Architecture, Input, Keywords, Options, Packed
+from dq_toolchain.toolchain.models.architecture import TEXT_MASK, Architecture, Input, Keywords, Options, Packed
 from dq_toolchain.toolchain.models.flux import PACK, pack, packed_channels, shifted, unpack
 from dq_toolchain.toolchain.models.network_config import whole
 
@@ -67,7 +67,7 @@ def _inputs(config: Options, where: str) -> dict[str, Input]:
                 f"{where}: {option} is {str(config[option])[:20]}, allowed is false: {why}; take Qwen-Image itself"
             )
     states = {STATES: Input((None, whole(config, "joint_attention_dim", where)))}
-    return states | {MASK: Input((None,), required=False)}
+    return states | {MASK: TEXT_MASK}
 
 
 def _idle(config: Options) -> tuple[str, ...]:

@@ -14,7 +14,15 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.models.architecture import THOUSAND, Architecture, Input, Keywords, Options, Packed
+from dq_toolchain.toolchain.models.architecture import (
+    TEXT_MASK,
+    THOUSAND,
+    Architecture,
+    Input,
+    Keywords,
+    Options,
+    Packed,
+)
 from dq_toolchain.toolchain.models.flux import PACK, pack, shifted, unpack
 from dq_toolchain.toolchain.models.network_config import whole
 
@@ -92,7 +100,7 @@ def _inputs(config: Options, where: str) -> dict[str, Input]:
                 "it"
             )
     states = {STATES: Input((None, whole(config, "cap_feat_dim", where)))}
-    return states | {MASK: Input((None,), required=False)}
+    return states | {MASK: TEXT_MASK}
 
 
 def _fault(side: Mapping[str, Tensor]) -> str | None:

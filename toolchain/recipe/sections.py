@@ -87,7 +87,9 @@ class ConditioningSection(Section):
     """[conditioning]"""
 
     file: Path | None = Field(
-        default=None, strict=False, description="safetensors with cond.NAME and uncond.NAME, one row per prompt"
+        default=None,
+        strict=False,
+        description="safetensors with cond.NAME and uncond.NAME, one row per prompt; masks may be bool, or integers 0 and 1",
     )
     prompts: Path | None = Field(
         default=None, strict=False, description="text file, one prompt per line; default: a built-in list"

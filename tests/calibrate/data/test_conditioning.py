@@ -143,6 +143,50 @@ def test_a_caption_of_z_image_stands_first(mask: list[float], tmp_path: Path) ->
         conditioning_bank(model(**Z_IMAGE), recipe(conditioning=with_file(tmp_path, **rows)))
 
 
+PIXART = {
+    "_class_name": "PixArtTransformer2DModel",
+    "in_channels": 4,
+    "out_channels": 8,
+    "sample_size": 8,
+    "caption_channels": 8,
+}
+
+
+@pytest.mark.parametrize("config", [PIXART, Z_IMAGE], ids=lambda config: config["_class_name"])
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float16, torch.float32])
+def test_a_mask_may_be_what_a_tokenizer_gives(kind: torch.dtype, config: dict[str, Any], tmp_path: Path) -> None:
+    rows = {
+        "cond__encoder_hidden_states": torch.ones(2, 3, 8),
+        "cond__encoder_attention_mask": torch.tensor([[1, 1, 0], [1, 0, 0]]).to(kind),
+    }
+    found = conditioning_bank(model(**config), recipe(conditioning=with_file(tmp_path, **rows)))
+    assert torch.equal(found.cond["encoder_attention_mask"], torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "said"),
+    [
+        (
+            "encoder_attention_mask",
+            torch.tensor([[1, 2, 0]]),
+            "int64 of shape .* with values 0 to 2, allowed is finite",
+        ),
+        ("encoder_attention_mask", torch.tensor([[-1, 1, 0]]), "or bool or integers 0 and 1, of shape"),
+        ("encoder_attention_mask", torch.ones(1, 3, 1, dtype=torch.bool), "bool of shape"),
+        (
+            "encoder_hidden_states",
+            torch.ones(1, 3, 8, dtype=torch.int64),
+            "allowed is finite floating-point numbers of shape",
+        ),
+        ("encoder_hidden_states", torch.ones(1, 3, 8, dtype=torch.bool), "bool of shape"),
+    ],
+)
+def test_other_integers_are_refused_by_name(name: str, rows: torch.Tensor, said: str, tmp_path: Path) -> None:
+    given = {"cond__encoder_hidden_states": torch.ones(1, 3, 8), f"cond__{name}": rows}
+    with pytest.raises(RecipeError, match=rf"cond\.{name} is .*{said}"):
+        conditioning_bank(model(**PIXART), recipe(conditioning=with_file(tmp_path, **given)))
+
+
 def test_the_last_label_of_a_dit_means_no_class() -> None:
     config = {"_class_name": "DiTTransformer2DModel", "num_embeds_ada_norm": 3, "sample_size": 8, "in_channels": 2,
               "out_channels": 4}  # fmt: skip
