@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
@@ -55,6 +57,22 @@ def check_kinds(artifact: Artifact, target: str, held: Collection[str], remedy: 
                 f"{site.layer} is a {site.kind}, which target {target!r} does not hold in integers; "
                 f"{remedy.format(layer=site.layer)}"
             )
+
+
+def keeping_float(wanted: Sequence[str], layers: Collection[str]) -> str:
+    """The setting that keeps these layers in float and no other: by the ends of their names where only theirs have them.
+
+    Args:
+        layers: names of all layers that have integers.
+    """
+    patterns = dict.fromkeys(_pattern(name, wanted, layers) for name in wanted)
+    return f"keep_float = {json.dumps(list(patterns))} (--keep-float)"
+
+
+def _pattern(name: str, wanted: Collection[str], layers: Collection[str]) -> str:
+    shared = f"*{name.rpartition('.')[2]}"
+    others = [each for each in layers if each not in wanted]
+    return name if any(fnmatchcase(each, form) for each in others for form in (shared, f"{shared}.*")) else shared
 
 
 def check_size(artifact: Artifact, reference: Reference, target: str) -> None:

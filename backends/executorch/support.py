@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -10,10 +12,11 @@ from dq_toolchain.backends.common.checks import (
     check_float_operations,
     check_float_outputs,
     check_kinds,
+    keeping_float,
 )
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
-from dq_toolchain.toolchain.quant.layers import kind_of
+from dq_toolchain.toolchain.quant.layers import Layer, kind_of
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 
 HELD = ("conv1d", "conv2d", "linear", "attention")
@@ -48,9 +51,7 @@ def check_supported(artifact: Artifact, network: nn.Module) -> None:
                 f"weight bits must be 2-8 for target 'executorch', got {site.weight_bits} at site "
                 f"{site.name}; calibrate again"
             )
-        layer = layers[site.layer]
-        if isinstance(layer, nn.Conv1d | nn.Conv2d):
-            _check_convolution(site.layer, layer)
+    _check_convolutions({site.layer: layers[site.layer] for site in artifact.sites})
     missing = sorted(set(layers) - {site.layer for site in artifact.sites} - set(artifact.float_layers))
     if missing:
         raise BackendError(f"{missing[0]} has no site and is not listed as kept in float; calibrate again")
@@ -75,14 +76,17 @@ def check_static_biases(artifact: Artifact) -> None:
             )
 
 
-def _check_convolution(name: str, layer: nn.Conv1d | nn.Conv2d) -> None:
-    if layer.groups != 1:
+def _check_convolutions(layers: Mapping[str, Layer]) -> None:
+    found = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Conv1d | nn.Conv2d)}
+    grouped = [name for name, layer in found.items() if layer.groups != 1]
+    if grouped:
         raise BackendError(
-            f"{name} has {layer.groups} channel groups, target 'executorch' takes 1 in integers; calibrate with "
-            f'keep_float = ["*{name.rpartition(".")[2]}"] (--keep-float)'
+            f"{grouped[0]} has {found[grouped[0]].groups} channel groups, target 'executorch' takes 1 in integers; calibrate with "
+            f"{keeping_float(grouped, layers)}"
         )
-    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        raise BackendError(
-            f"{name} has padding {layer.padding!r} ({layer.padding_mode}), target 'executorch' takes "
-            "numbers and zeros; use a UNet with such padding"
-        )
+    for name, layer in found.items():
+        if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+            raise BackendError(
+                f"{name} has padding {layer.padding!r} ({layer.padding_mode}), target 'executorch' takes "
+                "numbers and zeros; use a UNet with such padding"
+            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dq_toolchain.backends.common.checks import check_float_operations, check_kinds
+from dq_toolchain.backends.common.checks import check_float_operations, check_kinds, keeping_float
 from dq_toolchain.backends.qnn.graph.numbers import numbers_of, offset
 from dq_toolchain.backends.qnn.graph.sinusoids import left_in_network
 from dq_toolchain.backends.qnn.graph.weights import weight_forms
@@ -79,12 +79,15 @@ def _check_layers(artifact: Artifact) -> None:
             f"{name} computes sinusoids of what is neither the timestep nor a size that is told to SDXL or PixArt, which fp16 on "
             f"target {TARGET!r} gets wrong; export for another target of `dq-toolchain targets`"
         )
-    layers = {name: layer for name, layer in weighted_layers(network) if name in artifact.layers}
-    for name, layer in layers.items():
-        if isinstance(layer, nn.Conv2d):
-            why = why_not_integer("Conv", tuple(layer.weight.shape), layer.groups)
-            if why:
-                raise BackendError(f"{name}: {why} on target {TARGET!r}; {KEEP.format(layer=name)}")
+    layers = dict(weighted_layers(network))
+    why = {
+        name: why_not_integer("Conv", tuple(layer.weight.shape), layer.groups)
+        for name, layer in layers.items()
+        if name in artifact.layers and isinstance(layer, nn.Conv2d)
+    }
+    odd = [name for name, text in why.items() if text]
+    if odd:
+        raise BackendError(f"{odd[0]}: {why[odd[0]]} on target {TARGET!r}; calibrate with {keeping_float(odd, artifact.layers)}")
 
 
 def _check_biases(artifact: Artifact) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import pytest
 import torch
 
 from dq_toolchain import backends
-from dq_toolchain.backends.common.checks import check_size
+from dq_toolchain.backends.common.checks import check_size, keeping_float
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.output_ranges import OutputRanges, names_of
 from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.toolchain.quant.sites import layers_to_keep
 from tests import tiny, tiny_artifacts
 
 
@@ -105,3 +107,38 @@ def test_ranges_of_outputs_are_no_reason_to_refuse(target: str, even: tuple[Arti
     ends = torch.ones(len(artifact.step_groups), len(names))
     with pytest.raises(Reached):
         lowered(target, replace(artifact, output_ranges=OutputRanges(names, -ends, ends)), folder, tmp_path / "bundle")
+
+
+NAMES = [
+    "blocks.0.ff.conv_depth",
+    "blocks.1.ff.conv_depth",
+    "blocks.0.ff.conv",
+    "blocks.1.ff.conv",
+    "blocks.1.attn.to_out.0",
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "patterns"),
+    [
+        (NAMES[:2], '["*conv_depth"]'),
+        (NAMES[:1], '["blocks.0.ff.conv_depth"]'),
+        ([NAMES[1], NAMES[2], NAMES[3]], '["blocks.1.ff.conv_depth", "*conv"]'),
+        (NAMES[4:], '["blocks.1.attn.to_out.0"]'),
+    ],
+)
+def test_the_setting_keeps_the_wanted_layers_and_no_other(wanted: list[str], patterns: str) -> None:
+    assert keeping_float(wanted, NAMES) == f"keep_float = {patterns} (--keep-float)"
+    network = torch.nn.Module()
+    for name in NAMES:
+        place = network
+        for part in name.split(".")[:-1]:
+            place = place.get_submodule(part) if hasattr(place, part) else _added(place, part)
+        place.add_module(name.rpartition(".")[2], torch.nn.Linear(1, 1))
+    assert sorted(layers_to_keep(network, json.loads(patterns))) == sorted(wanted)
+
+
+def _added(place: torch.nn.Module, part: str) -> torch.nn.Module:
+    made = torch.nn.Module()
+    place.add_module(part, made)
+    return made
