@@ -80,6 +80,30 @@ def test_training_repeats_to_the_bit(example: dict[str, ModuleType]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
 
 
+def _outcomes(generator: torch.Generator, chances: list[float], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Success of two programs on the same starts; chances: both, the first only, the second only, none."""
+    drawn = torch.multinomial(torch.tensor(chances), count, replacement=True, generator=generator)
+    return drawn <= 1, (drawn == 0) | (drawn == 2)
+
+
+def test_the_interval_of_a_difference_of_success_holds_it(example: dict[str, ModuleType]) -> None:
+    difference, generator = example["quantize"].difference, torch.Generator().manual_seed(0)
+    for chances in ([0.9, 0.01, 0.02, 0.07], [0.85, 0.06, 0.05, 0.04]):
+        found = [difference(*_outcomes(generator, chances, 500)) for _ in range(1000)]
+        true = 100 * (chances[1] - chances[2])
+        assert 0.93 <= sum(each["low"] <= true <= each["high"] for each in found) / len(found) <= 0.985
+
+
+def test_a_difference_of_success_is_of_pairs(example: dict[str, ModuleType]) -> None:
+    difference = example["quantize"].difference
+    first, second = torch.tensor([True] * 90 + [False] * 10), torch.tensor([True] * 88 + [False] * 9 + [True] * 3)
+    one, other = difference(first, second), difference(second, first)
+    assert (one["solved"], one["gained"], one["lost"], one["percent"]) == (90, 2, 3, -1.0)
+    assert (one["low"], one["high"]) == (pytest.approx(-other["high"]), pytest.approx(-other["low"]))
+    assert one["high"] - one["low"] < 11  # of samples that are no pairs: 17
+    assert difference(first, first)["low"] < 0 < difference(first, first)["high"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "kept"), [("unet", ["down"]), ("dit", [])])
 def test_from_policy_to_verdict_on_executorch(
