@@ -87,7 +87,9 @@ def _check_layers(artifact: Artifact) -> None:
     }
     odd = [name for name, text in why.items() if text]
     if odd:
-        raise BackendError(f"{odd[0]}: {why[odd[0]]} on target {TARGET!r}; calibrate with {keeping_float(odd, artifact.layers)}")
+        raise BackendError(
+            f"{odd[0]}: {why[odd[0]]} on target {TARGET!r}; calibrate with {keeping_float(odd, artifact.layers)}"
+        )
 
 
 def _check_biases(artifact: Artifact) -> None:
