@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from scripts.published.encoders import POOLED, TOKENS
 
 from dq_toolchain.calibrate.compare.cells import load_samples
 from dq_toolchain.calibrate.compare.command import compare
@@ -24,9 +25,7 @@ from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from tests.tiny_chat import qwen_image, z_image
 from tests.tiny_pipelines import (
-    POOLED,
     PROMPTS,
-    TOKENS,
     WIDTH,
     dit,
     flux,

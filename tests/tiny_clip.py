@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from scripts.published.encoders import POOLED, text_config, tokenizer
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPVisionConfig
 
-from tests.tiny_pipelines import POOLED, WIDTH, text_config, tokenizer
+from tests.tiny_pipelines import WIDTH
 
 SIDE = 16
 

@@ -28,11 +28,10 @@ from diffusers import (
     UNet2DConditionModel,
     ZImageTransformer2DModel,
 )
+from scripts.published.encoders import POOLED, TOKENS, text_config, tokenizer
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
-    CLIPTokenizer,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -40,15 +39,8 @@ from transformers import (
 
 from dq_toolchain.toolchain.disk.files import write_tensors
 
-TOKENS, WIDTH, POOLED = 12, 8, 16
+WIDTH = 8
 PROMPTS = ("a red fox", "two ships at sea", "snow")
-
-
-def tokenizer() -> CLIPTokenizer:
-    """Letters, and what CLIP puts around them."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=TOKENS)
 
 
 def t5_tokenizer() -> T5Tokenizer:
@@ -72,13 +64,6 @@ def t5(width: int = WIDTH) -> T5EncoderModel:
             relative_attention_max_distance=8,
         )
     )
-
-
-def text_config(width: int) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=54, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=TOKENS, projection_dim=POOLED, bos_token_id=52, eos_token_id=53, pad_token_id=53,
-    )  # fmt: skip
 
 
 def vae(**changes: Any) -> AutoencoderKL:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripts.published.against_diffusers import largest_error, ours, theirs
+from scripts.published.building import CLASSES, build
+from scripts.published.layouts import DIT, LAYOUTS, PIXART, Layout, named, sd, xl
 
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import rollout
-from tests.published.against_diffusers import largest_error, ours, theirs
-from tests.published.building import CLASSES, build
-from tests.published.layouts import DIT, LAYOUTS, PIXART, Layout, named, sd, xl
 
 SMALL = {"block_out_channels": [32, 32], "sample_size": 8, "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
          "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}  # fmt: skip

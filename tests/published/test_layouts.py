@@ -8,10 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from tests.published.against_diffusers import largest_error, ours, theirs
-from tests.published.building import build
-from tests.published.layouts import LAYOUTS
+from scripts.published.against_diffusers import largest_error, ours, theirs
+from scripts.published.building import build
+from scripts.published.layouts import LAYOUTS
 
 TOLERANCE = 1e-5
 

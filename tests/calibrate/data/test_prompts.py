@@ -10,6 +10,7 @@ import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scripts.published.encoders import tokenizer
 from torch import nn
 
 from dq_toolchain.calibrate.data.encoders import encoders_of, text_pipeline
@@ -17,7 +18,7 @@ from dq_toolchain.calibrate.data.notes import read_literally
 from dq_toolchain.calibrate.data.prompts import encoded_prompts, read_prompts
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.loading import Model
-from tests.tiny_pipelines import PROMPTS, save_sdxl, tokenizer
+from tests.tiny_pipelines import PROMPTS, save_sdxl
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FluxPipeline
+from scripts.published.encoders import POOLED
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.errors import ModelError
@@ -23,7 +24,7 @@ from dq_toolchain.toolchain.models.architectures import (
 from dq_toolchain.toolchain.models.flux import PACK, pack, unpack
 from tests.tiny import tiny_condition_unet, tiny_unet
 from tests.tiny_chat import qwen_image, z_image
-from tests.tiny_pipelines import POOLED, WIDTH, dit, flux, flux2, pixart, sana, sd3, unet
+from tests.tiny_pipelines import WIDTH, dit, flux, flux2, pixart, sana, sd3, unet
 
 NETWORKS: dict[str, Callable[[], Any]] = {
     "labels": tiny_unet,

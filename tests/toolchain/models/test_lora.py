@@ -11,6 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from scripts.published.encoders import text_config
 from transformers import CLIPTextModel
 
 from dq_toolchain.toolchain.disk.files import write_tensors
@@ -18,7 +19,7 @@ from dq_toolchain.toolchain.errors import ModelError, ToolchainError
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.models.loading import load_model
 from dq_toolchain.toolchain.models.lora import Lora, fuse_into_encoders, fuse_into_network
-from tests.tiny_pipelines import WIDTH, save_sd, text_config, unet
+from tests.tiny_pipelines import WIDTH, save_sd, unet
 
 
 def with_adapter() -> Any:

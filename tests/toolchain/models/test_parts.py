@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scripts.published.encoders import text_config
 from transformers import CLIPTextModel, T5Config, T5EncoderModel
 
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.models.parts import find_weights, load_part
-from tests.tiny_pipelines import WIDTH, text_config
+from tests.tiny_pipelines import WIDTH
 
 Tensors = dict[str, torch.Tensor]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import PixArtTransformer2DModel, Transformer2DModel, UNet2DModel
 from safetensors.torch import load_file, save_file
+from scripts.published.encoders import TOKENS
 
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.models import loading as models
@@ -16,7 +17,7 @@ from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.models.loading import load, load_model
 from dq_toolchain.toolchain.models.source import find_model
 from tests.tiny import noise, tiny_unet, write_tiny_model
-from tests.tiny_pipelines import TOKENS, WIDTH, pixart, save_transformer
+from tests.tiny_pipelines import WIDTH, pixart, save_transformer
 
 NAME = "diffusion_pytorch_model.safetensors"
 OLD = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}

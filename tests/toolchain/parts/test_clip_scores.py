@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
+from scripts.published.encoders import TOKENS, tokenizer
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from dq_toolchain.toolchain.errors import ModelError
@@ -19,7 +20,6 @@ from dq_toolchain.toolchain.parts.clip_scores import ClipModel, scored
 from dq_toolchain.toolchain.render.chain import WITHOUT, heads, rows, source
 from dq_toolchain.toolchain.render.show import show_chain
 from tests.tiny_clip import save_clip
-from tests.tiny_pipelines import TOKENS, tokenizer
 
 PROMPTS = ("a red fox", "two ships")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from scripts.published.encoders import tokenizer
 
 from dq_toolchain.toolchain.errors import ArtifactError, RecipeError
 from dq_toolchain.toolchain.parts.assembly import assemble, without_prompt
@@ -17,7 +18,7 @@ from dq_toolchain.toolchain.parts.prompting import Wish, check_wish
 from dq_toolchain.toolchain.parts.tokens import Tokens
 from dq_toolchain.toolchain.sampler.probe import probe
 from tests import tiny
-from tests.tiny_pipelines import t5_tokenizer, tokenizer
+from tests.tiny_pipelines import t5_tokenizer
 
 CLIP = Tokenizer(name="tokenizer", kind="clip", folder=".", length=12, begin=52, end=53, pad=53)
 TEXT = Pipeline(

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.published.old_keys import with_old_attention_keys
+from scripts.published.encoders import POOLED
+from scripts.published.old_keys import with_old_attention_keys
 
 Config = Mapping[str, Any]
-WIDTH, POOLED = 16, 16
+WIDTH = 16
 
 SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000,
             "trained_betas": None}  # fmt: skip

@@ -14,8 +14,8 @@ from diffusers import AutoencoderKL, AutoencoderKLFlux2, VQModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
 from dq_toolchain.toolchain.disk.files import write_tensors
-from tests.published.layouts import POOLED, WIDTH, Layout
-from tests.tiny_pipelines import TOKENS, text_config, tokenizer
+from scripts.published.encoders import TOKENS, text_config, tokenizer
+from scripts.published.layouts import WIDTH, Layout
 
 CLASSES = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": "PixArtTransformer2DModel"}
 ENCODERS = {"clip": CLIPTextModel, "projection": CLIPTextModelWithProjection, "t5": T5EncoderModel}
@@ -116,6 +116,3 @@ def _vae_of_flux_2(channels: int) -> AutoencoderKLFlux2:
 
 def _vq() -> VQModel:
     return VQModel(block_out_channels=(4,), latent_channels=3, norm_num_groups=2, num_vq_embeddings=8)
-
-
-assert POOLED == 16  # of tests.tiny_pipelines' text_config

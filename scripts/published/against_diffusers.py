@@ -21,7 +21,7 @@ from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import rollout
-from tests.published.building import STORED
+from scripts.published.building import STORED
 
 PROMPTS = ("a red fox", "two ships at sea")
 SAMPLES = len(PROMPTS)
