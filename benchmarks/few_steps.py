@@ -1,10 +1,11 @@
 """A transformer of four steps: what a step group per step and its modulation are worth, each against its control.
 
-    python -m benchmarks.few_steps [--model models/flow_digits] [--seeds 2] [--held-out 64] [--effort quick] [--json few_steps.json]
+    python -m benchmarks.few_steps [--model models/flow_digits] [--cases "modulation at 8"] [--seeds 2] [--held-out 64]
+                                   [--effort quick] [--json few_steps.json]
 
 One set of activation parameters for all steps against one for each step, at 8 and 4 bits of the weights; then the modulation (the
-linear layers behind the time embedding) at 4 bits, in float, from a table of step vectors, and as a budget of that size chooses.
-Integer simulation on held-out seeds, whole sampler, against FP32.
+linear layers behind the time embedding) at 4 bits, at 8 bits, in float, from a table of step vectors, and as a budget of the size
+of the second chooses. Integer simulation on held-out seeds, whole sampler, against FP32.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +24,24 @@ from rich.console import Console
 from rich.table import Table
 
 import dq_toolchain as dq
+from benchmarks.common import Settings, fit, prepare, recipe_of
+from dq_toolchain.calibrate.data.samples import held_out_seeds
+from dq_toolchain.calibrate.finalize import held_out_reference
+from dq_toolchain.calibrate.methods import effective
+from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.metrics import psnr
 
 STEPS = 4
-MODULATION = ["*norm*.linear"]
+MODULATION = "*norm*.linear"
+WIDER = "modulation_bits"
+"""No setting of a recipe, which has bits for all layers, or a budget."""
 CASES: dict[str, dict[str, Any]] = {
     "W8A8, one group": {"weight_bits": 8, "step_groups": 1},
     "W8A8, a group per step": {"weight_bits": 8, "step_groups": STEPS},
     "W4A8, one group": {"weight_bits": 4, "step_groups": 1},
     "W4A8, a group per step": {"weight_bits": 4, "step_groups": STEPS},
-    "W4A8, modulation in float": {"weight_bits": 4, "step_groups": STEPS, "keep_float": MODULATION},
+    "W4A8, modulation at 8 bits": {"weight_bits": 4, "step_groups": STEPS, WIDER: 8},
+    "W4A8, modulation in float": {"weight_bits": 4, "step_groups": STEPS, "keep_float": [MODULATION]},
     "W4A8, step vectors": {"weight_bits": 4, "step_groups": STEPS, "step_vectors": True},
     "4 or 8 bits, size 0.16": {"budget": "size=0.16", "step_groups": STEPS},
 }
@@ -41,21 +52,50 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
     """One row for each calibration seed and case."""
     for seed in range(args.seeds):
         for name, settings in CASES.items():
+            if args.cases not in name:
+                continue
             recipe = {
                 "run": {"seed": seed},
                 "reference": {"seeds": args.held_out},
                 "conditioning": {"file": args.model / "conditioning.safetensors"},
             }
-            made = dq.calibrate(
-                args.model, out=folder / f"{seed}-{name}", steps=STEPS, guidance=1.0, effort=args.effort, recipe=recipe, **settings
-            )  # fmt: skip
-            decibels = psnr(made.reference.simulation_latents[-1], made.reference.fp32_latents[-1])
+            if WIDER in settings:
+                reference = with_wider_modulation(args, recipe, settings)
+            else:
+                out = folder / f"{seed}-{name}"
+                made = dq.calibrate(
+                    args.model, out=out, steps=STEPS, guidance=1.0, effort=args.effort, recipe=recipe, **settings
+                )
+                reference = made.reference
+            decibels = psnr(reference.simulation_latents[-1], reference.fp32_latents[-1])
             yield {
                 "seed": seed,
                 "case": name,
                 "median": float(decibels.median()),
                 "p10": float(torch.quantile(decibels, 0.1)),
             }
+
+
+def with_wider_modulation(args: argparse.Namespace, settings: Settings, quantize: dict[str, Any]) -> Reference:
+    """Held-out rollouts of what ``dq.calibrate`` would make if the modulation had bits of its own."""
+    chosen = {name: value for name, value in quantize.items() if name != WIDER}
+    own: Settings = {
+        "model": {"path": args.model},
+        "sampler": {"steps": STEPS, "guidance": 1.0},
+        "calibrate": {"effort": args.effort},
+        "quantize": chosen,
+    }
+    recipe = effective(recipe_of(own, settings))
+    made = prepare(recipe)
+    context = made.context
+    sites = tuple(
+        replace(site, weight_bits=quantize[WIDER]) if site.weight_bits and fnmatchcase(site.layer, MODULATION) else site
+        for site in context.prepared.sites
+    )
+    context = replace(context, prepared=replace(context.prepared, sites=sites))
+    artifact, _ = fit(replace(made, context=context), recipe)
+    samples = context.draw(held_out_seeds(args.held_out))
+    return held_out_reference(artifact, context.network, context.table, samples, batch=context.host_batch)
 
 
 def show(rows: list[Row]) -> None:
@@ -68,6 +108,7 @@ def show(rows: list[Row]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/flow_digits"))
+    parser.add_argument("--cases", default="", help="only those with this in their names")
     parser.add_argument("--seeds", type=int, default=2, help="calibration seeds")
     parser.add_argument("--held-out", type=int, default=64)
     parser.add_argument("--effort", default="quick")
