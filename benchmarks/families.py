@@ -116,11 +116,11 @@ def show(rows: Sequence[Row]) -> None:
     for row in rows:
         made, ran = row.get("export"), row.get("run")
         figures = ["", ""] if ran is None else [f"{ran['psnr']:.1f}", f"{ran['psnr_simulation']:.1f}"]
-        counts = ["", ""] if made is None else [str(made["integer_products"]), str(made["float_layers"])]
+        counts = ["", ""] if made is None else [str(made["integer_products"]), str(sum(made["float_layers"].values()))]
         costs = [
             "" if each is None else f"{each['cpu_seconds']:.0f} s, {each['peak_mb']:.0f} MB" for each in (made, ran)
         ]
-        why = row.get("reason") or ", ".join((ran or {}).get("failed", ())) or ", ".join(row.get("keep_float", ()))
+        why = row.get("reason") or ", ".join([*(ran or {}).get("failed", ()), *(made or {}).get("float_layers", ())])
         table.add_row(row["family"], row["target"], row["outcome"], *figures, *counts, *costs, why)
     Console(width=200).print(table)
     errors = {row["family"]: row["trajectory_error"] for row in rows if "trajectory_error" in row}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,6 @@ from dq_toolchain.backends.common.machine import peak_memory
 from dq_toolchain.toolchain.formats.artifact import load_reference
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.metrics import psnr
-from dq_toolchain.toolchain.quant.site import KEPT
 
 FEW: dict[str, dict[str, Any]] = {
     "calibrate": {"samples": 3, "batch": 2, "warmup": 2, "settling": 2, "group_iterations": 1, "horizon": 2},
@@ -34,6 +35,10 @@ DISTILLED = ("flux schnell", "flux.2 klein", "z-image turbo")
 """Layouts of models that are made for one conditional call per step."""
 
 
+PRODUCT = re.compile("conv(?!ert)|depthwise|gemm|linear|fully|(batch_?)?mat")
+"""What targets call products, in small letters."""
+ATTENTION = "attention products"
+"""How the reason begins why a product of two activations is in float."""
 Row = dict[str, Any]
 
 
@@ -68,11 +73,14 @@ def export(out: Path, target: str) -> Row:
 
 
 def counts(made: Bundle) -> Row:
-    """Of one network call: products in integers, and layers that stay in float by name, as read back from the program."""
-    calls = len(made.methods)
-    integers = sum(row.count for row in made.operations if " x int" in row.arithmetic)
-    kept = sum(row.count for row in made.operations if row.why == KEPT)
-    return {"integer_products": integers // calls, "float_layers": kept // calls, "bytes": sum(made.sizes.values())}
+    """Of one network call: products in integers, and those of layers in float with the reasons, as read back from the program."""
+    calls, integers = len(made.methods), [row for row in made.operations if " x int" in row.arithmetic]
+    left = Counter[str]()
+    for row in made.operations:
+        if row not in integers and PRODUCT.match(row.name.lower()) and not row.why.startswith(ATTENTION):
+            left[row.why] += row.count // calls
+    products = sum(row.count for row in integers) // calls
+    return {"integer_products": products, "float_layers": dict(left), "bytes": sum(made.sizes.values())}
 
 
 def run(out: Path, target: str) -> Row:

@@ -16,7 +16,7 @@ ASKS = 'conv_depth has 160 channel groups; calibrate with keep_float = ["*conv_d
 FOUND: dict[str, Row] = {
     "model": {"error": 1e-7, "parameters": 5},
     "calibrate": {},
-    "export": {"integer_products": 7, "float_layers": 2, "bytes": 9, "cpu_seconds": 1.0, "peak_mb": 500.0},
+    "export": {"integer_products": 7, "float_layers": {"kept": 2}, "bytes": 9, "cpu_seconds": 1.0, "peak_mb": 500.0},
     "run": {
         "outcome": "pass",
         "failed": [],
