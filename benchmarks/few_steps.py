@@ -14,21 +14,21 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 import dq_toolchain as dq
-from benchmarks.common import Settings, fit, prepare, recipe_of
-from dq_toolchain.calibrate.data.samples import held_out_seeds
-from dq_toolchain.calibrate.finalize import held_out_reference
-from dq_toolchain.calibrate.methods import effective
-from dq_toolchain.toolchain.formats.reference import Reference
+from dq_toolchain.calibrate import pipeline
+from dq_toolchain.calibrate.data.context import Context
+from dq_toolchain.calibrate.prepare.setup import setup as set_up
 from dq_toolchain.toolchain.metrics import psnr
 
 STEPS = 4
@@ -59,14 +59,12 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
                 "reference": {"seeds": args.held_out},
                 "conditioning": {"file": args.model / "conditioning.safetensors"},
             }
-            if WIDER in settings:
-                reference = with_wider_modulation(args, recipe, settings)
-            else:
-                out = folder / f"{seed}-{name}"
+            out, own = folder / f"{seed}-{name}", {key: value for key, value in settings.items() if key != WIDER}
+            with wider_modulation(settings.get(WIDER)):
                 made = dq.calibrate(
-                    args.model, out=out, steps=STEPS, guidance=1.0, effort=args.effort, recipe=recipe, **settings
+                    args.model, out=out, steps=STEPS, guidance=1.0, effort=args.effort, recipe=recipe, **own
                 )
-                reference = made.reference
+            reference = made.reference
             decibels = psnr(reference.simulation_latents[-1], reference.fp32_latents[-1])
             yield {
                 "seed": seed,
@@ -76,26 +74,20 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
             }
 
 
-def with_wider_modulation(args: argparse.Namespace, settings: Settings, quantize: dict[str, Any]) -> Reference:
-    """Held-out rollouts of what ``dq.calibrate`` would make if the modulation had bits of its own."""
-    chosen = {name: value for name, value in quantize.items() if name != WIDER}
-    own: Settings = {
-        "model": {"path": args.model},
-        "sampler": {"steps": STEPS, "guidance": 1.0},
-        "calibrate": {"effort": args.effort},
-        "quantize": chosen,
-    }
-    recipe = effective(recipe_of(own, settings))
-    made = prepare(recipe)
-    context = made.context
-    sites = tuple(
-        replace(site, weight_bits=quantize[WIDER]) if site.weight_bits and fnmatchcase(site.layer, MODULATION) else site
-        for site in context.prepared.sites
-    )
-    context = replace(context, prepared=replace(context.prepared, sites=sites))
-    artifact, _ = fit(replace(made, context=context), recipe)
-    samples = context.draw(held_out_seeds(args.held_out))
-    return held_out_reference(artifact, context.network, context.table, samples, batch=context.host_batch)
+@contextmanager
+def wider_modulation(bits: int | None) -> Iterator[None]:
+    """Inside, calibrations give the weights of the modulation bits of their own; None leaves all as it is."""
+
+    def setup(*given: Any, **named: Any) -> Context:
+        context = set_up(*given, **named)
+        sites = tuple(
+            replace(site, weight_bits=bits) if site.weight_bits and fnmatchcase(site.layer, MODULATION) else site
+            for site in context.prepared.sites
+        )
+        return replace(context, prepared=replace(context.prepared, sites=sites))
+
+    with nullcontext() if bits is None else mock.patch.object(pipeline, "setup", setup):
+        yield
 
 
 def show(rows: list[Row]) -> None:
