@@ -37,8 +37,8 @@ DISTILLED = ("flux schnell", "flux.2 klein", "z-image turbo")
 
 PRODUCT = re.compile("conv(?!ert)|depthwise|gemm|linear|fully|(batch_?)?mat")
 """What targets call products, in small letters."""
-ATTENTION = "attention products"
-"""How the reason begins why a product of two activations is in float."""
+NO_LAYERS = ("attention products", "normalisation")
+"""How reasons begin why products that belong to no layer are in float."""
 Row = dict[str, Any]
 
 
@@ -77,7 +77,7 @@ def counts(made: Bundle) -> Row:
     calls, integers = len(made.methods), [row for row in made.operations if " x int" in row.arithmetic]
     left = Counter[str]()
     for row in made.operations:
-        if row not in integers and PRODUCT.match(row.name.lower()) and not row.why.startswith(ATTENTION):
+        if row not in integers and PRODUCT.match(row.name.lower()) and not row.why.startswith(NO_LAYERS):
             left[row.why] += row.count // calls
     products = sum(row.count for row in integers) // calls
     return {"integer_products": products, "float_layers": dict(left), "bytes": sum(made.sizes.values())}
