@@ -16,6 +16,7 @@ import psutil
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from scripts.published.encoders import text_config
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from dq_toolchain.calibrate.parts.make import _autoencoder, _decoder
@@ -65,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small pipeline whose text encoder and decoder take some hundred megabytes."""
     folder = tiny_pipelines.save_sd(tmp_path_factory.mktemp("large"))
     torch.manual_seed(0)
-    config = tiny_pipelines.text_config(WIDTH)
+    config = text_config(WIDTH)
     config = CLIPTextConfig(**{**config.to_dict(), "vocab_size": WORDS})
     CLIPTextModel(config).save_pretrained(folder / "text_encoder")
     AutoencoderKL(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DModel
+from scripts.published.encoders import POOLED
 from torch import Tensor, nn
 
 from dq_toolchain.toolchain.errors import ModelError
@@ -54,7 +55,7 @@ def sdxl() -> nn.Module:
     network: nn.Module = tiny_pipelines.unet(
         addition_embed_type="text_time",
         addition_time_embed_dim=4,
-        projection_class_embeddings_input_dim=tiny_pipelines.POOLED + 6 * 4,
+        projection_class_embeddings_input_dim=POOLED + 6 * 4,
     )
     return network
 

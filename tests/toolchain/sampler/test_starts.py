@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxImg2ImgPipeline, FluxPipeline
+from scripts.published.encoders import POOLED
 
 from dq_toolchain.toolchain.errors import RecipeError, SamplerError
 from dq_toolchain.toolchain.models.architectures import call_network
@@ -134,7 +135,7 @@ def test_flux_begins_as_in_diffusers() -> None:
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     config = {**network.config, "_class_name": "FluxTransformer2DModel", "sample_size": 8}
     own = {**scheduler.config, "_class_name": "FlowMatchEulerDiscreteScheduler"}
-    texts = torch.randn(1, 12, tiny_pipelines.WIDTH), torch.randn(1, tiny_pipelines.POOLED)
+    texts = torch.randn(1, 12, tiny_pipelines.WIDTH), torch.randn(1, POOLED)
     image, table = torch.rand(1, 3, 8, 8), sampler_table(config, own, 5)
     pipeline: Any = FluxImg2ImgPipeline(
         scheduler=scheduler, vae=tiny_pipelines.vae(shift_factor=0.1).eval(), text_encoder=None, tokenizer=None,
