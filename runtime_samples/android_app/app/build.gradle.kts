@@ -3,9 +3,11 @@ plugins {
     alias(libs.plugins.kotlin)
 }
 
-val executorch =
-    providers.gradleProperty("executorch").orNull
-        ?: throw GradleException("executorch is not set; say -Pexecutorch=FOLDER, a checkout of ExecuTorch 1.5 with its submodules")
+// Empty: CMake says what is missing.
+val executorch = providers.gradleProperty("executorch").getOrElse("")
+
+// What `gradle --project-dir ../qnn/android unpack` fetched; the versions stand there.
+val phone = rootDir.resolve("../qnn/android/build/phone")
 
 android {
     namespace = "org.dqtoolchain.draw"
@@ -23,8 +25,31 @@ android {
             cmake {
                 targets += "dq_draw"
                 // Release also in a debug build of the app: without optimization a picture takes hours.
-                arguments += listOf("-DDQ_EXECUTORCH=$executorch", "-DANDROID_STL=c++_static", "-DCMAKE_BUILD_TYPE=Release")
+                arguments += listOf("-DANDROID_STL=c++_static", "-DCMAKE_BUILD_TYPE=Release")
             }
+        }
+    }
+
+    flavorDimensions += "runtime"
+    productFlavors {
+        create("executorch") {
+            dimension = "runtime"
+            externalNativeBuild { cmake { arguments += listOf("-DDQ_RUNTIME=executorch", "-DDQ_EXECUTORCH=$executorch") } }
+        }
+        create("qnn") {
+            dimension = "runtime"
+            minSdk = libs.versions.oldestOfQnn.get().toInt()
+            externalNativeBuild { cmake { arguments += listOf("-DDQ_RUNTIME=qnn", "-DDQ_ONNXRUNTIME=$phone") } }
+        }
+    }
+
+    sourceSets.getByName("qnn").jniLibs.srcDir(phone.resolve("jni"))
+
+    packaging {
+        jniLibs {
+            useLegacyPackaging = true // the DSP opens its library as a file, so they must be files on the phone
+            pickFirsts += "**/libonnxruntime.so" // CMake links the file that jniLibs has
+            excludes += "**/libQnnHtpPrepare.so" // compiles graphs, which contexts are already
         }
     }
 

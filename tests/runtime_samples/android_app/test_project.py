@@ -36,6 +36,8 @@ def test_versions_stand_in_one_place() -> None:
 def test_the_oldest_android_is_that_of_the_programs() -> None:
     script = (APP.parent / "executorch" / "android" / "build.sh").read_text()
     assert f"-DANDROID_PLATFORM=android-{VERSIONS['versions']['oldest']}" in script
+    script = (APP.parent / "qnn" / "android" / "build.sh").read_text()
+    assert f"-DANDROID_PLATFORM=android-{VERSIONS['versions']['oldestOfQnn']}" in script
     needed = re.search(r"needs CMake ([\d.]+)", (APP.parent / "executorch" / "cmake" / "executorch.cmake").read_text())
     assert needed is not None
     assert [*map(int, VERSIONS["versions"]["cmake"].split("."))] >= [*map(int, needed[1].split("."))]
@@ -50,6 +52,43 @@ def test_gradle_builds_the_library_that_java_loads() -> None:
     assert (APP / "app" / re.findall(r'path = file\("(.+)"\)', script)[0]).is_file()
     sources = set(re.findall(r"\w+\.cpp", cmake))
     assert sources == {path.name for path in (MAIN / "cpp").glob("*.cpp")}
+
+
+def test_gradle_builds_a_runtime_that_cmake_knows() -> None:
+    cmake, script = (MAIN / "cpp" / "CMakeLists.txt").read_text(), (APP / "app" / "build.gradle.kts").read_text()
+    flavors = re.findall(r'create\("(\w+)"\)', script)
+    assert flavors == re.findall(r'DQ_RUNTIME STREQUAL "(\w+)"', cmake) == re.findall(r"-DDQ_RUNTIME=(\w+)", script)
+    for flavor in flavors:
+        (option,) = re.findall(rf"-DDQ_RUNTIME={flavor}\", \"-D(\w+)=", script)
+        assert f"set({option} " in (APP.parent / flavor / "CMakeLists.txt").read_text()
+        assert f"install{flavor.capitalize()}Debug" in (APP / "README.md").read_text()
+        assert f'runtime_target = "{flavor}"' in (MAIN / "cpp" / f"runtime_{flavor}.cpp").read_text()
+
+
+def test_another_runtime_is_refused(tmp_path: Path) -> None:
+    if not shutil.which("cmake"):
+        pytest.skip("needs cmake")
+    command = ["cmake", "-S", str(MAIN / "cpp"), "-B", str(tmp_path), "-DDQ_RUNTIME=npu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "DQ_RUNTIME must be executorch or qnn, got 'npu'" in done.stderr
+
+
+def test_the_npu_gets_what_it_needs_of_gradle() -> None:
+    """The libraries that ../qnn unpacks, as files on the phone, and its way to the DSP."""
+    unpacked, script = APP.parent / "qnn" / "android", (APP / "app" / "build.gradle.kts").read_text()
+    assert 'into(layout.buildDirectory.dir("phone"))' in (unpacked / "build.gradle.kts").read_text()
+    (place,) = re.findall(r'rootDir\.resolve\("(.+)"\)', script)
+    assert (APP / place).resolve() == (unpacked / "build" / "phone").resolve()
+    assert "useLegacyPackaging = true" in script
+    ours, theirs = (
+        [row.attrib for row in ElementTree.parse(path).getroot().iter("uses-native-library")]
+        for path in (APP / "app" / "src" / "qnn" / "AndroidManifest.xml", unpacked / "AndroidManifest.xml")
+    )
+    assert ours == theirs != []
+    library = re.findall(r'"(lib\w+\.so)"', (MAIN / "cpp" / "runtime_qnn.cpp").read_text())
+    assert all(name in (unpacked / "run.sh").read_text() for name in library)
+    assert library
 
 
 def test_the_manifest_names_what_there_is() -> None:
