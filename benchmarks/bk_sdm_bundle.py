@@ -81,7 +81,8 @@ def make_float(bundle: Path, folder: Path, programs: Mapping[str, Path]) -> None
         programs: .pte files by part.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns("*.pte", RANGES, JSON))
+    other = (Path(place).name for place in PLACES.values())
+    shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns(*other, RANGES, JSON))
     for part, place in PLACES.items():
         shutil.copy(programs[part], folder / place)
     description = Bundle.load(bundle)
