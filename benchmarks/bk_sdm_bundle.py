@@ -80,13 +80,13 @@ def make_float(bundle: Path, folder: Path, programs: Mapping[str, Path]) -> None
     Args:
         programs: .pte files by part.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    other = (Path(place).name for place in PLACES.values())
-    shutil.copytree(bundle, folder, ignore=shutil.ignore_patterns(*other, RANGES, JSON))
-    for part, place in PLACES.items():
-        shutil.copy(programs[part], folder / place)
     description = Bundle.load(bundle)
     names = [name for name in description.files if name != RANGES]
+    sources = {name: bundle / name for name in names} | {place: programs[part] for part, place in PLACES.items()}
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, source in sources.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, folder / name)
     replace(
         description, form="float", inputs=tuple(port for port in description.inputs if port.name != "ranges"),
         operations=(), sites=(), sizes={name: (folder / name).stat().st_size for name in names},
