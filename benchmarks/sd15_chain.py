@@ -13,10 +13,11 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.watched import watched
 
 RECIPE = """
 [sampler]
@@ -45,7 +46,6 @@ seeds = 2
 offload = true
 """
 TARGETS = ("executorch", "coreml", "tensorrt")
-POLL = 0.2
 MAKE = "from pathlib import Path; from benchmarks.sd15_chain import write_model; write_model(Path({!r}), {!r})"
 COMMAND = "from dq_toolchain.toolchain.cli.entry import main; main()"
 
@@ -65,26 +65,6 @@ def write_model(folder: Path, scale: float) -> None:
     save_file(rows, folder / "rows.safetensors")
 
 
-def measured(arguments: Sequence[str]) -> dict[str, Any]:
-    """Seconds and peak bytes of a command; its output goes to stderr. Raises CalledProcessError."""
-    begin, peak = time.perf_counter(), 0
-    process = subprocess.Popen([sys.executable, *arguments], stdout=sys.stderr)
-    while process.poll() is None:
-        peak = max(peak, _peak(process.pid))
-        time.sleep(POLL)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, process.args)
-    return {"seconds": time.perf_counter() - begin, "peak_gib": peak / 2**30}
-
-
-def _peak(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
-
-
 def chain(folder: Path, scale: float, targets: Sequence[str]) -> list[dict[str, Any]]:
     model, out = folder / "model", folder / "out"
     subprocess.run([sys.executable, "-c", MAKE.format(str(model), scale)], check=True)
@@ -94,7 +74,7 @@ def chain(folder: Path, scale: float, targets: Sequence[str]) -> list[dict[str, 
     commands |= {f"export {target}": ["export", "--target", target, "--out", str(out)] for target in targets}
     rows = []
     for name, arguments in commands.items():
-        rows.append({"command": name, **measured(["-c", COMMAND, *arguments])})
+        rows.append({"command": name, **watched(["-c", COMMAND, *arguments]).to_json()})
         print(f"{name:18} {rows[-1]['seconds']:7.0f} s   peak {rows[-1]['peak_gib']:5.1f} GiB", flush=True)
     return rows
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-POLL = 0.2
+POLL = 0.5
 """Seconds between two looks at the process."""
 
 
@@ -33,16 +31,16 @@ class Watched:
         return {name: round(value, 2) for name, value in vars(self).items()}
 
 
-def watched(arguments: Sequence[str], *, limit_gib: float | None = None, output: Any = sys.stderr) -> Watched:
+def watched(arguments: Sequence[str], *, limit_gib: float | None = None, output: Any = sys.stderr, errors: Any = None) -> Watched:
     """Run Python with these arguments.
 
     Args:
-        limit_gib: of anonymous memory; beyond it the process is killed. output: where its standard output goes.
+        limit_gib: of anonymous memory; beyond it the process is killed. output, errors: where its standard output and error go.
     Raises:
         CalledProcessError: it ended with another code than 0; MemoryError: it was killed; the text says at which peak.
     """
     begin, resident, anonymous = time.perf_counter(), 0, 0
-    process = subprocess.Popen([sys.executable, *arguments], stdout=output)
+    process = subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=errors)
     while process.poll() is None:
         now, unnamed = _held(process.pid)
         resident, anonymous = max(resident, now), max(anonymous, unnamed)
@@ -58,13 +56,21 @@ def watched(arguments: Sequence[str], *, limit_gib: float | None = None, output:
 
 def _held(pid: int) -> tuple[int, int]:
     """Bytes of a process and its children: resident, of the process the most so far (VmHWM), and anonymous."""
-    try:
-        children = [child.pid for child in psutil.Process(pid).children(recursive=True)]
-    except psutil.Error:
-        children = []
-    own, *others = (_status(each) for each in (pid, *children))
+    own, *others = map(_status, (pid, *_children(pid)))
     resident = own.get("VmHWM", 0) + sum(each.get("VmRSS", 0) for each in others)
     return resident, sum(each.get("RssAnon", 0) for each in (own, *others))
+
+
+def _children(pid: int) -> Iterator[int]:
+    """Of all its threads, and theirs."""
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found = [int(child) for child in task.read_text(encoding="ascii").split()]
+        except OSError:  # it has ended
+            continue
+        for child in found:
+            yield child
+            yield from _children(child)
 
 
 def _status(pid: int) -> dict[str, int]:

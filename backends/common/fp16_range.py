@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from dq_toolchain.backends.common.powers import SMALLEST_EXPONENT, factored
+from dq_toolchain.backends.common.unpacked import unpacked_in_turn
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
@@ -82,7 +83,7 @@ def beyond_fp16(artifact: Artifact, reference: Reference, of_products: bool = Tr
     Args:
         of_products: look at what a product is before its factors and bias too, where a program has it in fp16.
     """
-    network, table = artifact.build_float_unet(), artifact.table
+    network, table = unpacked_in_turn(artifact), artifact.table
     denoiser = Denoiser(network, table, reference.conditioning.select(slice(1)), artifact.guidance)
     growth = {name: factored(weights.weight_scale).growth for name, weights in artifact.layers.items() if of_products}
     groups = artifact.group_of_step

@@ -58,7 +58,8 @@ class LayerWeights:
 
     def dequantized(self) -> Tensor:
         """Float32 weight, shape of ``weight_q``."""
-        return self.weight_q.to(torch.float32) * self.weight_scale.view(-1, *[1] * (self.weight_q.dim() - 1))
+        scale = self.weight_scale.view(-1, *[1] * (self.weight_q.dim() - 1))
+        return self.weight_q.to(torch.float32).mul_(scale)  # no second float copy of a large layer
 
 
 @dataclass(frozen=True, kw_only=True)

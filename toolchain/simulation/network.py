@@ -35,6 +35,8 @@ from dq_toolchain.toolchain.simulation.integer_products import (
 from dq_toolchain.toolchain.simulation.matrix_products import OFFSET
 
 Mode = Literal["integer", "fake_quantize"]
+ROWS = 256
+"""Of weights that are looked at together."""
 
 
 class StepGroupSwitch:
@@ -130,7 +132,7 @@ class SimulatedLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.table, self.mode, self.result = table, mode, result
-        bound = float(weight_q.to(torch.float64).abs().flatten(1).sum(1).max()) * table.largest
+        bound = _largest_sum(weight_q) * table.largest
         self.accumulator = accumulator_dtype(bound, name, table.kind.is_wide)
         self.in_halves = table.kind.is_wide and self.accumulator == torch.float64 and fits(bound)
         self.register_buffer("weight_q", weight_q)
@@ -172,6 +174,12 @@ class SimulatedLayer(nn.Module):
         if self._product_elsewhere is None or self._product_elsewhere[0] != device:
             self._product_elsewhere = device, integer_product(self.geometry, self.weight_q)
         return self._product_elsewhere[1]
+
+
+def _largest_sum(weight_q: Tensor) -> float:
+    """Of the magnitudes of an output's weights. Some rows at a time: a layer can have a hundred million weights."""
+    parts = weight_q.flatten(1).split(ROWS)
+    return max(float(part.to(torch.float64).abs_().sum(1).max()) for part in parts)
 
 
 def _attention_product(mode: Mode) -> Callable[[Attention, str, Tensor, Tensor], Tensor]:

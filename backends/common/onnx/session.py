@@ -16,6 +16,9 @@ from dq_toolchain.toolchain.errors import BackendError
 
 KEEP_BYTES = 2**31
 """Sessions of all step groups stay open while their float weights together take less than this."""
+UNFOLDED_BYTES = 2**33
+"""From so many bytes of float weights on they are unpacked call by call, a layer at a time: else the runtime unpacks all of them when
+it opens a graph, and packs them once more for its kernels, 8 bytes for each weight."""
 
 
 Program = Callable[[str, Mapping[str, Tensor]], Tensor]
@@ -42,7 +45,7 @@ class Sessions:
         self.folder, self.threads = folder, threads
         self.open: dict[str, Any] = {}
         weights = 4 * sum(path.stat().st_size for path in folder.iterdir())
-        self.keep = max(1, KEEP_BYTES // max(1, weights))
+        self.keep, self.fold = max(1, KEEP_BYTES // max(1, weights)), weights < UNFOLDED_BYTES
 
     def __call__(self, method: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """The network output of one graph. Raises BackendError: it does not load or execute."""
@@ -61,16 +64,22 @@ class Sessions:
         if method not in self.open:
             while len(self.open) >= self.keep:
                 del self.open[next(iter(self.open))]
-            self.open[method] = open_session(self.folder / f"{method}.onnx", self.threads)
+            self.open[method] = open_session(self.folder / f"{method}.onnx", self.threads, self.fold)
         return self.open[method]
 
 
-def open_session(path: Path, threads: int | None = None) -> Any:
-    """A session that executes Q and DQ as they are written: fused kernels would requantize between them."""
+def open_session(path: Path, threads: int | None = None, fold: bool = True) -> Any:
+    """A session that executes Q and DQ as they are written: fused kernels would requantize between them.
+
+    Args:
+        fold: constants are computed once, weights behind a DQ among them; False: in every call.
+    """
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    left_out = [] if fold else ["ConstantFolding"]
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = fold  # both keep what was the most
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=left_out)
