@@ -42,7 +42,7 @@ batch = 1
 iterations = 1
 activation_iterations = 1
 [reference]
-seeds = 1
+seeds = 2
 [run]
 offload = true
 """
@@ -101,13 +101,23 @@ def measure(model: str, blocks: int, given: argparse.Namespace) -> dict[str, Any
         parameters = write_model(folder / "model", model, blocks, given.image, given.dtype)
         recipe = folder / "recipe.toml"
         recipe.write_text(RECIPE.format(rows=folder / "model" / "rows.safetensors", method=given.method))
-        arguments = ["calibrate", "--model", str(folder / "model"), "--recipe", str(recipe), "--out", str(folder / "out")]
+        arguments = [
+            "calibrate",
+            "--model",
+            str(folder / "model"),
+            "--recipe",
+            str(recipe),
+            "--out",
+            str(folder / "out"),
+        ]
         said = folder / "said.txt"
         row: dict[str, Any] = {"model": model, "blocks": blocks, "parameters": parameters, "dtype": given.dtype,
                                "method": given.method}  # fmt: skip
         with said.open("w") as output:
             try:
-                row |= watched(["-c", COMMAND, *arguments], limit_gib=given.limit, output=output, errors=output).to_json()
+                row |= watched(
+                    ["-c", COMMAND, *arguments], limit_gib=given.limit, output=output, errors=output
+                ).to_json()
             except (MemoryError, subprocess.CalledProcessError) as error:
                 row["failed"] = f"{str(error)[:200]}; {said.read_text()[-600:]}"
         found = NEEDS.search(said.read_text())

@@ -27,7 +27,7 @@ def _tensorrt(artifact: Artifact, call: Call, out: Path, say: Say, execute: bool
     if execute:
         Sessions(out)(written.methods[0], call.named)
         say("executed")
-    return {"integer": sum(each.int8 for each in written.placements), "says": COST.of(artifact)}
+    return {"integer": sum(each.int8 for each in written.placements), "says": COST.of(artifact, call)}
 
 
 def _coreai(artifact: Artifact, call: Call, out: Path, say: Say, execute: bool) -> Size:
@@ -37,7 +37,7 @@ def _coreai(artifact: Artifact, call: Call, out: Path, say: Say, execute: bool) 
 
     written = write_program(artifact, call, Settings(), Expected(QParams.of(artifact)), out, say)
     say("written and audited")
-    return _executed(artifact, call, out, say, execute, written, open_asset) | {"says": COST.of(artifact)}
+    return _executed(artifact, call, out, say, execute, written, open_asset) | {"says": COST.of(artifact, call)}
 
 
 def _coreml(artifact: Artifact, call: Call, out: Path, say: Say, execute: bool) -> Size:
@@ -47,7 +47,7 @@ def _coreml(artifact: Artifact, call: Call, out: Path, say: Say, execute: bool) 
 
     written = write_program(artifact, call, Settings(), Expected(QParams.of(artifact)), out, say)
     say("written and audited")
-    return _executed(artifact, call, out, say, execute, written, open_package) | {"says": COST.of(artifact)}
+    return _executed(artifact, call, out, say, execute, written, open_package) | {"says": COST.of(artifact, call)}
 
 
 def _executed(artifact: Artifact, call: Call, out: Path, say: Say, execute: bool, written: Any, opened: Any) -> Size:

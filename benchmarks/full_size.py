@@ -25,7 +25,9 @@ TARGETS = ("tensorrt", "coreai", "coreml")
 RESULT = "result.json"
 
 
-def lower(target: str, config: dict[str, Any], folder: Path, image: int, step_groups: int, execute: bool) -> dict[str, Any]:
+def lower(
+    target: str, config: dict[str, Any], folder: Path, image: int, step_groups: int, execute: bool
+) -> dict[str, Any]:
     """In this process: what was written, and what the target says it needs."""
     from benchmarks.full_lowerings import LOWERINGS, Size
     from benchmarks.full_topologies import TOPOLOGIES, call_of, random_artifact
@@ -34,7 +36,11 @@ def lower(target: str, config: dict[str, Any], folder: Path, image: int, step_gr
     begin = time.perf_counter()
 
     def say(text: str) -> None:
-        print(f"{time.perf_counter() - begin:7.1f} s {peak_memory() / 2**30:6.2f} GiB  {text}", file=sys.stderr, flush=True)
+        print(
+            f"{time.perf_counter() - begin:7.1f} s {peak_memory() / 2**30:6.2f} GiB  {text}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     topology = next(each for each in TOPOLOGIES.values() if each.config(1)["_class_name"] == config["_class_name"])
     artifact = random_artifact(config, folder, step_groups)
@@ -65,7 +71,8 @@ def measure(target: str, model: str, blocks: int, given: argparse.Namespace) -> 
             took = watched(["-m", "benchmarks.full_size", "--request", str(request)], limit_gib=given.limit)
         except (MemoryError, subprocess.CalledProcessError) as error:
             return row | {"failed": str(error)[:300]}
-        return row | took.to_json() | json.loads((folder / RESULT).read_text())
+        found: dict[str, Any] = json.loads((folder / RESULT).read_text())
+        return row | took.to_json() | found
 
 
 if __name__ == "__main__":

@@ -91,9 +91,7 @@ def write_random(config: Config, folder: Path) -> None:
     write_streamed(folder / FLOATS, "F32", others, lambda count: ones * count)
 
 
-def write_streamed(
-    path: Path, dtype: str, shapes: Mapping[str, tuple[int, ...]], make: Callable[[int], bytes]
-) -> None:
+def write_streamed(path: Path, dtype: str, shapes: Mapping[str, tuple[int, ...]], make: Callable[[int], bytes]) -> None:
     """Write a safetensors file piece by piece. ``make``: the bytes of so many next numbers."""
     size = {"I8": 1, "F32": 4, "BF16": 2}[dtype]
     header, end = {}, 0
@@ -110,13 +108,25 @@ def write_streamed(
 
 def random_artifact(config: Config, folder: Path, step_groups: int) -> Artifact:
     """What ``write_random`` wrote, mapped into memory, with random scales: W8A8."""
+    weights, floats = (read_tensors(folder / name, "write it again") for name in (WEIGHTS, FLOATS))
+    return _artifact(config, step_groups, lambda name, _shape: weights[name], floats)
+
+
+def shapes_of_artifact(config: Config) -> Artifact:
+    """The same on torch's meta device: shapes, no memory."""
+    floats = dict(build_network(config).state_dict())
+    return _artifact(config, 1, lambda _name, shape: torch.empty(shape, dtype=torch.int8, device="meta"), floats)
+
+
+def _artifact(
+    config: Config, step_groups: int, weight: Callable[[str, torch.Size], Tensor], floats: Mapping[str, Tensor]
+) -> Artifact:
     network = build_network(config)
     generator = torch.Generator().manual_seed(0)
-    weights = read_tensors(folder / WEIGHTS, "write it again")
     layers, sites = {}, []
     for name, layer in weighted_layers(network):
         scale = _fp16(0.01 * torch.rand(len(layer.weight), generator=generator) + 0.001)
-        layers[name] = LayerWeights(weights[f"{name}.weight"], scale)
+        layers[name] = LayerWeights(weight(f"{name}.weight", layer.weight.shape), scale)
         sites.append(Site(name, "input", "linear", 8, "symmetric", 8))
     table = probe(FlowMatchEulerDiscreteScheduler(shift=3.0), STEPS)
     ranges = _fp16(0.05 * torch.rand(step_groups, len(sites), generator=generator) + 0.01)
@@ -125,7 +135,8 @@ def random_artifact(config: Config, folder: Path, step_groups: int) -> Artifact:
         step_groups=even_step_groups(table.calls, step_groups), splits={}, sites=tuple(sites),
         float_operations=float_operations(network, False), layers=layers, scale=ranges,
         zero_point=torch.zeros(ranges.shape, dtype=torch.int32),
-        float_parameters=read_tensors(folder / FLOATS, "write it again"), record={"method": "random"},
+        float_parameters={name: x for name, x in floats.items() if name.removesuffix(".weight") not in layers},
+        record={"method": "random"},
     )  # fmt: skip
 
 

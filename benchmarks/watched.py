@@ -31,7 +31,9 @@ class Watched:
         return {name: round(value, 2) for name, value in vars(self).items()}
 
 
-def watched(arguments: Sequence[str], *, limit_gib: float | None = None, output: Any = sys.stderr, errors: Any = None) -> Watched:
+def watched(
+    arguments: Sequence[str], *, limit_gib: float | None = None, output: Any = sys.stderr, errors: Any = None
+) -> Watched:
     """Run Python with these arguments.
 
     Args:

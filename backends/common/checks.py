@@ -1,18 +1,15 @@
-"""What every target demands of an artifact, and what its lowering demands of this machine."""
+"""What every target demands of an artifact."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.reference import Reference
-from dq_toolchain.toolchain.models.activations import activations_of
 from dq_toolchain.toolchain.models.sizes import not_a_multiple
-from dq_toolchain.toolchain.parts.part import Part, example
 
 
 def check_activation_bits(artifact: Artifact, target: str) -> None:
@@ -83,31 +80,3 @@ def check_size(artifact: Artifact, reference: Reference, target: str) -> None:
             f"{fault}; target {target!r} can only double sides on the way back: set sample_size in the model's "
             "config.json and calibrate again, or export for a target that `dq-toolchain targets` lists with any size"
         )
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What an export was measured to take on one target.
-
-    Attributes:
-        library_mb: resident size of Python with the vendor's libraries, before any network is lowered.
-        bytes_per_parameter: of memory, the execution of the file included.
-        seconds_per_layer: until the file is written; executing it takes time with the size of the network's activations.
-    """
-
-    library_mb: float
-    bytes_per_parameter: float
-    seconds_per_layer: float
-
-    def of(self, artifact: Artifact) -> str:
-        """In words."""
-        tensors = (*(weights.weight_q for weights in artifact.layers.values()), *artifact.float_parameters.values())
-        megabytes = self.library_mb + self.bytes_per_parameter * sum(tensor.numel() for tensor in tensors) / 2**20
-        seconds = 5 + self.seconds_per_layer * len(artifact.layers)
-        return f"about {megabytes:.0f} MB of memory, and {seconds:.0f} s before it is executed"
-
-    def of_part(self, part: Part) -> str:
-        """In words. Activations count: a decoder's are larger than its weights."""
-        numbers = part.integers + sum(tensor.numel() for tensor in part.float_parameters.values())
-        made = activations_of(part.architecture(), [example(port) for port in part.inputs]).on_cpu
-        return f"about {self.library_mb + (self.bytes_per_parameter * numbers + made) / 2**20:.0f} MB of memory"

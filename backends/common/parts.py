@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.backends.base import PartProgram, RunPart, Say
-from dq_toolchain.backends.common.checks import Cost
+from dq_toolchain.backends.common.cost import Cost
 from dq_toolchain.backends.common.part_calls import picture_calls
 from dq_toolchain.toolchain.disk.files import copy, seal, write_json, write_tensors
 from dq_toolchain.toolchain.errors import BackendError

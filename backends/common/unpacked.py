@@ -19,13 +19,15 @@ def unpacked_in_turn(artifact: Artifact) -> nn.Module:
     for name, layer in weighted_layers(network):
         if name in artifact.layers:
             layer.register_forward_pre_hook(partial(_unpack, artifact.layers[name]))
-            layer.register_forward_hook(_drop, always_call=True)
+            layer.register_forward_hook(partial(_put, layer.weight), always_call=True)
     return network
 
 
 def _unpack(weights: LayerWeights, layer: Layer, _inputs: object) -> None:
-    layer.weight = nn.Parameter(weights.dequantized().reshape(layer.weight.shape), requires_grad=False)
+    with torch._C.DisableTorchFunction():  # what watches a network's operations is not to see this one
+        unpacked = weights.dequantized().reshape(layer.weight.shape)
+        layer.weight = nn.Parameter(unpacked, requires_grad=False)
 
 
-def _drop(layer: Layer, _inputs: object, _out: object) -> None:
-    layer.weight = nn.Parameter(torch.empty_like(layer.weight, device="meta"), requires_grad=False)
+def _put(weight: nn.Parameter, layer: Layer, _inputs: object, _out: object) -> None:
+    layer.weight = weight

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.common.call import Call, example_call
-from dq_toolchain.backends.common.checks import Cost, check_size
+from dq_toolchain.backends.common.checks import check_size
+from dq_toolchain.backends.common.cost import Cost
 from dq_toolchain.backends.common.outputs import output_qparams, output_reference
 from dq_toolchain.backends.common.parts import add_parts
 from dq_toolchain.backends.common.samplings import Judged, other_samplings
@@ -50,7 +51,7 @@ FORMS = {"input": "sentinel", "methods": "static"}
 """What bundle.json calls the forms of the program."""
 METHOD = "forward"
 """Of the form that has one for all step groups."""
-COST = Cost(library_mb=700, bytes_per_parameter=8.0, seconds_per_layer=0.9)
+COST = Cost(library_mb=700, written=8.0, executed=2.0, seconds_per_layer=0.9)
 """Measured by `python -m benchmarks.sd15_chain` and `benchmarks.executorch_size`."""
 
 
@@ -149,7 +150,7 @@ def lower(
     check_supported(artifact, network)
     call = example_call(artifact, reference)
     calls = call_counts(network, call)
-    say(f"lowering {len(artifact.sites)} sites; needs {COST.of(artifact)}")
+    say(f"lowering {len(artifact.sites)} sites; needs {COST.of(artifact, call)}")
     if settings.step_groups_as == "input":
         lowered = _lower_sentinel(artifact, reference, network, call, say)
     else:

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.common.call import Call, example_call
-from dq_toolchain.backends.common.checks import Cost
+from dq_toolchain.backends.common.cost import Cost
 from dq_toolchain.backends.common.fp16_range import beyond_fp16, coarse_in_fp16, known_beyond_fp16, refuse_beyond
 from dq_toolchain.backends.common.onnx.building import check_model
 from dq_toolchain.backends.common.onnx.export import export
 from dq_toolchain.backends.common.onnx.libraries import LIBRARIES, onnx_ir
 from dq_toolchain.backends.common.onnx.operations import operations_table
 from dq_toolchain.backends.common.onnx.parts import open_part
-from dq_toolchain.backends.common.onnx.session import Sessions, executor
+from dq_toolchain.backends.common.onnx.session import UNFOLDED_BYTES, Sessions, executor
 from dq_toolchain.backends.common.onnx.shared_weights import release, share_weights
 from dq_toolchain.backends.common.parts import add_parts
 from dq_toolchain.backends.common.ratios import ratio_table
@@ -51,7 +51,14 @@ PLACEMENTS = "placements.json"
 INTEGERS = "int8 x int8"
 DEPLOY = ("build_engines.py", "build_engines.sh", "bench.sh")
 """Programs for the device; they read the bundle and import nothing of ours."""
-COST = Cost(library_mb=700, bytes_per_parameter=8.7, seconds_per_layer=0.15)
+COST = Cost(
+    library_mb=750,
+    written=2.02,
+    executed=5.0,
+    convolution=4.0,
+    unfolded=(UNFOLDED_BYTES // 4, 2.1),
+    seconds_per_layer=0.15,
+)
 """Measured by `python -m benchmarks.sd15_chain` and `benchmarks.tensorrt_size --execute`."""
 
 
@@ -70,7 +77,7 @@ def write_graphs(artifact: Artifact, call: Call, settings: Settings, folder: Pat
     Raises:
         BackendError: see ``lower``.
     """
-    say(f"exporting {len(artifact.sites)} sites; needs {COST.of(artifact)}")
+    say(f"exporting {len(artifact.sites)} sites; needs {COST.of(artifact, call)}")
     ratio, planned = settings.step_groups_as == "input", in_float(artifact)
     model = export(artifact, call.with_ranges(None), settings.graph_precision, OPSET)
     Rewriter(model, artifact, settings.graph_precision, planned, ratio).run()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dq_toolchain.backends.common.checks import Cost
+from dq_toolchain.backends.common.cost import Cost
 from dq_toolchain.backends.common.parts import OpenPart, add_parts
 from dq_toolchain.backends.common.qdq.part_export import WritePart, lowering_of
 from dq_toolchain.toolchain.models.loading import load_model
@@ -21,7 +21,7 @@ PIPELINES: Mapping[str, Callable[[Path], Path]] = {
     "pixart": tiny_pipelines.save_pixart,
 }
 
-COST = Cost(library_mb=700, bytes_per_parameter=8.0, seconds_per_layer=0.1)
+COST = Cost(library_mb=700, written=8.0, executed=8.0, seconds_per_layer=0.1)
 
 
 def pipeline_of(name: str, folder: Path, write: WritePart[Any], open_part: OpenPart, settings: Any) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from dq_toolchain.toolchain.errors import BackendError
 KEEP_BYTES = 2**31
 """Sessions of all step groups stay open while their float weights together take less than this."""
 UNFOLDED_BYTES = 2**33
-"""From so many bytes of float weights on they are unpacked call by call, a layer at a time: else the runtime unpacks all of them when
-it opens a graph, and packs them once more for its kernels, 8 bytes for each weight."""
+"""From so many bytes of float weights on they are unpacked call by call, a layer at a time: else the runtime unpacks all of them
+when it opens a graph, and packs those of convolutions once more for its kernels."""
 
 
 Program = Callable[[str, Mapping[str, Tensor]], Tensor]

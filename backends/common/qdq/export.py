@@ -9,7 +9,8 @@ from typing import Protocol, TypeVar
 
 from dq_toolchain.backends.base import Execute, Runtime, Say
 from dq_toolchain.backends.common.call import Call, example_call
-from dq_toolchain.backends.common.checks import Cost, check_size
+from dq_toolchain.backends.common.checks import check_size
+from dq_toolchain.backends.common.cost import Cost
 from dq_toolchain.backends.common.fp16_range import check_by_running, coarse_in_fp16
 from dq_toolchain.backends.common.parts import OpenPart, add_parts
 from dq_toolchain.backends.common.qdq.audit import Expected, Sites

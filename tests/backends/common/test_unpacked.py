@@ -40,9 +40,11 @@ def test_the_outputs_are_equal_and_one_layer_is_in_memory_at_a_time(step_vectors
 
 
 def test_a_call_that_fails_leaves_no_float_weights() -> None:
-    artifact, _ = tiny_artifacts.tiny_artifact()
+    artifact, _ = tiny_artifacts.tiny_artifact(unet=tiny.tiny_condition_unet())
     network = unpacked_in_turn(artifact)
     before = held(network)
     with pytest.raises(RuntimeError):
-        call_network(network, torch.randn(1, 99, 8, 8), torch.tensor([1.0]), {})
+        call_network(
+            network, torch.randn(1, 99, 8, 8), torch.tensor([1.0]), {"encoder_hidden_states": torch.randn(1, 7, 8)}
+        )
     assert held(network) == before
