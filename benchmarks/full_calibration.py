@@ -77,7 +77,7 @@ def write_model(folder: Path, model: str, blocks: int, image: int, dtype: str) -
 
     shapes = {name: tuple(tensor.shape) for name, tensor in build_network(config).state_dict().items()}
     shards = list(map(list, _shards(shapes)))
-    places = {}
+    places: dict[str, str] = {}
     for number, names in enumerate(shards, 1):
         file = f"diffusion_pytorch_model-{number:05}-of-{len(shards):05}.safetensors"
         write_streamed(inside / file, dtype, {name: shapes[name] for name in names}, normal)

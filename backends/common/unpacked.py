@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.quant.layers import Layer
@@ -29,5 +29,5 @@ def _unpack(weights: LayerWeights, layer: Layer, _inputs: object) -> None:
         layer.weight = nn.Parameter(unpacked, requires_grad=False)
 
 
-def _put(weight: nn.Parameter, layer: Layer, _inputs: object, _out: object) -> None:
+def _put(weight: Tensor, layer: Layer, _inputs: object, _out: object) -> None:
     layer.weight = weight

@@ -61,7 +61,7 @@ COST = Cost(
     library_mb=750,
     written=2.02,
     executed=5.0,
-    convolution=4.0,
+    convolution=3.5,
     unfolded=(UNFOLDED_BYTES // 4, 2.1),
     seconds_per_layer=0.15,
 )

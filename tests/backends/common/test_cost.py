@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from benchmarks.full_topologies import TOPOLOGIES, call_of, shapes_of_artifact
+
 from dq_toolchain.backends.common.cost import Cost
 from dq_toolchain.backends.common.execution_memory import call_memory
 from dq_toolchain.backends.coreai.lowering import COST as COREAI

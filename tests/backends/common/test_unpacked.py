@@ -8,6 +8,7 @@ from torch import nn
 
 from dq_toolchain.backends.common.unpacked import unpacked_in_turn
 from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.quant.layers import Layer
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 from tests import tiny, tiny_artifacts
 
@@ -26,7 +27,7 @@ def test_the_outputs_are_equal_and_one_layer_is_in_memory_at_a_time(step_vectors
     sample, text = torch.randn(1, 4, 8, 8), {"encoder_hidden_states": torch.randn(1, 7, 8)}
     before, most = held(turned), 0
 
-    def look(layer: nn.Module, _inputs: object) -> None:
+    def look(layer: Layer, _inputs: object) -> None:
         nonlocal most
         most = max(most, held(turned) - before - layer.weight.nbytes)
 

@@ -22,7 +22,9 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Int8 weights behind DQ in front of products, one after another: 48 MiB of integers."""
     generator = torch.Generator().manual_seed(0)
     x = ir.Value(name="sample", shape=ir.Shape([1, WIDTH]), type=ir.TensorType(ir.DataType.FLOAT))
-    nodes, constants, last = [], [], x
+    nodes: list[ir.Node] = []
+    constants: list[ir.Value] = []
+    last = x
     for number in range(LAYERS):
         integers = torch.randint(-128, 128, (WIDTH, WIDTH), generator=generator, dtype=torch.int8)
         weights = [constant(f"q{number}", integers), constant(f"s{number}", torch.full((WIDTH,), 3e-4))]
@@ -45,7 +47,7 @@ def test_unfolded_constants_give_the_same_in_a_third_of_the_memory(chain: Path) 
         outputs.append(session.run(None, x)[0])
         grown.append(psutil.Process().memory_info().rss - before)
         del session
-    assert np.allclose(*outputs, rtol=1e-5, atol=1e-5 * np.abs(outputs[1]).max())
+    assert np.allclose(outputs[0], outputs[1], rtol=1e-5, atol=1e-5 * np.abs(outputs[1]).max())
     assert grown[0] < grown[1] / 3
 
 
