@@ -95,6 +95,36 @@ def _shards(shapes: Mapping[str, Any]) -> Iterator[list[str]]:
     return (names[begin : begin + SHARD] for begin in range(0, len(names), SHARD))
 
 
+def said(model: str, blocks: int, image: int, method: str) -> float:
+    """GiB that the command says such a calibration needs, from shapes alone."""
+    import tomllib
+    from dataclasses import replace
+
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    from benchmarks.common import recipe_of
+    from benchmarks.full_topologies import TOPOLOGIES
+    from benchmarks.gpu_memory import Large, context_of
+    from dq_toolchain.calibrate.methods import effective, resolve
+    from dq_toolchain.calibrate.prepare.memory import estimate
+    from dq_toolchain.toolchain.models.loading import build_network
+    from dq_toolchain.toolchain.sampler.probe import probe
+
+    topology = TOPOLOGIES[model]
+    config, side = topology.config(blocks), image // topology.pixels
+    inputs = {"encoder_hidden_states": (TEXT_TOKENS, config[topology.text])}
+    large = Large(model, lambda: build_network(config), (topology.channels, side, side), inputs, guided=False)
+    settings = tomllib.loads(RECIPE.format(rows="rows.safetensors", method=method)) | {
+        "model": {"path": Path("nowhere")}
+    }
+    recipe, host = effective(recipe_of(settings)), torch.device("cpu")
+    table = probe(FlowMatchEulerDiscreteScheduler(shift=3.0), recipe.sampler.steps or 2)
+    context = context_of(large, recipe.calibrate.samples)
+    context = replace(context, table=table, step_groups=((0, 1),), device=host)
+    return estimate(context, recipe, resolve(method)).on(host) / 2**30
+
+
 def measure(model: str, blocks: int, given: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)

@@ -25,6 +25,7 @@ class Cost:
         written: bytes per parameter until the file is audited.
         executed: bytes per parameter while it is executed, activations aside.
         convolution: more of them for a weight of a convolution, which kernels pack.
+        layers: how many float32 copies of the largest layer's weights the execution has at once, where it unpacks them in turn.
         scores: how many float32 tensors of an attention's scores the execution has at once.
         unfolded: (parameters, bytes): ``executed`` from so many parameters on; None: always the same.
         seconds_per_layer: until the file is written; executing it takes time with the size of the network's activations.
@@ -35,6 +36,7 @@ class Cost:
     executed: float
     seconds_per_layer: float
     convolution: float = 0.0
+    layers: int = 0
     scores: int = 2
     unfolded: tuple[int, float] | None = None
 
@@ -56,6 +58,7 @@ class Cost:
             if numbers > SMALL:
                 memory = call_memory(artifact, call)
                 made = memory.activations + self.scores * memory.scores
+            made += 4 * self.layers * max((weight.numel() for weight in weights), default=0)
             held = max(held, self._executed(numbers, convolved) + made)
         return int(self.library_mb * 2**20 + held)
 

@@ -20,6 +20,10 @@ WRITTEN = {
 """GiB by blocks, before the program is executed."""
 
 
+EXECUTED = {"coreai": (COREAI, 3.27), "coreml": (COREML, 4.02)}
+"""GiB at the end, with 1 block and pictures of 512x512."""
+
+
 @pytest.mark.parametrize(("cost", "measured"), WRITTEN.values(), ids=WRITTEN)
 def test_what_was_measured_of_the_lowering(cost: Cost, measured: dict[int, float]) -> None:
     for blocks, peak in measured.items():
@@ -27,6 +31,12 @@ def test_what_was_measured_of_the_lowering(cost: Cost, measured: dict[int, float
         said = cost.memory(artifact, call_of(FLUX, 1024), execute=False) / GIB
         assert said == pytest.approx(peak, rel=0.2)
         assert said < 20
+
+
+@pytest.mark.parametrize(("cost", "peak"), EXECUTED.values(), ids=EXECUTED)
+def test_what_was_measured_with_one_execution(cost: Cost, peak: float) -> None:
+    said = cost.memory(shapes_of_artifact(FLUX.config(1)), call_of(FLUX, 512))
+    assert said / GIB == pytest.approx(peak, rel=0.2)
 
 
 def test_a_program_that_is_too_large_to_be_unpacked_needs_less() -> None:
