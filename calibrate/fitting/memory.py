@@ -15,6 +15,8 @@ BLOCKS = 2.5
 """Block reconstruction: the FP32 and the dequantized weight, and integers twice, chosen and packed."""
 OFFLOADED = 1.5
 """With ``offload``: the FP32 weight, and integers twice."""
+FINISHED = 1.5
+"""At the end, on the host: the FP32 weight, and integers twice, in the artifact and packed for the simulation."""
 HOMES = 1.25
 """With ``offload`` on a GPU, on the host: the FP32 weight, and the integer that was chosen."""
 RESIDENT = 2

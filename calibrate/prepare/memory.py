@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.fitting.memory import AT_WORK, HOMES, RESIDENT
+from dq_toolchain.calibrate.fitting.memory import AT_WORK, FINISHED, HOMES, RESIDENT
 from dq_toolchain.calibrate.fitting.phase import Needs, phases_of
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed, outermost_blocks
@@ -131,10 +131,16 @@ def estimate(context: Context, recipe: Recipe, method: Method, *, in_parts: bool
     blocks = _blocks(context.network) if recipe.run.offload and context.device.type != "cpu" else [0]
     one = _of_one_sample(context, recipe.run.offload)
     needs = [phase.needs(context, recipe, one) for phase in phases_of(method.fit, recipe)] or [Needs()]
-    staying = (size - sum(blocks)) * max(need.per_weight for need in needs)
-    weights = staying + (RESIDENT + AT_WORK) * max(blocks) + sum(need.floats for need in needs)
-    fitted = max(need.least if in_parts else need.activations for need in needs)
-    activations = max(context.rollout_batch * one.forward, fitted)
+    on_host = context.device.type == "cpu"
+    staying = (size - sum(blocks)) * max(FINISHED if on_host else 0.0, *(need.per_weight for need in needs))
+    rolled = min(context.rollout_batch, len(context.samples)) * one.forward
+    made = {need: max(rolled, need.least if in_parts else need.activations) for need in needs}
+    if on_host:  # what a phase had is free for the next
+        most = max(needs, key=lambda need: need.floats * FLOAT + made[need])
+        floats, activations = most.floats, made[most]
+    else:
+        floats, activations = sum(need.floats for need in needs), max(made.values())
+    weights = staying + (RESIDENT + AT_WORK) * max(blocks) + floats
     samples, latent = context.samples.start.shape[0], context.samples.start[0].numel()
     host = (2 * context.table.calls + 1) * samples * latent * FLOAT + sum(need.host for need in needs)
     return Estimate(int(weights) * FLOAT, activations, host, int(HOMES * sum(blocks)) * FLOAT)
