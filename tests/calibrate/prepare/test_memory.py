@@ -11,7 +11,7 @@ from benchmarks.full_calibration import said
 
 from dq_toolchain.calibrate.data import context as data_context
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.fitting.second_order import SECOND_ORDER
+from dq_toolchain.calibrate.fitting.phase import phases_of
 from dq_toolchain.calibrate.methods import resolve
 from dq_toolchain.calibrate.network.activation_checkpointing import outermost_blocks
 from dq_toolchain.calibrate.network.streaming import streamed_tensors
@@ -47,10 +47,10 @@ def test_a_fit_needs_more_than_ranges_and_offload_needs_less(case: tuple[Context
     full, ranges = estimate(context, recipe, ACCUQUANT), estimate(context, recipe, resolve("mse"))
     small = estimate(context, offloaded(recipe), ACCUQUANT)
     assert full.weights == 12 * 4 * weights
-    assert ranges.weights == 4 * int(
-        1.5 * weights
-    )  # beside the float weights integers, and these packed for the simulation
-    assert ranges.weights < small.weights < full.weights
+    packed = int(1.5 * weights)  # the float weights, their integers, and these packed for the simulation
+    assert ranges.weights == 4 * packed
+    assert ranges.weights <= small.weights < full.weights
+    assert ranges.on(HOST) < small.on(HOST) < full.on(HOST)
     assert small.activations < full.activations
 
 
@@ -112,8 +112,9 @@ def test_offload_on_a_gpu_moves_weights_to_the_host(on_gpu: tuple[Context, Recip
     assert estimate(here, offloaded(recipe), ACCUQUANT).pinned == 0
     # on the host the phase with the most activations, which has nothing else, needs the most
     assert estimate(here, offloaded(recipe), ACCUQUANT).weights == 4 * int(1.5 * (outside + sum(blocks)))
-    assert context.activation_memory is not None
-    unit = 4 * SECOND_ORDER.needs(context, offloaded(recipe), context.activation_memory).floats
+    sample = memory._of_one_sample(context, True)
+    phases = phases_of(ACCUQUANT.fit, offloaded(recipe))
+    unit = 4 * sum(phase.needs(context, offloaded(recipe), sample).floats for phase in phases)
     assert unit > 0
     assert abs(small.weights - unit - (1.5 * outside + 5 * max(blocks)) * 4) <= 8
     assert small.on(GPU) < whole.on(GPU)
