@@ -12,6 +12,7 @@ import torch
 from dq_toolchain.calibrate import methods
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.fitting.blocks import BLOCKS
+from dq_toolchain.calibrate.fitting.memory import FINISHED
 from dq_toolchain.calibrate.fitting.multi_step import MULTI_STEP
 from dq_toolchain.calibrate.fitting.phase import FitResult, Needs, Phase, Work, phases_of
 from dq_toolchain.calibrate.fitting.run import check_workers
@@ -89,7 +90,8 @@ def test_its_needs_and_hyper_parameters_count(tiny_model: Path, tmp_path: Path) 
     recipe = _recipe(tiny_model, tmp_path, "halved")
     context, mse = setup(recipe), resolve("mse")
     plain, own = (estimate(context, recipe, method) for method in (mse, resolve("halved")))
-    assert own.weights == 100 * plain.weights
+    weights = sum(parameter.numel() for parameter in context.network.parameters())
+    assert (own.weights, plain.weights) == (4 * 100 * weights, 4 * int(FINISHED * weights))
     assert own.host == plain.host + 7
     shape = (1, len(context.prepared.sites))
     scale, zero_point = torch.ones(shape), torch.zeros(shape, dtype=torch.int32)
