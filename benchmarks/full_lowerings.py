@@ -18,8 +18,9 @@ Lowering = Callable[[Artifact, Call, Path, Say, bool], Size]
 
 
 def _tensorrt(artifact: Artifact, call: Call, out: Path, say: Say, execute: bool) -> Size:
+    from dq_toolchain.backends.common.onnx.cost import COST
     from dq_toolchain.backends.common.onnx.session import Sessions
-    from dq_toolchain.backends.tensorrt.lowering import COST, write_graphs
+    from dq_toolchain.backends.tensorrt.lowering import write_graphs
     from dq_toolchain.backends.tensorrt.settings import Settings
 
     written = write_graphs(artifact, call, Settings(), out, say)

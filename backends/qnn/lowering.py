@@ -11,15 +11,15 @@ from typing import Any
 
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.common.call import Call, example_call
-from dq_toolchain.backends.common.cost import Cost
 from dq_toolchain.backends.common.fp16_range import beyond_fp16, coarse_in_fp16, known_beyond_fp16, refuse_beyond
 from dq_toolchain.backends.common.onnx.building import check_model
+from dq_toolchain.backends.common.onnx.cost import COST
 from dq_toolchain.backends.common.onnx.export import export
 from dq_toolchain.backends.common.onnx.libraries import LIBRARIES, onnx_ir
 from dq_toolchain.backends.common.onnx.operations import operations_table
 from dq_toolchain.backends.common.onnx.parts import open_part
 from dq_toolchain.backends.common.onnx.reading import products, read_weight
-from dq_toolchain.backends.common.onnx.session import UNFOLDED_BYTES, Sessions, executor
+from dq_toolchain.backends.common.onnx.session import Sessions, executor
 from dq_toolchain.backends.common.onnx.shared_weights import release, share_weights
 from dq_toolchain.backends.common.parts import add_parts
 from dq_toolchain.backends.common.samplings import other_samplings
@@ -57,15 +57,6 @@ ARITHMETIC = 1e-3
 """Share of an output by which a call's float operations, fp16 on the NPU, may change it: 0.0006 to 0.0010 was measured on the
 emulator, embedded model, 40 calls."""
 NO_FP16 = "export for a target with --precision fp32"
-COST = Cost(
-    library_mb=750,
-    written=2.02,
-    executed=5.0,
-    convolution=3.5,
-    unfolded=(UNFOLDED_BYTES // 4, 2.1),
-    seconds_per_layer=0.15,
-)
-"""Of the same exporter and the same execution as for other targets of ONNX graphs."""
 
 
 @dataclass(frozen=True)

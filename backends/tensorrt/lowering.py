@@ -12,14 +12,14 @@ from torch import Tensor
 
 from dq_toolchain.backends.base import Say
 from dq_toolchain.backends.common.call import Call, example_call
-from dq_toolchain.backends.common.cost import Cost
 from dq_toolchain.backends.common.fp16_range import beyond_fp16, coarse_in_fp16, known_beyond_fp16, refuse_beyond
 from dq_toolchain.backends.common.onnx.building import check_model
+from dq_toolchain.backends.common.onnx.cost import COST
 from dq_toolchain.backends.common.onnx.export import export
 from dq_toolchain.backends.common.onnx.libraries import LIBRARIES, onnx_ir
 from dq_toolchain.backends.common.onnx.operations import operations_table
 from dq_toolchain.backends.common.onnx.parts import open_part
-from dq_toolchain.backends.common.onnx.session import UNFOLDED_BYTES, Sessions, executor
+from dq_toolchain.backends.common.onnx.session import Sessions, executor
 from dq_toolchain.backends.common.onnx.shared_weights import release, share_weights
 from dq_toolchain.backends.common.parts import add_parts
 from dq_toolchain.backends.common.ratios import ratio_table
@@ -51,15 +51,6 @@ PLACEMENTS = "placements.json"
 INTEGERS = "int8 x int8"
 DEPLOY = ("build_engines.py", "build_engines.sh", "bench.sh")
 """Programs for the device; they read the bundle and import nothing of ours."""
-COST = Cost(
-    library_mb=750,
-    written=2.02,
-    executed=5.0,
-    convolution=3.5,
-    unfolded=(UNFOLDED_BYTES // 4, 2.1),
-    seconds_per_layer=0.15,
-)
-"""Measured by `python -m benchmarks.sd15_chain` and `benchmarks.tensorrt_size --execute`."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from benchmarks.full_topologies import TOPOLOGIES, call_of, shapes_of_artifact
 
 from dq_toolchain.backends.common.cost import Cost
 from dq_toolchain.backends.common.execution_memory import call_memory
+from dq_toolchain.backends.common.onnx.cost import COST as TENSORRT
 from dq_toolchain.backends.coreai.lowering import COST as COREAI
 from dq_toolchain.backends.coreml.lowering import COST as COREML
-from dq_toolchain.backends.tensorrt.lowering import COST as TENSORRT
 
 FLUX, GIB = TOPOLOGIES["flux.2-klein-4b"], 2**30
 WRITTEN = {
