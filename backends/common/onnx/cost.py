@@ -13,4 +13,4 @@ COST = Cost(
     unfolded=(UNFOLDED_BYTES // 4, 2.1),
     seconds_per_layer=0.15,
 )
-"""Measured by `python -m benchmarks.sd15_chain` and `benchmarks.tensorrt_size --execute`."""
+"""Measured by `python -m benchmarks.sd15_chain` and the size benchmarks with `--execute`."""
