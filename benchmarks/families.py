@@ -5,8 +5,8 @@
 Random weights, about a tenth of the published width. Each family's FP32 latents are compared with diffusers' own pipeline first.
 Then a short calibration (the NPU takes a form of its own), and for each target an export and a run with its verdict, each in a
 process of its own, whose processor time and peak memory are shown: the libraries' memory counts, the time of loading torch and
-diffusers does not. A target that asks for layers in float gets a calibration with what its error line says. With --folder a run
-that was killed goes on.
+diffusers does not. A target that refuses gets what its error line asks for: another form of step groups, or a calibration with
+layers in float. With --folder a run that was killed goes on.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ FAMILIES = {
 }
 """Name -> layout of ``scripts.published``."""
 TARGETS = ("executorch", "coreml", "coreai", "tensorrt", "qnn")
-ASKED = re.compile(r"keep_float = (\[.*?\])")
+FLOAT = re.compile(r"keep_float = (\[.*?\])")
+FORM = re.compile(r"--step-groups-as (\w+)")
 Row = dict[str, Any]
 
 
@@ -80,21 +81,23 @@ def cell(family: str, target: str, work: Path) -> Row:
     """One row of the table."""
     row: Row = {"family": family, "target": target}
     layout, form, kept = FAMILIES[family], "a16" if target == "qnn" else "a8", list[str]()
+    more = Row()
     try:
         row["trajectory_error"] = job("model", work / "model.json", layout=layout, work=work)["error"]
-        for attempt in ("", "-kept"):
-            out = work / f"{form}{attempt}"
+        for attempt in ("", "-again"):
+            out = work / f"{form}{'-kept' if kept else ''}"
             settings = {"layout": layout, "work": work, "npu": target == "qnn", "keep_float": kept}
             job("calibrate", out / "calibrate.json", out=out, **settings)
             try:
-                exported = job("export", out / f"{target}-export.json", out=out, target=target)
+                exported = job("export", out / f"{target}{attempt}-export.json", out=out, target=target, **more)
                 break
             except Refused as error:
-                asked = ASKED.search(str(error))
-                if attempt or asked is None:
+                as_form, in_float = FORM.search(str(error)), FLOAT.search(str(error))
+                if attempt or not (as_form or in_float):
                     raise
-                kept = json.loads(asked.group(1))
-        row |= {"keep_float": kept, "export": exported}
+                more = {"step_groups_as": as_form.group(1)} if as_form else {}
+                kept = json.loads(in_float.group(1)) if in_float and not as_form else []
+        row |= {"keep_float": kept, **more, "export": exported}
         row["run"] = job("run", out / f"{target}-run.json", out=out, target=target)
         row["outcome"] = row["run"]["outcome"]
     except Refused as error:

@@ -213,8 +213,8 @@ QUANTIZE: dict[str, dict[str, Any]] = {
     "qnn": {"activation_bits": 16, "outputs": "range", "step_vectors": True},
 }
 """What a target takes, where that is not the default."""
-DEPTHWISE = {("sana", target): {"keep_float": ["*conv_depth"]} for target in ("executorch", "qnn")}
-"""Layers that a target has no integers for."""
+FORMS = {("sana", "executorch"): ["--step-groups-as", "methods"]}
+"""What a target takes depthwise convolutions in."""
 
 
 @pytest.mark.slow
@@ -232,14 +232,14 @@ def test_every_family_is_exported_and_judged(
         conditioning = {"file": file} if file.is_file() else {"null_label": 10}
     settings = recipe(
         folder, tmp_path / "out", conditioning=conditioning, reference={"seeds": MINIMUM_SEEDS},
-        quantize=QUANTIZE.get(target, {}) | DEPTHWISE.get((name, target), {}), sampler=UNGUIDED.get(name, {}),
+        quantize=QUANTIZE.get(target, {}), sampler=UNGUIDED.get(name, {}),
     )  # fmt: skip
     calibrate(settings, Reporter(quiet=True))
     out = ["--target", target, "--out", str(tmp_path / "out")]
     exactly = (
         ["--precision", "fp32"] if target == "coreai" else []
     )  # fp16 flips roundings everywhere in such small networks
-    assert run_command(["export", *out, *exactly]) == 0
+    assert run_command(["export", *out, *exactly, *FORMS.get((name, target), [])]) == 0
     if target != "coreml":
         assert run_command(["run", *out]) == 0
         capfd.readouterr()

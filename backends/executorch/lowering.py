@@ -147,7 +147,7 @@ def lower(
     if settings.step_groups_as == "methods":
         check_static_biases(artifact)
     network = artifact.build_float_unet()
-    check_supported(artifact, network)
+    check_supported(artifact, network, ranges_as_input=settings.step_groups_as == "input")
     call = example_call(artifact, reference)
     calls = call_counts(network, call)
     say(f"lowering {len(artifact.sites)} sites; needs {COST.of(artifact, call)}")

@@ -24,11 +24,12 @@ HELD = ("conv1d", "conv2d", "linear", "attention")
 OTHER = "export for target 'tensorrt', or for 'coreml' with keep_float"
 
 
-def check_supported(artifact: Artifact, network: nn.Module) -> None:
+def check_supported(artifact: Artifact, network: nn.Module, *, ranges_as_input: bool) -> None:
     """Raise BackendError for the first site that XNNPACK's int8 kernels cannot hold.
 
     Args:
         network: ``artifact.build_float_unet()``.
+        ranges_as_input: XNNPACK takes no ranges at run time for convolutions with channel groups.
     """
     check_activation_bits(artifact, "executorch")
     check_float_outputs(artifact, "executorch")
@@ -51,7 +52,7 @@ def check_supported(artifact: Artifact, network: nn.Module) -> None:
                 f"weight bits must be 2-8 for target 'executorch', got {site.weight_bits} at site "
                 f"{site.name}; calibrate again"
             )
-    _check_convolutions({site.layer: layers[site.layer] for site in artifact.sites})
+    _check_convolutions({site.layer: layers[site.layer] for site in artifact.sites}, ranges_as_input)
     missing = sorted(set(layers) - {site.layer for site in artifact.sites} - set(artifact.float_layers))
     if missing:
         raise BackendError(f"{missing[0]} has no site and is not listed as kept in float; calibrate again")
@@ -76,13 +77,14 @@ def check_static_biases(artifact: Artifact) -> None:
             )
 
 
-def _check_convolutions(layers: Mapping[str, Layer]) -> None:
+def _check_convolutions(layers: Mapping[str, Layer], ranges_as_input: bool) -> None:
     found = {name: layer for name, layer in layers.items() if isinstance(layer, nn.Conv1d | nn.Conv2d)}
     grouped = [name for name, layer in found.items() if layer.groups != 1]
-    if grouped:
+    if grouped and ranges_as_input:
         raise BackendError(
-            f"{grouped[0]} has {found[grouped[0]].groups} channel groups, target 'executorch' takes 1 in integers; calibrate with "
-            f"{keeping_float(grouped, layers)}"
+            f'{grouped[0]} has {found[grouped[0]].groups} channel groups; ExecuTorch says "XNNPACK only supports standard 2D '
+            'convolutions for dynamic quantization", which is what ranges as an input are; export with --step-groups-as methods, '
+            f"or calibrate with {keeping_float(grouped, layers)}"
         )
     for name, layer in found.items():
         if layer.padding_mode != "zeros" or isinstance(layer.padding, str):

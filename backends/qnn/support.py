@@ -81,7 +81,7 @@ def _check_layers(artifact: Artifact) -> None:
         )
     layers = dict(weighted_layers(network))
     why = {
-        name: why_not_integer("Conv", tuple(layer.weight.shape), layer.groups)
+        name: why_not_integer("Conv", tuple(layer.weight.shape))
         for name, layer in layers.items()
         if name in artifact.layers and isinstance(layer, nn.Conv2d)
     }

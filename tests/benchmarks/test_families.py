@@ -12,7 +12,8 @@ from scripts.published.layouts import LAYOUTS
 
 from benchmarks import families
 
-ASKS = 'conv_depth has 160 channel groups; calibrate with keep_float = ["*conv_depth"] (--keep-float)'
+FLOAT = 'conv_depth has 160 channel groups; calibrate with keep_float = ["*conv_depth"] (--keep-float)'
+FORM = FLOAT.replace("calibrate", "export with --step-groups-as methods, or calibrate")
 FOUND: dict[str, Row] = {
     "model": {"error": 1e-7, "parameters": 5},
     "calibrate": {},
@@ -35,7 +36,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def job(what: str, place: Path, **given: Any) -> Row:
         seen["done"].append((what, given))
-        if what in seen["refuse"] and not str(given.get("out")).endswith("-kept"):
+        if what in seen["refuse"] and not str(given.get("out")).endswith("-kept") and "step_groups_as" not in given:
             raise Refused(seen["refuse"][what])
         return FOUND[what]
 
@@ -48,10 +49,19 @@ def test_every_family_is_a_published_layout() -> None:
 
 
 def test_a_target_that_asks_for_layers_in_float_gets_them(jobs: dict[str, Any], tmp_path: Path) -> None:
-    jobs["refuse"] = {"export": ASKS}
+    jobs["refuse"] = {"export": FLOAT}
     row = cell("SANA", "executorch", tmp_path)
     assert (row["outcome"], row["keep_float"]) == ("pass", ["*conv_depth"])
     assert [given["keep_float"] for what, given in jobs["done"] if what == "calibrate"] == [[], ["*conv_depth"]]
+
+
+def test_a_target_that_asks_for_another_form_gets_it_and_keeps_its_integers(
+    jobs: dict[str, Any], tmp_path: Path
+) -> None:
+    jobs["refuse"] = {"export": FORM}
+    row = cell("SANA", "executorch", tmp_path)
+    assert (row["outcome"], row["keep_float"], row["step_groups_as"]) == ("pass", [], "methods")
+    assert [given["keep_float"] for what, given in jobs["done"] if what == "calibrate"] == [[], []]
 
 
 def test_what_is_refused_is_a_row_with_its_reason(jobs: dict[str, Any], tmp_path: Path, capsys: Any) -> None:

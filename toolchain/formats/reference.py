@@ -34,6 +34,8 @@ class Reference:
         fp32_latents, simulation_latents: own rollout of each; index 0 is ``start``.
         simulation_outputs: network outputs after guidance along the simulation's rollout.
         fp32_outputs_at_simulation: what the FP32 network answers at those same latents.
+        program_latents: like ``simulation_latents``, of the simulation that also quantizes what only the program does (results of
+            layers, where the artifact has no parameters for them). None: it quantizes nothing more.
     """
 
     start: Tensor
@@ -43,6 +45,12 @@ class Reference:
     simulation_latents: Tensor
     simulation_outputs: Tensor
     fp32_outputs_at_simulation: Tensor
+    program_latents: Tensor | None = None
+
+    @property
+    def expected_latents(self) -> Tensor:
+        """The rollout that a correct device has, as far as rounding flips let it."""
+        return self.simulation_latents if self.program_latents is None else self.program_latents
 
     @property
     def seeds(self) -> int:
@@ -63,8 +71,7 @@ class Reference:
         }
         tensors |= {f"cond.{name}": value for name, value in self.conditioning.cond.items()}
         tensors |= {f"uncond.{name}": value for name, value in self.conditioning.uncond.items()}
-        if self.step_noise is not None:
-            tensors["step_noise"] = self.step_noise
+        tensors |= {name: value for name, value in self._optional() if value is not None}
         write_tensors(path, tensors)
 
     @classmethod
@@ -85,6 +92,9 @@ class Reference:
         reference._check(path, remedy)
         return reference
 
+    def _optional(self) -> tuple[tuple[str, Tensor | None], ...]:
+        return ("step_noise", self.step_noise), ("program_latents", self.program_latents)
+
     def _check(self, path: Path, remedy: str) -> None:
         if self.start.dim() < 3 or not len(self.start) or self.simulation_outputs.dim() != self.start.dim() + 1:
             raise ArtifactError(
@@ -99,8 +109,8 @@ class Reference:
             "simulation_outputs": (calls, *shape),
             "fp32_outputs_at_simulation": (calls, *shape),
         }
-        if self.step_noise is not None:
-            expected["step_noise"] = (calls, *shape)
+        optional = {"step_noise": (calls, *shape), "program_latents": (calls + 1, *shape)}
+        expected |= {name: optional[name] for name, value in self._optional() if value is not None}
         for name, want in expected.items():
             got = tuple(getattr(self, name).shape)
             if got != want or str(getattr(self, name).dtype) != "torch.float32":

@@ -81,6 +81,7 @@ def first_seeds(reference: Reference, count: int) -> Reference:
     if count >= reference.seeds:
         return reference
     noise = None if reference.step_noise is None else reference.step_noise[:, :count]
+    program = None if reference.program_latents is None else reference.program_latents[:, :count]
     return Reference(
         start=reference.start[:count],
         conditioning=reference.conditioning.select(slice(count)),
@@ -89,6 +90,7 @@ def first_seeds(reference: Reference, count: int) -> Reference:
         simulation_latents=reference.simulation_latents[:, :count],
         simulation_outputs=reference.simulation_outputs[:, :count],
         fp32_outputs_at_simulation=reference.fp32_outputs_at_simulation[:, :count],
+        program_latents=program,
     )
 
 

@@ -181,7 +181,7 @@ def _pictures(verdict: Verdict, decode: Decode | None) -> list[dict[str, str]]:
     wanted, got = shown.fp32, shown.of(verdict.report.latents[-1])
     rows = [
         ("FP32", wanted),
-        ("simulation", shown.of(verdict.reference.simulation_latents[-1])),
+        ("simulation", shown.of(verdict.reference.expected_latents[-1])),
         ("device", got),
         (f"device minus FP32, {GAIN} times", (0.5 + GAIN / 2 * (got - wanted)).clamp(0, 1)),
     ]
@@ -213,7 +213,7 @@ def _worst(verdict: Verdict, decode: Decode | None) -> list[dict[str, str]]:
         parts = [
             shown.fp32,
             shown.of(verdict.report.latents[-1][one]),
-            shown.of(verdict.reference.simulation_latents[-1][one]),
+            shown.of(verdict.reference.expected_latents[-1][one]),
         ]
         found.append({"title": worst_text(each), "uri": data_uri(png(strip(torch.cat(parts))), "image/png")})
     return found

@@ -284,6 +284,6 @@ def _exact(
 
 def _rollout_ratio(latents: Tensor, reference: Reference, arithmetic: float) -> Tensor:
     device = rollout_error(latents, reference.fp32_latents)
-    simulation = rollout_error(reference.simulation_latents, reference.fp32_latents)
+    simulation = rollout_error(reference.expected_latents, reference.fp32_latents)
     ratio = (device.clamp_min(TINY) / simulation.clamp_min(TINY)).log()
     return _beyond(ratio, arithmetic_room(reference, arithmetic).log()[:, None])

@@ -82,7 +82,14 @@ def _check_bundle(bundle: Bundle, whole: Reference, folder: Path) -> None:
             f"{folder}: the program must have one output of the sample's shape {sample}, got "
             f"{[port.shape for port in bundle.outputs]}; {EXPORT}"
         )
-    for name in ("start", "fp32_latents", "simulation_latents", "simulation_outputs", "fp32_outputs_at_simulation"):
+    for name in (
+        "start",
+        "fp32_latents",
+        "expected_latents",
+        "simulation_latents",
+        "simulation_outputs",
+        "fp32_outputs_at_simulation",
+    ):
         tensor = getattr(whole, name)
         if str(tensor.dtype) != "torch.float32" or not bool(tensor.isfinite().all()):
             raise ArtifactError(
@@ -140,7 +147,7 @@ def _notes(
             f"the limits leave room for this target's float arithmetic: {arithmetic:.2%} of an output beside the simulation's error"
         )
     outputs = report.outputs_at_simulation
-    if report.latents.equal(reference.simulation_latents) and (
+    if report.latents.equal(reference.expected_latents) and (
         outputs is None or outputs.equal(reference.simulation_outputs)
     ):
         notes.append(
@@ -167,7 +174,7 @@ def _steps(
     forced = teacher_forced(
         nothing if report.outputs_at_simulation is None else report.outputs_at_simulation, reference
     )
-    own = figures(reference.simulation_latents, reference)["per_step"]
+    own = figures(reference.expected_latents, reference)["per_step"]
     ratios, biases, apart = step_intervals(forced.log_ratio), forced.bias.mean(1), median(forced.difference)
 
     def ratio(logarithm: float) -> float | None:

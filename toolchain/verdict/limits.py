@@ -78,8 +78,8 @@ def limits_for(reference: Reference, twin: Tensor | None = None, arithmetic: flo
             target whose float operations are coarser than the quantization is; every limit then leaves room for both.
     """
     room = arithmetic_room(reference, arithmetic)
-    errors = rollout_error(reference.simulation_latents, reference.fp32_latents)
-    final = psnr(reference.simulation_latents[-1], reference.fp32_latents[-1])
+    errors = rollout_error(reference.expected_latents, reference.fp32_latents)
+    final = psnr(reference.expected_latents[-1], reference.fp32_latents[-1])
     margin = 1 + 2 / math.sqrt(reference.seeds)
     return {
         "fidelity": {

@@ -102,16 +102,14 @@ def _is_of_a_table(quantize: Any) -> bool:
     return held is not None and tensor_of(held.inputs[0]) is not None and held.inputs[1:] == quantize.inputs[1:]
 
 
-def why_not_integer(op_type: str, weight_shape: tuple[int, ...], groups: int = 1) -> str:
-    """What keeps a layer of this shape from integers, "" if nothing does.
+def why_not_integer(op_type: str, weight_shape: tuple[int, ...]) -> str:
+    """What keeps a layer of this shape from integers, "" if nothing does. Channel groups do not: depthwise was executed too.
 
     Args:
         weight_shape: (out, in / groups, ...).
     """
     if op_type == "ConvTranspose":
         return "a transposed convolution was not seen to run in integers"
-    if op_type == "Conv" and groups != 1:
-        return f"a convolution with {groups} channel groups was not seen to run in integers"
     if op_type == "Conv" and len(weight_shape) != PICTURE_WEIGHT:
         return "a convolution of one dimension was not seen to run in integers"
     return ""
@@ -119,8 +117,7 @@ def why_not_integer(op_type: str, weight_shape: tuple[int, ...], groups: int = 1
 
 def _kind(node: Any, around: Around) -> list[str]:
     shape = node.inputs[1].shape
-    groups = int(node.attributes["group"].value) if "group" in node.attributes else 1
-    why = why_not_integer(node.op_type, (1,) * PICTURE_WEIGHT if shape is None else tuple(shape.numpy()), groups)
+    why = why_not_integer(node.op_type, (1,) * PICTURE_WEIGHT if shape is None else tuple(shape.numpy()))
     return [why] if why else []
 
 

@@ -166,23 +166,28 @@ def test_unsupported_sites_are_refused_by_name(change: dict[str, object], text: 
     site = Site(**{**artifact.sites[index].to_json(), **change})
     changed = replace(artifact, sites=(*artifact.sites[:index], site, *artifact.sites[index + 1 :]))
     with pytest.raises(BackendError, match=text):
-        check_supported(changed, artifact.build_float_unet())
+        check_supported(changed, artifact.build_float_unet(), ranges_as_input=True)
 
 
 def test_unsupported_layers_are_refused_by_name(small: Lowered) -> None:
     artifact, unet = small[0], small[0].build_float_unet()
     grouped = replace_layer(artifact, unet, nn.Conv2d(8, 8, 3, padding=1, groups=2))
-    with pytest.raises(BackendError, match="conv_in has 2 channel groups"):
-        check_supported(artifact, grouped)
+    with pytest.raises(
+        BackendError, match=r"conv_in has 2 channel groups; .*--step-groups-as methods, or .*keep_float = "
+    ):
+        check_supported(artifact, grouped, ranges_as_input=True)
+    check_supported(artifact, grouped, ranges_as_input=False)
     with pytest.raises(BackendError, match="conv_in has padding"):
-        check_supported(artifact, replace_layer(artifact, unet, nn.Conv2d(8, 8, 3, padding="same")))
+        check_supported(
+            artifact, replace_layer(artifact, unet, nn.Conv2d(8, 8, 3, padding="same")), ranges_as_input=True
+        )
     odd = FloatOp("up", "ConvTranspose2d", "module type is not supported by the quantizer")
     with pytest.raises(BackendError, match="up is a ConvTranspose2d"):
-        check_supported(replace(artifact, float_operations=(odd,)), artifact.build_float_unet())
+        check_supported(replace(artifact, float_operations=(odd,)), artifact.build_float_unet(), ranges_as_input=True)
     index = artifact.site_index("conv_in")
     fewer = (*artifact.sites[:index], *artifact.sites[index + 1 :])
     with pytest.raises(BackendError, match="conv_in has no site"):
-        check_supported(replace(artifact, sites=fewer), artifact.build_float_unet())
+        check_supported(replace(artifact, sites=fewer), artifact.build_float_unet(), ranges_as_input=True)
 
 
 def replace_layer(artifact: Artifact, unet: nn.Module, layer: nn.Module) -> nn.Module:

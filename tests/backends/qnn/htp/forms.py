@@ -180,7 +180,9 @@ FORMS: dict[str, tuple[Callable[[], Form], Outcome]] = {
     **{f"{kind} {dtype} weights of 4 bits": (partial(weighted, kind, dtype, bits=4), "integers")
        for kind in ("Conv", "Gemm", "MatMul") for dtype in ("uint8", "uint16")},
     "Conv uint16 of one channel": (partial(weighted, "Conv", "uint16", inner=1), "integers"),
-    "Conv uint16 in groups": (partial(weighted, "Conv", "uint16", groups=64), "integers"),
+    **{f"Conv {dtype} in {groups} groups, weights of {bits} bits":
+       (partial(weighted, "Conv", dtype, groups=groups, bits=bits), "integers")
+       for dtype in ("uint8", "uint16") for groups in (4, 64) for bits in (4, 8)},
     "MatMul of uint8 and uint8": (partial(two_tensors, "uint8", "uint8"), "integers"),
     "MatMul of uint16 and uint8": (partial(two_tensors, "uint16", "uint8"), "integers"),
     "Conv without a quantized result, uint8": (partial(without_result, "Conv", "uint8"), "refused"),

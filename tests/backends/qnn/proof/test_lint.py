@@ -67,10 +67,6 @@ def _float_weights(graph: Any) -> None:
     node.replace_input_with(1, value)
 
 
-def _groups(graph: Any) -> None:
-    _node(graph, LAYER).attributes["group"] = ir.Attr("group", ir.AttributeType.INT, 2)
-
-
 def _lost_clip(graph: Any) -> None:
     """A layer reads another one's quantized result, of a range that is wider than its own, with nothing computed between."""
     result = _node(graph, f"{LAYER}:output.dequantize").outputs[0]
@@ -142,7 +138,6 @@ PLANTED: dict[str, tuple[Plant, str, str]] = {
         "its bias is .* steps, in int32",
     ),
     "INT4 to one channel": (_narrow_single, "conv_out", "INT4 and it has one output channel"),
-    "channel groups": (_groups, LAYER, "a convolution with 2 channel groups was not seen"),
     "sinusoid": (_sinusoid, "the_sinusoid", "make them an input"),
 }
 
