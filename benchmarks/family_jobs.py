@@ -67,7 +67,7 @@ def calibrate(layout: str, work: Path, out: Path, npu: bool, keep_float: list[st
     return {}
 
 
-def export(out: Path, target: str, **more: str) -> Row:
+def export(out: Path, target: str, **more: Any) -> Row:
     alone: Row = {"export": {"unet_only": True}}
     return counts(dq.export(out / "calibration", target, recipe=alone, **EXACT.get(target, {}), **more).description)
 

@@ -19,7 +19,7 @@ SEEDS, CALLS, LATENT = 3, 2, (1, 4, 4)
 REMEDY = "make it again"
 
 
-def reference(noise: bool = True, guided: bool = True) -> Reference:
+def reference(noise: bool = True, guided: bool = True, program: bool = False) -> Reference:
     """Random numbers, no two tensors alike."""
     generator = torch.Generator().manual_seed(0)
 
@@ -36,13 +36,15 @@ def reference(noise: bool = True, guided: bool = True) -> Reference:
         simulation_latents=some(CALLS + 1, SEEDS, *LATENT),
         simulation_outputs=some(CALLS, SEEDS, *LATENT),
         fp32_outputs_at_simulation=some(CALLS, SEEDS, *LATENT),
+        program_latents=some(CALLS + 1, SEEDS, *LATENT) if program else None,
     )
 
 
 @pytest.mark.parametrize("guided", [True, False])
 @pytest.mark.parametrize("noise", [True, False])
-def test_what_was_saved_comes_back_bit_for_bit(noise: bool, guided: bool, tmp_path: Path) -> None:
-    made = reference(noise, guided)
+@pytest.mark.parametrize("program", [True, False])
+def test_what_was_saved_comes_back_bit_for_bit(noise: bool, guided: bool, program: bool, tmp_path: Path) -> None:
+    made = reference(noise, guided, program)
     made.save(tmp_path / FILE)
     loaded = Reference.load(tmp_path / FILE, REMEDY)
     assert (loaded.seeds, loaded.calls) == (SEEDS, CALLS)
@@ -50,7 +52,8 @@ def test_what_was_saved_comes_back_bit_for_bit(noise: bool, guided: bool, tmp_pa
         one, other = getattr(made, field.name), getattr(loaded, field.name)
         if isinstance(one, Tensor):
             assert torch.equal(one, other), field.name
-    assert (loaded.step_noise is None) == (not noise)
+    assert (loaded.step_noise is None, loaded.program_latents is None) == (not noise, not program)
+    assert loaded.expected_latents is (loaded.program_latents if program else loaded.simulation_latents)
     for side in ("cond", "uncond"):
         one, other = getattr(made.conditioning, side), getattr(loaded.conditioning, side)
         assert set(one) == set(other)
@@ -65,6 +68,7 @@ DAMAGE: dict[str, Callable[[Tensors], Tensors]] = {
     "no seeds": lambda t: {n: v[:0] if n == "start" else v for n, v in t.items()},
     "a call too few": lambda t: t | {"fp32_latents": t["fp32_latents"][1:]},
     "a seed too few": lambda t: t | {"simulation_latents": t["simulation_latents"][:, 1:]},
+    "the program's rollout a seed too few": lambda t: t | {"program_latents": t["simulation_latents"][:, 1:]},
     "noise of other calls": lambda t: t | {"step_noise": t["step_noise"][1:]},
     "half precision": lambda t: t | {"simulation_outputs": t["simulation_outputs"].half()},
     "a row of conditioning too few": lambda t: t | {"cond.class_labels": t["cond.class_labels"][1:]},
