@@ -17,7 +17,6 @@ from scripts.published.layouts import LAYOUTS, Layout
 
 import dq_toolchain as dq
 from dq_toolchain.backends.common.machine import peak_memory
-from dq_toolchain.toolchain.formats.artifact import load_reference
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.metrics import psnr
 
@@ -86,9 +85,9 @@ def counts(made: Bundle) -> Row:
 def run(out: Path, target: str) -> Row:
     report = dq.run(out / target, threads=None if target in ONE_THREAD else 1)
     verdict = dq.validate(report)
-    reference = load_reference(out / "calibration")
+    reference = Bundle.load(out / target).reference(out / target)
     latents = load_file(report.path.with_suffix(".safetensors"))["latents"][-1]
-    wanted = {"psnr": reference.fp32_latents, "psnr_simulation": reference.simulation_latents}
+    wanted = {"psnr": reference.fp32_latents, "psnr_simulation": reference.expected_latents}
     return {
         "outcome": verdict.outcome,
         "failed": [check.name for check in verdict.checks if check.outcome != "pass"],
