@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDPMPipeline, StableDiffusionPipeline
+from safetensors.torch import load_file
 
 import dq_toolchain as dq
 from dq_toolchain.api.results import Calibration
@@ -18,7 +19,9 @@ from dq_toolchain.api.settings import calibration_recipe
 from dq_toolchain.calibrate.work.workers import Workers
 from tests import modules, tiny
 from tests.api.conftest import FAST, SEEDS, calibrated_wave
-from tests.tiny_pipelines import PROMPTS, save_sd
+from tests.tiny_pipelines import PROMPTS, pixart, save_sd, save_transformer
+
+MASK = "encoder_attention_mask"
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,40 @@ def test_a_pipeline_in_memory_gives_the_artifact_of_its_folder(model: Path, tmp_
     assert of_folder.table == of_pipeline.table
     assert next(pipeline.unet.parameters()).dtype == torch.float64
     of_pipeline.check(tmp_path)  # its config builds the network again, without the pipeline
+
+
+def test_a_mask_may_be_bool_or_numbers_when_given_as_a_tensor_too(tmp_path: Path) -> None:
+    folder = save_transformer(pixart(), tmp_path / "model")
+    stored = load_file(folder / "conditioning.safetensors")
+    sides = {
+        side: {name.split(".")[1]: rows for name, rows in stored.items() if name.startswith(f"{side}.")}
+        for side in ("cond", "uncond")
+    }
+    made = []
+    for kind in (torch.float32, torch.bool, torch.uint8):
+        given = [{**rows, MASK: rows[MASK].to(kind)} for rows in (sides["cond"], sides["uncond"])]
+        made.append(
+            dq.calibrate(
+                folder,
+                out=tmp_path / str(kind),
+                conditioning=given[0],
+                unconditional=given[1],
+                method="minmax",
+                steps=2,
+                samples=2,
+                device="cpu",
+                guidance=2.0,
+            )
+        )
+    same = made[0].reference.fp32_latents
+    assert made[0].reference.conditioning.cond[MASK].dtype == torch.float32
+    assert all(torch.equal(each.reference.fp32_latents, same) for each in made)
+    assert all(torch.equal(each.artifact.scale, made[0].artifact.scale) for each in made)
+    wrong = {**sides["cond"], MASK: sides["cond"][MASK] * 2}
+    with pytest.raises(dq.errors.ToolchainError, match="bool or integers 0 and 1"):
+        dq.calibrate(
+            folder, out=tmp_path / "wrong", conditioning={**wrong, MASK: wrong[MASK].long()}, steps=2, device="cpu"
+        )
 
 
 def test_prompts_go_through_the_encoders_of_a_pipeline_in_memory(tmp_path: Path) -> None:
