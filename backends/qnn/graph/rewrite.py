@@ -22,6 +22,7 @@ from dq_toolchain.backends.common.onnx.libraries import onnx_ir
 from dq_toolchain.backends.common.onnx.reading import only_user, tensor_of
 from dq_toolchain.backends.qnn.graph.clips import clips, has_wrong_rows, ones_for, quantized_before
 from dq_toolchain.backends.qnn.graph.numbers import Numbers, numbers_of
+from dq_toolchain.backends.qnn.graph.paddings import rewrite_paddings
 from dq_toolchain.backends.qnn.graph.permutations import turn_permutations
 from dq_toolchain.backends.qnn.graph.sigmoids import rewrite_sigmoids
 from dq_toolchain.backends.qnn.graph.weights import weight_forms
@@ -61,6 +62,7 @@ class Rewriter(GraphBuilder):
         Raises:
             BackendError: a layer or an attention product of the artifact is not in the graph, or is there twice.
         """
+        rewrite_paddings(self)
         for product in find_products(self.graph, self.artifact):
             product.node.name = product.name
             if product.kind == "layer" and product.node.op_type in ("MatMul", "Gemm"):

@@ -73,6 +73,12 @@ def _elsewhere(graph: Any) -> Iterator[Placement]:
             )
         if node.op_type in NOT_THERE:
             yield Placement(str(node.name), node.op_type, f"{node.op_type} is not among what the compiler takes there")
+        if node.op_type == "Pad":
+            yield Placement(
+                str(node.name),
+                node.op_type,
+                "a padding is compiled to wrong numbers in some sizes; make it a concatenation",
+            )
         if any(len(value.shape) > MOST_AXES for value in node.outputs if value.shape is not None):
             yield Placement(
                 str(node.name), node.op_type, f"it has more than {MOST_AXES} axes, which the NPU does not have"
