@@ -50,6 +50,9 @@ class NoCheckpoint(CheckpointFile):
     def part(self, number: int) -> CheckpointFile:
         return self
 
+    def before(self, phase: str) -> CheckpointFile:
+        return NoCheckpoint()
+
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         return None
 
