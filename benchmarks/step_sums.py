@@ -22,7 +22,7 @@ from dq_toolchain.toolchain.sampler.rollout import State, rollout
 
 BATCH = 8
 VISITS = 2
-"""How often a pool of trajectories visits each step before the next pool."""
+"""How often ``sum_of_steps`` visits each step of a pool of trajectories before the next pool."""
 HORIZONS = (1, 2, 4, 8)
 Passes = Iterator[int]
 
@@ -135,7 +135,7 @@ def sum_of_steps(ground: Ground, random: torch.Generator, share: float) -> Passe
         total = torch.einsum("k,k...->...", gain, errors)
         powers = torch.einsum("k,ks->s", gain.square(), errors.flatten(2).square().sum(2))
         spent = calls * BATCH
-        for k in _visits(calls, random):
+        for k in (k for _ in range(VISITS) for k in torch.randperm(calls, generator=random).tolist()):
             with ground.network.weights_once():
                 made = denoiser(latents[k], k)
                 error = made.detach() - outputs[k]
@@ -152,7 +152,8 @@ def carried_sum(ground: Ground, random: torch.Generator, share: float) -> Passes
     """The same with what FP32's own derivative carries to the end in the place of gains.
 
     The sum is the closed loop's error, and a sweep backwards along FP32's trajectory gives its gradient at every step. Neither is
-    renewed before the next pool. Single steps (1 - share) are weighted with their growth.
+    renewed before the next pool (it would take a whole run), so each step is visited once. Single steps (1 - share) are weighted
+    with their growth.
     """
     context = ground.prepared.context
     table, calls = context.table, context.table.calls
@@ -168,17 +169,13 @@ def carried_sum(ground: Ground, random: torch.Generator, share: float) -> Passes
             (through,) = torch.autograd.grad(exact(x, k), x, carried[k])
             costate = table.a[k][0] * costate + through
         root, spent = _power(error).sqrt(), 2 * calls * BATCH
-        for k in _visits(calls, random):
+        for k in torch.randperm(calls, generator=random).tolist():
             with ground.network.weights_once():
                 made = denoiser(latents[k], k)
                 alone = (ground.growth[k] * table.b[k][0]) ** 2 * (made.detach() - outputs[k]) / _column(root, error)
                 made.backward(share * carried[k] + (1 - share) * alone)
             yield spent + BATCH
             spent = 0
-
-
-def _visits(calls: int, random: torch.Generator) -> list[int]:
-    return [k for _ in range(VISITS) for k in torch.randperm(calls, generator=random).tolist()]
 
 
 def _power(error: Tensor) -> Tensor:
