@@ -14,6 +14,7 @@ from dq_toolchain.calibrate.data.rollouts import rollouts_of
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.toolchain.console.progress import Advance
+from dq_toolchain.toolchain.disk.spill import Spill
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.quant.layers import float_parameters
@@ -42,7 +43,7 @@ def finalize(network: QuantizedNetwork, context: Context, record: Mapping[str, A
         float_operations=float_operations(
             prepared.network, any(site.kind == "attention" for site in prepared.sites), prepared.float_layers
         ),
-        layers={name: _layer_weights(network, name) for name in network.layers},
+        layers={name: _layer_weights(network, name, context.spill) for name in network.layers},
         scale=torch.stack([fp16_exact(q.log_scale.exp()) for q in quantizers], dim=1).cpu(),
         zero_point=torch.stack([q.zero_point for q in quantizers], dim=1).to("cpu", torch.int32),
         float_parameters={
@@ -60,10 +61,11 @@ def finalize(network: QuantizedNetwork, context: Context, record: Mapping[str, A
     )
 
 
-def _layer_weights(network: QuantizedNetwork, name: str) -> LayerWeights:
+def _layer_weights(network: QuantizedNetwork, name: str, spill: Spill | None) -> LayerWeights:
     network.bring(name)
     integers, scale = network.layers[name].weight_quantizer.export()
-    return LayerWeights(integers.cpu().contiguous(), scale.cpu().contiguous())
+    integers = integers.cpu().contiguous() if spill is None else spill.keep(integers)
+    return LayerWeights(integers, scale.cpu().contiguous())
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from dq_toolchain.calibrate.network.insert import Prepared
 from dq_toolchain.calibrate.network.precision import computing_in
 from dq_toolchain.calibrate.network.streaming import Streaming
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
+from dq_toolchain.toolchain.disk.spill import Spill
 from dq_toolchain.toolchain.models.architectures import latent_shape
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.recipe.sections import Precision
@@ -48,6 +49,7 @@ class Context:
     gradient_batch: samples whose activations a pass with gradient may keep, of one step; None: all of an iteration.
     parallel_steps: steps that FP32 rollouts of the calibration samples compute at once.
     streaming: of the network's blocks, whose weights are then on the host; None where all of it is on ``device``.
+    spill: where weights and integers go that the system can then drop from memory (``offload`` on the host); None: memory.
     steps: what the scheduler was asked for. samplings: other counts and guidance scales that get held-out rollouts.
     """
 
@@ -67,6 +69,7 @@ class Context:
     room: int | None = None
     gradient_batch: int | None = None
     streaming: Streaming | None = None
+    spill: Spill | None = None
     parallel_steps: int = 1
     steps: int | None = None
     samplings: tuple[Sampling, ...] = ()

@@ -14,9 +14,11 @@ ROUNDED = 3.0
 BLOCKS = 2.5
 """Block reconstruction: the FP32 and the dequantized weight, and integers twice, chosen and packed."""
 OFFLOADED = 1.5
-"""With ``offload``: the FP32 weight, and integers twice."""
+"""With ``offload``: the FP32 weight, and integers twice, chosen and packed."""
 FINISHED = 1.5
 """At the end, on the host: the FP32 weight, and integers twice, in the artifact and packed for the simulation."""
+SPILLED = 0.25
+"""Less, with ``offload`` on the host: the integers that were chosen, or the artifact's, are in files."""
 HOMES = 1.25
 """With ``offload`` on a GPU, on the host: the FP32 weight, and the integer that was chosen."""
 RESIDENT = 2

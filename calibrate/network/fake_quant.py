@@ -16,6 +16,7 @@ from dq_toolchain.calibrate.network.channels_last import laid_out
 from dq_toolchain.calibrate.network.kernel_choice import usable
 from dq_toolchain.calibrate.network.kernels import QuantizeActivation, QuantizeWeight
 from dq_toolchain.calibrate.network.straight_through import FakeQuantize, FakeQuantizeWeight, fp16_scale, per_channel
+from dq_toolchain.toolchain.disk.spill import Spill
 from dq_toolchain.toolchain.quant.attention import PRODUCT_OPERANDS, ProductAttnProcessor
 from dq_toolchain.toolchain.quant.layers import Layer, operation_of
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_SCALE, SMALLEST_WEIGHT_SCALE, IntegerType, fp16_exact
@@ -94,6 +95,8 @@ class WeightQuantizer(nn.Module):
         super().__init__()
         self.register_buffer("weight", weight.detach())
         self.register_buffer("searched", scale.clone())
+        self.spill: Spill | None = None
+        """Where chosen integers go; None: memory."""
         self.chosen: Tensor | None = None
         """int8 integers that stand in the place of w / s0 once they were chosen for good, shape of the weight."""
         self.log_scale = nn.Parameter(scale.log())
@@ -113,7 +116,7 @@ class WeightQuantizer(nn.Module):
     @torch.no_grad()
     def choose(self, integers: Tensor) -> None:
         """From now on the weight is these integers of the kind's range, shape of the weight, and any learned offset begins at 0."""
-        self.chosen = integers.to(torch.int8)
+        self.chosen = integers.to(torch.int8) if self.spill is None else self.spill.keep(integers, torch.int8)
         if self.offset is not None:
             self.offset.zero_()
 

@@ -2,6 +2,7 @@
 
 Counted are tensors: those of the size of the weights, of which a fit holds several, activations (from a run on shapes
 alone), latents, and records of block reconstruction. Libraries and allocators come on top: ``MARGIN`` and ``SCATTERED``.
+Weights in pages of files are not counted on the host: the system drops such pages if memory is short, and reads them again.
 With ``offload`` on a GPU, weights of blocks count on the host, where they are pinned, and two blocks on the GPU.
 """
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.context import Context
-from dq_toolchain.calibrate.fitting.memory import AT_WORK, FINISHED, HOMES, RESIDENT
+from dq_toolchain.calibrate.fitting.memory import AT_WORK, FINISHED, HOMES, RESIDENT, SPILLED
 from dq_toolchain.calibrate.fitting.phase import Needs, phases_of
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed, outermost_blocks
@@ -41,12 +42,14 @@ class Estimate:
 
     Attributes:
         pinned: of weights that a GPU is streamed from the host; not counted in ``weights``.
+        in_pages: of weights that the host reads from files; not counted in ``weights``.
     """
 
     weights: int
     activations: int
     host: int
     pinned: int = 0
+    in_pages: int = 0
 
     def on(self, device: torch.device) -> int:
         """What the device needs; the host's own share counts where the device is the host."""
@@ -60,11 +63,16 @@ class Estimate:
 
     def __str__(self) -> str:
         parts = {
-            "two blocks, and their fit" if self.pinned else "weights and their fit": self.weights,
+            "two blocks, and their fit"
+            if self.pinned
+            else "fit of the weights"
+            if self.in_pages
+            else "weights and their fit": self.weights,
             "activations": self.activations,
             "trajectories and records": self.host,
         }
-        return ", ".join(f"{name} {gib(size)}" for name, size in parts.items())
+        read = f"; {gib(self.in_pages)} of weights are read from disk" if self.in_pages else ""
+        return ", ".join(f"{name} {gib(size)}" for name, size in parts.items()) + read
 
 
 def check_memory(context: Context, recipe: Recipe, method: Method, reporter: Reporter) -> Context:
@@ -132,7 +140,10 @@ def estimate(context: Context, recipe: Recipe, method: Method, *, in_parts: bool
     one = _of_one_sample(context, recipe.run.offload)
     needs = [phase.needs(context, recipe, one) for phase in phases_of(method.fit, recipe)] or [Needs()]
     on_host = context.device.type == "cpu"
-    staying = (size - sum(blocks)) * max(FINISHED if on_host else 0.0, *(need.per_weight for need in needs))
+    per_weight = max(FINISHED if on_host else 0.0, *(need.per_weight for need in needs))
+    per_weight -= SPILLED if on_host and recipe.run.offload else 0.0
+    read = in_pages(context, recipe) if on_host else 0
+    staying = (size - sum(blocks)) * per_weight - read
     rolled = min(context.rollout_batch, len(context.samples)) * one.forward
     made = {need: max(rolled, need.least if in_parts else need.activations) for need in needs}
     if on_host:  # what a phase had is free for the next
@@ -143,7 +154,15 @@ def estimate(context: Context, recipe: Recipe, method: Method, *, in_parts: bool
     weights = staying + (RESIDENT + AT_WORK) * max(blocks) + floats
     samples, latent = context.samples.start.shape[0], context.samples.start[0].numel()
     host = (2 * context.table.calls + 1) * samples * latent * FLOAT + sum(need.host for need in needs)
-    return Estimate(int(weights) * FLOAT, activations, host, int(HOMES * sum(blocks)) * FLOAT)
+    return Estimate(int(weights) * FLOAT, activations, host, int(HOMES * sum(blocks)) * FLOAT, read * FLOAT)
+
+
+def in_pages(context: Context, recipe: Recipe) -> int:
+    """Parameters of the network that lie in pages of files on the host: with ``offload`` all that were read from files."""
+    if recipe.run.offload and context.model.in_pages:
+        return sum(parameter.numel() for parameter in context.network.parameters())
+    found = context.model.in_pages
+    return sum(parameter.numel() for name, parameter in context.network.named_parameters() if found.get(name, False))
 
 
 def _blocks(network: nn.Module) -> list[int]:

@@ -6,7 +6,7 @@ import torch
 
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.parts.memory import parts_memory
-from dq_toolchain.calibrate.prepare.memory import FLOAT, SCATTERED, free_on, gib
+from dq_toolchain.calibrate.prepare.memory import FLOAT, SCATTERED, free_on, gib, in_pages
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.models.architectures import latent_shape
@@ -27,9 +27,10 @@ def check_parts_memory(context: Context, recipe: Recipe, reporter: Reporter, *, 
         return
     numbers = sum(parameter.numel() for parameter in context.network.parameters())
     calls = context.table.calls + sum(each.table.calls for each in context.samplings)
-    results = numbers + 4 * (calls + 1) * recipe.reference.seeds * torch.Size(latent).numel() * FLOAT
+    integers = 0 if context.spill is not None else numbers
+    results = integers + 4 * (calls + 1) * recipe.reference.seeds * torch.Size(latent).numel() * FLOAT
     total = int(SCATTERED * (results + need.peak))
-    is_there = FLOAT * numbers if context.device.type == "cpu" and not stays else 0
+    is_there = FLOAT * (numbers - in_pages(context, recipe)) if context.device.type == "cpu" and not stays else 0
     free = free_on(torch.device("cpu")) + is_there
     text = (
         f"text encoders and decoder need about {gib(total)} of memory at the end (text encoders {gib(need.text)}, then the decoder "

@@ -25,6 +25,7 @@ from dq_toolchain.calibrate.network.streaming import Streaming
 from dq_toolchain.calibrate.prepare.memory import room_on
 from dq_toolchain.calibrate.prepare.samplings import samplings_of
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
+from dq_toolchain.toolchain.disk.spill import Spill
 from dq_toolchain.toolchain.errors import CalibrationError, ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import latent_shape
 from dq_toolchain.toolchain.models.loading import REFUSALS, Model, load
@@ -59,6 +60,7 @@ def setup(
     device = choose_device(recipe.run.device)
     check_precision(recipe.run.precision, device)
     tell(device, warn)
+    spill = Spill(recipe.run.out) if recipe.run.offload and device.type == "cpu" else None
     source = _source(recipe, warn, given)
     table = sampler_table(source.config, source.scheduler_config, recipe.sampler.steps, eta=recipe.sampler.eta)
     if method is not None and method.check is not None:
@@ -72,7 +74,9 @@ def setup(
     if given is not None:
         model = replace(given, config=source.config, scheduler_config=source.scheduler_config)
     else:
-        model = load(source, None if recipe.model.lora is None else Lora(recipe.model.lora, recipe.model.lora_scale))
+        model = load(
+            source, None if recipe.model.lora is None else Lora(recipe.model.lora, recipe.model.lora_scale), spill
+        )
     bank = conditioning_bank(model, recipe, warn)
     samples = draw(
         latent_shape(model.config), table, bank, calibration_seeds(recipe.run.seed, recipe.calibrate.samples)
@@ -101,6 +105,8 @@ def setup(
     smooth = None if method is None else method.smooth
     divisors = {} if smooth is None else smooth(model.network, table, samples)
     prepared = prepare(model.network, recipe.quantize, run_once, divisors, all_timesteps(table, samplings))
+    if spill is not None and given is None:
+        spill.keep_parameters(prepared.network, but=[name for name, is_in in model.in_pages.items() if is_in])
     streaming = streaming_on(device) if recipe.run.offload else None
     if streaming is None:
         _place(prepared.network, device)
@@ -133,6 +139,7 @@ def setup(
         precision=recipe.run.precision,
         room=room,
         streaming=streaming,
+        spill=spill,
         parallel_steps=recipe.run.parallel_steps,
         steps=recipe.sampler.steps,
         samplings=samplings,

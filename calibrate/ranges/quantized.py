@@ -30,6 +30,8 @@ def quantize_with(context: Context, scale: Tensor, zero_point: Tensor, recipe: R
         learned_rounding=learned,
         low_memory=recipe.run.offload,
     )
+    for layer in network.layers.values():
+        layer.weight_quantizer.spill = context.spill
     if context.streaming is None:
         return network.to(context.device)
     network.stream(context.streaming)

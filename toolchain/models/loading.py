@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from accelerate import init_empty_weights
 from torch import nn
 
 from dq_toolchain.toolchain.disk.files import sha256
+from dq_toolchain.toolchain.disk.spill import Spill
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, without_idle
 from dq_toolchain.toolchain.models.lora import Lora, fuse_into_network
@@ -42,6 +43,8 @@ class Model:
         folder: that it came from; of a model in memory one that is not there.
         pipeline: the diffusers pipeline object that it came from, which then encodes prompts.
         module: of a network that no config describes, the module that the caller gave.
+        in_pages: of each parameter that was read from a file, whether it lies in pages of one, which the system can drop; empty
+            of a model in memory.
     """
 
     id: str
@@ -53,6 +56,7 @@ class Model:
     lora: Lora | None = None
     pipeline: Any = None
     module: nn.Module | None = None
+    in_pages: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def config_file(self) -> Path:
@@ -113,26 +117,31 @@ def load_model(
     return load(find_model(name, variant, scheduler), lora)
 
 
-def load(source: Source, lora: Lora | None = None) -> Model:
+def load(source: Source, lora: Lora | None = None, spill: Spill | None = None) -> Model:
     """The model that a source describes, with the adapters of ``lora`` added. Weights are read and hashed here, not before.
 
-    Weights in bf16 or fp16 are widened to float32; those in float32 stay in the file's pages until they are used.
+    Weights in bf16 or fp16 are widened to float32, in memory or in the spill's files; those in float32 stay in the file's pages.
 
     Raises:
         ModelError: weights are missing, damaged or do not fit the config; the text names the file.
+        ToolchainError: the disk has no room for the spill.
     """
-    model = _load_weights(source)
+    model = _load_weights(source, spill)
     if lora is None:
         return model
-    lora = fuse_into_network(model.network, lora)
+    places = {name: parameter.data_ptr() for name, parameter in model.network.named_parameters()}
+    lora = fuse_into_network(model.network, lora, spill)
+    changed = {name for name, parameter in model.network.named_parameters() if parameter.data_ptr() != places[name]}
     weight_hash = hashlib.sha256(f"{model.weight_hash} {lora.digest}".encode()).hexdigest()
-    return replace(model, id=f"{model.id} + {lora.file.stem}", weight_hash=weight_hash, lora=lora)
+    in_pages = {name: is_in and (spill is not None or name not in changed) for name, is_in in model.in_pages.items()}
+    return replace(model, id=f"{model.id} + {lora.file.stem}", weight_hash=weight_hash, lora=lora, in_pages=in_pages)
 
 
-def _load_weights(source: Source) -> Model:
+def _load_weights(source: Source, spill: Spill | None) -> Model:
     source = with_weights(source)
     network = build_network(source.config, str(source.network / "config.json"))
-    network.load_state_dict(read_state(source.weights, network, partial(without_idle, source.config)), assign=True)
+    state = read_state(source.weights, network, partial(without_idle, source.config), spill)
+    network.load_state_dict(state.tensors, assign=True)
     return Model(
         source.id,
         _weight_hash(source.weights),
@@ -140,6 +149,7 @@ def _load_weights(source: Source) -> Model:
         source.scheduler_config,
         network.requires_grad_(False),
         source.folder,
+        in_pages=state.in_pages,
     )
 
 

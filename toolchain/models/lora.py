@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dq_toolchain.toolchain.disk.files import sha256
+from dq_toolchain.toolchain.disk.spill import Spill
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.models.architectures import ARCHITECTURES, without_idle
 from dq_toolchain.toolchain.models.lora_file import ENCODERS, Adapter, read_adapters
@@ -53,9 +54,11 @@ class Lora:
         }
 
 
-def fuse_into_network(network: Any, lora: Lora) -> Lora:
+def fuse_into_network(network: Any, lora: Lora, spill: Spill | None = None) -> Lora:
     """Add the adapters to the network's weights, in place; the LoRA with what its file holds.
 
+    Args:
+        spill: where the changed weights go; None: into memory.
     Raises:
         ArtifactError: the file cannot be read.
         ModelError: it holds something else than adapters, none for this network, or some for layers that it lacks.
@@ -68,7 +71,7 @@ def fuse_into_network(network: Any, lora: Lora) -> Lora:
         )
     config = {**network.config, "_class_name": type(network).__name__}
     adapters = without_idle(config, without_idle(config, found[part]), "_")  # names with dots, or kohya's
-    _fuse(network, part, adapters, lora)
+    _fuse(network, part, adapters, lora, spill)
     return replace(lora, adapters={name: len(adapters) for name, adapters in found.items()})
 
 
@@ -82,7 +85,9 @@ def fuse_into_encoders(pipeline: Any, network: Any, lora: Lora) -> None:
 
 
 @torch.no_grad()
-def _fuse(module: nn.Module, part: str, adapters: Mapping[str, Adapter], lora: Lora) -> None:
+def _fuse(
+    module: nn.Module, part: str, adapters: Mapping[str, Adapter], lora: Lora, spill: Spill | None = None
+) -> None:
     """W + scale * factor * up @ down, for linear layers and convolutions (Hu et al. 2021)."""
     layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
     by_kohya = {name.replace(".", "_"): name for name in layers}  # whose names do not tell dots from underscores
@@ -108,6 +113,8 @@ def _fuse(module: nn.Module, part: str, adapters: Mapping[str, Adapter], lora: L
             layer.bias.data = layer.bias.data + (factor * adapter.bias).to(layer.bias.dtype)
         if not torch.isfinite(layer.weight).all():
             raise ModelError(f"{lora.file}: with its adapter {wanted!r} is not finite any more; lower --lora-scale")
+        if spill is not None:
+            layer.weight.data = spill.keep(layer.weight)
 
 
 def _name_among(wanted: str, layers: Mapping[str, Any], by_kohya: Mapping[str, str]) -> str | None:

@@ -7,7 +7,10 @@ pointer saved in its place, is recognised before anything else of it is read.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +23,23 @@ from dq_toolchain.toolchain.models.hub import STEM
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from dq_toolchain.toolchain.disk.spill import Spill
+
 AGAIN = "download it again"
 SAVE = "only safetensors are read, save the model with save_pretrained(safe_serialization=True)"
 POINTER = b"version https://git-lfs"
 PICKLES = (b"PK\x03\x04", b"\x80")
 LARGEST_HEADER = 100_000_000
 """Bytes; safetensors' own limit."""
+FLOAT = 4
+
+
+@dataclass(frozen=True)
+class State:
+    """``tensors`` by the network's names. ``in_pages``: of each, whether it lies in pages of a file, which the system can drop."""
+
+    tensors: dict[str, Tensor]
+    in_pages: dict[str, bool]
 
 
 def find_weights(folder: Path, variant: str | None) -> tuple[Path, ...]:
@@ -62,8 +76,11 @@ def check_whole(path: Path) -> None:
 
 
 def read_state(
-    files: tuple[Path, ...], network: nn.Module, kept: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
-) -> dict[str, Tensor]:
+    files: tuple[Path, ...],
+    network: nn.Module,
+    kept: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    spill: Spill | None = None,
+) -> State:
     """The network's parameters and persistent buffers in float32, under its own names.
 
     Names of before diffusers 0.17 (``query``, ``key``, ``value``, ``proj_attn`` of attention) are mapped as diffusers does on
@@ -71,16 +88,19 @@ def read_state(
 
     Args:
         kept: takes away names that the network is without.
+        spill: where tensors of other types go when they are widened; None: into memory.
     Raises:
         ModelError: a file is damaged, or does not fit the network; the text names file and tensor.
+        ToolchainError: the disk has no room for the spill.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     saved: dict[str, tuple[Path, tuple[int, ...]]] = {}
+    types: dict[str, str] = {}
     for file in files:
-        for name, shape in _header(file).items():
+        for name, (shape, type_) in _header(file).items():
             if name in saved:
                 raise _misfit(file, "tensors of one name", name)
-            saved[name] = file, shape
+            saved[name], types[name] = (file, shape), type_
     names = kept(_names_now(network, saved))
     for name, old in names.items():
         if name not in expected:
@@ -91,7 +111,11 @@ def read_state(
     if missing:
         raise _misfit(files[0], f"{len(missing)} missing tensor{'s' * (len(missing) > 1)}", missing[0])
     now = {old: name for name, old in names.items()}
-    return {now[old]: tensor for file in files for old, tensor in _tensors(file) if old in now}
+    narrow = {old for old in now if types[old] != "F32"}
+    if spill is not None:
+        spill.require(sum(FLOAT * math.prod(saved[old][1]) for old in narrow))
+    tensors = {now[old]: tensor for file in files for old, tensor in _tensors(file, now, spill)}
+    return State(tensors, {now[old]: spill is not None or old not in narrow for old in now})
 
 
 def _names_now(network: nn.Module, saved: Mapping[str, tuple[Path, Any]]) -> dict[str, str]:
@@ -129,8 +153,8 @@ def _shards(index: Path) -> tuple[Path, ...]:
     return tuple(index.parent / name for name in names)
 
 
-def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes by name. Raises ModelError: damaged, or a tensor that is no float."""
+def _header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shapes and types by name. Raises ModelError: damaged, or a tensor that is no float."""
     check_whole(path)
     found = {}
     with safe_open(str(path), framework="pt") as file:
@@ -140,19 +164,29 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
                 raise ModelError(
                     f"{path}: {name!r} is of type {part.get_dtype()}, allowed are floats; take weights that are not quantized yet"
                 )
-            found[name] = tuple(part.get_shape())
+            found[name] = tuple(part.get_shape()), part.get_dtype()
     return found
 
 
-def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+def _tensors(path: Path, wanted: Collection[str], spill: Spill | None) -> Iterator[tuple[str, Tensor]]:
+    """Those of type float32 in the pages of the file itself."""
+    import torch
+
     with safe_open(str(path), framework="pt") as file:
         for name in file.keys():  # noqa: SIM118
-            tensor = file.get_tensor(name).float()
-            if not tensor.isfinite().all():
-                raise ModelError(
-                    f"{path}: {name!r} holds NaN or infinity, allowed are finite weights; take another checkpoint"
-                )
-            yield name, tensor
+            tensor, check = file.get_tensor(name), partial(_check_finite, f"{path}: {name!r}")
+            if spill is not None and name in wanted and tensor.dtype != torch.float32:
+                yield name, spill.keep(tensor, torch.float32, check)
+                continue
+            tensor = tensor.float()
+            check(tensor)
+            if name in wanted:
+                yield name, tensor
+
+
+def _check_finite(what: str, values: Tensor) -> None:
+    if not values.isfinite().all():
+        raise ModelError(f"{what} holds NaN or infinity, allowed are finite weights; take another checkpoint")
 
 
 def _misfit(path: Path, what: str, name: str) -> ModelError:
