@@ -121,7 +121,9 @@ def said(model: str, blocks: int, image: int, method: str) -> float:
     recipe, host = effective(recipe_of(settings)), torch.device("cpu")
     table = probe(FlowMatchEulerDiscreteScheduler(shift=3.0), recipe.sampler.steps or 2)
     context = context_of(large, recipe.calibrate.samples)
-    context = replace(context, table=table, step_groups=((0, 1),), device=host)
+    pages = dict.fromkeys((name for name, _ in context.network.named_parameters()), True)
+    from_files = replace(context.model, in_pages=pages)
+    context = replace(context, model=from_files, table=table, step_groups=((0, 1),), device=host)
     return estimate(context, recipe, resolve(method)).on(host) / 2**30
 
 

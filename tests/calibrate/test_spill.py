@@ -45,7 +45,7 @@ def in_shards(source: Path, folder: Path, dtype: torch.dtype) -> Path:
 def made(model: Path, out: Path, calibrate_: dict[str, object]) -> tuple[dict[str, bytes], Artifact]:
     """The files of the artifact, and what is in memory."""
     recipe = tiny_recipe(
-        model, out, run={"offload": True}, calibrate=calibrate_, quantize={"step_groups": 1},
+        model, out, run={"offload": True}, sampler={"steps": 2}, calibrate=calibrate_, quantize={"step_groups": 1},
         blocks={"rows": 8, "batch": 4, "iterations": 2, "activation_iterations": 1},
     )  # fmt: skip
     folder, artifact, _ = calibrate(recipe, Reporter(quiet=True))

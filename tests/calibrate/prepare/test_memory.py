@@ -44,14 +44,38 @@ def offloaded(recipe: Recipe) -> Recipe:
 def test_a_fit_needs_more_than_ranges_and_offload_needs_less(case: tuple[Context, Recipe]) -> None:
     context, recipe = case
     weights = sum(p.numel() for p in context.prepared.network.parameters())
-    full, ranges = estimate(context, recipe, ACCUQUANT), estimate(context, recipe, resolve("mse"))
-    small = estimate(context, offloaded(recipe), ACCUQUANT)
+    in_memory = replace(context, model=replace(context.model, in_pages={}))
+    full, ranges = estimate(in_memory, recipe, ACCUQUANT), estimate(in_memory, recipe, resolve("mse"))
+    small = estimate(in_memory, offloaded(recipe), ACCUQUANT)
     assert full.weights == 12 * 4 * weights
     packed = int(1.5 * weights)  # the float weights, their integers, and these packed for the simulation
     assert ranges.weights == 4 * packed
+    packed = int(1.25 * weights)  # the integers that a product does not need are in a file then
+    assert small.weights == 4 * packed
+    ranges = estimate(in_memory, offloaded(recipe), resolve("mse"))
     assert ranges.weights <= small.weights < full.weights
     assert ranges.on(HOST) < small.on(HOST) < full.on(HOST)
     assert small.activations < full.activations
+
+
+def test_weights_in_pages_of_files_are_said_and_not_counted(case: tuple[Context, Recipe]) -> None:
+    """Those that the file holds in float32, less those that were split; with ``offload`` all that were read from files."""
+    context, recipe = case
+    weights = sum(p.numel() for p in context.network.parameters())
+    split = sum(p.numel() for n, p in context.network.named_parameters() if n not in context.model.in_pages)
+    assert weights > split > 0
+    narrow = replace(context, model=replace(context.model, in_pages=dict.fromkeys(context.model.in_pages, False)))
+    lean = offloaded(recipe)
+    for where, settings, read in ((context, recipe, weights - split), (narrow, recipe, 0),
+                                  (context, lean, weights), (narrow, lean, weights)):  # fmt: skip
+        in_memory = estimate(replace(where, model=replace(where.model, in_pages={})), settings, ACCUQUANT)
+        found = estimate(where, settings, ACCUQUANT)
+        assert found.in_pages == 4 * read
+        assert found.weights == in_memory.weights - 4 * read
+        assert found.activations == in_memory.activations
+        assert ("GiB of weights are read from disk" in str(found)) == (read > 0)
+    on_gpu = estimate(replace(context, device=GPU), recipe, ACCUQUANT)
+    assert on_gpu.in_pages == 0
 
 
 def test_activations_follow_the_batch(case: tuple[Context, Recipe]) -> None:
@@ -111,7 +135,7 @@ def test_offload_on_a_gpu_moves_weights_to_the_host(on_gpu: tuple[Context, Recip
     assert whole.pinned == 0
     assert estimate(here, offloaded(recipe), ACCUQUANT).pinned == 0
     # on the host the phase with the most activations, which has nothing else, needs the most
-    assert estimate(here, offloaded(recipe), ACCUQUANT).weights == 4 * int(1.5 * (outside + sum(blocks)))
+    assert estimate(here, offloaded(recipe), ACCUQUANT).weights == 4 * int(0.25 * (outside + sum(blocks)))
     sample = memory._of_one_sample(context, True)
     phases = phases_of(ACCUQUANT.fit, offloaded(recipe))
     unit = 4 * sum(phase.needs(context, offloaded(recipe), sample).floats for phase in phases)

@@ -15,6 +15,7 @@ from dq_toolchain.calibrate.prepare.memory import SCATTERED
 from dq_toolchain.calibrate.prepare.parts_memory import check_parts_memory
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.disk.spill import Spill
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -64,24 +65,32 @@ def test_it_is_said_of_a_large_network_only(pipeline: Path, tmp_path: Path, monk
 
 
 def test_what_does_not_fit_is_refused(pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network that is released then leaves room for the parts."""
+    """A network that is released then leaves room for the parts, less that of its weights in pages of files, which have it
+    already; integers that are on disk need none."""
     context, recipe = case(pipeline, tmp_path)
     need = parts_memory(context.model, recipe, (4, 8, 8))
     assert need is not None
     weights = sum(each.numel() for each in context.network.parameters())
-    least = int(SCATTERED * (weights + 4 * 3 * 2 * 4 * 8 * 8 * 4 + need.peak))
-    for free, stays, fits in (
-        (least, True, True),
-        (least - 1, True, False),
-        (least - 4 * weights, False, True),
-        (least - 4 * weights - 1, False, False),
+    split = sum(each.numel() for name, each in context.network.named_parameters() if name not in context.model.in_pages)
+    least, lean = (int(SCATTERED * (there + 4 * 3 * 2 * 4 * 8 * 8 * 4 + need.peak)) for there in (weights, 0))
+    in_memory = replace(context, model=replace(context.model, in_pages={}))
+    spilled = replace(context, spill=Spill(tmp_path))
+    for where, free, stays, fits in (
+        (in_memory, least, True, True),
+        (in_memory, least - 1, True, False),
+        (in_memory, least - 4 * weights, False, True),
+        (in_memory, least - 4 * weights - 1, False, False),
+        (context, least - 4 * split, False, True),
+        (context, least - 4 * split - 1, False, False),
+        (spilled, lean, True, True),
+        (spilled, lean - 1, True, False),
     ):
         monkeypatch.setattr(module, "free_on", lambda _device, free=free: free)
         if fits:
-            check_parts_memory(context, recipe, Heard(), stays=stays)
+            check_parts_memory(where, recipe, Heard(), stays=stays)
             continue
         with pytest.raises(CalibrationError, match=r"are free then; give .*--model with the network's own folder"):
-            check_parts_memory(context, recipe, Heard(), stays=stays)
+            check_parts_memory(where, recipe, Heard(), stays=stays)
 
 
 def test_a_network_alone_is_not_checked(pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ def test_a_disk_without_room_is_named_with_what_to_do(tmp_path: Path, monkeypatc
         Spill(tmp_path).require(3_500_000_000)
     (tmp_path / "file").touch()
     for wrong in (lambda spill: spill.require(1), lambda spill: spill.keep(torch.ones(16))):
-        with pytest.raises(ToolchainError, match="weights cannot be put on disk in .*file: .*; free some"):
+        with pytest.raises(ToolchainError, match=r"weights cannot be put on disk in .*file: .*; free some"):
             wrong(Spill(tmp_path / "file"))
 
 
