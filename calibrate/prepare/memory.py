@@ -65,7 +65,7 @@ class Estimate:
         parts = {
             "two blocks, and their fit"
             if self.pinned
-            else "fit of the weights"
+            else "integers and their fit"
             if self.in_pages
             else "weights and their fit": self.weights,
             "activations": self.activations,

@@ -32,7 +32,8 @@ def in_shards(source: Path, folder: Path, dtype: torch.dtype) -> Path:
     whole = folder / "unet" / f"{NAME}.safetensors"
     state = {name: tensor.to(dtype) for name, tensor in load_file(whole).items()}
     whole.unlink()
-    names, places = sorted(state), {}
+    names = sorted(state)
+    places: dict[str, str] = {}
     for number, part in enumerate((names[::2], names[1::2]), 1):
         file = f"{NAME}-{number:05}-of-00002.safetensors"
         save_file({name: state[name] for name in part}, folder / "unet" / file)
@@ -108,7 +109,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = in_shards(tiny_model, tmp_path / "model", torch.float16)
-    monkeypatch.setattr(spill.shutil, "disk_usage", lambda _folder: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: type("Usage", (), {"free": 1000}))
     with pytest.raises(ToolchainError, match=r"weights cannot be put on disk in .*out: .* GB are needed"):
         made(model, tmp_path / "out", {"method": "mse"})
     assert not (tmp_path / "out").exists()

@@ -70,8 +70,9 @@ def test_only_large_tensors_have_a_file_and_none_has_a_name(tmp_path: Path) -> N
 @LINUX
 def test_parameters_of_a_network_are_put_on_disk_less_those_named(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).requires_grad_(False)
-    network.add_module("turned", nn.Linear(8, 4).requires_grad_(False))
-    network.turned.weight = nn.Parameter(torch.randn(8, 4).T, requires_grad=False)
+    turned = nn.Linear(8, 4).requires_grad_(False)
+    turned.weight = nn.Parameter(torch.randn(8, 4).T, requires_grad=False)
+    network.add_module("turned", turned)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     Spill(tmp_path).keep_parameters(network, but=["0.weight"])
     files = {name: file_of(value) is not None for name, value in network.named_parameters() if name.endswith("weight")}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dq_toolchain.toolchain.disk import spill
 from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.errors import ModelError
-from dq_toolchain.toolchain.models.loading import build_network, load_model
+from dq_toolchain.toolchain.models.loading import build_network, load, load_model
+from dq_toolchain.toolchain.models.source import find_model
+from tests.pages import file_of
 from tests.tiny import noise, tiny_condition_unet, tiny_unet, write_tiny_model
 
 WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -38,6 +42,42 @@ def test_narrow_weights_are_widened_to_float32(dtype: torch.dtype, tmp_path: Pat
     assert all(
         tensor.dtype == torch.float32 and torch.equal(tensor, narrow[name].float()) for name, tensor in state.items()
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_weights_on_disk_are_those_in_memory(
+    dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only narrow ones are widened there; it is known of each parameter whether the system can drop it."""
+    monkeypatch.setattr(spill, "SMALLEST", 1)
+    folder = write_tiny_model(tmp_path / "model")
+    save_file({name: tensor.to(dtype) for name, tensor in load_file(folder / WEIGHTS).items()}, folder / WEIGHTS)
+    source = find_model(folder)
+    plain, kept = load(source), load(source, spill=spill.Spill(tmp_path / "spill"))
+    state = plain.network.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in kept.network.state_dict().items())
+    assert kept.weight_hash == plain.weight_hash
+    assert set(plain.in_pages.values()) == {dtype == torch.float32}
+    assert set(kept.in_pages.values()) == {True}
+    assert set(plain.in_pages) == set(kept.in_pages) == set(state)
+    assert (tmp_path / "spill").exists()
+    assert list((tmp_path / "spill").iterdir()) == []
+    if sys.platform == "linux":
+        for model in (plain, kept):
+            found = {name: file_of(tensor) for name, tensor in model.network.named_parameters()}
+            assert all((file is not None) == model.in_pages[name] for name, file in found.items())
+            own = {file == str(folder / WEIGHTS) for file in found.values() if file is not None}
+            assert own <= {dtype == torch.float32}
+
+
+def test_values_that_are_not_finite_are_named_on_the_way_to_the_disk(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "model")
+    state = {name: tensor.half() for name, tensor in load_file(folder / WEIGHTS).items()}
+    state["conv_in.weight"][0, 0, 0, 0] = float("inf")
+    save_file(state, folder / WEIGHTS)
+    with pytest.raises(ModelError, match=r"'conv_in\.weight' holds NaN or infinity"):
+        load(find_model(folder), spill=spill.Spill(tmp_path / "spill"))
+    assert list((tmp_path / "spill").iterdir()) == []
 
 
 def test_both_architectures_are_rebuilt_from_their_config() -> None:

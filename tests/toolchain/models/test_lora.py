@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +15,15 @@ from peft.utils import get_peft_model_state_dict
 from scripts.published.encoders import text_config
 from transformers import CLIPTextModel
 
+from dq_toolchain.toolchain.disk import spill
 from dq_toolchain.toolchain.disk.files import write_tensors
 from dq_toolchain.toolchain.errors import ModelError, ToolchainError
 from dq_toolchain.toolchain.models.architectures import call_network
-from dq_toolchain.toolchain.models.loading import load_model
+from dq_toolchain.toolchain.models.loading import load, load_model
 from dq_toolchain.toolchain.models.lora import Lora, fuse_into_encoders, fuse_into_network
+from dq_toolchain.toolchain.models.source import find_model
+from tests.pages import file_of
+from tests.tiny import write_tiny_model
 from tests.tiny_pipelines import WIDTH, save_sd, unet
 
 
@@ -140,6 +145,20 @@ def test_weights_are_what_they_were_plus_scale_alpha_over_rank_times_the_factors
         expected = before.pop(f"{layer}.weight") + 0.7 * added(tensors, layer)
         torch.testing.assert_close(network.get_submodule(layer).weight.data, expected)
     assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
+
+
+def test_changed_weights_are_in_memory_unless_there_is_a_spill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spill, "SMALLEST", 1)
+    folder = write_tiny_model(tmp_path / "model", unet())
+    write_tensors(tmp_path / "l.safetensors", kohya(unet()))
+    source, lora = find_model(folder), Lora(tmp_path / "l.safetensors")
+    plain, kept = load(source, lora), load(source, lora, spill.Spill(tmp_path))
+    assert {name for name, is_in in plain.in_pages.items() if not is_in} == {f"{layer}.weight" for layer in LAYERS}
+    assert all(kept.in_pages.values())
+    state = plain.network.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in kept.network.state_dict().items())
+    if sys.platform == "linux":
+        assert all(file_of(tensor) is not None for tensor in kept.network.parameters())
 
 
 def test_encoders_get_theirs_and_are_named_where_they_are_not_used(tmp_path: Path) -> None:
