@@ -260,7 +260,7 @@ class RunSection(Section):
     offload: bool = Field(
         default=False,
         description="for networks that do not fit: rounding in closed form (or, with rounding = learned, block after block with "
-        "caches on disk), then scales, ranges and biases over steps",
+        "caches on disk), then scales, ranges and biases over steps; without a GPU, weights in files of the output folder",
     )
     parallel_steps: int = Field(
         default=1,
