@@ -22,8 +22,9 @@ from dq_toolchain.toolchain.errors import ToolchainError
 
 SMALLEST = 2**16
 """Values; fewer stay in memory, where a mapping of their own would save nothing."""
-PIECE = 2**24
-"""Values that are written at a time."""
+PIECE = 2**18
+"""Values that are written at a time. With 64 times as many, what a check makes of each left holes in the allocator's memory: a
+quarter of a byte for every value."""
 
 
 @dataclass(frozen=True)
