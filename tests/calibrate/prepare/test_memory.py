@@ -285,10 +285,11 @@ def test_a_small_network_on_a_gpu_is_not_a_large_one(
     assert (context.is_large, context.rollout_batch, context.host_batch) == (False, 256, 32)
 
 
-@pytest.mark.parametrize(("method", "measured"), [("mse", {1: 1.36, 20: 5.0}), ("accuquant", {1: 3.24})])
+@pytest.mark.parametrize(("method", "measured"), [("mse", {20: 5.0}), ("accuquant", {1: 3.24})])
 def test_transformers_at_full_size_need_what_was_measured(method: str, measured: dict[int, float]) -> None:
     """With ``offload``, of memory of no file (docs/RESULTS.md, "Transformers at full size"), from shapes alone: a byte for each
-    weight."""
+    weight. Of a smaller need most is the margin."""
+    assert 1.03 < said("flux.2-klein-4b", 1, 128, "mse") < 1.03 + MARGIN / 2**30
     found = {blocks: said("flux.2-klein-4b", blocks, 128, method) for blocks in (1, 20)}
     for blocks, gib in measured.items():
         assert found[blocks] == pytest.approx(gib, rel=0.2)
