@@ -128,6 +128,8 @@ def said(model: str, blocks: int, image: int, method: str) -> float:
 
 
 def measure(model: str, blocks: int, given: argparse.Namespace) -> dict[str, Any]:
+    if given.folder is not None:
+        given.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
         parameters = write_model(folder / "model", model, blocks, given.image, given.dtype)
