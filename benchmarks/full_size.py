@@ -60,6 +60,8 @@ def measure(target: str, model: str, blocks: int, given: argparse.Namespace) -> 
     from benchmarks.full_topologies import TOPOLOGIES, write_random
 
     config = TOPOLOGIES[model].config(blocks)
+    if given.folder is not None:
+        given.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = Path(name)
         write_random(config, folder)
