@@ -1,7 +1,8 @@
 """How much memory a calibration needs, said before it starts; what does not fit runs in parts or is refused, with what would.
 
 Counted are tensors: those of the size of the weights, of which a fit holds several, activations (from a run on shapes
-alone), latents, and records of block reconstruction. Libraries and allocators come on top: ``MARGIN`` and ``SCATTERED``.
+alone), latents, and records of block reconstruction. Libraries and allocators come on top: ``LIBRARIES``, ``MARGIN`` and
+``SCATTERED``.
 Weights in pages of files are not counted on the host: the system drops such pages if memory is short, and reads them again.
 With ``offload`` on a GPU, weights of blocks count on the host, where they are pinned, and two blocks on the GPU.
 """
@@ -29,7 +30,10 @@ from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 
 FLOAT = 4
+LIBRARIES = 2**29
+"""Of a calibration on the host: measured with networks of 0.5 to 4 G parameters (docs/RESULTS.md)."""
 MARGIN = 2**30
+"""Of a GPU, with its context, and of the host beside it. It was not measured."""
 SCATTERED = 1.1
 """What the allocator holds for each byte in use: measured with Stable Diffusion 1.5's topology (docs/RESULTS.md)."""
 SHARE = 4
@@ -54,7 +58,7 @@ class Estimate:
     def on(self, device: torch.device) -> int:
         """What the device needs; the host's own share counts where the device is the host."""
         used = self.weights + self.activations + (self.host if device.type == "cpu" else 0)
-        return int(SCATTERED * used) + MARGIN
+        return int(SCATTERED * used) + (LIBRARIES if device.type == "cpu" else MARGIN)
 
     @property
     def on_host(self) -> int:

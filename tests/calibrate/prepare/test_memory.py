@@ -17,7 +17,7 @@ from dq_toolchain.calibrate.network.activation_checkpointing import outermost_bl
 from dq_toolchain.calibrate.network.streaming import streamed_tensors
 from dq_toolchain.calibrate.prepare import memory
 from dq_toolchain.calibrate.prepare import setup as module
-from dq_toolchain.calibrate.prepare.memory import MARGIN, check_memory, estimate
+from dq_toolchain.calibrate.prepare.memory import LIBRARIES, check_memory, estimate
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.work.workers import Workers
 from dq_toolchain.toolchain.console.progress import Reporter
@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused_with_what_would(
             check_memory(context, settings, ACCUQUANT, QUIET)
     monkeypatch.setattr(memory, "free_on", lambda _device: need)
     check_memory(context, recipe, ACCUQUANT, QUIET)
-    assert need > MARGIN
+    assert need > LIBRARIES
 
 
 GPU, HOST = torch.device("cuda", 0), torch.device("cpu")
@@ -285,12 +285,11 @@ def test_a_small_network_on_a_gpu_is_not_a_large_one(
     assert (context.is_large, context.rollout_batch, context.host_batch) == (False, 256, 32)
 
 
-@pytest.mark.parametrize(("method", "measured"), [("mse", {20: 5.0}), ("accuquant", {1: 3.24})])
+@pytest.mark.parametrize(("method", "measured"), [("mse", {1: 1.03, 4: 1.45, 20: 5.0}), ("accuquant", {1: 3.24})])
 def test_transformers_at_full_size_need_what_was_measured(method: str, measured: dict[int, float]) -> None:
     """With ``offload``, of memory of no file (docs/RESULTS.md, "Transformers at full size"), from shapes alone: a byte for each
-    weight. Of a smaller need most is the margin."""
-    assert 1.03 < said("flux.2-klein-4b", 1, 128, "mse") < 1.03 + MARGIN / 2**30
-    found = {blocks: said("flux.2-klein-4b", blocks, 128, method) for blocks in (1, 20)}
+    weight."""
+    found = {blocks: said("flux.2-klein-4b", blocks, 128, method) for blocks in (1, 4, 20)}
     for blocks, gib in measured.items():
         assert found[blocks] == pytest.approx(gib, rel=0.2)
     weights = (3_875_544_576 - 563_086_080) / 2**30
