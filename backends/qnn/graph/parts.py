@@ -12,6 +12,7 @@ from dq_toolchain.backends.common.onnx.building import GraphBuilder, find_produc
 from dq_toolchain.backends.common.onnx.parts import as_artifact, export_part, sites_of
 from dq_toolchain.backends.common.onnx.reading import as_graph_has
 from dq_toolchain.backends.common.onnx.tables import put_tables
+from dq_toolchain.backends.qnn.graph.norms import rewrite_norms
 from dq_toolchain.backends.qnn.graph.paddings import rewrite_paddings
 from dq_toolchain.backends.qnn.graph.permutations import turn_permutations
 from dq_toolchain.backends.qnn.graph.rewrite import EXPORTED, OPSET, Rewriter
@@ -51,6 +52,7 @@ def float_graph(part: Part, artifact: Artifact) -> Any:
         node.replace_input_with(1, builder.constant(f"{layer}.weight", weight))
     rewrite_paddings(builder)
     rewrite_sigmoids(builder)
+    rewrite_norms(builder)
     turn_permutations(builder)
     builder.model.opset_imports[""] = OPSET
     return builder.finish()

@@ -21,6 +21,7 @@ from dq_toolchain.backends.common.onnx.building import GraphBuilder, Product, fi
 from dq_toolchain.backends.common.onnx.libraries import onnx_ir
 from dq_toolchain.backends.common.onnx.reading import only_user, tensor_of
 from dq_toolchain.backends.qnn.graph.clips import clips, has_wrong_rows, ones_for, quantized_before
+from dq_toolchain.backends.qnn.graph.norms import rewrite_norms
 from dq_toolchain.backends.qnn.graph.numbers import Numbers, numbers_of
 from dq_toolchain.backends.qnn.graph.paddings import rewrite_paddings
 from dq_toolchain.backends.qnn.graph.permutations import turn_permutations
@@ -73,6 +74,7 @@ class Rewriter(GraphBuilder):
             elif product.kind == "attention":
                 self._around(product, list(product.operands), RESULT[product.operands[0]])
         rewrite_sigmoids(self)
+        rewrite_norms(self)
         turn_permutations(self)
         self.model.opset_imports[""] = OPSET
         return self.finish()

@@ -21,6 +21,7 @@ from dq_toolchain.backends.common.onnx.reading import (
     tensor_of,
 )
 from dq_toolchain.backends.qnn.graph.clips import Ends, clips, has_wrong_rows, quantized_before
+from dq_toolchain.backends.qnn.graph.norms import norm_at
 from dq_toolchain.backends.qnn.graph.permutations import MOST_AXES
 from dq_toolchain.backends.qnn.proof.reading import Around, dtype_of, read_around
 
@@ -78,6 +79,12 @@ def _elsewhere(graph: Any) -> Iterator[Placement]:
                 str(node.name),
                 node.op_type,
                 "a padding is compiled to wrong numbers in some sizes; make it a concatenation",
+            )
+        if (norm := norm_at(node)) is not None and norm.wrong:
+            yield Placement(
+                str(node.name),
+                node.op_type,
+                "an RMS norm is compiled to wrong numbers as it is here; write it over rows, with a weight per channel behind it",
             )
         if any(len(value.shape) > MOST_AXES for value in node.outputs if value.shape is not None):
             yield Placement(
