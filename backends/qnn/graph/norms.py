@@ -4,8 +4,8 @@ Measured on Qualcomm's emulator: the compiler makes one operation of Pow, Reduce
 multiplication by a constant that follows, as the norm of queries and keys (B, T, heads, C) is written. That operation gives what
 happened to be in memory, or ends the process,
 
-- of at most 32 channels with more than 8 places on the third axis from the end: small networks with rotary positions. Right are 33
-  channels and more, 8 tokens and less, and norms of whole tokens (B, T, C);
+- of at most 32 channels where there is an axis in front of the last two, in most sizes: tokens first with 9 tokens and more, heads
+  first with 9 heads and more or with 16 or 64 tokens. Right are 33 channels and more, and norms of whole tokens (1, T, C);
 - where the constant is not one weight per channel but a scalar, or a table of rotary positions, in all sizes.
 
 A weight as the first factor is refused ("memory allocation"). Over rows with a weight, of ones where the norm has none, all of them
@@ -23,8 +23,8 @@ import torch
 from dq_toolchain.backends.common.onnx.building import GraphBuilder
 from dq_toolchain.backends.common.onnx.reading import only_user, producer, tensor_of
 
-FEW_CHANNELS, MANY_PLACES = 32, 8
-"""Up to how many channels, and with more than how many places on the third axis from the end, the one operation is wrong."""
+FEW_CHANNELS = 32
+"""Up to how many channels the one operation is wrong where there is more than rows of them."""
 STEPS = ("Reciprocal", "Sqrt", "Add", "ReduceMean", "Pow")
 """From x * reciprocal back to x."""
 
@@ -53,7 +53,7 @@ class Norm:
     @property
     def wrong(self) -> bool:
         """Whether the compiler gets it wrong as it is."""
-        few = len(self.shape) > 2 and self.shape[-1] <= FEW_CHANNELS and self.shape[-3] > MANY_PLACES
+        few = self.shape[-1] <= FEW_CHANNELS and prod(self.shape[:-2]) > 1
         return few or self.weighted is None or self.weighted.inputs[1] is not self.weight
 
 
