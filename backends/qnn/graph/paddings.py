@@ -19,7 +19,7 @@ CONSTANT = "constant"
 
 
 def rewrite_paddings(builder: GraphBuilder) -> None:
-    """Replace those of a constant in the builder's graph, in place. Others are left, for the lint to refuse."""
+    """Replace those of a constant in the builder's graph, in place. Others, and such that cut, are left, for the lint to refuse."""
     for node in [node for node in builder.graph if node.op_type == "Pad" and _is_constant(node)]:
         out, users, name = node.outputs[0], list(node.outputs[0].uses()), str(node.name or node.outputs[0].name)
         last, shape = node.inputs[0], [int(size) for size in node.inputs[0].shape]
@@ -44,8 +44,10 @@ def _sized(shape: list[int], axis: int, count: int) -> list[int]:
 
 def _is_constant(node: Any) -> bool:
     mode = node.attributes.get("mode")
-    given = [value for value in node.inputs[1:] if value is not None]
-    return (mode is None or mode.value == CONSTANT) and all(tensor_of(value) is not None for value in given)
+    given = [tensor_of(value) for value in node.inputs[1:] if value is not None]
+    if (mode is not None and mode.value != CONSTANT) or any(held is None for held in given):
+        return False
+    return given[0] is not None and bool((given[0] >= 0).all())
 
 
 def _value(node: Any) -> float:

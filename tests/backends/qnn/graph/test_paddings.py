@@ -68,9 +68,10 @@ def test_the_same_numbers_without_the_operation(name: str, tmp_path: Path) -> No
     np.testing.assert_array_equal(open_on_cpu(path).run(None, x)[0], plain.run(None, x)[0])
 
 
-def test_what_is_left_of_paddings_is_refused(tmp_path: Path) -> None:
-    mirrored = ((1, 16, 8, 8), [0, 0, 0, 0, 0, 0, 1, 1], None)
-    path = pad_graph(tmp_path / "mirrored.onnx", mirrored, rewritten=True, mode="reflect")
+@pytest.mark.parametrize(("mode", "last"), [("reflect", 1), ("constant", -1)])
+def test_what_is_left_of_paddings_is_refused(mode: str, last: int, tmp_path: Path) -> None:
+    case = ((1, 16, 8, 8), [0, 0, 0, 0, 0, 0, 1, last], None)
+    path = pad_graph(tmp_path / "left.onnx", case, rewritten=True, mode=mode)
     (found,) = lint(ir.load(path).graph)
     assert (found.name, found.why) == (
         "b",
