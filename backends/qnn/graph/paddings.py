@@ -3,7 +3,8 @@
 Measured on Qualcomm's emulator: a float Pad is compiled to wrong numbers in some sizes. Behind the last column of a picture of 16
 channels and 8x8 pixels, or of 64 and 16x16, it leaves what happened to be in memory, whatever the constant is; 3 channels of 32x32
 and 128 of 32x32 are right, and so are paddings at the top or on all sides. So are the row of ones that SANA's linear attention
-appends, alone, and not in its place in the network. Concatenations were right in all of them.
+appends, alone, and not in its place in the network. Concatenations were right in all of them. What the
+exporter folds into a convolution, as in an autoencoder's encoder, is no Pad, and was right.
 """
 
 from __future__ import annotations
