@@ -10,12 +10,14 @@ Gradients are used and dropped layer by layer, so that memory holds one layer's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from dq_toolchain.calibrate.data.context import Context
+from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.multistep.gradients import segment_gradient
 from dq_toolchain.calibrate.work.host_reads import read_on_host
@@ -42,20 +44,10 @@ def final_errors(
         probes: samples, one random direction each; of several processes each takes a share.
     """
     sums = {name: dict.fromkeys(widths, 0.0) for name, widths in scales.items()}
-    context, calls, elements = run.context, run.calls, run.samples.start[0].numel()
+    context, elements = run.context, run.samples.start[0].numel()
     for probe in range(probes)[context.workers.share(probes)]:
-        index = probe % len(run.samples)
-        part = run.samples.select(slice(index, index + 1))
-        generator = torch.Generator().manual_seed(hash_seed(context.seed, 1, probe))
-        signs = to_device((torch.randint(0, 2, part.start.shape, generator=generator) * 2 - 1).float(), context.device)
-
-        def at_the_end(k: int, x: Tensor, signs: Tensor = signs) -> tuple[Tensor, Tensor]:
-            return torch.zeros((), device=x.device), signs if k == calls else torch.zeros_like(x)
-
-        network, noise = context.denoiser(context.network, part), context.noise(part)
         with _moved_along(context.network, scales) as moved:
-            start = State((to_device(part.start, context.device),))
-            segment_gradient(context.table, network, start, 0, calls, at_the_end, "adjoint", noise)
+            sweep(context, run.samples, probe)
         places = [(name, bits) for name, widths in moved.items() for bits in widths]
         values = [moved[name][bits] for name, bits in places]
         for (name, bits), value in zip(
@@ -68,6 +60,25 @@ def final_errors(
     for (name, bits), value in zip(names, total, strict=True):
         sums[name][bits] = value
     return sums
+
+
+def sweep(context: Context, samples: Samples, probe: int, set_step: Callable[[int], None] | None = None) -> None:
+    """Carry one sample's v back through a whole FP32 run: gradients of v' x[N] reach whatever requires them, step by step.
+
+    Args:
+        samples: of which probe p takes the one at p modulo their number.
+        set_step: told the step of every pass, before it.
+    """
+    calls, index = context.table.calls, probe % len(samples)
+    part = samples.select(slice(index, index + 1))
+    generator = torch.Generator().manual_seed(hash_seed(context.seed, 1, probe))
+    signs = to_device((torch.randint(0, 2, part.start.shape, generator=generator) * 2 - 1).float(), context.device)
+
+    def at_the_end(k: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros((), device=x.device), signs if k == calls else torch.zeros_like(x)
+
+    network, start = context.denoiser(context.network, part, set_step), State((to_device(part.start, context.device),))
+    segment_gradient(context.table, network, start, 0, calls, at_the_end, "adjoint", context.noise(part))
 
 
 @contextmanager

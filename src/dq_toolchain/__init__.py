@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 # are reached as ``from dq_toolchain.calibrate.data import samples``.
 importlib.import_module(f"{__name__}.calibrate")
 
+from dq_toolchain.api.analysis import analyze  # noqa: E402
 from dq_toolchain.api.calibration import calibrate  # noqa: E402
 from dq_toolchain.api.device import export, run  # noqa: E402
 from dq_toolchain.api.generation import generate  # noqa: E402
@@ -39,6 +40,7 @@ __all__ = [
     "DqError",
     "Report",
     "Verdict",
+    "analyze",
     "calibrate",
     "errors",
     "export",

@@ -42,6 +42,7 @@ def _run(folder: Path, *arguments: str) -> tuple[int, str, list[str]]:
         ("targets", 0, "executorch"),
         ("inspect nowhere", 2, "holds neither"),
         ("doctor nowhere", 2, "cannot read"),
+        ("analyze nowhere", 2, "holds neither"),
         ("validate nowhere/report.json", 2, "cannot read"),
         ("run --bundle nowhere", 2, "cannot read"),
         ("export --calibration nowhere", 2, "cannot read"),
