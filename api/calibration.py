@@ -22,6 +22,7 @@ def calibrate(
     model: object = None,
     *,
     out: str | Path = "dq-out",
+    target: str | None = None,
     scheduler: object = None,
     sample_shape: Sequence[int] | None = None,
     conditioning: Mapping[str, Tensor] | str | Path | None = None,
@@ -42,6 +43,7 @@ def calibrate(
             ``.sample``, of the sample's shape (B, C, ...); timestep is (B,) float32. None: the embedded digits model.
             A network in memory is copied to the CPU in float32 and not changed.
         out: folder for the artifact.
+        target: to export to later: activations that are not set are as it is best calibrated. Default: 8 bits, symmetric.
         scheduler: a diffusers scheduler, or the folder of one; default: the pipeline's own. A module needs one.
         sample_shape: of a module: (C, H, W), or other axes behind the channels, such as (C, T).
         conditioning: keyword tensors of ``forward``, floats or integers, one row per sample, taken in turn; or a safetensors file
@@ -98,6 +100,7 @@ def calibrate(
             else models.prompts_file(folder, prompts),
         },
         "run": {"out": folder},
+        "export": {"target": target},
     }
     reporter = Callbacks(progress, on_note)
     found = calibrated(calibration_recipe(recipe, settings, fixed, reporter.warn), reporter, given)
@@ -112,6 +115,13 @@ def calibrated(recipe: Recipe, reporter: Reporter, given: Model | None = None) -
     Raises:
         DqError: as ``calibrate``.
     """
+    from dq_toolchain import backends
+    from dq_toolchain.toolchain.recipe.writing import toml_value
+
+    recipe, taken = backends.suited(recipe)
+    if taken:
+        values = ", ".join(f"{key} = {toml_value(value)}" for key, value in taken.items())
+        reporter.say(f"for target {recipe.export.target}: {values}")
     from dq_toolchain.calibrate import run as stage
 
     workers = stage.workers_of(recipe)

@@ -51,6 +51,7 @@ class TargetInfo:
         library: distribution the backend needs. version: the installed one, None if it is missing.
         install: what to type to get it.
         schemes, weight_bits, activation_bits: what the target can hold.
+        forms: of [quantize] what it takes together, setting -> allowed values, the best of them first; the best form first.
         verified: where its files were executed and compared.
         any_size: its programs bring a latent back to any size; otherwise both sides are multiples of the downsampling.
     """
@@ -64,6 +65,7 @@ class TargetInfo:
     activation_bits: tuple[int, ...]
     verified: str
     any_size: bool = False
+    forms: tuple[Mapping[str, tuple[Any, ...]], ...] = ({},)
 
 
 def installed_version(*libraries: str) -> str | None:

@@ -26,7 +26,8 @@ def describe() -> TargetInfo:
     return TargetInfo(
         name="coreai", library=LIBRARIES[0], version=installed_version(*LIBRARIES), install=INSTALL,
         schemes=("symmetric", "affine"), weight_bits=(2, 3, 4, 5, 6, 7, 8), activation_bits=(8,),
-        verified="coreai-core 1.0.0b3, Linux: audited, executed by Apple's interpreter; not run on Apple hardware")  # fmt: skip
+        verified="coreai-core 1.0.0b3, Linux: audited, executed by Apple's interpreter; not run on Apple hardware",
+        forms=({"activation_bits": (8,), "scheme": ("symmetric", "affine"), "outputs": ("none", "range")},))  # fmt: skip
 
 
 def lower(

@@ -26,7 +26,8 @@ def describe() -> TargetInfo:
     return TargetInfo(
         name="coreml", library=LIBRARY, version=installed_version(LIBRARY), install=INSTALL, schemes=("symmetric", "affine"),
         weight_bits=(2, 3, 4, 5, 6, 7, 8), activation_bits=(8,),
-        verified="coremltools 9.0, Linux: audited, executed by our interpreter; not run on Apple hardware")  # fmt: skip
+        verified="coremltools 9.0, Linux: audited, executed by our interpreter; not run on Apple hardware",
+        forms=({"activation_bits": (8,), "scheme": ("symmetric", "affine"), "outputs": ("none", "range")},))  # fmt: skip
 
 
 def lower(

@@ -32,6 +32,14 @@ def describe() -> TargetInfo:
         weight_bits=(2, 3, 4, 5, 6, 7, 8),
         activation_bits=(8,),
         verified="ExecuTorch 1.5.1, x86-64 Linux: executed, equal to the integer simulation; Arm64: emulated",
+        forms=(
+            {
+                "activation_bits": (8,),
+                "scheme": ("affine", "symmetric"),
+                "attention": ("float",),
+                "outputs": ("none", "range"),
+            },
+        ),
     )
 
 

@@ -34,6 +34,10 @@ def describe() -> TargetInfo:
         activation_bits=(8, 16),
         verified="ONNX Runtime, x86-64 Linux: executed; Qualcomm's compiler and emulator: compiled, executed; not run on a phone",
         any_size=True,
+        forms=(
+            {"activation_bits": (16,), "outputs": ("range",), "step_vectors": (True,), "scheme": ("symmetric",)},
+            {"activation_bits": (8,), "outputs": ("fitted",), "step_vectors": (True,), "scheme": ("symmetric",)},
+        ),
     )
 
 

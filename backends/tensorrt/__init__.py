@@ -34,6 +34,7 @@ def describe() -> TargetInfo:
         activation_bits=(8,),
         verified="ONNX Runtime, x86-64 Linux: executed; TensorRT for RTX 1.7: compiled to INT8; not run on a Jetson",
         any_size=True,
+        forms=({"activation_bits": (8,), "scheme": ("symmetric",), "outputs": ("none", "range")},),
     )
 
 

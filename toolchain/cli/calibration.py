@@ -11,7 +11,7 @@ import typer
 from dq_toolchain import backends
 from dq_toolchain.toolchain.cli.app import Json, ModelName, Out, RecipeFile, app, console, print_json
 from dq_toolchain.toolchain.cli.before import check_recipe
-from dq_toolchain.toolchain.cli.names import complete_method_list, complete_methods, method_names
+from dq_toolchain.toolchain.cli.names import complete_method_list, complete_methods, complete_targets, method_names
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -24,6 +24,7 @@ PLACES = {
     "scheduler": ("model", "scheduler"),
     "vae": ("model", "vae"),
     "out": ("run", "out"),
+    "target": ("export", "target"),
     "seed": ("run", "seed"),
     "device": ("run", "device"),
     "precision": ("run", "precision"),
@@ -87,7 +88,7 @@ def calibration_recipe(
 @app.command(
     epilog="Examples:  dq-toolchain calibrate | dq-toolchain calibrate --weight-bits 4 --steps 20 --out w4 | "
     "dq-toolchain calibrate --effort quick | "
-    "dq-toolchain calibrate --activation-bits 16 --outputs range --step-vectors | "
+    f"dq-toolchain calibrate --target {backends.names()[-1]} | "
     "dq-toolchain calibrate --model ./my-unet --recipe dq.toml --device cuda | "
     "dq-toolchain calibrate --model owner/name --guidance 7.5 --prompts prompts.txt --offload"
 )
@@ -108,6 +109,16 @@ def calibrate(
         ),
     ] = None,
     out: Out = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help=f"{' | '.join(backends.names())}: activations that are not set are as this target is best calibrated, and what it "
+            "does not take is refused at once  [default: 8 bits, symmetric]",
+            autocompletion=complete_targets,
+        ),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -206,6 +217,7 @@ def calibrate(
 ) -> None:
     """Quantize a network: integer weights, and activation parameters per step group. Continues a killed run."""
     settings = calibration_recipe(locals())
+    backends.suited(settings)
     check_recipe(settings)
     from dq_toolchain.api.calibration import calibrated
     from dq_toolchain.toolchain.render.summary import calibration_summary, show_calibration

@@ -37,10 +37,11 @@ def recipe(target: Target = None, **given: Any) -> None:
         values = list(reversed(given[name] or []))
         options[name] = next((own.kind(value) for value in values if _is_of(own, value)), None)
         of_target[name] = next((value for value in values if not _is_of(own, value)), None)
-    flags = {"export": {"target": target}}
-    asked = calibration_recipe(options, flags, target_flags=of_target, default_target=backends.DEFAULT)
+    options["target"] = target
+    asked = calibration_recipe(options, target_flags=of_target, default_target=backends.DEFAULT)
+    named, _ = backends.suited(calibration_recipe(options, target_flags=of_target))
     check_method(asked)
-    print(to_toml(_effective(asked)), end="")
+    print(to_toml(_effective(asked.model_copy(update={"quantize": named.quantize}))), end="")
 
 
 def _is_of(own: Setting, value: str) -> bool:
@@ -60,7 +61,7 @@ def _effective(asked: Recipe) -> Recipe:
 def _added() -> list[inspect.Parameter]:
     """The options of calibrate and export; one that both have may be given twice."""
     own = inspect.signature(calibrate, eval_str=True).parameters.values()
-    found = [each for each in own if each.name not in {*BOTH, "json_"}]
+    found = [each for each in own if each.name not in {*BOTH, "json_", "target"}]
     found += [each for each in OPTIONS.values() if each.name not in BOTH]
     for name in sorted(BOTH):
         texts = [each.annotation.__metadata__[0].help for each in (*own, OPTIONS[name]) if each.name == name]

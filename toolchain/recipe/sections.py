@@ -113,7 +113,8 @@ class QuantizeSection(Section):
         description="bits of activations; with 16, which are symmetric, the second operand of attention products has 8",
     )
     scheme: Literal["symmetric", "affine"] = Field(
-        default="symmetric", description="symmetric: zero_point 0 (every target)"
+        default="symmetric",
+        description="symmetric: zero_point 0 (every target); affine: any zero_point, a finer scale where values are not centred",
     )
     attention: Literal["float", "int8"] = Field(default="float", description="operands of the attention products")
     outputs: Literal["none", "range", "fitted"] = Field(
@@ -230,7 +231,9 @@ class ExportSection(Section):
     """[export]"""
 
     target: str | None = Field(
-        default=None, description="what `dq-toolchain targets` lists; default: the one marked there"
+        default=None,
+        description="what `dq-toolchain targets` lists; default: the one marked there. `calibrate` then sets of [quantize] what is "
+        "not set as the target is best calibrated",
     )
     steps: Steps = Field(
         default=(),
