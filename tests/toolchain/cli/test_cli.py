@@ -19,7 +19,7 @@ from tests.toolchain import devices
 from tests.toolchain.conftest import SEEDS
 from tests.toolchain.spoil import QUICK
 
-COMMANDS = ("calibrate", "compare", "export", "run", "generate", "validate", "doctor", "inspect", "targets")
+COMMANDS = ("calibrate", "compare", "export", "run", "generate", "validate", "doctor", "analyze", "inspect", "targets")
 SMALL = "[calibrate]\nsettling = 0\ngroup_iterations = 0\n[reference]\nseeds = 2\n"
 
 
