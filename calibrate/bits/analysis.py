@@ -139,10 +139,10 @@ def analyze(
         saving = checkpointed(context.network) if recipe.run.offload else nullcontext()
         with saving, reporter.task("errors of layers", runs) as advance:
             shares = measure_shares(artifact, context, context.draw(held_out_seeds(runs)), checkpoint, advance)
-        remove(work)
-        rows = rows_of(artifact, shares)
-        names = cheap(rows)
-        gain = _gain_of(artifact, context, load_reference(folder), names, reporter) if names else None
+    rows = rows_of(artifact, shares)
+    names = cheap(rows)
+    gain = _gain_of(artifact, context, load_reference(folder), names, reporter) if names else None
+    remove(work)
     return Analysis(
         runs=runs,
         weights=sum(shares.weights.values()),
@@ -166,6 +166,7 @@ def _recipe_of(artifact: Artifact, folder: Path, model: Path | None, device: str
         )
     if model is not None:
         kept["model"]["path"] = str(model)
+    kept["run"]["out"] = str(folder.parent)
     if device is not None:
         kept["run"]["device"] = device
     return load_recipe(None, kept)

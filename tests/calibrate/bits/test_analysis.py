@@ -77,6 +77,18 @@ def test_a_model_that_moved_is_found_where_it_is_said_to_be(folder: Path, tiny_m
     assert analyze(folder, QUIET, runs=2, model=moved) == analyze(folder, QUIET, runs=2)
 
 
+def test_a_calibration_with_weights_in_files_is_measured_alike(tiny_model: Path, tmp_path: Path) -> None:
+    """`--offload`: activation checkpointing, and weights that the system may drop. The same shares of the same artifact."""
+    folder, artifact, reference = calibrate(tiny_recipe(tiny_model, tmp_path / "offload", run={"offload": True}), QUIET)
+    offloaded = analyze(folder, QUIET, runs=2)
+    recipe = {**artifact.record["recipe"], "run": {**artifact.record["recipe"]["run"], "offload": False}}
+    replace(artifact, record={**artifact.record, "recipe": recipe}).save(tmp_path / "plain", reference)
+    plain = analyze(tmp_path / "plain", QUIET, runs=2)
+    for one, other in zip(offloaded.layers, plain.layers, strict=True):
+        assert one.layer == other.layer
+        assert one.share == pytest.approx(other.share, rel=1e-4)
+
+
 def test_another_models_weights_are_refused(folder: Path, tiny_model: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
