@@ -55,7 +55,7 @@ def _wide(samples: int, warmup: int, blocks: tuple[int, int, int]) -> Budget:
 
 def _narrow(samples: int, warmup: int, blocks: tuple[int, int, int]) -> Budget:
     return Budget(
-        samples=samples, batch=8, warmup=warmup, steps="growth",
+        samples=samples, batch=4, warmup=warmup, steps="growth",
         scale_lr=2e-3, rounding_lr=3e-3, rows=blocks[0], iterations=blocks[1], activation_iterations=blocks[2],
     )  # fmt: skip
 
@@ -67,9 +67,9 @@ TABLE: Mapping[Width, Mapping[Effort, Budget]] = {
         "best": _wide(512, 1200, (512, 400, 100)),
     },
     "narrow": {
-        "quick": _narrow(128, 350, (256, 125, 30)),
-        "standard": _narrow(512, 1900, (512, 250, 60)),
-        "best": _narrow(1024, 3800, (1024, 500, 120)),
+        "quick": _narrow(128, 700, (256, 125, 30)),
+        "standard": _narrow(512, 3800, (512, 250, 60)),
+        "best": _narrow(1024, 7600, (1024, 500, 120)),
     },
 }
 """By the width of the weights and the effort. ``benchmarks.effort`` measures what the rows cost and give."""
