@@ -68,7 +68,7 @@ def with_budget(
 ) -> tuple[Context, WithinBudget]:
     """The setup with weight bits that keep to the recipe's budget, from the checkpoint if it is there.
 
-    The first and the last convolution keep ``edge_bits``; layers in float count 32. A bound on PSNR is met before the
+    Edges (the first layer and the last) keep ``edge_bits``; layers in float count 32. A bound on PSNR is met before the
     fit, which then only adds to it: the smallest such choice is taken, or within the size the largest.
 
     Args:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.network.call_order import first_and_last_convolution
+from dq_toolchain.calibrate.network.call_order import first_and_last_layer
 from dq_toolchain.calibrate.network.fake_quant import (
     QUANTIZED_ATTENTION,
     ActivationQuantizer,
@@ -43,7 +43,7 @@ class Prepared:
 
     Attributes:
         float_layers: layers that stay in float because the recipe names them.
-        edges: the first and the last convolution, whose weights get bits of their own.
+        edges: the first layer that reads the sample and the last one, whose weights get bits of their own.
         step_vectors: what the network takes from a table; None: it computes from the timestep.
         time_parameters: those that the network does without, by their names in the model.
     """
@@ -94,7 +94,7 @@ def prepare(
         if fault is not None:
             raise ModelError(f"{name} {fault}")
     output_first(network, {name for name, _ in weighted_layers(network) if name not in float_layers})
-    edges = first_and_last_convolution(network, float_layers, run)
+    edges = first_and_last_layer(network, float_layers, run)
     sites = [
         Site(
             name,

@@ -1,4 +1,4 @@
-"""Quantizers in a UNet: sites by type, first and last convolution by execution, gradients of shared weights."""
+"""Quantizers in a UNet: sites by type, first and last layer by execution, gradients of shared weights."""
 
 from __future__ import annotations
 
