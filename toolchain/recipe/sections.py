@@ -107,7 +107,10 @@ class QuantizeSection(Section):
         description="bits of the weights layer by layer, instead of weight_bits: "
         "size=SHARE of FP32's, psnr>=DB, or both",
     )
-    edge_bits: int = Field(default=8, ge=2, le=8, description="bits of the weights of the first layer that reads the sample, and of the last layer")
+    edge_bits: int = Field(
+        default=8, ge=2, le=8,
+        description="bits of the weights of the first layer that reads the sample, and of the last layer",
+    )  # fmt: skip
     activation_bits: Annotated[Literal[2, 3, 4, 5, 6, 7, 8, 16], BeforeValidator(known_width)] = Field(
         default=8,
         description="bits of activations; with 16, which are symmetric, the second operand of attention products has 8",
