@@ -43,4 +43,5 @@ def test_the_modulation_alone_has_bits_of_its_own(model: Path, tmp_path: Path) -
     changed = {name for name in bits if bits[name] != before[name]}
     assert changed == {name for name in bits if fnmatchcase(name, few_steps.MODULATION)}
     assert {bits[name] for name in changed} == {8}
-    assert set(before.values()) == {4}
+    assert {name for name in before if before[name] == 8} == {"x_embedder", "proj_out"}
+    assert set(before.values()) == {4, 8}
