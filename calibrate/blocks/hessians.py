@@ -60,10 +60,7 @@ def hessians_of(
     Returns:
         layer -> its blocks, (groups, columns, columns) float32 on the device; zeros where a layer was never called.
     """
-    found = {
-        name: [_zeros(layer, part.stop - part.start, device) for part in blocks_of(layer)]
-        for name, layer in layers.items()
-    }
+    found = {name: zeros_of(layer, device) for name, layer in layers.items()}
     done = 0
 
     def before_call(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -86,8 +83,17 @@ def hessians_of(
     return found
 
 
-def _zeros(layer: Layer, columns: int, device: torch.device) -> Tensor:
-    return torch.zeros((groups_of(layer), columns, columns), device=device)
+def zeros_of(layer: Layer, device: torch.device) -> list[Tensor]:
+    """The layer's blocks before a sum, (groups, columns, columns) float32 each."""
+    sizes = [part.stop - part.start for part in blocks_of(layer)]
+    return [torch.zeros((groups_of(layer), size, size), device=device) for size in sizes]
+
+
+def add_products(sums: list[Tensor], layer: Layer, columns: Tensor) -> None:
+    """Add x x^T of every row x to the layer's blocks. columns: (groups, rows, K)."""
+    for total, part in zip(sums, blocks_of(layer), strict=True):
+        x = columns[..., part]
+        total.baddbmm_(x.transpose(1, 2), x)
 
 
 def _add(sums: list[Tensor], layer: Layer, x: Tensor, generator: torch.Generator) -> None:
@@ -95,7 +101,4 @@ def _add(sums: list[Tensor], layer: Layer, x: Tensor, generator: torch.Generator
     if patches.shape[1] > POSITIONS:
         chosen = torch.randperm(patches.shape[1], generator=generator)[:POSITIONS]
         patches = patches[:, chosen.to(patches.device)]
-    columns = patches.flatten(0, 1).transpose(0, 1)  # (groups, rows, K)
-    for total, part in zip(sums, blocks_of(layer), strict=True):
-        x = columns[..., part]
-        total.baddbmm_(x.transpose(1, 2), x)
+    add_products(sums, layer, patches.flatten(0, 1).transpose(0, 1))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.blocks.evaluations import Evaluations
+from dq_toolchain.calibrate.blocks.guided_hessians import guided_hessians_of
 from dq_toolchain.calibrate.blocks.hessians import ROOM, bytes_of, hessians_of, in_parts
 from dq_toolchain.calibrate.blocks.second_order import LARGEST, MARGIN, has_patches, rounded
 from dq_toolchain.calibrate.data.context import Context
@@ -24,12 +25,14 @@ from dq_toolchain.toolchain.quant.layers import Layer
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
-MODULES = (*WEIGHTS, "blocks.second_order", "blocks.hessians")
+MODULES = (*WEIGHTS, "blocks.second_order", "blocks.hessians", "blocks.guided_hessians")
 """Whose constants decide the result."""
 FACTORS = 6
 """float64 matrices of one block of a Hessian while it is factored."""
 WORK = 3.0
 """Passes that a row takes, with the sums over its inputs."""
+GUIDED_WORK = 12.0
+"""The same where a row is run back as well."""
 
 
 class SecondOrder(Phase):
@@ -55,7 +58,7 @@ class SecondOrder(Phase):
                 checkpoint = work.checkpoint.part(number)
                 saved = checkpoint.load()
                 if saved is None:
-                    chosen = self._part(work, {name: layers[name] for name in part}, rows, advance)
+                    chosen = self._part(work, layers, part, rows, advance)
                     checkpoint.save(chosen, {})
                 else:
                     chosen = saved[0]
@@ -71,11 +74,20 @@ class SecondOrder(Phase):
                         network.streaming.chose(quantizer)
         return FitResult([{"stage": "closed-form rounding", "rows": len(rows)}], None, time.perf_counter() - begin)
 
-    def _part(self, work: Work, layers: dict[str, Layer], rows: Evaluations, advance: Advance) -> dict[str, Tensor]:
+    def _part(
+        self, work: Work, layers: dict[str, Layer], part: list[str], rows: Evaluations, advance: Advance
+    ) -> dict[str, Tensor]:
         context, network = work.trajectories.context, work.network
-        sums = hessians_of(context.network, layers, rows, context.rollout_batch, context.device, context.seed, advance)
+        if not _is_guided(work.recipe):
+            summed = {name: layers[name] for name in part}
+            sums = hessians_of(
+                context.network, summed, rows, context.rollout_batch, context.device, context.seed, advance
+            )
+        else:
+            noise = {name: network.layers[name].weight_quantizer.searched.square().mean() for name in layers}
+            sums = guided_hessians_of(context.network, layers, part, noise, rows, context.device, context.seed, advance)
         found = {}
-        for name in layers:
+        for name in part:
             network.bring(name)
             quantizer = network.layers[name].weight_quantizer
             kind = quantizer.kind
@@ -97,10 +109,12 @@ class SecondOrder(Phase):
         return Needs(
             per_weight=OFFLOADED if recipe.run.offload else ROUNDED,
             floats=(max(sums, largest) + FACTORS * 8 * columns**2) // 4,
+            activations=one.backward + one.inputs if _is_guided(recipe) else 0,
         )
 
     def passes(self, context: Context, recipe: Recipe) -> float:
-        return WORK * recipe.blocks.rows * len(in_parts(_layers(context)))
+        work = GUIDED_WORK if _is_guided(recipe) else WORK
+        return work * recipe.blocks.rows * len(in_parts(_layers(context)))
 
     def hyper_parameters(
         self, recipe: Recipe, block_options: Mapping[str, Any], step_groups: Iterable[tuple[int, ...]]
@@ -109,6 +123,11 @@ class SecondOrder(Phase):
 
 
 SECOND_ORDER = SecondOrder()
+
+
+def _is_guided(recipe: Recipe) -> bool:
+    """Whether inputs are weighted by what errors there do to the output. With ``offload`` a pass with gradient has no room."""
+    return not recipe.run.offload
 
 
 def _layers(context: Context) -> dict[str, Layer]:

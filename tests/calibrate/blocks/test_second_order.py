@@ -103,7 +103,8 @@ def obq(ratio: Tensor, hessian: Tensor) -> Tensor:
     return made.float()
 
 
-def test_it_is_obq_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_obq_in_a_fixed_order_before_the_descent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second_order, "SWEEPS", 0)
     x = torch.randn(200, 24) @ torch.randn(24, 24)
     hessian, ratio = x.T @ x, torch.randn(6, 24) * 3
     expected = obq(ratio, hessian)
@@ -111,6 +112,38 @@ def test_it_is_obq_in_a_fixed_order(monkeypatch: pytest.MonkeyPatch) -> None:
     for batch in (1, 7, 64):
         monkeypatch.setattr(second_order, "BATCH", batch)
         assert torch.equal(rounded(ratio, [hessian[None]], -7, 7), expected)
+
+
+def test_after_the_descent_no_integer_alone_can_be_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(200, 24) @ torch.randn(24, 24)
+    ratio = torch.randn(6, 24) * 3
+    hessian = x.T @ x
+    damped = hessian + second_order.DAMPING * hessian.diagonal().mean() * torch.eye(24)
+
+    def errors(integers: Tensor) -> Tensor:
+        return torch.einsum("ok,kl,ol->o", ratio - integers, damped, ratio - integers)
+
+    made = {}
+    for sweeps in (0, 20):
+        monkeypatch.setattr(second_order, "SWEEPS", sweeps)
+        made[sweeps] = rounded(ratio, [hessian[None]], -7, 7)
+    found = made[20]
+    assert (errors(found) <= errors(made[0]) * (1 + 1e-5)).all()
+    assert errors(found).sum() < errors(made[0]).sum()
+    for column in range(24):
+        for step in (-1, 1):
+            other = found.clone()
+            other[:, column] = (other[:, column] + step).clamp(-7, 7)
+            assert (errors(other) >= errors(found) * (1 - 1e-5)).all()
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_batches_of_columns_change_nothing(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    x = torch.randn(200, 24) @ torch.randn(24, 24)
+    ratio, hessian = torch.randn(6, 24) * 3, (x.T @ x)[None]
+    expected = rounded(ratio, [hessian], -7, 7)
+    monkeypatch.setattr(second_order, "BATCH", batch)
+    assert torch.equal(rounded(ratio, [hessian], -7, 7), expected)
 
 
 def test_blocks_of_a_hessian_are_rounded_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:

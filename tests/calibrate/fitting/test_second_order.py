@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.blocks.hessians import hessians_of
+from dq_toolchain.calibrate.blocks.guided_hessians import guided_hessians_of
 from dq_toolchain.calibrate.blocks.second_order import MARGIN
 from dq_toolchain.calibrate.fitting import second_order
 from dq_toolchain.calibrate.fitting.phase import Work
@@ -103,11 +103,11 @@ def test_a_layer_with_inputs_that_are_not_finite_is_named(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoilt(*given: Any) -> dict[str, list[Tensor]]:
-        found = hessians_of(*given)
+        found = guided_hessians_of(*given)
         found["mid_block.resnets.0.conv1"][0][0, 0, 0] = torch.inf
         return found
 
-    monkeypatch.setattr(second_order, "hessians_of", spoilt)
+    monkeypatch.setattr(second_order, "guided_hessians_of", spoilt)
     with pytest.raises(CalibrationError, match=r"mid_block\.resnets\.0\.conv1 has inputs that are NaN, .* keep_float"):
         rounded(tiny_model, tmp_path, "closed-form")
 
@@ -126,11 +126,28 @@ def test_what_is_rounded_is_not_rounded_again(
     calibrated(recipe, QUIET, work)
     (fit,) = work.glob("fit-*.safetensors")
     fit.unlink()
-    monkeypatch.setattr(second_order, "hessians_of", lambda *_: pytest.fail("rounded again"))
+    monkeypatch.setattr(second_order, "guided_hessians_of", lambda *_: pytest.fail("rounded again"))
     again = calibrated(recipe, QUIET, work).artifact
     for name, layer in straight.layers.items():
         assert torch.equal(layer.weight_q, again.layers[name].weight_q)
         assert torch.equal(layer.weight_scale, again.layers[name].weight_scale)
+
+
+def test_offloaded_weights_are_rounded_without_a_pass_back(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        second_order, "guided_hessians_of", lambda *_: pytest.fail("activations of a pass with gradient")
+    )
+    recipe = tiny_recipe(
+        tiny_model,
+        tmp_path,
+        quantize={"weight_bits": 4},
+        calibrate={**NO_FIT, "rounding": "closed-form"},
+        run={"offload": True},
+    )
+    made = calibrated(recipe, QUIET, tmp_path / "work").artifact
+    assert [stage["stage"] for stage in made.record["stages"]] == ["closed-form rounding"]
 
 
 def test_its_rows_and_constants_decide_the_result(tiny_model: Path, tmp_path: Path) -> None:
