@@ -181,14 +181,15 @@ class Judge:
         return self.run(SimulatedNetwork(artifact), artifact.table)
 
     def figures(self, artifact: Artifact) -> dict[str, float]:
-        """The integer simulation on held-out seeds: PSNR (median, 10th percentile, of the pooled squared error),
-        class agreement, Frechet distance."""
+        """The integer simulation on held-out seeds: PSNR (median, 10th percentile, of the pooled squared error,
+        lowest), class agreement, Frechet distance."""
         samples = self.simulated(artifact)
         values = psnr(samples, self.fp32)
         return {
             "psnr": float(values.quantile(0.5)),
             "psnr_p10": float(values.quantile(0.1)),
             "psnr_pooled": float(-10 * torch.log10((10 ** (-values / 10)).mean())),
+            "psnr_lowest": float(values.min()),
             "agreement": class_agreement(self.extractor.labels(samples), self.labels),
             "frechet": frechet_distance(self.extractor.features(samples), self.features),
         }

@@ -101,7 +101,7 @@ def show(rows: Sequence[Row]) -> None:
         "effort",
         "calibration seed",
         "processor s",
-        "PSNR, median / 10th percentile (dB)",
+        "PSNR, median / 10th percentile / lowest (dB)",
         "classes",
         "to standard (dB)",
     )
@@ -113,8 +113,9 @@ def show(rows: Sequence[Row]) -> None:
             mean, low, high = paired(r["values"], base["values"])
             against = f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
         table.add_row(
-            r["bits"], r["effort"], str(r["seed"]), f"{r['seconds']:.0f}", f"{r['psnr']:.1f} / {r['psnr_p10']:.1f}",
-            f"{100 * r['agreement']:.1f} %", against,
+            r["bits"], r["effort"], str(r["seed"]), f"{r['seconds']:.0f}",
+            f"{r['psnr']:.1f} / {r['psnr_p10']:.1f} / {min(r['values']):.1f}", f"{100 * r['agreement']:.1f} %",
+            against,
         )  # fmt: skip
     Console(width=140).print(table)
 

@@ -27,7 +27,7 @@ from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 
 ROUNDINGS = "learned,closed-form,closed-form+learned"
-COLUMNS = ("psnr", "psnr_p10", "psnr_pooled", "agreement", "frechet", "seconds")
+COLUMNS = ("psnr", "psnr_p10", "psnr_pooled", "psnr_lowest", "agreement", "frechet", "seconds")
 Row = dict[str, Any]
 
 
@@ -53,7 +53,16 @@ def measure(args: argparse.Namespace, work: Path, reporter: Reporter) -> Iterato
 
 def show(rows: list[Row]) -> None:
     table = Table(
-        "seed", "method", "rounding", "PSNR (dB)", "10th percentile", "pooled", "classes alike", "Fréchet", "s"
+        "seed",
+        "method",
+        "rounding",
+        "PSNR (dB)",
+        "10th percentile",
+        "pooled",
+        "lowest",
+        "classes alike",
+        "Fréchet",
+        "s",
     )
     for row in rows:
         numbers = (f"{row[name]:.4g}" for name in COLUMNS)

@@ -47,4 +47,5 @@ def test_a_row_for_each_way_of_rounding(tmp_path: Path, monkeypatch: pytest.Monk
         ["closed-form rounding", "single-step warm-up"],
     ]
     assert rows[0]["psnr"] != rows[1]["psnr"]
+    assert all(row["psnr_lowest"] <= row["psnr_p10"] <= row["psnr"] for row in rows)
     assert json.loads((tmp_path / "rows.json").read_text()) == rows
