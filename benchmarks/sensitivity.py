@@ -49,7 +49,7 @@ def measure(judge: Judge, shares: list[float], draws: int) -> Iterator[Row]:
         values = torch.stack([noisy(judge, share, generator) for _ in range(draws)])
         yield {
             "noise": share,
-            "psnr": values.median(1).values.tolist(),
+            "psnr": values.quantile(0.5, dim=1).tolist(),
             "psnr_p10": values.quantile(0.1, dim=1).tolist(),
             "psnr_pooled": (-10 * (10 ** (-values / 10)).mean(1).log10()).tolist(),
             "psnr_lowest": values.min(1).values.tolist(),
