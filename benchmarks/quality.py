@@ -1,8 +1,8 @@
-"""Quality tables of docs/RESULTS.md: the integer simulation against FP32 on held-out seeds of the embedded model.
+"""What step groups, affine ranges and the default fit add on the embedded model: W8A8, without and with guidance.
 
-python -m benchmarks.quality w8            # W8A8: what step groups add, what fitting adds, without and with guidance
-python -m benchmarks.quality w4            # W4A8: ranges only, single-step, AccuQuant, at equal fitting time, 3 seeds
-python -m benchmarks.quality w4 --methods AccuQuant --json accuquant.json   # beside another with the other methods
+    python -m benchmarks.quality --held-out 128
+
+Integer simulation against FP32 on held-out seeds. "Ranges only" is `calibrate --method mse`, "default" is `calibrate`.
 """
 
 from __future__ import annotations
@@ -10,90 +10,64 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common import Judge, fit, prepare, recipe_of
-from dq_toolchain.toolchain.recipe.effort import TABLE
+from benchmarks.common import Judge, Overrides, merged
+from dq_toolchain.calibrate.pipeline import calibrated
+from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 
-CALIBRATION_SEEDS = (0, 1, 2)
 GUIDANCES = (1.0, 3.0)
-METHODS = ("ranges only", "single-step", "AccuQuant")
-LONGER: dict[str, Any] = {**TABLE["narrow"]["standard"].sections()["calibrate"], "iterations": 0, "horizon": 4}
-"""What four-bit weights take by default, written out: the single-step variant changes some of it."""
-
-BETTER_USE = 1.1
-"""A whole batch at one step takes about a tenth less time per pass than half a batch at each of four."""
+METHODS = {"ranges only": "mse", "default": "accuquant"}
+Row = dict[str, Any]
 
 
-def row(name: str, seed: int, seconds: float, figures: dict[str, float], **more: Any) -> dict[str, Any]:
+def row(name: str, seed: int, seconds: float, figures: dict[str, float], **more: Any) -> Row:
     return {"method": name, "seed": seed, **more, "fit_seconds": round(seconds, 1), **figures}
 
 
-def w8(held_out: int, guidances: Sequence[float] = GUIDANCES) -> list[dict[str, Any]]:
-    """What step groups add to ranges alone, what affine ranges add, and what fitting adds to the default."""
-    rows = []
-    for guidance in guidances:
-        for step_groups, scheme in ((1, "symmetric"), (5, "affine"), (5, "symmetric")):
-            recipe = recipe_of(
-                {"quantize": {"step_groups": step_groups, "scheme": scheme}, "sampler": {"guidance": guidance}}
-            )
-            prepared = prepare(recipe)
-            judge = Judge(prepared.context, held_out)
-            default = (step_groups, scheme) == (5, "symmetric")
-            for name, fitted in (("ranges only", False), ("fitted (default)", True))[: 1 + default]:
-                artifact, seconds = fit(prepared, recipe, iterations=fitted)
-                figures = judge.figures(artifact)
-                rows.append(row(name, 0, seconds, figures, guidance=guidance, step_groups=step_groups, scheme=scheme))
-                print(rows[-1], flush=True)
-    return rows
+def rows(settings: Overrides, names: Sequence[str], held_out: int, **about: Any) -> Iterator[Row]:
+    """A calibration for each name in METHODS, from the same FP32 rollouts, as ``calibrate`` makes it with ``settings``.
 
-
-def w4(
-    held_out: int, seeds: Sequence[int] = CALIBRATION_SEEDS, methods: Sequence[str] = METHODS
-) -> list[dict[str, Any]]:
-    """Three methods from the same FP32 rollouts, with the embedded model's guidance.
-
-    Single-step fitting has the same stages as AccuQuant and no less time; it draws all steps alike and one at a time.
+    Seconds are wall time of the calibration; rollouts count only for the first, the second finds them on disk.
     """
-    rows: list[dict[str, Any]] = []
-    base: dict[str, dict[str, Any]] = {
-        "quantize": {"weight_bits": 4},
-        "calibrate": LONGER,
-    }
-    for seed in seeds:
-        recipe = recipe_of(base, {"run": {"seed": seed}})
-        prepared = prepare(recipe)
-        judge = Judge(prepared.context, held_out)
-        c = recipe.calibrate
-        settling = c.settling * passes_of(c.horizon, c.batch) / passes_of(1, c.batch)
-        single = {"settling": round(settling * BETTER_USE), "horizon": 1, "steps": "uniform"}
-        for name in methods:
-            change = single if name == "single-step" else {}
-            changed = recipe_of(base, {"run": {"seed": seed}, "calibrate": change})
-            artifact, seconds = fit(prepared, changed, iterations=name != "ranges only")
-            rows.append(row(name, seed, seconds, judge.figures(artifact)))
-            print(rows[-1], flush=True)
-    return rows
+    with tempfile.TemporaryDirectory() as folder:
+        judge: Judge | None = None
+        for name in names:
+            recipe = load_recipe(None, merged(settings, {"calibrate": {"method": METHODS[name]}}))
+            begin = time.perf_counter()
+            done = calibrated(recipe, Reporter(), Path(folder))
+            seconds = time.perf_counter() - begin
+            judge = judge or Judge(done.context, held_out)
+            yield row(name, recipe.run.seed, seconds, judge.figures(done.artifact), **about)
 
 
-def passes_of(horizon: int, batch: int, rolled_in: float = 0) -> float:
-    """Network passes of one iteration, forward = 1 and backward = 2, with the steps rolled in to an inherited start."""
-    samples = batch if horizon == 1 else max(1, batch // 2)
-    return samples * (4 * horizon - 1 + rolled_in)
+def table(held_out: int, guidances: Sequence[float] = GUIDANCES) -> Iterator[Row]:
+    """One step group gets ranges only: the default has five."""
+    for guidance in guidances:
+        for step_groups, scheme in ((1, "symmetric"), (5, "symmetric"), (5, "affine")):
+            about = {"guidance": guidance, "step_groups": step_groups, "scheme": scheme}
+            settings: Overrides = {
+                "quantize": {"step_groups": step_groups, "scheme": scheme},
+                "sampler": {"guidance": guidance},
+            }
+            yield from rows(settings, list(METHODS)[: 1 if step_groups == 1 else 2], held_out, **about)
 
 
-def show(rows: list[dict[str, Any]]) -> None:
+def show(rows: list[Row]) -> None:
     columns = list(dict.fromkeys(key for one in rows for key in one))
-    table = Table(*columns)
+    found = Table(*columns)
     for one in rows:
-        table.add_row(*(f"{one[c]:.4g}" if isinstance(one.get(c), float) else str(one.get(c, "")) for c in columns))
+        found.add_row(*(f"{one[c]:.4g}" if isinstance(one.get(c), float) else str(one.get(c, "")) for c in columns))
     console = Console(width=160)
-    console.print(table)
+    console.print(found)
     for name in dict.fromkeys(one["method"] for one in rows):
         values = [one["psnr"] for one in rows if one["method"] == name]
         if len(values) > 1:
@@ -104,19 +78,14 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("w8", "w4"))
-    parser.add_argument("--held-out", type=int, default=512, help="held-out seeds")
-    parser.add_argument("--seeds", type=int, nargs="+", default=CALIBRATION_SEEDS, help="calibration seeds of w4")
-    parser.add_argument("--guidance", type=float, nargs="+", default=GUIDANCES, help="of w8")
-    parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS, help="methods of w4")
+    parser.add_argument("--held-out", type=int, default=128, help="held-out seeds")
+    parser.add_argument("--guidance", type=float, nargs="+", default=GUIDANCES)
     parser.add_argument("--json", type=Path, help="also write the rows here")
     arguments = parser.parse_args()
-    held_out = arguments.held_out
-    result = (
-        w8(held_out, arguments.guidance)
-        if arguments.table == "w8"
-        else w4(held_out, arguments.seeds, arguments.methods)
-    )
+    result = []
+    for one in table(arguments.held_out, arguments.guidance):
+        print(one, flush=True)
+        result.append(one)
     show(result)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
