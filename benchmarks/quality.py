@@ -70,7 +70,7 @@ def show(rows: list[Row]) -> None:
     console.print(found)
     for name in dict.fromkeys(one["method"] for one in rows):
         values = [one["psnr"] for one in rows if one["method"] == name]
-        if len(values) > 1:
+        if len({one["seed"] for one in rows}) > 1:
             console.print(
                 f"{name}: PSNR mean {statistics.mean(values):.2f} dB, spread {min(values):.2f} - {max(values):.2f}"
             )
