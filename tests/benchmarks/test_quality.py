@@ -1,9 +1,10 @@
 """The rows of the quality tables are calibrations as ``calibrate`` makes them."""
 
 import pytest
+from benchmarks.common import Overrides
 from benchmarks.quality import rows
 
-SMALL = {
+SMALL: Overrides = {
     "quantize": {"step_groups": 2, "weight_bits": 4},
     "sampler": {"steps": 2, "guidance": 1.0},
     "calibrate": {"samples": 4, "batch": 4, "warmup": 4},
