@@ -40,10 +40,6 @@ FLIP_RATE = 1.2
 """A correct device may flip 1.2 times as often as the twin. It flips less: the twin sums products in float32, a device in
 integers (measured: XNNPACK on x86 0.5-0.7 times). Flips are rare and independent (Poisson), so the share of seeds
 without any is then the twin's to this power."""
-CLOSE = 0.1
-"""A device that departs from the simulation by less than this share of the error, as the root mean square over seeds and steps,
-has hardly a flip (they start here). The size of its error is then the simulation's to within as much, and what all seeds and
-steps have in common, such as constants in fp16, is no sign of another program."""
 LIKELY = 0.05
 """Once damage is proven, step groups before it count as damaged too when a correct device so rarely looks like them."""
 
@@ -192,10 +188,13 @@ def _run(figures: TeacherForced, limits: Mapping[str, Any]) -> Check:
     several = len(by_step) > 1  # one step has no others to average over: it may depart as far as any step
     shared = float(by_step.std()) / math.sqrt(len(by_step)) if several else 0.0
     interval = mean_interval(figures.log_ratio.mean(0), 1, least_error=shared)
-    limit = limits["ratio_run" if several else "ratio_step"]
-    if float(figures.difference.square().mean().sqrt()) < CLOSE:
-        limit = max(limit, limits["ratio_step"])
-    return _ratio("conformance.run", [interval], limit, limits["ratio_gross"], "error size over all steps")
+    return _ratio(
+        "conformance.run",
+        [interval],
+        limits["ratio_run" if several else "ratio_step"],
+        limits["ratio_gross"],
+        "error size over all steps",
+    )
 
 
 def _bias(figures: TeacherForced, limits: Mapping[str, Any]) -> Check:
