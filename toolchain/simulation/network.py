@@ -33,6 +33,7 @@ from dq_toolchain.toolchain.simulation.integer_products import (
     unsigned_scale,
 )
 from dq_toolchain.toolchain.simulation.matrix_products import OFFSET
+from dq_toolchain.toolchain.simulation.results import KIND, wide_results
 
 Mode = Literal["integer", "fake_quantize"]
 ROWS = 256
@@ -212,6 +213,9 @@ class SimulatedNetwork(nn.Module):
         self.switch = StepGroupSwitch()
         network = artifact.build_skeleton()
         tables = {
+            name: ActivationTable(name, scale, zero_point, KIND, self.switch)
+            for name, (scale, zero_point) in wide_results(artifact).items()
+        } | {
             site.name: ActivationTable(
                 site.name, artifact.scale[:, i], artifact.zero_point[:, i], activation_type(site.bits), self.switch
             )

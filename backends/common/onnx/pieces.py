@@ -111,13 +111,15 @@ def _tensor(array: Any) -> Tensor:
 
 @contextmanager
 def _layer_values(simulated: SimulatedNetwork) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """What enters every site and leaves every layer during a call, by site and by layer."""
+    """What enters every site and what every layer gives before it is quantized, during a call, by site and by layer."""
     entering: dict[str, Tensor] = {}
     leaving: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        def hook(_: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> None:
-            entering[f"{name}:input"], leaving[name] = inputs[0], out
+        def hook(layer: nn.Module, inputs: tuple[Any, ...], out: Tensor) -> None:
+            assert isinstance(layer, SimulatedLayer)
+            entering[f"{name}:input"] = inputs[0]
+            leaving[name] = out if layer.result is None else layer.float_output(inputs[0])
 
         return hook
 

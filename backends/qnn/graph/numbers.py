@@ -12,10 +12,7 @@ from torch import Tensor
 
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.output_ranges import OutputRanges
-from dq_toolchain.toolchain.quant.qparams import activation_type, range_to_qparams
-
-MARGIN = 2.0
-"""Of a measured range: other samples go beyond it, what is clipped is lost, and 15 of 16 bits are still finer than fp16."""
+from dq_toolchain.toolchain.simulation.results import KIND, result_qparams
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,8 @@ def numbers_of(artifact: Artifact) -> dict[str, Numbers]:
 
 
 def _of_ranges(ranges: OutputRanges) -> dict[str, Numbers]:
-    kind = activation_type(16)
-    scale, zero_point = range_to_qparams(MARGIN * ranges.low, MARGIN * ranges.high, kind, "affine")
+    scale, zero_point = result_qparams(ranges)
     return {
-        name: Numbers(scale[:, i], zero_point[:, i] + offset(kind.bits), kind.bits)
+        name: Numbers(scale[:, i], zero_point[:, i] + offset(KIND.bits), KIND.bits)
         for i, name in enumerate(ranges.names)
     }
