@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from diffusers import AutoencoderKL
@@ -29,36 +23,11 @@ from dq_toolchain.toolchain.models.parts import load_part
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from tests import tiny_pipelines
+from tests.memory import Peak
 
 WORDS, WIDTH = 80_000, 512
 LATENT = (4, 512, 512)
 """One stage of a decoder without halving: 32 MiB a tensor, which the allocator gives back at once."""
-
-
-class Peak:
-    """How much more memory the process holds within than before, at its most; in bytes."""
-
-    def __enter__(self) -> Peak:
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what tests before this one freed would be taken again unseen
-        self._process, self._on = psutil.Process(), True
-        self._before = self._most = self._process.memory_info().rss
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while self._on:
-            self._most = max(self._most, self._process.memory_info().rss)
-            time.sleep(0.002)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._on = False
-        self._thread.join()
-
-    @property
-    def bytes(self) -> int:
-        return int(self._most - self._before)
 
 
 @pytest.fixture(scope="module")
