@@ -89,7 +89,7 @@ def check_memory(context: Context, recipe: Recipe, method: Method, reporter: Rep
     """
     if context.activation_memory is None:
         return context
-    device, free = context.device, free_on(context.device)
+    device, free = context.device, free_on(context.device) + held(context, recipe)
     need = estimate(context, recipe, method)
     text = f"calibration needs about {gib(need.on(device))} of {_name(device)} ({need}), {gib(free)} are free"
     if need.on(device) <= free:
@@ -167,6 +167,15 @@ def in_pages(context: Context, recipe: Recipe) -> int:
         return sum(parameter.numel() for parameter in context.network.parameters())
     found = context.model.in_pages
     return sum(parameter.numel() for name, parameter in context.network.named_parameters() if found.get(name, False))
+
+
+def held(context: Context, recipe: Recipe) -> int:
+    """Bytes of the network's weights that the host holds already, in memory that it cannot drop. The estimate counts them, and what
+    is free does not. Nothing with ``offload``, which keeps weights in files, and nothing of a GPU, see ``free_on``."""
+    if context.device.type != "cpu" or context.spill is not None:
+        return 0
+    weights = sum(parameter.numel() for parameter in context.network.parameters())
+    return FLOAT * (weights - in_pages(context, recipe))
 
 
 def _blocks(network: nn.Module) -> list[int]:

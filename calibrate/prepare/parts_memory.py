@@ -6,7 +6,7 @@ import torch
 
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.parts.memory import parts_memory
-from dq_toolchain.calibrate.prepare.memory import FLOAT, SCATTERED, free_on, gib, in_pages
+from dq_toolchain.calibrate.prepare.memory import FLOAT, SCATTERED, free_on, gib, held
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.models.architectures import latent_shape
@@ -30,8 +30,7 @@ def check_parts_memory(context: Context, recipe: Recipe, reporter: Reporter, *, 
     integers = 0 if context.spill is not None else numbers
     results = integers + 4 * (calls + 1) * recipe.reference.seeds * torch.Size(latent).numel() * FLOAT
     total = int(SCATTERED * (results + need.peak))
-    is_there = FLOAT * (numbers - in_pages(context, recipe)) if context.device.type == "cpu" and not stays else 0
-    free = free_on(torch.device("cpu")) + is_there
+    free = free_on(torch.device("cpu")) + (0 if stays else held(context, recipe))
     text = (
         f"text encoders and decoder need about {gib(total)} of memory at the end (text encoders {gib(need.text)}, then the decoder "
         f"with a picture {gib(need.decoder)}, beside {gib(results)} of results), {gib(free)} are free then"

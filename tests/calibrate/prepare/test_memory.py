@@ -17,7 +17,7 @@ from dq_toolchain.calibrate.network.activation_checkpointing import outermost_bl
 from dq_toolchain.calibrate.network.streaming import streamed_tensors
 from dq_toolchain.calibrate.prepare import memory
 from dq_toolchain.calibrate.prepare import setup as module
-from dq_toolchain.calibrate.prepare.memory import LIBRARIES, check_memory, estimate, gib
+from dq_toolchain.calibrate.prepare.memory import LIBRARIES, check_memory, estimate, gib, held
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.work.workers import Workers
 from dq_toolchain.toolchain.console.progress import Reporter
@@ -96,6 +96,21 @@ def test_large_activations_are_run_few_at_a_time(
     assert setup(recipe).rollout_batch == 1
 
 
+def free_without(monkeypatch: pytest.MonkeyPatch, context: Context, recipe: Recipe, size: int) -> None:
+    """``size`` bytes for the whole calibration: what the process holds of it already is not among those that are free."""
+    monkeypatch.setattr(memory, "free_on", lambda _device: size - held(context, recipe))
+
+
+def test_weights_that_the_host_holds_already_are_not_asked_for_again(case: tuple[Context, Recipe]) -> None:
+    context, recipe = case
+    weights = sum(parameter.numel() for parameter in context.network.parameters())
+    split = sum(p.numel() for n, p in context.network.named_parameters() if n not in context.model.in_pages)
+    narrow = replace(context, model=replace(context.model, in_pages=dict.fromkeys(context.model.in_pages, False)))
+    assert held(context, recipe) == 4 * split
+    assert held(narrow, recipe) == 4 * weights
+    assert held(replace(narrow, device=GPU), recipe) == 0
+
+
 def test_what_does_not_fit_is_refused_with_what_would(
     case: tuple[Context, Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,10 +121,10 @@ def test_what_does_not_fit_is_refused_with_what_would(
     for free, settings, message in ((need - 1, recipe, f"add --offload, which needs about {gib(small)}$"),
                                     (small - 1, recipe, r"with --offload; lower \[calibrate\] samples"),
                                     (small - 1, offloaded(recipe), r"are free; lower \[calibrate\] samples")):  # fmt: skip
-        monkeypatch.setattr(memory, "free_on", lambda _device, free=free: free)
+        free_without(monkeypatch, context, settings, free)
         with pytest.raises(CalibrationError, match=message):
             check_memory(context, settings, ACCUQUANT, QUIET)
-    monkeypatch.setattr(memory, "free_on", lambda _device: need)
+    free_without(monkeypatch, context, recipe, need)
     check_memory(context, recipe, ACCUQUANT, QUIET)
     assert need > LIBRARIES
 
@@ -214,7 +229,7 @@ def test_an_iteration_that_does_not_fit_runs_in_parts(
     assert least < whole
     found = []
     for free in (whole, whole - 1, (whole + least) // 2, least):
-        monkeypatch.setattr(memory, "free_on", lambda _device, free=free: free)
+        free_without(monkeypatch, context, recipe, free)
         reporter = Heard()
         found.append(check_memory(context, recipe, ACCUQUANT, reporter).gradient_batch)
         (line,) = reporter.lines
@@ -243,7 +258,7 @@ def test_full_backpropagation_counts_the_steps_of_a_segment_and_adjoint_does_not
         estimate(context, _with(full, gradient=kind), ACCUQUANT, in_parts=True).on(context.device)
         for kind in ("full", "adjoint")
     )
-    monkeypatch.setattr(memory, "free_on", lambda _device: need - 1)
+    free_without(monkeypatch, context, full, need - 1)
     with pytest.raises(CalibrationError, match=f"add --gradient adjoint, which needs about {gib(small)}$"):
         check_memory(context, full, ACCUQUANT, QUIET)
 
