@@ -123,7 +123,8 @@ class QuantizeSection(Section):
     outputs: Literal["none", "range", "fitted"] = Field(
         default="none",
         description="what is kept of the outputs of products, for runtimes that quantize those too: range is the smallest and "
-        "largest value per step group; fitted quantizes them, with activation_bits, while fitting and in the simulation",
+        "largest value per step group, by which 16-bit activations have results of 16 bits; fitted quantizes them, with "
+        "activation_bits, while fitting and in the simulation",
     )
     split: bool = Field(default=True, description="separate ranges for the halves of a skip concatenation")
     step_groups: int | None = Field(
