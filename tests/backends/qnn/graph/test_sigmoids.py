@@ -1,4 +1,4 @@
-"""Sigmoids of vectors: the same function in ONNX Runtime, and nearer to it on Qualcomm's emulator."""
+"""Sigmoids in other forms: the same function in ONNX Runtime, and nearer to it on Qualcomm's emulator."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from dq_toolchain.backends.common.onnx.session import open_session as open_on_cp
 from dq_toolchain.backends.qnn.graph.sigmoids import rewrite_sigmoids
 from dq_toolchain.backends.qnn.vendor import INSTALL_COMPILER, has_compiler
 
-VECTOR, PICTURE = (1, 512), (1, 8, 8, 8)
+VECTOR, PICTURE, LARGE = (1, 512), (1, 8, 8, 8), (1, 32, 16, 16)
 REACH = np.linspace(-40, 12, 512, dtype=np.float32).astype(np.float16).astype(np.float32)
 """Numbers that fp16 holds; exp(-x) is infinite there below -11."""
 
 
-def silu_graph(path: Path, shape: tuple[int, ...], rewritten: bool) -> Path:
-    nodes = [helper.make_node("Sigmoid", ["x"], ["s"], name="s"), helper.make_node("Mul", ["x", "s"], ["y"], name="y")]
+def silu_graph(path: Path, shape: tuple[int, ...], rewritten: bool, factor: str = "x") -> Path:
+    """SiLU; with ``factor`` "s" the square of a sigmoid, which is none."""
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["s"], name="s"),
+        helper.make_node("Mul", [factor, "s"], ["y"], name="y"),
+    ]
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)) for name in ("x", "y"))
     graph = helper.make_graph(nodes, "g", [x], [y])
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
@@ -53,8 +57,17 @@ def test_a_vectors_sigmoid_is_the_same_function_without_the_operation(tmp_path: 
     assert distance(got, x) < 1e-6
 
 
-def test_a_pictures_sigmoid_stays_one_operation(tmp_path: Path) -> None:
-    assert kinds(silu_graph(tmp_path / "picture.onnx", PICTURE, rewritten=True)) == ["Sigmoid", "Mul"]
+def test_a_pictures_silu_is_the_same_function_through_tanh(tmp_path: Path) -> None:
+    path = silu_graph(tmp_path / "picture.onnx", PICTURE, rewritten=True)
+    x = REACH.reshape(PICTURE)
+    (got,) = open_on_cpu(path).run(None, {"x": x})
+    assert kinds(path) == ["Mul", "Tanh", "Mul", "Add"]
+    assert distance(got, x) < 1e-6
+
+
+def test_a_pictures_sigmoid_of_something_else_stays(tmp_path: Path) -> None:
+    path = silu_graph(tmp_path / "picture.onnx", PICTURE, rewritten=True, factor="s")
+    assert kinds(path) == ["Sigmoid", "Mul"]
 
 
 @pytest.mark.qnn
@@ -70,3 +83,21 @@ def test_on_the_emulator_it_is_nearer_where_embeddings_lie(tmp_path: Path) -> No
         found.append(distance(got, x))
     plain, through_exp = found
     assert through_exp < 1e-3 < 3e-3 < plain
+
+
+@pytest.mark.qnn
+@pytest.mark.skipif(not has_compiler(), reason=f"needs Qualcomm's compiler: {INSTALL_COMPILER}")
+@pytest.mark.parametrize("middle", [0.0, -1.0])
+def test_on_the_emulator_a_picture_is_nearer_and_less_biased(middle: float, tmp_path: Path) -> None:
+    from dq_toolchain.backends.qnn.htp.session import open_session
+
+    x = np.random.default_rng(0).normal(middle, 1, LARGE).astype(np.float16).astype(np.float32)
+    wanted = x / (1 + np.exp(-x.astype(np.float64)))
+    found, biases = [], []
+    for rewritten in (False, True):
+        path = silu_graph(tmp_path / f"{rewritten}.onnx", LARGE, rewritten)
+        (got,) = open_session(path, "SM8750", lambda _line: None).run(None, {"x": x})
+        found.append(distance(got, x))
+        biases.append(abs(float((got - wanted).mean())))
+    assert found[1] < 0.7 * found[0]
+    assert biases[1] < 0.5 * biases[0]
