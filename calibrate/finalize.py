@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.rollouts import rollouts_of
@@ -18,7 +18,8 @@ from dq_toolchain.toolchain.disk.spill import Spill
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.quant.layers import float_parameters
-from dq_toolchain.toolchain.quant.qparams import fp16_exact
+from dq_toolchain.toolchain.quant.qparams import activation_type, fp16_exact
+from dq_toolchain.toolchain.quant.site import Site
 from dq_toolchain.toolchain.quant.sites import float_operations
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser, each_output_at
 from dq_toolchain.toolchain.sampler.table import SamplerTable
@@ -49,7 +50,9 @@ def finalize(network: QuantizedNetwork, context: Context, record: Mapping[str, A
         float_parameters={
             n: t.cpu().contiguous()
             for n, t in (
-                float_parameters(prepared.network, network.layers) | network.biases() | dict(prepared.time_parameters)
+                _as_held(float_parameters(prepared.network, network.layers), prepared.sites)
+                | network.biases()
+                | dict(prepared.time_parameters)
             ).items()
         },
         record=record,
@@ -59,6 +62,18 @@ def finalize(network: QuantizedNetwork, context: Context, record: Mapping[str, A
         steps=context.steps if context.samplings else None,
         samplings=context.samplings,
     )
+
+
+def _as_held(parameters: Mapping[str, Tensor], sites: Sequence[Site]) -> dict[str, Tensor]:
+    """Of norms and all else between products. With 16-bit activations the nearest fp16 numbers: what takes such activations
+    computes in fp16 there, and the rounding of a norm's weight, the same at every pixel, becomes a bias of the picture (0.1 of the
+    error on the digits). So the simulation knows it. Numbers that fp16 does not hold stay."""
+    if not any(activation_type(site.bits).is_wide for site in sites):
+        return dict(parameters)
+    halves = {
+        name: value.half().to(value.dtype) if value.is_floating_point() else value for name, value in parameters.items()
+    }
+    return {name: torch.where(half.isfinite(), half, parameters[name]) for name, half in halves.items()}
 
 
 def _layer_weights(network: QuantizedNetwork, name: str, spill: Spill | None) -> LayerWeights:

@@ -18,6 +18,7 @@ from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.listing import JSON, TENSOR_FILES
 from dq_toolchain.toolchain.metrics import psnr
+from dq_toolchain.toolchain.models.loading import load_model
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 from tests.calibrate.conftest import QUIET, measured, tiny_recipe
 from tests.tiny import noise
@@ -43,6 +44,21 @@ def test_activations_of_16_bits_lose_less_than_those_of_8(tiny_model: Path, tmp_
     assert wide > narrow + 2
     fitted = decibels(tiny_model, tmp_path / "fitted", activation_bits=16, attention="int8", outputs="fitted")
     assert fitted > narrow + 2  # outputs of 16 bits cost next to nothing
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_wide_activations_have_float_parameters_that_fp16_holds(bits: int, tiny_model: Path, tmp_path: Path) -> None:
+    """Those between products; biases of products are added in integers, and stay."""
+    nothing = {"rounding": "nearest", "warmup": 0, "settling": 0, "group_iterations": 0, "iterations": 0}
+    recipe = tiny_recipe(tiny_model, tmp_path, quantize={"activation_bits": bits}, calibrate=nothing)
+    artifact = pipeline.calibrated(recipe, QUIET, tmp_path / "work").artifact
+    wanted = dict(load_model(tiny_model).network.named_parameters())
+    biases = {f"{layer}.bias" for layer in artifact.layers}
+    between = {name for name in artifact.float_parameters if name not in biases and name in wanted}
+    assert any("norm" in name for name in between)
+    for name in between:
+        expected = wanted[name].half().float() if bits == 16 else wanted[name]
+        assert torch.equal(artifact.float_parameters[name], expected), name
 
 
 class Killed(BaseException):
