@@ -18,8 +18,8 @@ from dq_toolchain.toolchain.disk.spill import Spill
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.quant.layers import float_parameters
-from dq_toolchain.toolchain.quant.qparams import activation_type, fp16_exact
-from dq_toolchain.toolchain.quant.site import Site
+from dq_toolchain.toolchain.quant.qparams import fp16_exact
+from dq_toolchain.toolchain.quant.site import Site, has_wide_activations
 from dq_toolchain.toolchain.quant.sites import float_operations
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser, each_output_at
 from dq_toolchain.toolchain.sampler.table import SamplerTable
@@ -68,7 +68,7 @@ def _as_held(parameters: Mapping[str, Tensor], sites: Sequence[Site]) -> dict[st
     """Of norms and all else between products. With 16-bit activations the nearest fp16 numbers: what takes such activations
     computes in fp16 there, and the rounding of a norm's weight, the same at every pixel, becomes a bias of the picture (0.1 of the
     error on the digits). So the simulation knows it. Numbers that fp16 does not hold stay."""
-    if not any(activation_type(site.bits).is_wide for site in sites):
+    if not has_wide_activations(sites):
         return dict(parameters)
     halves = {
         name: value.half().to(value.dtype) if value.is_floating_point() else value for name, value in parameters.items()

@@ -10,7 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from dq_toolchain.toolchain.quant.qparams import ACTIVATION_BITS, ALLOWED_ACTIVATION_BITS, WEIGHT_BITS, Scheme
+from dq_toolchain.toolchain.quant.qparams import (
+    ACTIVATION_BITS,
+    ALLOWED_ACTIVATION_BITS,
+    WEIGHT_BITS,
+    Scheme,
+    activation_type,
+)
 
 LayerKind = Literal["conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "linear"]
 Kind = LayerKind | Literal["attention"]
@@ -78,6 +84,11 @@ def results_of(sites: Iterable[Site]) -> tuple[Site, ...]:
     firsts = {"q": "scores", "probs": "values"}
     products = [replace(site, operand=firsts[site.operand]) for site in operands if site.operand in firsts]
     return (*layers, *products)
+
+
+def has_wide_activations(sites: Iterable[Site]) -> bool:
+    """Whether some have 16 bits: then a runtime computes in fp16 between products, and keeps results in 16 bits."""
+    return any(activation_type(site.bits).is_wide for site in sites)
 
 
 def operand_bits(operand: str, activation_bits: int) -> int:

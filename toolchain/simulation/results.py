@@ -11,6 +11,7 @@ from torch import Tensor
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.formats.output_ranges import OutputRanges
 from dq_toolchain.toolchain.quant.qparams import activation_type, range_to_qparams
+from dq_toolchain.toolchain.quant.site import has_wide_activations
 
 KIND = activation_type(16)
 MARGIN = 2.0
@@ -28,7 +29,7 @@ def wide_results(artifact: Artifact) -> dict[str, tuple[Tensor, Tensor]]:
     Empty where activations have 8 bits: their results are sites of the artifact, or stay in float.
     """
     ranges = artifact.output_ranges
-    if ranges is None or not any(activation_type(site.bits).is_wide for site in artifact.sites):
+    if ranges is None or not has_wide_activations(artifact.sites):
         return {}
     scale, zero_point = result_qparams(ranges)
     return {name: (scale[:, i], zero_point[:, i]) for i, name in enumerate(ranges.names)}
