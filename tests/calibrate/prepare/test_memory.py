@@ -26,6 +26,7 @@ from tests.calibrate.conftest import tiny_recipe
 from tests.calibrate.network import counting
 
 QUIET, ACCUQUANT = Reporter(quiet=True), resolve("accuquant")
+GPU, HOST = torch.device("cuda", 0), torch.device("cpu")
 
 
 @pytest.fixture
@@ -102,11 +103,10 @@ def free_without(monkeypatch: pytest.MonkeyPatch, context: Context, recipe: Reci
 
 def test_weights_that_the_host_holds_already_are_not_asked_for_again(case: tuple[Context, Recipe]) -> None:
     context, recipe = case
-    weights = sum(parameter.numel() for parameter in context.network.parameters())
-    split = sum(p.numel() for n, p in context.network.named_parameters() if n not in context.model.in_pages)
+    sizes = {name: parameter.numel() for name, parameter in context.network.named_parameters()}
     narrow = replace(context, model=replace(context.model, in_pages=dict.fromkeys(context.model.in_pages, False)))
-    assert held(context, recipe) == 4 * split
-    assert held(narrow, recipe) == 4 * weights
+    assert held(context, recipe) == 4 * sum(sizes[name] for name in sizes if name not in context.model.in_pages)
+    assert held(narrow, recipe) == 4 * sum(sizes.values())
     assert held(replace(narrow, device=GPU), recipe) == 0
 
 
@@ -126,9 +126,6 @@ def test_what_does_not_fit_is_refused_with_what_would(
     free_without(monkeypatch, context, recipe, need)
     check_memory(context, recipe, ACCUQUANT, QUIET)
     assert need > LIBRARIES
-
-
-GPU, HOST = torch.device("cuda", 0), torch.device("cpu")
 
 
 @pytest.fixture
