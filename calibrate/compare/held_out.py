@@ -23,6 +23,7 @@ from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile, fingerprint
 from dq_toolchain.toolchain.console.progress import Reporter
+from dq_toolchain.toolchain.disk.digest import digest_of
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
 BATCH = 64
@@ -84,9 +85,9 @@ def identity_of(context: Context, samples: Samples, guidance: float) -> str:
     """Hash of everything that the FP32 rollouts depend on."""
     splits = {name: list(channels) for name, channels in context.prepared.splits.items()}
     model = (context.model.weight_hash, context.model.config)
-    conditioning = digest(samples.conditioning)
-    return fingerprint(model, context.table.to_json(), guidance, splits, conditioning, len(samples), context.device.type,
-                       torch.__version__)  # fmt: skip
+    noise = digest_of({"start": samples.start, "step_noise": samples.step_noise})
+    return fingerprint(model, context.table.to_json(), guidance, splits, digest(samples.conditioning), noise,
+                       context.device.type, torch.__version__)  # fmt: skip
 
 
 def _kept(file: CheckpointFile, run: Callable[[], dict[str, Tensor]], _reporter: Reporter) -> dict[str, Tensor]:

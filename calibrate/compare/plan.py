@@ -13,6 +13,7 @@ from typing import Any, Literal
 from dq_toolchain.calibrate.compare.grid import Cell, expand, parse_bits, parse_methods, parse_steps, sampler_name
 from dq_toolchain.calibrate.compare.held_out import PLAIN
 from dq_toolchain.calibrate.data.context import Context
+from dq_toolchain.calibrate.data.samples import calibration_seeds, held_out_seeds
 from dq_toolchain.calibrate.methods import effective, names, resolve
 from dq_toolchain.calibrate.pipeline import deciding
 from dq_toolchain.calibrate.prepare.identity import hyper_parameters, versions
@@ -200,7 +201,8 @@ def _decides(context: Context, held_out: int, device: str) -> list[Any]:
     """What decides the results beside the cell's own settings: what files hold, not where they lie."""
     bank = {f"cond.{name}": value for name, value in context.bank.cond.items()}
     bank |= {f"uncond.{name}": value for name, value in context.bank.uncond.items()}
-    return [context.model.config, context.model.scheduler_config, held_out, digest_of(bank), device]
+    seeds = [held_out, held_out_seeds(1), calibration_seeds(0, 1)]  # which samples they stand for
+    return [context.model.config, context.model.scheduler_config, seeds, digest_of(bank), device]
 
 
 def _check_counts(request: Request, first_seed: int) -> None:

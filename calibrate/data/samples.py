@@ -16,9 +16,11 @@ from dq_toolchain.calibrate.data.conditioning import in_turn
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
-HELD_OUT = 2**40
+DISTINCT = 2**32
+"""Seeds below it: PyTorch's generator on the CPU (mt19937) reads 32 bits of a seed, so others repeat the noise of these."""
 FIT_STRIDE = 2**20
-"""Seeds: held-out sample i uses HELD_OUT + i; calibration sample i of seed s uses s * FIT_STRIDE + i < HELD_OUT."""
+"""Held-out sample i uses seed i, as people who draw a picture choose seeds; calibration sample i of calibration seed s uses
+(s + 1) * FIT_STRIDE + i."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,11 @@ def draw(shape: Sequence[int], table: SamplerTable, bank: Conditioning, seeds: S
 
     Args:
         shape: (C, H, W) of a latent.
+    Raises:
+        ValueError: a seed of 2**32 or more, whose noise is that of another seed.
     """
+    if beyond := [seed for seed in seeds if not 0 <= seed < DISTINCT]:
+        raise ValueError(f"seeds of samples are below 2**32, got {beyond[0]}: noise from there on repeats")
     start, noises = [], []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
@@ -56,8 +62,8 @@ def draw(shape: Sequence[int], table: SamplerTable, bank: Conditioning, seeds: S
 
 
 def held_out_seeds(count: int, first: int = 0) -> list[int]:
-    return [HELD_OUT + first + i for i in range(count)]
+    return [first + i for i in range(count)]
 
 
 def calibration_seeds(seed: int, count: int) -> list[int]:
-    return [seed * FIT_STRIDE + i for i in range(count)]
+    return [(seed + 1) * FIT_STRIDE + i for i in range(count)]

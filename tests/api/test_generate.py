@@ -66,7 +66,7 @@ def test_the_report_follows_the_chain_from_the_prompt_on(drawn: Path) -> None:
     assert chain.prompts == ("a red fox", "two ships")
     assert [stage.name for stage in chain.stages] == ["decoder", "network", "prompt"]
     assert all(value > NEAR for stage in chain.stages for value in stage.psnr)
-    again = dq.generate(drawn / "executorch", PROMPT, seed=2**40)  # held-out sample 0
+    again = dq.generate(drawn / "executorch", PROMPT, seed=0)  # held-out sample 0
     assert torch.equal(chain.stages[2].pictures[0], again.pixels)
 
 

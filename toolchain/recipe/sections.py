@@ -257,7 +257,7 @@ class RunSection(Section):
     """[run]"""
 
     out: Path = Field(default=Path("dq-out"), strict=False, description="output folder")
-    seed: int = Field(default=0, ge=0, le=2**20 - 1, description="seed of the calibration samples")
+    seed: int = Field(default=0, ge=0, le=2**12 - 2, description="seed of the calibration samples")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to calibrate")
     precision: Precision = Field(
         default="exact",

@@ -64,11 +64,12 @@ def test_everything_that_decides_the_rollouts_is_in_their_identity(grid: Grid) -
         identity_of(context, samples, 1.0),
         identity_of(context, samples, 3.0),
         identity_of(context, other, 1.0),
+        identity_of(context, replace(samples, start=samples.start + 1), 1.0),
         identity_of(context, samples.select(slice(0, 3)), 1.0),
         identity_of(replace(context, model=replace(context.model, weight_hash="other")), samples, 1.0),
         identity_of(replace(context, table=replace(context.table, timesteps=(900.0, 500.0, 1.0))), samples, 1.0),
     }
-    assert len(found) == 6
+    assert len(found) == 7
     assert identity_of(context, samples, 1.0) in found
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from dq_toolchain.calibrate.data.samples import FIT_STRIDE, HELD_OUT, calibration_seeds, draw, held_out_seeds
+from dq_toolchain.calibrate.data.samples import DISTINCT, FIT_STRIDE, calibration_seeds, draw, held_out_seeds
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -42,13 +42,32 @@ def test_noise_of_the_steps_is_drawn_for_samplers_that_add_it() -> None:
 
 def test_no_calibration_seed_is_held_out() -> None:
     with pytest.raises(RecipeError, match="seed"):
-        recipe(run={"seed": 2**20})
-    settings = recipe(run={"seed": 2**20 - 1}, calibrate={"samples": 100_000})  # the largest of both
-    assert calibration_seeds(settings.run.seed, settings.calibrate.samples)[-1] < HELD_OUT
+        recipe(run={"seed": 2**12 - 1})
+    settings = recipe(run={"seed": 2**12 - 2}, calibrate={"samples": 100_000})  # the largest of both
+    assert calibration_seeds(settings.run.seed, settings.calibrate.samples)[-1] < DISTINCT
     fitted = {*calibration_seeds(0, 1000), *calibration_seeds(1, 1000)}
     assert len(fitted) == 2000
     assert not fitted & set(held_out_seeds(4096))
+    assert (
+        held_out_seeds(100_000, first=100_000)[-1] < calibration_seeds(0, 1)[0]
+    )  # the most of compare, and as many for its floor
     assert FIT_STRIDE > 100_000  # samples of one seed never reach the next
+
+
+def test_no_held_out_noise_is_that_of_a_calibration_sample() -> None:
+    def noise(seeds: list[int]) -> list[bytes]:
+        return [row.numpy().tobytes() for row in draw(SHAPE, TABLE, BANK, seeds).start]
+
+    drawn = [*noise(held_out_seeds(300))]
+    for seed in (0, 1, 2, 3, 2047, 2048, 2**12 - 2):  # by the noise: generators do not tell all seeds apart
+        drawn += noise(calibration_seeds(seed, 300))
+    assert len(set(drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize("seed", [2**32, 2**40, -1])
+def test_a_seed_whose_noise_is_that_of_another_is_refused(seed: int) -> None:
+    with pytest.raises(ValueError, match=r"below 2\*\*32"):
+        draw(SHAPE, TABLE, BANK, [0, seed])
 
 
 def test_rows_of_the_bank_come_in_turn_each_tensor_by_itself() -> None:
