@@ -155,11 +155,19 @@ def _check_together(config: Mapping[str, Any], side: Mapping[str, Tensor], recip
         )
 
 
-def in_turn(bank: Conditioning, count: int) -> Conditioning:
-    """Rows for ``count`` samples."""
+def first_held_out(rows: int, fitted: int) -> int:
+    """The first of ``rows`` that none of ``fitted`` calibration samples takes in turn; 0 if they take all of them."""
+    return fitted if fitted < rows else 0
+
+
+def in_turn(bank: Conditioning, count: int, fitted: int = 0) -> Conditioning:
+    """Rows for ``count`` samples; of held-out ones behind those that ``fitted`` calibration samples take, where there are more."""
 
     def take(side: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: rows[torch.arange(count) % len(rows)] for name, rows in side.items()}
+        return {
+            name: rows[(torch.arange(count) + first_held_out(len(rows), fitted)) % len(rows)]
+            for name, rows in side.items()
+        }
 
     return Conditioning(take(bank.cond), take(bank.uncond))
 

@@ -114,8 +114,8 @@ class Context:
         return computing_in(self.precision, self.device)
 
     def draw(self, seeds: Sequence[int], table: SamplerTable | None = None) -> Samples:
-        """The samples of the given seeds, for the calibrated table or another one."""
-        return draw(latent_shape(self.model.config), table or self.table, self.bank, seeds)
+        """The held-out samples of the given seeds, for the calibrated table or another one."""
+        return draw(latent_shape(self.model.config), table or self.table, self.bank, seeds, len(self.samples))
 
     def denoiser(
         self,

@@ -42,11 +42,15 @@ class Samples:
         return len(self.start)
 
 
-def draw(shape: Sequence[int], table: SamplerTable, bank: Conditioning, seeds: Sequence[int]) -> Samples:
+def draw(
+    shape: Sequence[int], table: SamplerTable, bank: Conditioning, seeds: Sequence[int], fitted: int = 0
+) -> Samples:
     """The samples of the given seeds; sample i gets row i of the bank, in turn.
 
     Args:
         shape: (C, H, W) of a latent.
+        fitted: of held-out samples, the number of calibration samples: theirs are the first rows, and where the bank has more,
+            held-out samples have the rows behind them.
     Raises:
         ValueError: a seed of 2**32 or more, whose noise is that of another seed.
     """
@@ -58,7 +62,9 @@ def draw(shape: Sequence[int], table: SamplerTable, bank: Conditioning, seeds: S
         start.append(torch.randn(tuple(shape), generator=generator) * table.init_noise_sigma)
         if table.stochastic:
             noises.append(torch.randn((table.calls, *shape), generator=generator))
-    return Samples(torch.stack(start), in_turn(bank, len(seeds)), torch.stack(noises, dim=1) if noises else None)
+    return Samples(
+        torch.stack(start), in_turn(bank, len(seeds), fitted), torch.stack(noises, dim=1) if noises else None
+    )
 
 
 def held_out_seeds(count: int, first: int = 0) -> list[int]:

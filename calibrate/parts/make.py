@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dq_toolchain.calibrate.data.conditioning import first_held_out
 from dq_toolchain.calibrate.data.encoders import ENCODERS, encoders_of, text_pipeline
 from dq_toolchain.calibrate.data.notes import Warn
 from dq_toolchain.calibrate.data.prompts import read_prompts
@@ -140,7 +141,8 @@ def _text(model: Model, recipe: Recipe, inputs: Collection[str], folder: Path, w
 def _drawn(recipe: Recipe, count: int) -> tuple[str, ...]:
     """Prompts of the first held-out samples, which take them in turn."""
     prompts = read_prompts(recipe.conditioning.prompts)
-    return tuple(prompts[index % len(prompts)] for index in range(count))
+    first = first_held_out(len(prompts), recipe.calibrate.samples)
+    return tuple(prompts[(first + index) % len(prompts)] for index in range(count))
 
 
 def _autoencoder(model: Model, recipe: Recipe, warn: Warn) -> Any:

@@ -89,10 +89,14 @@ class ConditioningSection(Section):
     file: Path | None = Field(
         default=None,
         strict=False,
-        description="safetensors with cond.NAME and uncond.NAME, one row per prompt; masks may be bool, or integers 0 and 1",
+        description="safetensors with cond.NAME and uncond.NAME, one row per prompt; masks may be bool, or integers 0 and 1. "
+        "Held-out samples take rows behind those of the calibration samples, where there are more than [calibrate] samples",
     )
     prompts: Path | None = Field(
-        default=None, strict=False, description="text file, one prompt per line; default: a built-in list"
+        default=None,
+        strict=False,
+        description="text file, one prompt per line; default: a built-in list. Held-out samples take prompts behind those of the "
+        "calibration samples, where there are more than [calibrate] samples",
     )
     negative_prompt: str = Field(default="", description="what guidance leads away from")
     null_label: int | None = Field(default=None, ge=0, description='class label that means "no class", for guidance')

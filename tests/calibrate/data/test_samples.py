@@ -74,3 +74,15 @@ def test_rows_of_the_bank_come_in_turn_each_tensor_by_itself() -> None:
     found = draw(SHAPE, TABLE, BANK, range(3)).conditioning
     assert found.cond["class_labels"].tolist() == [3, 1, 3]
     assert found.uncond["class_labels"].tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("fitted", "labels", "words"), [(0, [3, 1, 3], [0, 1, 2]), (3, [3, 1, 3], [3, 4, 0]), (5, [3, 1, 3], [0, 1, 2])]
+)
+def test_held_out_samples_have_rows_that_calibration_does_not_take_where_there_are_more(
+    fitted: int, labels: list[int], words: list[int]
+) -> None:
+    bank = Conditioning({**BANK.cond, "words": torch.arange(5)}, {})
+    found = draw(SHAPE, TABLE, bank, range(3), fitted).conditioning.cond
+    assert found["class_labels"].tolist() == labels
+    assert found["words"].tolist() == words

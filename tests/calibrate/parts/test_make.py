@@ -29,7 +29,7 @@ PROMPTS = "a red fox\ntwo ships\nsnow\n"
 
 
 def written(
-    folder: Path, model: Model, vae: Path | None = None, steps: int = 20, **conditioning: Any
+    folder: Path, model: Model, vae: Path | None = None, steps: int = 20, samples: int = 128, **conditioning: Any
 ) -> tuple[PartsArtifact | None, list[str]]:
     """What ``write_parts`` made in the folder, and what it said."""
     (folder / "prompts.txt").write_text(PROMPTS)
@@ -43,6 +43,7 @@ def written(
             **sections,
             "sampler": {"guidance": 3.0, "steps": steps},
             "conditioning": settings,
+            "calibrate": {"samples": samples},
             "run": {"out": folder / "out"},
         },
     )
@@ -96,6 +97,16 @@ def test_a_negative_prompt_is_among_the_reference(tmp_path: Path) -> None:
     made, _ = written(tmp_path, model, negative_prompt="blur")
     assert made is not None
     assert made.reference.prompts[-1] == "blur"
+
+
+def test_pictures_are_of_the_prompts_that_held_out_samples_take(tmp_path: Path) -> None:
+    model = load_model(tiny_pipelines.save_sd(tmp_path))
+    drawn = {}
+    for samples in (2, 3):  # of three prompts two are calibrated on, or all
+        artifact, _ = written(tmp_path, model, samples=samples)
+        assert artifact is not None
+        drawn[samples] = artifact.reference.drawn
+    assert drawn == {2: ("snow", "a red fox"), 3: ("a red fox", "two ships")}
 
 
 def test_a_pipeline_in_memory_has_parts(tmp_path: Path) -> None:
