@@ -71,11 +71,13 @@ class Calibrated:
     Attributes:
         artifact: its table is what a device runs; it may carry a correction or other timesteps than ``context.table``.
         seconds: of calibration, all stages, also those done in an earlier run or shared with another calibration.
+        ends: (M, C, H, W), FP32's finished samples of the calibration, on the CPU.
     """
 
     artifact: Artifact
     context: Context
     seconds: float
+    ends: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +207,7 @@ def _calibrated(
     seconds = (
         ranges.seconds + (0.0 if budgeted is None else budgeted.seconds) + fitted.seconds + time.perf_counter() - begin
     )
-    return Calibrated(artifact, context, seconds)
+    return Calibrated(artifact, context, seconds, ranges.targets.latents[-1].cpu().clone())
 
 
 def measure(recipe: Recipe, method: Method, context: Context, work: Path, rolled: str, reporter: Reporter) -> Ranges:

@@ -74,12 +74,12 @@ def calibrate(
         to_host(made.context.network)
         reference, *others = _held_out(made, recipe, reporter)
         artifact.save(folder, reference, others)
-        context = made.context
+        context, ends = made.context, made.ends
         source, bank = context.model, context.bank
         if model is None:
             _release(context)  # a caller's model stays his
         del made, context
-        write_parts(source, recipe, bank, reference.fp32_latents[-1], folder, reporter.warn)
+        write_parts(source, recipe, bank, reference.fp32_latents[-1], ends, folder, reporter.warn)
         remove(work)
     return folder, artifact, reference
 

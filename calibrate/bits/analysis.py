@@ -119,7 +119,7 @@ def analyze(
     """
     if not 2 <= runs <= MOST:
         raise RecipeError(f"--runs: got {runs}, allowed are 2 to {MOST}; each is one run of the sampler and back")
-    artifact = Artifact.load(folder)
+    artifact, judged = Artifact.load(folder), load_reference(folder)
     recipe = _recipe_of(artifact, folder, model, device)
     with heard(reporter.warn):
         context = setup(recipe, resolve(recipe.calibrate.method), reporter.warn)
@@ -134,14 +134,15 @@ def analyze(
         work = folder.parent / f"{folder.name}.analysis"
         mark(work)
         checkpoint = CheckpointFile.of(
-            work, "analysis", fingerprint(sha256(folder / JSON), runs), names=[*artifact.layers]
+            work, "analysis", fingerprint(sha256(folder / JSON), runs, judged.seeds), names=[*artifact.layers]
         )
         saving = checkpointed(context.network) if recipe.run.offload else nullcontext()
         with saving, reporter.task("errors of layers", runs) as advance:
-            shares = measure_shares(artifact, context, context.draw(held_out_seeds(runs)), checkpoint, advance)
+            seeds = held_out_seeds(runs, first=judged.seeds)  # layers are not chosen on what they are judged on
+            shares = measure_shares(artifact, context, context.draw(seeds), checkpoint, advance)
     rows = rows_of(artifact, shares)
     names = cheap(rows)
-    gain = _gain_of(artifact, context, load_reference(folder), names, reporter) if names else None
+    gain = _gain_of(artifact, context, judged, names, reporter) if names else None
     remove(work)
     return Analysis(
         runs=runs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,13 +40,20 @@ def config_of(vae: Any) -> dict[str, Any]:
 
 @torch.no_grad()
 def image_side(
-    vae: Any, pipeline: str, model: Model, recipe: Recipe, pictures: Tensor, latents: Tensor, warn: Warn
+    vae: Any,
+    pipeline: str,
+    model: Model,
+    recipe: Recipe,
+    pictures: Tensor,
+    measured: Sequence[Tensor],
+    latents: Tensor,
+    warn: Warn,
 ) -> ImageSide | None:
     """The encoder of an autoencoder, quantized; None where the pipeline's class begins with no picture.
 
     Args:
         vae: of diffusers, of a class whose decoder is exported. pipeline: diffusers' class.
-        pictures: (S, 3, H, W), what FP32 decodes of ``latents`` (S, C, h, w).
+        pictures: (S, 3, H, W), what FP32 decodes of ``latents`` (S, C, h, w). measured: other ones, (1, 3, H, W), for ranges.
         warn: is told why a pipeline that could begin with a picture does not.
     """
     rounds = begins_with_pictures(pipeline)
@@ -64,10 +72,10 @@ def image_side(
         return None
     module = architecture(VAE_ENCODER, config, {})
     filled(module, {name: value.float() for name, value in state_of(vae, PictureEncoder).items()})
-    calls = [{"picture": row[None].clamp(-1, 1)} for row in pictures]
+    calls = [{"picture": each.clamp(-1, 1)} for each in measured]
     outputs = OUTPUTS[deviates(config)]
     part = quantized(VAE_ENCODER, VAE_ENCODER, config, {}, module, calls, outputs)
-    means = torch.cat([module(*call.values())[0] for call in calls])
+    means = torch.cat([module(row[None].clamp(-1, 1))[0] for row in pictures])
     if means.shape != latents.shape:
         warn(
             f"no image to image: the encoder makes latents {tuple(means.shape[1:])}, the network's are {tuple(latents.shape[1:])}"

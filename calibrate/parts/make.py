@@ -31,21 +31,25 @@ from dq_toolchain.toolchain.parts.artifact import PartsArtifact, PartsReference
 from dq_toolchain.toolchain.parts.part import DECODER, Part, architecture, filled
 from dq_toolchain.toolchain.parts.picture import CLASSES, state_of
 from dq_toolchain.toolchain.parts.pipeline import CONSTANTS, FOLDER, JSON, PictureSize, Pipeline
+from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 
 PROMPTS, PICTURES = 4, 2
 """That FP32's answers are kept of."""
+MEASURED = 8
+"""Pictures and prompts of the calibration whose extremes are a part's ranges; it is judged on others."""
 
 
 def write_parts(
-    model: Model, recipe: Recipe, bank: Conditioning, latents: Tensor, calibration: Path, warn: Warn
+    model: Model, recipe: Recipe, bank: Conditioning, latents: Tensor, ends: Tensor, calibration: Path, warn: Warn
 ) -> PartsArtifact | None:
     """Write the folder ``parts`` of an artifact; None if the model came without a pipeline, or it cannot be exported.
 
     Args:
         bank: conditioning of the calibration, for what no prompt decides.
-        latents: (S, C, h, w) at the end of FP32 rollouts.
+        latents: (S, C, h, w) at the end of FP32 rollouts of held-out samples.
+        ends: (M, C, h, w), those of calibration samples; ranges are measured on them.
         calibration: folder of the artifact. warn: is told why there are no parts, where there could have been.
     Raises:
         ModelError: a part cannot be read.
@@ -56,7 +60,7 @@ def write_parts(
         return None
     try:
         with staged(calibration / FOLDER, JSON) as folder:
-            made = _parts(model, recipe, bank, latents[:PICTURES].contiguous(), folder, warn)
+            made = _parts(model, recipe, bank, latents[:PICTURES].contiguous(), ends[:MEASURED], folder, warn)
             made.write(folder, calibration)
             return made
     except NotExported as error:
@@ -80,20 +84,22 @@ def check_decoder(recipe: Recipe) -> None:
 
 
 def _parts(
-    model: Model, recipe: Recipe, bank: Conditioning, latents: Tensor, folder: Path, warn: Warn
+    model: Model, recipe: Recipe, bank: Conditioning, latents: Tensor, ends: Tensor, folder: Path, warn: Warn
 ) -> PartsArtifact:
     inputs = tuple(inputs_of(model.config))
     text = _text(model, recipe, inputs, folder, warn)
     gc.collect()  # encoders can be larger than the network
     vae = _autoencoder(model, recipe, warn)
-    decoder, pictures = _decoder(vae, latents)
+    decoder, pictures, measured = _decoder(vae, latents, ends)
     if decoder is None and not text.parts:
         raise NotExported  # nothing that could be exported
     if text is NO_TEXT and "encoder_hidden_states" in inputs:
         raise NotExported("the network takes text and the model came without text encoders")
     constants = _constants(bank, [name for name in inputs if name not in text.conditioning])
     size = None if pictures is None else pictures.shape[1:]
-    image = None if pictures is None else image_side(vae, _class_of(model), model, recipe, pictures, latents, warn)
+    image = None
+    if pictures is not None:
+        image = image_side(vae, _class_of(model), model, recipe, pictures, measured, latents, warn)
     about = Pipeline(
         pipeline=_class_of(model),
         tokenizers=text.tokenizers,
@@ -133,16 +139,24 @@ def _text(model: Model, recipe: Recipe, inputs: Collection[str], folder: Path, w
     pipeline = text_pipeline(model.folder, warn) if pipeline is None else pipeline
     if model.lora is not None:
         fuse_into_encoders(pipeline, model.network, model.lora)
-    prompts = read_prompts(recipe.conditioning.prompts)[:PROMPTS]
-    negative = recipe.conditioning.negative_prompt
-    return text_side(pipeline, model.config, inputs, [*prompts, *([negative] if negative else [])], folder)
+    prompts, fitted, negative = _prompts(recipe), recipe.calibrate.samples, recipe.conditioning.negative_prompt
+    judged = prompts[:PROMPTS]
+    measured = [each for each in read_prompts(recipe.conditioning.prompts)[:fitted] if each not in judged][:MEASURED]
+    kept = [*judged, *([negative] if negative else [])]
+    return text_side(pipeline, model.config, inputs, kept, [*(measured or judged), negative], folder)
 
 
 def _drawn(recipe: Recipe, count: int) -> tuple[str, ...]:
     """Prompts of the first held-out samples, which take them in turn."""
+    prompts = _prompts(recipe)
+    return tuple(prompts[index % len(prompts)] for index in range(count))
+
+
+def _prompts(recipe: Recipe) -> list[str]:
+    """From that of the first held-out sample on."""
     prompts = read_prompts(recipe.conditioning.prompts)
     first = first_held_out(len(prompts), recipe.calibrate.samples)
-    return tuple(prompts[(first + index) % len(prompts)] for index in range(count))
+    return prompts[first:] + prompts[:first]
 
 
 def _autoencoder(model: Model, recipe: Recipe, warn: Warn) -> Any:
@@ -160,10 +174,11 @@ def _autoencoder(model: Model, recipe: Recipe, warn: Warn) -> Any:
 
 
 @torch.no_grad()
-def _decoder(vae: Any, latents: Tensor) -> tuple[Part | None, Tensor | None]:
-    """The decoder as a part, and its FP32 pictures (S, 3, H, W) of the latents; None, None where there is none."""
+def _decoder(vae: Any, latents: Tensor, ends: Tensor) -> tuple[Part | None, Tensor | None, list[Tensor]]:
+    """The decoder as a part, its FP32 pictures (S, 3, H, W) of the latents, and those (1, 3, H, W) of the ends, on which its ranges
+    are measured; None, None and none where there is no decoder."""
     if vae is None:
-        return None, None
+        return None, None, []
     config = config_of(vae)
     if config["latent_channels"] != latents.shape[1]:
         raise NotExported(
@@ -175,9 +190,11 @@ def _decoder(vae: Any, latents: Tensor) -> tuple[Part | None, Tensor | None]:
         )
     module = architecture(DECODER, config, {})
     filled(module, {name: value.float() for name, value in state_of(vae).items()})
-    calls = [{"latents": row[None]} for row in latents]
-    part = quantized(DECODER, DECODER, config, {}, module, calls, ("picture",))
-    return part, torch.cat([module(*call.values())[0] for call in calls])
+    measured: list[Tensor] = []
+    with hooks([module.register_forward_hook(lambda _module, _given, result: measured.append(result[0]))]):
+        calls = [{"latents": row[None]} for row in ends]
+        part = quantized(DECODER, DECODER, config, {}, module, calls, ("picture",))
+    return part, torch.cat([module(row[None])[0] for row in latents]), measured
 
 
 def _constants(bank: Conditioning, names: Collection[str]) -> dict[str, Tensor]:

@@ -41,12 +41,18 @@ NO_TEXT = TextSide(conditioning={}, rows={})
 
 @torch.no_grad()
 def text_side(
-    pipeline: Any, config: Mapping[str, Any], inputs: Collection[str], prompts: list[str], folder: Path
+    pipeline: Any,
+    config: Mapping[str, Any],
+    inputs: Collection[str],
+    prompts: list[str],
+    measured: list[str],
+    folder: Path,
 ) -> TextSide:
     """Quantize the text encoders, and write their tokenizers into the folder.
 
     Args:
         pipeline: of diffusers. config, inputs: of the network.
+        prompts: that the pipeline's answers are kept of. measured: other ones, for ranges.
     Raises:
         NotExported: an encoder or a tokenizer of another class, or a pipeline that makes something else of them.
     """
@@ -68,8 +74,9 @@ def text_side(
     _prove(made, encoders, tokens, calls, prompts, rows)
     parts = []
     for each in encoders:
-        name, outputs = each.encoder.name, each.encoder.outputs
-        parts.append(quantized(name, each.kind, each.config, each.options, each.module, calls[name], outputs))
+        given = [_call(each, tokens, prompt) for prompt in measured]
+        outputs = each.encoder.outputs
+        parts.append(quantized(each.encoder.name, each.kind, each.config, each.options, each.module, given, outputs))
     return TextSide(
         parts=tuple(parts),
         encoders=made.encoders,

@@ -48,8 +48,8 @@ class Part:
     inputs, outputs: of one call, batch 1.
     layers: integer weights by module name, of embeddings too.
     float_parameters: the rest of the state dict.
-    ranges: by layer (4,) float32: smallest and largest input, smallest and largest result, over the reference's calls; the inputs
-        of a table are tokens, and 0 here.
+    ranges: by layer (4,) float32: smallest and largest input, smallest and largest result, over calls that are not the
+        reference's; the inputs of a table are tokens, and 0 here.
     """
 
     name: str

@@ -29,8 +29,9 @@ from dq_toolchain.toolchain.quant.site import Site
 from dq_toolchain.toolchain.quant.sites import weighted_layers
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
-MARGIN = 1.25
-"""Of a measured range: other prompts and pictures reach further than those that were measured."""
+MARGIN = {8: 1.25, 16: 2.0}
+"""Of a measured range, by bits: other prompts and pictures reach further than those that were measured. An octave of 16 bits costs
+nothing, and what is clipped makes the worst pictures (docs/RESULTS.md, "From a prompt to a picture")."""
 ENDS = {"input": slice(0, 2), "output": slice(2, 4)}
 """Of ``Part.ranges``."""
 ONE_CALL = SamplerTable("none", "sample", (0.0,), ((1.0,),), ((0.0,),), (0.0,), (1.0,), 1.0)
@@ -68,7 +69,7 @@ def as_artifact(part: Part, sites: Sequence[Site]) -> Artifact:
 
 
 def _numbers(part: Part, site: Site) -> tuple[Tensor, Tensor]:
-    low, high = part.ranges[site.layer][ENDS[site.operand]] * MARGIN
+    low, high = part.ranges[site.layer][ENDS[site.operand]] * MARGIN[site.bits]
     return range_to_qparams(low, high, activation_type(site.bits), site.scheme)
 
 

@@ -52,7 +52,9 @@ class FakeCalibrator:
         torch.manual_seed(0)
         artifact, _ = tiny_artifact(recipe.sampler.steps, 2, weight_bits=recipe.quantize.weight_bits)
         factor = SPOIL[method.partition("+")[0]] * 2.0**-recipe.run.seed
-        return Calibrated(replace(artifact, scale=artifact.scale * factor), context, 2.0 + recipe.run.seed)
+        return Calibrated(
+            replace(artifact, scale=artifact.scale * factor), context, 2.0 + recipe.run.seed, torch.zeros(0)
+        )
 
     @property
     def calls(self) -> list[str]:

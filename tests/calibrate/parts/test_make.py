@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline, VQModel
+from torch import Tensor
 
 from dq_toolchain.calibrate.data.conditioning import conditioning_bank
 from dq_toolchain.calibrate.parts.make import PICTURES, check_decoder, write_parts
@@ -25,11 +26,18 @@ from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from tests import tiny, tiny_pipelines
 
 LATENTS = torch.randn((5, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+ENDS = torch.randn((9, 4, 8, 8), generator=torch.Generator().manual_seed(1))
 PROMPTS = "a red fox\ntwo ships\nsnow\n"
 
 
 def written(
-    folder: Path, model: Model, vae: Path | None = None, steps: int = 20, samples: int = 128, **conditioning: Any
+    folder: Path,
+    model: Model,
+    vae: Path | None = None,
+    steps: int = 20,
+    samples: int = 128,
+    ends: Tensor = ENDS,
+    **conditioning: Any,
 ) -> tuple[PartsArtifact | None, list[str]]:
     """What ``write_parts`` made in the folder, and what it said."""
     (folder / "prompts.txt").write_text(PROMPTS)
@@ -48,7 +56,7 @@ def written(
         },
     )
     bank = conditioning_bank(model, recipe, told.append)
-    return write_parts(model, recipe, bank, LATENTS, folder, told.append), told
+    return write_parts(model, recipe, bank, LATENTS, ends, folder, told.append), told
 
 
 @pytest.mark.parametrize(
@@ -109,6 +117,24 @@ def test_pictures_are_of_the_prompts_that_held_out_samples_take(tmp_path: Path) 
     assert drawn == {2: ("snow", "a red fox"), 3: ("a red fox", "two ships")}
 
 
+def test_ranges_are_measured_on_pictures_and_prompts_that_are_not_judged(tmp_path: Path) -> None:
+    model = load_model(tiny_pipelines.save_sd(tmp_path))
+
+    def ranges(*, prompt: str, ends: Tensor) -> dict[str, Tensor]:
+        (tmp_path / "more.txt").write_text(PROMPTS + "fog\n" + f"{prompt}\n")
+        artifact, _ = written(tmp_path, model, ends=ends, prompts=tmp_path / "more.txt")
+        assert artifact is not None
+        assert artifact.reference.prompts == ("a red fox", "two ships", "snow", "fog")
+        return {f"{part.name}.{name}": ends for part in artifact.parts for name, ends in part.ranges.items()}
+
+    before = ranges(prompt="a ship at sea", ends=ENDS)
+    after = ranges(prompt="a ship at sea", ends=torch.cat((ENDS[:8], 9 * ENDS[8:])))  # of eight pictures
+    assert all(torch.equal(after[name], old) for name, old in before.items())
+    after = ranges(prompt="seven red foxes in the snow", ends=2 * ENDS)
+    changed = {name.partition(".")[0] for name, old in before.items() if not torch.equal(after[name], old)}
+    assert changed == {"text_encoder", "vae_encoder", "decoder"}
+
+
 def test_a_pipeline_in_memory_has_parts(tmp_path: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipelines.save_sd(tmp_path / "model"), safety_checker=None)
     loaded = load_model(tmp_path / "model")
@@ -150,7 +176,7 @@ def test_a_decoder_of_another_class_is_named(tmp_path: Path) -> None:
 def test_a_bare_network_has_no_parts(tmp_path: Path) -> None:
     model, recipe = load_model(tiny.write_tiny_model(tmp_path / "model")), load_recipe(None, {})
     (tmp_path / FOLDER).mkdir()  # of an older calibration in the same place
-    assert write_parts(model, recipe, Conditioning(), LATENTS, tmp_path, pytest.fail) is None
+    assert write_parts(model, recipe, Conditioning(), LATENTS, ENDS, tmp_path, pytest.fail) is None
     assert not (tmp_path / FOLDER).exists()
 
 

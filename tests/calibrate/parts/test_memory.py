@@ -78,7 +78,8 @@ def test_the_decoder_and_its_picture(model: Model) -> None:
     need = parts_memory(model, recipe(), LATENT)
     assert need is not None
     with Peak() as peak:
-        part, pictures = _decoder(_autoencoder(model, recipe(), pytest.fail), torch.randn(1, *LATENT))
+        one = torch.randn(1, *LATENT)
+        part, pictures, _ = _decoder(_autoencoder(model, recipe(), pytest.fail), one, one)
     assert part is not None
     assert pictures is not None
     assert pictures.shape == (1, 3, 512, 512)

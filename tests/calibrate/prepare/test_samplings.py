@@ -108,7 +108,7 @@ def test_a_correction_belongs_to_the_calibrated_table_and_that_is_said(tiny_mode
     recipe = tiny_recipe(tiny_model, tmp_path, calibrate=FAST, reference={"seeds": 2, "more_steps": [2]})
     _, artifact, plain = calibrate(recipe, QUIET)
     context, reporter = setup(recipe), Heard()
-    made = Calibrated(corrected(artifact), replace(context, table=context.table.uncorrected), 0.0)
+    made = Calibrated(corrected(artifact), replace(context, table=context.table.uncorrected), 0.0, torch.zeros(0))
     own, other = _held_out(made, recipe, reporter)
     assert not torch.equal(own.simulation_latents, plain.simulation_latents)
     assert torch.equal(
