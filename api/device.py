@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,21 @@ def export(
     return Bundle(bundle.folder, bundle.description, tuple(reporter.notes))
 
 
+SEEN = (
+    "this artifact is of calibration seed 0 of an older version, which took the held-out samples for calibration: its PSNR and the "
+    "verdict on fidelity are too good; calibrate again"
+)
+
+
+def was_seen(seeds: Mapping[str, Any]) -> bool:
+    """Whether an artifact's held-out samples are its calibration samples.
+
+    Args:
+        seeds: of its record. Older ones do not name the first sample; with seed 0 it was that of held-out sample 0.
+    """
+    return seeds.get("calibration") == 0 and "first_sample" not in seeds
+
+
 def lowered(
     artifact: Artifact | None,
     source: Path,
@@ -113,6 +128,8 @@ def lowered(
         from dq_toolchain.toolchain.parts.artifact import PartsArtifact, with_images
 
         artifact.require_module()
+        if was_seen(artifact.record.get("seeds", {})):
+            reporter.warn(SEEN)
         own, artifact = artifact.steps, artifact.holding(counts, scales)
         parts = None if wanted is not None and wanted.unet_only else PartsArtifact.load(source)
         if wanted is not None and wanted.image_to_image:

@@ -19,6 +19,7 @@ from dq_toolchain.calibrate.bits.budget import with_budget
 from dq_toolchain.calibrate.data.adapters import lora_record
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.rollouts import Rollouts, samples_at_once
+from dq_toolchain.calibrate.data.samples import seeds_of
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.finalize import finalize
 from dq_toolchain.calibrate.fitting.phase import Work, phases_of
@@ -179,7 +180,7 @@ def _calibrated(
     record = {
         "recipe": _settings(recipe),
         "by_effort": effort.chosen(recipe),
-        "seeds": {"calibration": recipe.run.seed, "held_out": recipe.reference.seeds},
+        "seeds": seeds_of(recipe.run.seed, recipe.reference.seeds),
         "versions": identity.versions(),
         "method": identity.hyper_parameters(recipe, method, context.step_groups),
         "stages": fitted.stages,
@@ -204,9 +205,8 @@ def _calibrated(
     for place in lost:
         reporter.warn(f"record.{place} is no finite number and becomes null in {ARTIFACT_JSON}")
     artifact = replace(artifact, record=record)
-    seconds = (
-        ranges.seconds + (0.0 if budgeted is None else budgeted.seconds) + fitted.seconds + time.perf_counter() - begin
-    )
+    seconds = ranges.seconds + fitted.seconds + time.perf_counter() - begin
+    seconds += 0.0 if budgeted is None else budgeted.seconds
     return Calibrated(artifact, context, seconds, ranges.targets.latents[-1].cpu().clone())
 
 
@@ -255,10 +255,8 @@ def measure(recipe: Recipe, method: Method, context: Context, work: Path, rolled
     if histograms is None:
         with reporter.task("measuring ranges", context.table.calls if parallel else total) as advance:
             histograms = observe_chosen(context, targets, chosen, advance)
-    noticed = {
-        "constant_sites": constant_sites(context.prepared.sites, histograms),
-        "beyond_fp16": beyond_fp16(context.prepared.sites, histograms),
-    }
+    sites = context.prepared.sites
+    noticed = {"constant_sites": constant_sites(sites, histograms), "beyond_fp16": beyond_fp16(sites, histograms)}
     seen = {name: found for name, found in noticed.items() if found}
     scale, zero_point = choose_all(context, histograms, recipe.calibrate)
     measuring = time.perf_counter() - begin

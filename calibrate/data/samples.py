@@ -73,3 +73,8 @@ def held_out_seeds(count: int, first: int = 0) -> list[int]:
 
 def calibration_seeds(seed: int, count: int) -> list[int]:
     return [(seed + 1) * FIT_STRIDE + i for i in range(count)]
+
+
+def seeds_of(seed: int, held_out: int) -> dict[str, int]:
+    """The record of an artifact: the seed of the calibration and of its first sample, and the number of held-out samples."""
+    return {"calibration": seed, "first_sample": calibration_seeds(seed, 1)[0], "held_out": held_out}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,15 @@ def test_run_and_validate_take_paths_and_results(wave_bundle: dq.Bundle, tmp_pat
     assert verdict.outcome == dq.validate(report).outcome == "not decided"
     assert not verdict.passed
     assert "<html" in (tmp_path / "page.html").read_text()
+
+
+def test_an_artifact_that_was_calibrated_on_its_held_out_samples_is_named(wave: dq.Calibration, tmp_path: Path) -> None:
+    def notes(**seeds: int) -> list[str]:
+        older = replace(wave.artifact, record={**wave.artifact.record, "seeds": seeds})
+        bundle = dq.export(replace(wave, artifact=older), "tensorrt", out=tmp_path / "tensorrt")
+        return [note for note in bundle.notes if "calibrate again" in note]
+
+    assert wave.artifact.record["seeds"]["first_sample"] == 2**20
+    assert notes(**wave.artifact.record["seeds"]) == []
+    assert notes(calibration=1, held_out=16) == []
+    assert len(notes(calibration=0, held_out=16)) == 1
