@@ -44,7 +44,10 @@ def made(_few_probes: None, tiny_model: Path, tmp_path_factory: pytest.TempPathF
 
 
 def _recipe(model: Path, out: Path, **quantize: object) -> Recipe:
-    return tiny_recipe(model, out, quantize={"step_groups": 2, **quantize}, calibrate={"method": "mse", "samples": 8})
+    quantize = {"step_groups": 2, **quantize}
+    return tiny_recipe(
+        model, out, quantize=quantize, calibrate={"method": "mse", "samples": 8}, reference={"seeds": 16}
+    )
 
 
 def _widths(artifact: Artifact) -> dict[str, int]:

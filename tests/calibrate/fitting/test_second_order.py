@@ -48,7 +48,7 @@ def output_error(artifact: Artifact, recipe: Recipe) -> float:
 def test_outputs_are_nearer_than_with_the_nearest_integers(tiny_model: Path, tmp_path: Path) -> None:
     errors = {}
     for rounding in ("nearest", "closed-form"):
-        recipe = recipe_of(tiny_model, tmp_path, rounding)
+        recipe = recipe_of(tiny_model, tmp_path, rounding, samples=16)
         errors[rounding] = output_error(calibrated(recipe, QUIET, tmp_path / rounding).artifact, recipe)
     assert errors["closed-form"] < 0.75 * errors["nearest"]
 
