@@ -73,8 +73,8 @@ def export(
 
 
 SEEN = (
-    "this artifact is of calibration seed 0 of an older version, which took the held-out samples for calibration: its PSNR and the "
-    "verdict on fidelity are too good; calibrate again"
+    "this artifact is of calibration seed 0 of an older version, which calibrated it on the held-out samples: its PSNR and its "
+    "verdict on fidelity may be too good; calibrate again"
 )
 
 
