@@ -108,7 +108,7 @@ def test_fitting_lowers_the_error_of_four_bit_weights(tiny_model: Path, tmp_path
     errors = {}
     for name, iterations in (("ranges", 0), ("fitted", 20)):
         settings = {
-            "samples": 12,
+            "samples": 32,
             "batch": 6,
             "warmup": 2 * iterations,
             "iterations": iterations,
@@ -123,7 +123,7 @@ def test_fitting_lowers_the_error_of_four_bit_weights(tiny_model: Path, tmp_path
                 tiny_model,
                 tmp_path / name,
                 calibrate=settings,
-                reference={"seeds": 8},
+                reference={"seeds": 32},
                 quantize={"weight_bits": 4, "step_groups": 2},
             ),
             QUIET,
