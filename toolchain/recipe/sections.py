@@ -90,13 +90,10 @@ class ConditioningSection(Section):
         default=None,
         strict=False,
         description="safetensors with cond.NAME and uncond.NAME, one row per prompt; masks may be bool, or integers 0 and 1. "
-        "Held-out samples take rows behind those of the calibration samples, where there are more than [calibrate] samples",
+        "Held-out samples take the rows behind the first [calibrate] samples, where there are more",
     )
     prompts: Path | None = Field(
-        default=None,
-        strict=False,
-        description="text file, one prompt per line; default: a built-in list. Held-out samples take prompts behind those of the "
-        "calibration samples, where there are more than [calibrate] samples",
+        default=None, strict=False, description="one prompt per line; default: a built-in list; held-out as with file"
     )
     negative_prompt: str = Field(default="", description="what guidance leads away from")
     null_label: int | None = Field(default=None, ge=0, description='class label that means "no class", for guidance')
