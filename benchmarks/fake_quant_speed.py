@@ -45,6 +45,8 @@ from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 
 SCALE = 2.0**-5
 """Of activations: the time does not depend on it."""
+ROUNDING = "closed-form+learned"
+"""What an iteration learns; the default at 8 bits has none."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,11 @@ def measure(model: Path | None, *, samples: int, repeats: int, conditioning: Pat
         conditioning: rows of a model that needs some, as [conditioning] file of a recipe.
     """
     recipe = recipe_of(
-        {"model": {"path": model}, "conditioning": {"file": conditioning}, "calibrate": {"samples": samples}}
+        {
+            "model": {"path": model},
+            "conditioning": {"file": conditioning},
+            "calibrate": {"samples": samples, "rounding": ROUNDING},
+        }
     )
     return measured(setup(recipe), recipe, repeats)
 

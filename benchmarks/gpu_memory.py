@@ -17,7 +17,7 @@ from accelerate import init_empty_weights
 from diffusers import DDIMScheduler, FluxTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
-from benchmarks.common import recipe_of
+from benchmarks.common import merged, recipe_of
 from benchmarks.gpu.network import NOWHERE
 from benchmarks.sd15 import config
 from dq_toolchain.calibrate.data.context import Context
@@ -32,7 +32,7 @@ from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.probe import probe
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 
-STEPS, GUIDANCE, BATCHES = 20, 7.5, (4, 16)
+STEPS, GUIDANCE = 20, 7.5
 GPU = torch.device("cuda")
 
 
@@ -108,22 +108,26 @@ def context_of(large: Large, samples: int) -> Context:
     )  # fmt: skip
 
 
+COLUMNS: Mapping[str, tuple[dict[str, dict[str, Any]], bool]] = {
+    "8 bits": ({}, False),
+    "8 bits, `--offload`": ({"run": {"offload": True}}, True),
+    "4 bits, at once": ({"quantize": {"weight_bits": 4}}, False),
+    "4 bits, in parts": ({"quantize": {"weight_bits": 4}}, True),
+    "4 bits, `--offload`": ({"quantize": {"weight_bits": 4}, "run": {"offload": True}}, True),
+}
+"""Title -> settings beside the defaults, and whether iterations run in parts, sample by sample."""
+
+
 def row_of(name: str) -> str:
-    """Of one network: GB of 1e9 bytes, of iterations at once for each of BATCHES, and of iterations that run in parts."""
+    """Of one network: GB of 1e9 bytes, a cell for each of COLUMNS."""
     large, method = MODELS[name], resolve("accuquant")
-    recipe = effective(recipe_of({"model": {"path": NOWHERE}}))
-    context = context_of(large, recipe.calibrate.samples)
-    weights = sum(p.numel() for p in context.network.parameters())
-    offloaded = effective(recipe_of({"model": {"path": NOWHERE}, "run": {"offload": True}}))
-    needs = [
-        estimate(
-            context,
-            recipe.model_copy(update={"calibrate": recipe.calibrate.model_copy(update={"batch": batch})}),
-            method,
-        )
-        for batch in BATCHES
+    recipes = [
+        (effective(recipe_of(merged({"model": {"path": NOWHERE}}, settings))), in_parts)
+        for settings, in_parts in COLUMNS.values()
     ]
-    needs += [estimate(context, each, method, in_parts=True) for each in (recipe, offloaded)]
+    context = context_of(large, recipes[0][0].calibrate.samples)
+    weights = sum(p.numel() for p in context.network.parameters())
+    needs = [estimate(context, recipe, method, in_parts=in_parts) for recipe, in_parts in recipes]
     sizes = [f"{need.on(GPU) / 1e9:,.0f} GB" for need in needs]
     return f"| {' | '.join([large.title, f'{weights / 1e6:,.0f} M', *sizes])} |"
 
@@ -132,9 +136,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(MODELS))
     arguments = parser.parse_args()
-    columns = [*(f"batch {batch}, at once" for batch in BATCHES), "in parts", "`--offload`, in parts"]
-    print(f"| network | weights | {' | '.join(columns)} |")
-    print(f"|{'---|' * (2 + len(columns))}")
+    print(f"| network | weights | {' | '.join(COLUMNS)} |")
+    print(f"|{'---|' * (2 + len(COLUMNS))}")
     for name in arguments.models.split(","):
         print(row_of(name), flush=True)
 

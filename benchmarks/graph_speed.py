@@ -87,7 +87,7 @@ def measure(case: Case, new_recorder: NewRecorder | None = None) -> Figures:
         RuntimeError: passes cannot be recorded, or there is no recorder for the device; the text says why.
     """
     recipe = recipe_of({"model": {"path": case.model}, "run": {"device": case.device}, "sampler": {"steps": case.steps},
-                        "calibrate": {"samples": case.samples}})  # fmt: skip
+                        "calibrate": {"samples": case.samples, "rounding": "closed-form+learned"}})  # fmt: skip
     context = setup(recipe)
     device, calls = context.device, context.table.calls
     new_recorder = recorder_for(device) if new_recorder is None else new_recorder

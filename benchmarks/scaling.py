@@ -90,7 +90,7 @@ class Figures:
 def measure(case: Case) -> Figures:
     """One row, in this process."""
     recipe = recipe_of({"model": {"path": case.model}, "conditioning": {"file": case.conditioning},
-                        "calibrate": {"samples": case.samples}})  # fmt: skip
+                        "calibrate": {"samples": case.samples, "rounding": "closed-form+learned"}})  # fmt: skip
     context = setup(recipe)
     device, noise = context.device, context.samples.start.to(context.device)
     shape = (len(context.step_groups), len(context.prepared.sites))

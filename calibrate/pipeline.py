@@ -30,6 +30,7 @@ from dq_toolchain.calibrate.prepare import identity
 from dq_toolchain.calibrate.prepare.duration import say_duration
 from dq_toolchain.calibrate.prepare.memory import check_memory
 from dq_toolchain.calibrate.prepare.parts_memory import check_parts_memory
+from dq_toolchain.calibrate.prepare.settings import recorded
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.diagnose import (
     at_smallest_scale,
@@ -60,9 +61,6 @@ from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.quant.qparams import SMALLEST_WEIGHT_SCALE
 from dq_toolchain.toolchain.recipe import effort
 from dq_toolchain.toolchain.recipe.sections import Recipe
-
-BEFORE_THE_FIT = {"method", "samples", "ranges", "percentile", "rounding"}
-"""What a method that does not fit over several steps reads of [calibrate]."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ def _calibrated(
     )
     fitted = fit_network(phases, fit)
     record = {
-        "recipe": _settings(recipe),
+        "recipe": recorded(recipe),
         "by_effort": effort.chosen(recipe),
         "seeds": seeds_of(recipe.run.seed, recipe.reference.seeds),
         "versions": identity.versions(),
@@ -266,35 +264,7 @@ def measure(recipe: Recipe, method: Method, context: Context, work: Path, rolled
     )
 
 
-def deciding(recipe: Recipe, method: Method) -> dict[str, Any]:
-    """The settings that decide a calibration: those of the phases that the method goes through."""
-    settings = recipe.model_dump(
-        mode="json",
-        include={"sampler", "conditioning", "quantize", "calibrate", "blocks", "run"},
-        exclude={"calibrate": {"effort"}, **_left_out(recipe)},
-    )
-    read = {section for phase in phases_of(method.fit, recipe) for section in phase.sections}
-    for section, always in (("calibrate", BEFORE_THE_FIT), ("blocks", ())):
-        if section not in read:
-            keys = {name.partition(".")[2] for name in read if name.startswith(f"{section}.")} | set(always)
-            settings[section] = {key: value for key, value in settings[section].items() if key in keys}
-    return {section: values for section, values in settings.items() if values}
-
-
 def _names(context: Context) -> list[str]:
     """Of everything that a fit's tensors belong to: sites in order, then the layers that have weights."""
     sites = context.prepared.sites
     return [site.name for site in sites] + [site.layer for site in sites if site.weight_bits is not None]
-
-
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    """What the artifact records: what a calibration is made by, nothing of targets."""
-    sections = set(Recipe.model_fields) - {"export", "reference"}
-    return recipe.model_dump(mode="json", include=sections, exclude=_left_out(recipe))
-
-
-def _left_out(recipe: Recipe) -> dict[str, set[str]]:
-    """Where the output goes, and settings that are not written unless they are set: artifacts without them stay what they were."""
-    found = {"run": {"out"} if recipe.run.parallel_steps > 1 else {"out", "parallel_steps"}}
-    found |= {} if recipe.quantize.step_vectors else {"quantize": {"step_vectors"}}
-    return found if recipe.model.vae is not None else {**found, "model": {"vae"}}

@@ -11,6 +11,7 @@ from dq_toolchain.calibrate.finalize import held_out_reference
 from dq_toolchain.calibrate.network.channels_last import to_host
 from dq_toolchain.calibrate.parts.make import check_decoder, write_parts
 from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
+from dq_toolchain.calibrate.prepare.settings import unread
 from dq_toolchain.calibrate.prepare.setup import choose_device
 from dq_toolchain.calibrate.work.checkpoint import remove
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
@@ -69,6 +70,9 @@ def calibrate(
         own = effort.overruled(recipe)
         if own:
             reporter.warn(f"--effort {recipe.calibrate.effort} leaves what was set as it is: {', '.join(own)}")
+        idle = unread(recipe)
+        if idle:
+            reporter.warn(idle)
         made = calibrated(recipe, reporter, work, workers, model, announce=True)
         artifact = made.artifact
         to_host(made.context.network)

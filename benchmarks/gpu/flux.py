@@ -107,7 +107,7 @@ def run(record: Record, plan: Plan) -> None:
             "model": {"path": NOWHERE},
             "conditioning": {"file": rows},
             "sampler": {"steps": STEPS},
-            "calibrate": {"samples": 3, "batch": 1},
+            "calibrate": {"samples": 3, "batch": 1, "rounding": "closed-form+learned"},
             "run": {"device": plan.device},
         }
     )

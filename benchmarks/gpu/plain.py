@@ -18,7 +18,9 @@ SAMPLES = (2, 1)
 
 def run(record: Record, plan: Plan) -> None:
     size = TINY if plan.tiny else FULL
-    recipe = recipe_for(size, plan.device, plan.scratch, calibrate={"samples": 2, "batch": 2})
+    recipe = recipe_for(
+        size, plan.device, plan.scratch, calibrate={"samples": 2, "batch": 2, "rounding": "closed-form+learned"}
+    )
     context = setup(recipe, given=random_model(size, plan.device))
     figures: Figures | None = None
     for samples in SAMPLES:

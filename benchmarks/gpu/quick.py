@@ -1,6 +1,6 @@
 """A whole calibration of Stable Diffusion 1.5's size with `--effort quick`, or how far it came.
 
-Where it is refused for its memory it is tried again with what the refusal proposes: smaller batches, then ``--offload``.
+Where it is refused for its memory it is tried again with what the refusal proposes, ``--offload``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ HELD_OUT, PASSES = 16, 3
 """Seeds by default, and passes for each: FP32, the simulation, FP32 where the simulation was."""
 TRIES: tuple[tuple[str, dict[str, dict[str, Any]]], ...] = (
     ("--effort quick", {}),
-    ("--effort quick, batch 4", {"calibrate": {"batch": 4}}),
     ("--effort quick --offload", {"run": {"offload": True}}),
 )
 REFUSED = "calibration needs about"

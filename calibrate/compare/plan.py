@@ -15,8 +15,8 @@ from dq_toolchain.calibrate.compare.held_out import PLAIN
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.samples import calibration_seeds, held_out_seeds
 from dq_toolchain.calibrate.methods import effective, names, resolve
-from dq_toolchain.calibrate.pipeline import deciding
 from dq_toolchain.calibrate.prepare.identity import hyper_parameters, versions
+from dq_toolchain.calibrate.prepare.settings import deciding
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.work.checkpoint import fingerprint
 from dq_toolchain.toolchain.disk.digest import digest_of

@@ -20,6 +20,7 @@ from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.recipe.effort import NARROW
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups
 
@@ -29,6 +30,9 @@ MODULES = (
     *(f"multistep.{name}" for name in ("fit", "problem", "growth", "objective", "stages", "gradients")),
 )
 """Whose constants decide the result."""
+LEARNING = ("warmup", "iterations")
+"""Of [calibrate], the iterations that learn rounding."""
+ITERATIONS = (*LEARNING, "settling", "group_iterations")
 SETTINGS = ("batch", "steps", "scale_lr", "rounding_lr")
 """Of [calibrate], beside those that decide the stages."""
 
@@ -45,6 +49,12 @@ class MultiStep(Phase):
         """Rounding in closed form comes first. With ``offload`` there is no memory to learn all rounding at once: it is learned
         block after block."""
         rounding = recipe.calibrate.rounding
+        if rounding.endswith("learned") and not recipe.run.offload and not _total(recipe, LEARNING):
+            raise RecipeError(
+                f"[calibrate] rounding: got {rounding!r}, which learns over iterations, of which there are none; set [calibrate] "
+                f"warmup (--warmup), as 400, or effort (--effort) best (the others have none above {NARROW} bits), or take "
+                "'closed-form' or 'nearest'"
+            )
         if rounding.endswith("learned") and recipe.run.offload:
             if rounding != "learned":
                 raise RecipeError(
@@ -53,6 +63,9 @@ class MultiStep(Phase):
                 )
             return (BLOCKS,)
         return (SECOND_ORDER,) if rounding.startswith("closed-form") else ()
+
+    def is_idle(self, recipe: Recipe) -> bool:
+        return not _total(recipe, ITERATIONS)
 
     def shared_samples(self, recipe: Recipe, step_groups: StepGroups) -> dict[str, int]:
         fitted = recipe.calibrate.samples - _validation(recipe)
@@ -106,6 +119,10 @@ class MultiStep(Phase):
 
 
 MULTI_STEP = MultiStep()
+
+
+def _total(recipe: Recipe, keys: Iterable[str]) -> int:
+    return sum(getattr(recipe.calibrate, key) for key in keys)
 
 
 def _validation(recipe: Recipe) -> int:

@@ -118,14 +118,23 @@ class Phase(ABC):
         """Phases that this recipe needs to be done first."""
         return ()
 
+    def is_idle(self, recipe: Recipe) -> bool:
+        """Whether this recipe leaves it nothing to do; what has to be done before it is done nevertheless."""
+        return False
+
     def shared_samples(self, recipe: Recipe, step_groups: StepGroups) -> Mapping[str, int]:
         """Stage -> samples that one iteration takes, of which several processes must have equal shares."""
         return {}
 
 
 def phases_of(fit: Iterable[Phase], recipe: Recipe) -> tuple[Phase, ...]:
-    """The phases of a fit in order, with those that the recipe needs before one of them."""
+    """The phases of a fit in order, with those that the recipe needs before one of them, and without idle ones.
+
+    Raises:
+        RecipeError: what the recipe asks of a phase does not go together.
+    """
     found: list[Phase] = []
     for phase in fit:
-        found += [each for each in (*phase.before(recipe), phase) if each not in found]
+        own = () if phase.is_idle(recipe) else (phase,)
+        found += [each for each in (*phase.before(recipe), *own) if each not in found]
     return tuple(found)

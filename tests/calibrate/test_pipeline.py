@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from dq_toolchain.calibrate import pipeline
-from dq_toolchain.calibrate.methods import resolve
-from dq_toolchain.calibrate.pipeline import Calibrated, calibrated, deciding
+from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
 from tests.calibrate.conftest import QUIET, tiny_recipe
 
 FEW = {"samples": 4, "batch": 4, "warmup": 2, "iterations": 0, "settling": 0, "group_iterations": 0}
@@ -57,25 +56,3 @@ def test_the_record_is_plain_and_says_how_it_was_made(first: Calibrated) -> None
     assert record["recipe"]["calibrate"]["samples"] == 4
     assert "out" not in record["recipe"]["run"]
     assert set(record["versions"]) >= {"torch", "diffusers"}
-
-
-@pytest.mark.parametrize(
-    ("method", "changes", "decides"),
-    [
-        ("accuquant", {"calibrate": {"iterations": 9}}, True),
-        ("accuquant", {"blocks": {"iterations": 9}}, False),
-        ("qdiffusion", {"blocks": {"iterations": 9}}, True),
-        ("qdiffusion", {"calibrate": {"iterations": 9}}, False),
-        ("mse", {"calibrate": {"iterations": 9}}, False),
-        ("mse", {"calibrate": {"samples": 9}}, True),
-        ("mse", {"quantize": {"weight_bits": 4}}, True),
-        ("mse", {"run": {"out": Path("elsewhere")}}, False),
-        ("mse", {"reference": {"seeds": 9}}, False),
-    ],
-)
-def test_a_setting_decides_where_the_method_reads_it(
-    method: str, changes: dict[str, dict[str, object]], decides: bool, tiny_model: Path, tmp_path: Path
-) -> None:
-    plain = deciding(tiny_recipe(tiny_model, tmp_path), resolve(method))
-    changed = deciding(tiny_recipe(tiny_model, tmp_path, **changes), resolve(method))
-    assert (plain != changed) is decides

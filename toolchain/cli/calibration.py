@@ -184,7 +184,7 @@ def calibrate(
     rounding: Annotated[
         str | None,
         typer.Option(
-            help="closed-form+learned | closed-form | learned | nearest  [default: closed-form+learned; with --offload closed-form]"
+            help="closed-form+learned | closed-form | learned | nearest  [default: by bits; with --offload closed-form]"
         ),
     ] = None,
     warmup: Annotated[int | None, typer.Option(help="single-step iterations  [default: by bits and effort]")] = None,

@@ -14,15 +14,15 @@ from dq_toolchain.toolchain.recipe.sections import Effort, Recipe
 
 Width = Literal["wide", "narrow"]
 NARROW = 4
-"""Bits of weights up to which nearly all of a network's error is theirs: there the fit needs more samples and iterations.
-Measured are 8 and 4 bits; 5 to 7 take the row of 8."""
+"""Bits of weights up to which nearly all of a network's error is theirs, and a fit pays (docs/RESULTS.md, "Effort")."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """One row: samples and iterations of the fit over steps, and of block reconstruction.
 
-    No row has stages of several steps: at equal passes they gained nothing over single steps (docs/METHOD.md, "The stages").
+    No row has stages of several steps: at equal passes they gained nothing over single steps. Of the wide rows only ``best`` has a
+    fit: behind rounding in closed form it gained next to nothing (docs/METHOD.md, "The stages").
 
     Attributes:
         samples, batch, warmup, steps, scale_lr, rounding_lr: see [calibrate].
@@ -62,8 +62,8 @@ def _narrow(samples: int, warmup: int, blocks: tuple[int, int, int]) -> Budget:
 
 TABLE: Mapping[Width, Mapping[Effort, Budget]] = {
     "wide": {
-        "quick": _wide(64, 100, (128, 60, 20)),
-        "standard": _wide(128, 400, (256, 200, 50)),
+        "quick": _wide(64, 0, (128, 60, 20)),
+        "standard": _wide(128, 0, (256, 200, 50)),
         "best": _wide(512, 1200, (512, 400, 100)),
     },
     "narrow": {
@@ -97,9 +97,13 @@ def effective(recipe: Recipe) -> Recipe:
 
 
 def _sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """The row of a recipe, and rounding: with ``offload`` there is no memory to learn all of it at once."""
+    """The row of a recipe, and rounding: it is learned only where iterations do so, and where there is memory for all of it."""
     found = row_of(recipe).sections()
-    found["calibrate"]["rounding"] = "closed-form" if recipe.run.offload else "closed-form+learned"
+    values, own = found["calibrate"], recipe.calibrate
+    iterations = sum(
+        getattr(own, key) if key in own.model_fields_set else values.get(key, 0) for key in ("warmup", "iterations")
+    )
+    values["rounding"] = "closed-form+learned" if iterations and not recipe.run.offload else "closed-form"
     return found
 
 

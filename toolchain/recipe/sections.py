@@ -173,11 +173,11 @@ class CalibrateSection(Section):
     ranges: Literal["mse", "minmax", "percentile"] = Field(default="mse", description="how ranges start")
     percentile: float = Field(default=99.99, gt=50, le=100, description="share of values kept, for ranges = percentile")
     rounding: Literal["closed-form+learned", "closed-form", "learned", "nearest"] = Field(
-        default="closed-form+learned",
+        default="closed-form",
         description="of weights: in closed form (GPTQ, on [blocks] rows) and learned from there; in closed form only; learned from "
-        "the nearest integers; or to nearest. Default with --offload: closed-form",
+        "the nearest integers; or to nearest. Default: learned where iterations do so, without --offload",
     )
-    warmup: int = Field(default=400, ge=0, description="single-step iterations before the multi-step ones")
+    warmup: int = Field(default=0, ge=0, description="single-step iterations before the multi-step ones")
     iterations: int = Field(
         default=0, ge=0, description="multi-step iterations on weights and ranges, over all step groups"
     )

@@ -22,9 +22,10 @@ from dq_toolchain.calibrate.methods import resolve, with_settings
 from dq_toolchain.calibrate.methods.base import Method, add
 from dq_toolchain.calibrate.methods.ranges import MSE
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
-from dq_toolchain.calibrate.pipeline import calibrated, deciding
+from dq_toolchain.calibrate.pipeline import calibrated
 from dq_toolchain.calibrate.prepare import identity
 from dq_toolchain.calibrate.prepare.memory import estimate
+from dq_toolchain.calibrate.prepare.settings import deciding
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.work.workers import Workers
 from dq_toolchain.toolchain.errors import RecipeError

@@ -10,7 +10,7 @@ from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 
 
 def test_rounding_comes_before_scales_and_scales_before_ranges() -> None:
-    stages = plan(CalibrateSection(settling=60, group_iterations=5), even_step_groups(20, 5))
+    stages = plan(CalibrateSection(warmup=9, settling=60, group_iterations=5), even_step_groups(20, 5))
     order = ("rounding", "scales", "ranges")
     ranks = [order.index(stage.learned) for stage in stages]
     assert ranks == sorted(ranks)

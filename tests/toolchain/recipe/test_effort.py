@@ -58,13 +58,24 @@ def test_what_is_set_stays_even_if_it_is_the_default() -> None:
     assert found.calibrate.warmup == TABLE["narrow"]["standard"].warmup
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_without_room_to_learn_all_rounding_it_is_done_in_closed_form(bits: int) -> None:
-    quantize = {"weight_bits": bits}
-    assert effective(recipe(quantize=quantize)).calibrate.rounding == "closed-form+learned"
-    assert effective(recipe(quantize=quantize, run={"offload": True})).calibrate.rounding == "closed-form"
-    chosen_by_user = recipe(quantize=quantize, run={"offload": True}, calibrate={"rounding": "learned"})
-    assert effective(chosen_by_user).calibrate.rounding == "learned"
+@pytest.mark.parametrize(
+    ("sections", "rounding"),
+    [
+        ({}, "closed-form"),
+        ({"calibrate": {"warmup": 9}}, "closed-form+learned"),
+        ({"calibrate": {"iterations": 9}}, "closed-form+learned"),
+        ({"calibrate": {"settling": 9}}, "closed-form"),
+        ({"quantize": {"weight_bits": 4}}, "closed-form+learned"),
+        ({"quantize": {"weight_bits": 4}, "calibrate": {"warmup": 0}}, "closed-form"),
+    ],
+)
+def test_rounding_is_learned_where_iterations_do_and_there_is_room(
+    sections: dict[str, dict[str, Any]], rounding: str
+) -> None:
+    assert effective(recipe(**sections)).calibrate.rounding == rounding
+    assert effective(recipe(**sections, run={"offload": True})).calibrate.rounding == "closed-form"
+    own = {**sections, "calibrate": {**sections.get("calibrate", {}), "rounding": "learned"}}
+    assert effective(recipe(**own, run={"offload": True})).calibrate.rounding == "learned"
 
 
 def test_filling_in_twice_is_filling_in_once_and_what_was_chosen_is_still_known() -> None:
