@@ -49,20 +49,21 @@ def test_a_setting_decides_where_the_method_reads_it(
 )
 def test_what_a_fit_without_iterations_does_not_read_is_named(sections: dict[str, Any], settings: str) -> None:
     said = unread(load_recipe(None, sections))
-    assert said.startswith(f"{settings}: this has no effect")
+    assert said.startswith(f"{settings}: no effect: ")
     assert "(--warmup)" in said
     fitted = {**sections, "calibrate": {**sections["calibrate"], "warmup": 9}}
     assert unread(load_recipe(None, fitted)) == (
-        "[blocks] iterations = 9: this has no effect: accuquant does not read it here" if "blocks" in sections else ""
+        "[blocks] iterations = 9: no effect: accuquant does not read it here" if "blocks" in sections else ""
     )
 
 
 def test_what_a_method_does_not_read_is_named_with_the_method() -> None:
-    given = {"calibrate": {"method": "qdiffusion", "warmup": 300}, "blocks": {"iterations": 9}}
-    assert (
-        unread(load_recipe(None, given))
-        == "[calibrate] warmup = 300: this has no effect: qdiffusion does not read it here"
-    )
+    given: dict[str, dict[str, Any]] = {
+        "calibrate": {"method": "qdiffusion", "warmup": 300},
+        "blocks": {"iterations": 9},
+    }
+    said = "[calibrate] warmup = 300: no effect: qdiffusion does not read it here"
+    assert unread(load_recipe(None, given)) == said
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,6 @@ def test_rounding_that_nothing_would_learn_is_refused(rounding: str) -> None:
     asked: dict[str, dict[str, Any]] = {"calibrate": {"rounding": rounding}}
     with pytest.raises(RecipeError, match=r"got '.*learned', which learns over iterations.*\(--warmup\)"):
         unread(load_recipe(None, asked))
-    for more in ({"warmup": 9}, {"effort": "best"}):
-        assert unread(load_recipe(None, {"calibrate": {**asked["calibrate"], **more}})) == ""
+    for more in ("warmup", 9), ("effort", "best"):
+        assert unread(load_recipe(None, {"calibrate": {"rounding": rounding, more[0]: more[1]}})) == ""
     assert unread(load_recipe(None, {**asked, "quantize": {"weight_bits": 4}})) == ""
