@@ -52,7 +52,7 @@ def unread(recipe: Recipe) -> str:
         if idle
         else f"{method.name} does not read it here"
     )
-    return f"{', '.join(found)}: no effect: {why}"
+    return f"no effect of {', '.join(found)}: {why}"
 
 
 def recorded(recipe: Recipe) -> dict[str, Any]:

@@ -166,7 +166,7 @@ class CalibrateSection(Section):
         description="how much work: decides samples, iterations and learning rates here and in [blocks] that are not set",
     )
     method: str = Field(default="accuquant", description="calibration method, or several joined by '+'")
-    samples: int = Field(default=128, ge=2, le=100_000, description="FP32 trajectories to fit on")
+    samples: int = Field(default=128, ge=2, le=100_000, description="FP32 trajectories to measure ranges and fit on")
     batch: int = Field(
         default=16, ge=1, le=1024, description="samples per single-step iteration; multi-step: half of them"
     )

@@ -49,11 +49,11 @@ def test_a_setting_decides_where_the_method_reads_it(
 )
 def test_what_a_fit_without_iterations_does_not_read_is_named(sections: dict[str, Any], settings: str) -> None:
     said = unread(load_recipe(None, sections))
-    assert said.startswith(f"{settings}: no effect: ")
+    assert said.startswith(f"no effect of {settings}: ")
     assert "(--warmup)" in said
     fitted = {**sections, "calibrate": {**sections["calibrate"], "warmup": 9}}
     assert unread(load_recipe(None, fitted)) == (
-        "[blocks] iterations = 9: no effect: accuquant does not read it here" if "blocks" in sections else ""
+        "no effect of [blocks] iterations = 9: accuquant does not read it here" if "blocks" in sections else ""
     )
 
 
@@ -62,7 +62,7 @@ def test_what_a_method_does_not_read_is_named_with_the_method() -> None:
         "calibrate": {"method": "qdiffusion", "warmup": 300},
         "blocks": {"iterations": 9},
     }
-    said = "[calibrate] warmup = 300: no effect: qdiffusion does not read it here"
+    said = "no effect of [calibrate] warmup = 300: qdiffusion does not read it here"
     assert unread(load_recipe(None, given)) == said
 
 
