@@ -131,7 +131,7 @@ def calibrate(
         str | None,
         typer.Option(
             help="quick | standard | best: with the bits it decides samples, iterations and learning rates that are not set. Above "
-            "4 bits only best has a fit; with 4-bit weights more effort pays  [default: standard]"
+            "6 bits only best has a fit; with 4-bit weights more effort pays  [default: standard]"
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="denoising steps  [default: 20]")] = None,

@@ -13,8 +13,10 @@ from typing import Any, Literal
 from dq_toolchain.toolchain.recipe.sections import Effort, Recipe
 
 Width = Literal["wide", "narrow"]
-NARROW = 4
-"""Bits of weights up to which nearly all of a network's error is theirs, and a fit pays (docs/RESULTS.md, "Effort")."""
+NARROW = 6
+"""Bits of weights up to which a fit pays (docs/RESULTS.md, "Effort"); 7 bits were not measured."""
+NARROW_ACTIVATIONS = 5
+"""The same of activations; measured are 4 bits, with which it pays, and 6, with which it does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,8 @@ TABLE: Mapping[Width, Mapping[Effort, Budget]] = {
 
 def row_of(recipe: Recipe) -> Budget:
     """The table's row for a recipe. A budget gives some layers 4 bits, whatever ``weight_bits`` is."""
-    narrow = recipe.quantize.weight_bits <= NARROW or recipe.quantize.budget is not None
+    bits = recipe.quantize
+    narrow = bits.weight_bits <= NARROW or bits.activation_bits <= NARROW_ACTIVATIONS or bits.budget is not None
     return TABLE["narrow" if narrow else "wide"][recipe.calibrate.effort]
 
 

@@ -38,8 +38,11 @@ def test_more_effort_is_never_less_work() -> None:
             assert all(getattr(less, name) <= getattr(more, name) for name in work)
 
 
-@pytest.mark.parametrize("quantize", [{"weight_bits": 4}, {"weight_bits": 2}, {"budget": "size=0.2"}])
-def test_narrow_weights_take_their_own_row(quantize: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "quantize",
+    [{"weight_bits": 4}, {"weight_bits": 2}, {"weight_bits": 6}, {"activation_bits": 4}, {"budget": "size=0.2"}],
+)
+def test_narrow_bits_take_their_own_row(quantize: dict[str, Any]) -> None:
     found = effective(recipe(quantize=quantize))
     assert found.calibrate.samples == TABLE["narrow"]["standard"].samples
     assert found.calibrate.steps == "growth"
@@ -47,8 +50,8 @@ def test_narrow_weights_take_their_own_row(quantize: dict[str, Any]) -> None:
     assert found.quantize == recipe(quantize=quantize).quantize
 
 
-@pytest.mark.parametrize("quantize", [{"weight_bits": 8}, {"weight_bits": 5}, {"activation_bits": 4}])
-def test_wide_weights_take_the_first(quantize: dict[str, Any]) -> None:
+@pytest.mark.parametrize("quantize", [{"weight_bits": 8}, {"weight_bits": 7}, {"activation_bits": 6}])
+def test_wide_bits_take_the_first(quantize: dict[str, Any]) -> None:
     assert effective(recipe(quantize=quantize)).calibrate == Recipe().calibrate
 
 
