@@ -23,7 +23,7 @@ from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 from tests.calibrate.conftest import QUIET, tiny_recipe
 from tests.tiny_artifacts import corrected
 
-FAST = {"warmup": 0, "iterations": 0, "settling": 0, "group_iterations": 0}
+FAST = {"rounding": "nearest", "warmup": 0, "iterations": 0, "settling": 0, "group_iterations": 0}
 
 
 @pytest.mark.parametrize(

@@ -124,10 +124,9 @@ def test_activations_too_small_for_an_fp16_scale_are_named(tmp_path: Path, capsy
 def test_a_figure_that_is_no_number_costs_its_own_place_only(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nothing = {"warmup": 0, "iterations": 0, "settling": 0, "group_iterations": 0}
     fitted = FitResult([{"stage": "x", "validation_psnr": math.inf}], None, 0.0)
     monkeypatch.setattr(pipeline, "fit_network", lambda *_: fitted)
-    folder, artifact, _ = calibrate(tiny_recipe(tiny_model, tmp_path, calibrate=nothing), Reporter())
+    folder, artifact, _ = calibrate(tiny_recipe(tiny_model, tmp_path), Reporter())
     assert "record.stages.0.validation_psnr is no finite number and becomes null" in " ".join(
         capsys.readouterr().err.split()
     )
