@@ -79,7 +79,7 @@ def test_equal_passes_whatever_the_stages_are(settings: dict[str, Any]) -> None:
 
 
 def test_stages_that_were_single_steps_stay_as_they_are() -> None:
-    theirs, own = both(recipe_of(settling=60))
+    theirs, own = both(recipe_of(warmup=40, settling=60))
     assert [stage.name for stage in own] == [stage.name for stage in theirs]
     assert (own[0].iterations, own[0].horizon) == (theirs[0].iterations, theirs[0].horizon)
     assert own[1].iterations > theirs[1].iterations
@@ -92,9 +92,9 @@ def test_what_accuquant_records_of_its_stages_is_as_before() -> None:
 
 
 def test_rounding_comes_first_as_in_accuquant() -> None:
-    asked: dict[str, Any] = {"run": {"offload": True}}
+    asked: dict[str, dict[str, Any]] = {"run": {"offload": True}, "calibrate": {"warmup": 9}}
     assert phases_of((SINGLE,), effective(load_recipe(None, asked))) == (SECOND_ORDER, SINGLE)
-    learned = load_recipe(None, asked | {"calibrate": {"rounding": "learned"}})
+    learned = load_recipe(None, asked | {"calibrate": {"warmup": 9, "rounding": "learned"}})
     assert phases_of((SINGLE,), effective(learned)) == (BLOCKS, SINGLE)
 
 
