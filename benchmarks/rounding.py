@@ -1,11 +1,11 @@
 """How weights are rounded: learned, in closed form, or both; each with the method's control at equal passes.
 
     python -m benchmarks.rounding --bits W4A8 --effort quick --guidance 1
-    python -m benchmarks.rounding --bits W8A8 --guidance 3 --held-out 64
+    python -m benchmarks.rounding --bits W8A8 --guidance 3 --held-out 64 --rounding nearest,closed-form
     python -m benchmarks.rounding --model models/cifar10 --recipe benchmarks/cifar10_short.toml --methods accuquant,single-step
 
 Integer simulation on held-out seeds. Seconds are processor time of a whole calibration without its held-out rollouts. With --work a
-killed run goes on, and FP32 rollouts are made once.
+killed run goes on, and FP32 rollouts are made once. What is learned needs iterations: above 6 bits those of a --recipe.
 """
 
 from __future__ import annotations

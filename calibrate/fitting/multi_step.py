@@ -20,7 +20,7 @@ from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.errors import RecipeError
-from dq_toolchain.toolchain.recipe.effort import NARROW
+from dq_toolchain.toolchain.recipe.effort import LEARNING, NARROW
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.step_groups import StepGroups
 
@@ -30,8 +30,6 @@ MODULES = (
     *(f"multistep.{name}" for name in ("fit", "problem", "growth", "objective", "stages", "gradients")),
 )
 """Whose constants decide the result."""
-LEARNING = ("warmup", "iterations")
-"""Of [calibrate], the iterations that learn rounding."""
 ITERATIONS = (*LEARNING, "settling", "group_iterations")
 SETTINGS = ("batch", "steps", "scale_lr", "rounding_lr")
 """Of [calibrate], beside those that decide the stages."""

@@ -17,6 +17,8 @@ NARROW = 6
 """Bits of weights up to which a fit pays (docs/RESULTS.md, "Effort"); 7 bits were not measured."""
 NARROW_ACTIVATIONS = 5
 """The same of activations; measured are 4 bits, with which it pays, and 6, with which it does not."""
+LEARNING = ("warmup", "iterations")
+"""Of [calibrate], the iterations that learn rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +105,7 @@ def _sections(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """The row of a recipe, and rounding: it is learned only where iterations do so, and where there is memory for all of it."""
     found = row_of(recipe).sections()
     values, own = found["calibrate"], recipe.calibrate
-    iterations = sum(
-        getattr(own, key) if key in own.model_fields_set else values.get(key, 0) for key in ("warmup", "iterations")
-    )
+    iterations = sum(getattr(own, key) if key in own.model_fields_set else values.get(key, 0) for key in LEARNING)
     values["rounding"] = "closed-form+learned" if iterations and not recipe.run.offload else "closed-form"
     return found
 
