@@ -54,7 +54,7 @@ def test_weights_start_equal_have_mean_one_and_stay_bounded() -> None:
     torch.testing.assert_close(rows.of(index), torch.ones(8))
     for _ in range(200):
         rows.update(index, torch.arange(8, 16), losses, [weight])
-    assert float(rows.of(index).mean()) == torch.tensor(1.0)
+    torch.testing.assert_close(rows.of(index).mean(), torch.tensor(1.0))  # a sum of floats: to the last bit on no CPU
     assert float(rows.logits.abs().max()) <= LIMIT
     assert float(rows.logits[8:].abs().max()) == 0.0
 
