@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import dq_toolchain as dq
 from tests import modules, tiny, tiny_pipelines
 from tests.api.drawing import GUIDANCE
+from tests.shared import once
 
 FAST: dict[str, Any] = {
     "steps": 4,
@@ -47,14 +49,20 @@ def wave_bundle(wave: dq.Calibration) -> dq.Bundle:
     return dq.export(wave, "tensorrt")
 
 
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with model, calibration, executorch (a bundle that can begin with an image) and its report."""
-    folder = tmp_path_factory.mktemp("drawn")
+def _draw(folder: Path) -> None:
     tiny_pipelines.save_sd(folder / "model")
     (folder / "prompts.txt").write_text("a red fox\ntwo ships\n")
     made = dq.calibrate(
         folder / "model", out=folder, prompts=folder / "prompts.txt", guidance=GUIDANCE, recipe=SEEDS, **FAST
     )
     dq.run(dq.export(made, "executorch", image_to_image=True))
-    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with model, calibration, executorch (a bundle that can begin with an image) and its report.
+
+    It is made once, which takes minutes, and a copy of it handed out: what a test writes there, no other process sees.
+    """
+    copy = tmp_path_factory.mktemp("drawn")
+    return Path(shutil.copytree(once(tmp_path_factory, "drawn-once", _draw), copy, dirs_exist_ok=True))

@@ -12,7 +12,7 @@ from dq_toolchain.toolchain.cli.entry import run_command
 from dq_toolchain.toolchain.errors import RecipeError, ToolchainError
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
-from tests.tiny import write_tiny_model
+from tests.tiny import small_unet, write_tiny_model
 
 FORMS = [(name, form) for name in backends.names() for form in backends.describe(name).forms]
 
@@ -100,7 +100,7 @@ def test_the_recipe_command_prints_what_calibrate_takes(target: str, capsys: pyt
 
 @pytest.mark.parametrize("target", backends.names())
 def test_what_is_calibrated_for_a_target_is_what_it_exports(target: str, tmp_path: Path) -> None:
-    model = write_tiny_model(tmp_path / "model")
+    model = write_tiny_model(tmp_path / "model", small_unet())
     try:
         backends.load(target)
     except ToolchainError:
