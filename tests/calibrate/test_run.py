@@ -110,6 +110,7 @@ def test_fitting_lowers_the_error_of_four_bit_weights(tiny_model: Path, tmp_path
         settings = {
             "samples": 32,
             "batch": 6,
+            "rounding": "learned" if iterations else "nearest",
             "warmup": 2 * iterations,
             "iterations": iterations,
             "settling": iterations,
