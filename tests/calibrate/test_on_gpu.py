@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,17 @@ import torch
 from dq_toolchain.calibrate.compare.command import compare
 from dq_toolchain.calibrate.compare.plan import Request
 from dq_toolchain.calibrate.compare.progress import GridReporter
-from tests.calibrate.devices import LIMITS, METHODS, OPTIONS, beyond, made_on, recipe_file
+from tests.calibrate.devices import LIMITS, LIMITS_OF_BLOCKS, METHODS, OPTIONS, beyond, made_on, recipe_file
 from tests.conftest import GPU
 
 pytestmark = pytest.mark.gpu
 
 
-def calibrates_as_the_cpu_does(recipe: Path, folder: Path, **run: Any) -> None:
+def calibrates_as_the_cpu_does(recipe: Path, folder: Path, limits: Mapping[str, float] = LIMITS, **run: Any) -> None:
     there, here = made_on(GPU, recipe, folder / "there", **run), made_on("cpu", recipe, folder / "here", **run)
     assert there[0].record["device"] == GPU
     assert there[0].table.calls == here[0].table.calls
-    assert beyond(there, here) == {}
+    assert beyond(there, here, limits) == {}
 
 
 def test_fit(tiny_model: Path, tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_fit(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_blocks(tiny_model: Path, tmp_path: Path) -> None:
-    calibrates_as_the_cpu_does(recipe_file(tmp_path, tiny_model, "accuquant-blocks"), tmp_path)
+    calibrates_as_the_cpu_does(recipe_file(tmp_path, tiny_model, "accuquant-blocks"), tmp_path, LIMITS_OF_BLOCKS)
 
 
 def test_offload(tiny_model: Path, tmp_path: Path) -> None:
@@ -72,4 +73,4 @@ def test_options(name: str, tiny_model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "accuquant-blocks"])
 def test_other_methods(method: str, tiny_model: Path, tmp_path: Path) -> None:
-    calibrates_as_the_cpu_does(recipe_file(tmp_path, tiny_model, method), tmp_path)
+    calibrates_as_the_cpu_does(recipe_file(tmp_path, tiny_model, method), tmp_path, LIMITS_OF_BLOCKS)
