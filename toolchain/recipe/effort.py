@@ -66,8 +66,8 @@ def _narrow(samples: int, warmup: int, blocks: tuple[int, int, int]) -> Budget:
 
 TABLE: Mapping[Width, Mapping[Effort, Budget]] = {
     "wide": {
-        "quick": _wide(64, 0, (128, 60, 20)),
-        "standard": _wide(128, 0, (256, 200, 50)),
+        "quick": _wide(32, 0, (64, 60, 20)),
+        "standard": _wide(64, 0, (128, 200, 50)),
         "best": _wide(512, 1200, (512, 400, 100)),
     },
     "narrow": {

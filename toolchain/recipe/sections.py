@@ -166,7 +166,7 @@ class CalibrateSection(Section):
         description="how much work: decides samples, iterations and learning rates here and in [blocks] that are not set",
     )
     method: str = Field(default="accuquant", description="calibration method, or several joined by '+'")
-    samples: int = Field(default=128, ge=2, le=100_000, description="FP32 trajectories to measure ranges and fit on")
+    samples: int = Field(default=64, ge=2, le=100_000, description="FP32 trajectories to measure ranges and fit on")
     batch: int = Field(
         default=16, ge=1, le=1024, description="samples per single-step iteration; multi-step: half of them"
     )
@@ -204,7 +204,7 @@ class BlocksSection(Section):
     """[blocks], for methods that reconstruct block after block; rows also for rounding in closed form"""
 
     rows: int = Field(
-        default=256,
+        default=128,
         ge=2,
         le=100_000,
         description="network evaluations that blocks are reconstructed on, and weights rounded in closed form",
