@@ -21,7 +21,6 @@ seeds.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common import merged
+from benchmarks.common import merged, recorded
 from benchmarks.error_sources import SOURCES, PartlyQuantized, Source, sources_of
 from benchmarks.injected_errors import Accumulation, injected_errors, steps_of
 from dq_toolchain.calibrate.compare.grid import parse_bits
@@ -220,14 +219,11 @@ def main(args: argparse.Namespace) -> list[Row]:
             f"--sources: got {unknown[0]!r}, allowed are {', '.join(SOURCES)}" if unknown
             else f"--seeds: got {args.seeds}, at least 2 are needed to tell a bias from the rest"
         )  # fmt: skip
-    reporter, rows = Reporter(), list[Row]()
+    reporter = Reporter()
     with tempfile.TemporaryDirectory() as scratch:
         try:
             found = loaded(args, reporter) if args.artifact else made(args, args.work or Path(scratch), reporter)
-            for row in found:
-                rows.append(row)
-                if args.json:
-                    args.json.write_text(json.dumps(rows, indent=1) + "\n")
+            rows = list(recorded(found, args.json))
         except ToolchainError as error:
             raise SystemExit(str(error)) from error
     show(rows)

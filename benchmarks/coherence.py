@@ -11,7 +11,6 @@ win between the steps, layer by layer and to first order. No fit follows; PSNR i
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,6 +27,7 @@ from benchmarks.common import (
     merged,
     prepare,
     recipe_of,
+    recorded,
     study_parser,
     study_recipe,
     work_of,
@@ -139,11 +139,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> list[Row]:
     torch.set_grad_enabled(True)
-    rows: list[Row] = []
-    for row in measure(args, Reporter()):
-        rows.append(row)
-        if args.json:
-            args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    rows = list(recorded(measure(args, Reporter()), args.json))
     show(rows)
     return rows
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,16 @@ def merged(*overrides: Overrides) -> Settings:
 
 def recipe_of(*overrides: Overrides) -> Recipe:
     return load_recipe(None, merged(*overrides))
+
+
+def recorded(rows: Iterable[dict[str, Any]], file: Path | None) -> Iterator[dict[str, Any]]:
+    """The rows as they come; ``file`` holds all that came so far, as JSON."""
+    found = []
+    for row in rows:
+        found.append(row)
+        if file:
+            file.write_text(json.dumps(found, indent=1) + "\n")
+        yield row
 
 
 def study_parser(description: str | None) -> argparse.ArgumentParser:

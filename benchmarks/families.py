@@ -24,6 +24,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common import recorded
+
 FAMILIES = {
     "SD 3": "sd3",
     "SANA": "sana",
@@ -141,9 +143,7 @@ if __name__ == "__main__":
     wanted = [name for name in FAMILIES if any(name.startswith(each) for each in given.families.split(","))]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as temporary:
-        for row in measure(wanted, given.targets.split(","), given.folder or Path(temporary)):
+        for row in recorded(measure(wanted, given.targets.split(","), given.folder or Path(temporary)), given.json):
             rows.append(row)
             print(json.dumps(row), flush=True)
-            if given.json:
-                given.json.write_text(json.dumps(rows, indent=1) + "\n")
     show(rows)

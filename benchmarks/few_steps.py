@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import dq_toolchain as dq
+from benchmarks.common import recorded
 from dq_toolchain.calibrate import pipeline
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.prepare.setup import setup as set_up
@@ -108,9 +109,7 @@ if __name__ == "__main__":
     given = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as temporary:
-        for row in measure(given, Path(temporary)):
+        for row in recorded(measure(given, Path(temporary)), given.json):
             rows.append(row)
             print(json.dumps(row), flush=True)
-            if given.json:
-                given.json.write_text(json.dumps(rows, indent=1) + "\n")
     show(rows)

@@ -11,7 +11,6 @@ killed run goes on, and FP32 rollouts are made once. What is learned needs itera
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common import Judge, merged, study_parser, study_recipe
+from benchmarks.common import Judge, merged, recorded, study_parser, study_recipe
 from dq_toolchain.calibrate.pipeline import calibrated
 from dq_toolchain.toolchain.console.progress import Reporter
 from dq_toolchain.toolchain.recipe.loading import load_recipe
@@ -82,12 +81,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> list[Row]:
-    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for row in measure(args, args.work or Path(scratch), Reporter()):
-            rows.append(row)
-            if args.json:
-                args.json.write_text(json.dumps(rows, indent=1) + "\n")
+        rows = list(recorded(measure(args, args.work or Path(scratch), Reporter()), args.json))
     show(rows)
     return rows
 

@@ -10,7 +10,6 @@ For each budget of Q-Diffusion it says in what time AccuQuant is as good. Second
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks.common import Judge, Settings, merged, prepare, recipe_of, study_parser, study_recipe
+from benchmarks.common import Judge, Settings, merged, prepare, recipe_of, recorded, study_parser, study_recipe
 from benchmarks.lines import save_lines
 from benchmarks.quality import row, show
 from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
@@ -99,12 +98,9 @@ def equal_quality(rows: list[dict[str, Any]], seed: int) -> None:
 def main(args: argparse.Namespace) -> None:
     given = {} if args.recipe is None else tomllib.loads(args.recipe.read_text(encoding="utf-8"))
     base, rows = merged(given, study_recipe(args, {})), []
-    for seed in range(args.seeds):
-        for one in measure(base, seed, args.held_out):
-            rows.append(one)
-            print(one, flush=True)
-            if args.json:
-                args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    for one in recorded((each for seed in range(args.seeds) for each in measure(base, seed, args.held_out)), args.json):
+        rows.append(one)
+        print(one, flush=True)
     show(rows)
     for seed in range(args.seeds):
         equal_quality(rows, seed)

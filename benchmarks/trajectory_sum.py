@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common import Judge, NoCheckpoint, Prepared, prepare, recipe_of, work_of
+from benchmarks.common import Judge, NoCheckpoint, Prepared, prepare, recipe_of, recorded, work_of
 from benchmarks.flips import flip
 from benchmarks.injected_errors import Accumulation, injected_errors
 from benchmarks.quality import show
@@ -179,13 +179,10 @@ def trials(args: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def main(args: argparse.Namespace) -> None:
-    rows = []
-    for seed in args.seeds:
-        for row in trials(args, seed):
-            rows.append(row)
-            print(json.dumps(row), flush=True)
-            if args.json:
-                args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    rows: list[dict[str, Any]] = []
+    for row in recorded((row for seed in args.seeds for row in trials(args, seed)), args.json):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
     show([{key: value for key, value in row.items() if key != "explained"} for row in rows])
 
 
