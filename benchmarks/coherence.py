@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -24,7 +23,6 @@ from benchmarks.common import (
     Judge,
     NoCheckpoint,
     Prepared,
-    merged,
     prepare,
     recipe_of,
     recorded,
@@ -85,10 +83,9 @@ def measure(args: argparse.Namespace, reporter: Reporter) -> Iterator[Row]:
         start = fresh(prepared, recipe)
         layers = {n: layer for n, layer in weighted_layers(context.network) if n in start.layers and has_patches(layer)}
         noise = {name: start.layers[name].weight_quantizer.searched.square().mean() for name in layers}
-        count, others = args.trajectories, max(2, args.trajectories // 2)
-        with reporter.task("runs and back", count + others) as advance:
-            fitted = run_hessians(context, layers, noise, context.samples.select(slice(0, count)), advance)
-            held = run_hessians(context, layers, noise, context.samples.select(slice(count, count + others)), advance)
+        parts = (slice(0, args.trajectories), slice(args.trajectories, None))
+        with reporter.task("runs and back", len(context.samples)) as advance:
+            fitted, held = (run_hessians(context, layers, noise, context.samples.select(p), advance) for p in parts)
         nearest: tuple[float, ...] = ()
         for kind in ROUNDINGS:
             integers = rounding(start, fitted, kind)
@@ -107,12 +104,8 @@ def recipe_for(args: argparse.Namespace, seed: int) -> Recipe:
     """Calibration samples for both sets of trajectories, and no fit."""
     samples = args.trajectories + max(2, args.trajectories // 2)
     calibrate = {"effort": "quick", "samples": samples, "warmup": 0}
-    recipe = effective(
-        recipe_of(
-            merged(study_recipe(args, calibrate), {"sampler": {"guidance": args.guidance}, "run": {"seed": seed}})
-        )
-    )
-    return recipe
+    own = {"sampler": {"guidance": args.guidance}, "run": {"seed": seed}}
+    return effective(recipe_of(study_recipe(args, calibrate), own))
 
 
 def fresh(prepared: Prepared, recipe: Recipe) -> QuantizedNetwork:
@@ -138,7 +131,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> list[Row]:
-    torch.set_grad_enabled(True)
     rows = list(recorded(measure(args, Reporter()), args.json))
     show(rows)
     return rows
