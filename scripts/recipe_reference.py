@@ -34,6 +34,10 @@ places; a later one replaces an earlier one:
 A value of another type is refused, not converted: `steps = "20"` is an error. All mistakes of a
 file come in one line.
 
+The defaults in `[calibrate]` and `[blocks]` are those of `effort = "standard"` and weights of 7 or 8
+bits. Fewer bits of weights, activations of 2 to 5 bits, or a budget take others:
+[METHOD.md](METHOD.md#effort-and-bits).
+
 Flags in a target's section belong to `export`. A flag that several targets have is one flag.
 
 """
