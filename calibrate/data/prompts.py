@@ -20,7 +20,7 @@ import transformers
 from diffusers.utils import is_bs4_available, is_ftfy_available
 from torch import Tensor
 
-from dq_toolchain.calibrate.data.encoders import TOKENIZERS, encoders_of, text_pipeline
+from dq_toolchain.calibrate.data.encoders import TOKENIZERS, encoders_of, pipeline_class, text_pipeline
 from dq_toolchain.calibrate.data.notes import Warn, read_literally
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile, fingerprint
 from dq_toolchain.toolchain.console.quiet import heard
@@ -30,11 +30,14 @@ from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.architectures import ARCHITECTURES
 from dq_toolchain.toolchain.models.loading import REFUSALS, Model
 from dq_toolchain.toolchain.models.lora import fuse_into_encoders
+from dq_toolchain.toolchain.models.source import pipeline_index
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 
 DEFAULT = Path(__file__).with_name("prompts.txt")
 BATCH = 8
 STATES, MASK = "encoder_hidden_states", "encoder_attention_mask"
+INSTRUCTION = "complex_human_instruction"
+"""Of SANA: what the language model reads in front of each prompt."""
 OWN_WORDS = ("was truncated because", "Token indices sequence length")
 """What the libraries say and ``cut_short`` says better."""
 
@@ -94,8 +97,9 @@ def encoded_prompts(
     if model.pipeline is not None:  # encoders in memory have no files that a cache could be named after
         return _sides(_encode(model, prompts, negative, guided, warn))
     lora = None if model.lora is None else model.lora.digest
+    options = as_called(pipeline_class(model.folder, pipeline_index(model.folder)))
     identity = fingerprint(
-        prompts, negative, guided, model.config["_class_name"], _files(model.folder), lora, _libraries()
+        prompts, negative, guided, model.config["_class_name"], options, _files(model.folder), lora, _libraries()
     )
     saved = CheckpointFile(cache / f"{identity[:16]}.safetensors", identity)
     found = saved.load()
@@ -175,15 +179,15 @@ def _encode(model: Model, prompts: Sequence[str], negative: str, guided: bool, w
     return found
 
 
-def as_called(pipeline: Any) -> dict[str, Any]:
-    """Options of ``encode_prompt`` whose value the pipeline's own call gives, where it is another than the function's default."""
-    accepted = inspect.signature(pipeline.encode_prompt).parameters
-    called = inspect.signature(type(pipeline).__call__).parameters
-    return {
-        name: called[name].default
-        for name in ("max_sequence_length", "clean_caption")
-        if name in accepted and name in called
-    }
+def as_called(kind: Any) -> dict[str, Any]:
+    """What a call of a pipeline's class hands to ``encode_prompt`` by itself, such as the instruction in front of SANA's prompts.
+
+    The function's own defaults are other ones in places, so a prompt would be encoded as no picture of diffusers has it.
+    """
+    accepted = inspect.signature(kind.encode_prompt).parameters
+    called = inspect.signature(kind.__call__).parameters
+    none = (None, inspect.Parameter.empty)
+    return {name: called[name].default for name in accepted if name in called and called[name].default not in none}
 
 
 NAMED = 3
@@ -192,13 +196,16 @@ NAMED = 3
 
 def cut_short(pipeline: Any, prompts: Sequence[str]) -> Iterator[str]:
     """A line for each prompt of which a tokenizer would leave a part out; of many the first are named and the others counted."""
-    limit = as_called(pipeline).get("max_sequence_length")
+    options = as_called(type(pipeline))
+    limit = options.get("max_sequence_length")
     for name in TOKENIZERS:
         tokenizer = getattr(pipeline, name, None)
         if tokenizer is None:
             continue
         most = int(tokenizer.model_max_length)
-        if limit is not None and "T5" in type(tokenizer).__name__:  # the pipeline's own limit is not for CLIP
+        if limit is not None and INSTRUCTION in options:
+            most = min(most, int(limit) - 1)  # one of them is the token that stands in front of the instruction
+        elif limit is not None and "T5" in type(tokenizer).__name__:  # the pipeline's own limit is not for CLIP
             most = min(most, int(limit))
         elif limit is not None and tokenizer.chat_template is not None:
             most = min(most, int(limit)) - _around(tokenizer)
@@ -228,7 +235,7 @@ def encode(
         "prompt": list(prompts), "prompt_2": None, "prompt_3": None, "device": pipeline.device, "num_images_per_prompt": 1,
         "do_classifier_free_guidance": negative is not None, "negative_prompt": None,
     }  # fmt: skip
-    given |= as_called(pipeline)
+    given = as_called(type(pipeline)) | given
     if "negative_prompt" not in accepted:
         return _apart(pipeline, config, given, accepted, negative)
     if negative or accepted["negative_prompt"].default == "":  # what an empty one becomes is the pipeline's affair

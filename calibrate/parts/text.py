@@ -68,7 +68,7 @@ def text_encoders(
             clip_row.append(f"{encoder_name}.hidden")
             pooled += [f"{encoder_name}.pooled"] if "pooled" in made.encoder.outputs else []
         elif isinstance(module, transformers.T5EncoderModel):
-            length = int(as_called(pipeline).get("max_sequence_length", tokenizer.model_max_length))
+            length = int(as_called(type(pipeline)).get("max_sequence_length", tokenizer.model_max_length))
             made = _t5(encoder_name, tokenizer_name, module, length, MASK_INPUT in inputs)
             lower = type(pipeline).__name__ in LOWERED
             tokens.append(_tokenizer("t5", tokenizer_name, tokenizer, length, lower=lower))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from torch import nn
 
 from dq_toolchain.calibrate.data.encoders import encoders_of, text_pipeline
 from dq_toolchain.calibrate.data.notes import read_literally
-from dq_toolchain.calibrate.data.prompts import encoded_prompts, read_prompts
+from dq_toolchain.calibrate.data.prompts import cut_short, encoded_prompts, read_prompts
+from dq_toolchain.calibrate.data.prompts import encode as encode_by
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.loading import Model
-from tests.tiny_pipelines import PROMPTS, save_sdxl
+from tests.tiny_pipelines import PROMPTS, sana_pipeline, save_sdxl
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,35 @@ def test_each_encoder_is_read_in_the_variant_that_it_has(sdxl: Path, tmp_path: P
     torch.testing.assert_close(found.cond["text_embeds"], pooled)
     torch.testing.assert_close(found.uncond["encoder_hidden_states"], other[:1])
     torch.testing.assert_close(found.uncond["text_embeds"], other_pooled[:1])
+
+
+def test_sanas_prompts_stand_behind_the_instruction_that_its_call_gives() -> None:
+    pipeline = sana_pipeline()
+    pipeline.tokenizer.model_max_length = 100_000
+    prompts = ["a red fox", "snow"]
+    given = inspect.signature(type(pipeline).__call__).parameters["complex_human_instruction"].default
+    with torch.no_grad():
+        cond, uncond = encode_by(pipeline, {"_class_name": "SanaTransformer2DModel"}, prompts, "fog")
+        states, mask, other, other_mask = pipeline.encode_prompt(
+            prompts, negative_prompt=["fog"] * 2, device="cpu", complex_human_instruction=given
+        )
+    torch.testing.assert_close(cond["encoder_hidden_states"], states)
+    torch.testing.assert_close(cond["encoder_attention_mask"], mask.float())
+    torch.testing.assert_close(uncond["encoder_hidden_states"], other)
+    torch.testing.assert_close(uncond["encoder_attention_mask"], other_mask.float())
+
+
+@pytest.mark.parametrize("is_longer", [False, True])
+def test_what_sanas_call_leaves_out_of_a_prompt_is_named(is_longer: bool) -> None:
+    pipeline = sana_pipeline()
+    pipeline.tokenizer.model_max_length = 100_000
+    most = 299
+    own = len(pipeline.tokenizer("a").input_ids) - 1
+    prompt = "a" * (most - own + is_longer)
+    lines = list(cut_short(pipeline, [prompt]))
+    assert lines == [
+        f"prompt {prompt[:40]!r} has {most + 1} tokens, tokenizer takes {most}: the rest is left out"
+    ] * is_longer
 
 
 def test_what_is_said_of_prompts_is_said_again_of_cached_ones(sdxl: Path, tmp_path: Path) -> None:
