@@ -58,7 +58,8 @@ def compare(
     if steps is not None:
         parse_steps(steps)
     flags = {"model": {"path": model}, "run": {"precision": precision}}
-    check_recipe(load_recipe(recipe, flags, warn=lambda line: None))  # what it says comes below
+    sections = backends.sections()
+    check_recipe(load_recipe(recipe, flags, sections=sections, warn=lambda line: None))  # what it says comes below
     from dq_toolchain.calibrate.compare.command import compare as run_compare
     from dq_toolchain.calibrate.compare.plan import Request
     from dq_toolchain.calibrate.compare.progress import GridReporter
@@ -73,7 +74,7 @@ def compare(
         steps=steps,
         seeds=seeds,
         held_out=held_out,
-        target_sections=backends.sections(),
+        target_sections=sections,
         precision=precision,
     )
     comparison = run_compare(request, GridReporter(), on)

@@ -93,3 +93,12 @@ def test_it_waits_for_neither_torch_nor_a_vendor() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_compare_takes_the_file_and_gets_as_far_as_its_own_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["recipe"]) == 0
+    (tmp_path / "printed.toml").write_text(capsys.readouterr().out)
+    assert run_command(["compare", "--recipe", str(tmp_path / "printed.toml"), "--held-out", "1"]) == 2
+    assert capsys.readouterr().err.startswith("error: --held-out")
