@@ -60,6 +60,12 @@ def guidance_of(config: Mapping[str, Any], recipe: Recipe, warn: Warn = lambda _
 
 def _say_scale(config: Mapping[str, Any], w: float, warn: Warn) -> None:
     architecture = ARCHITECTURES.get(config["_class_name"])
+    if architecture is not None and architecture.scale_name != "guidance_scale":
+        warn(
+            f"guidance {w:g} is f_u + {w:g} (f_c - f_u) with two calls per step, what this model's pipeline calls "
+            f"{architecture.scale_name}; its guidance_scale has no effect on this network, which is not told its guidance: set "
+            "guidance to 1 for what the pipeline does by itself"
+        )
     if architecture is not None and architecture.guidance_less:
         warn(
             f"guidance {w:g} is f_u + {w:g} (f_c - f_u), what this model's pipeline calls guidance_scale "

@@ -101,7 +101,8 @@ class Architecture:
         told: the input that tells it its guidance, "" if there is none.
         packed: of a network that takes tokens.
         fault: all keyword tensors of a side -> what is wrong with them together, None if nothing is.
-        guidance_less: how much less than w in f_u + w (f_c - f_u) its pipeline's ``guidance_scale`` is.
+        scale_name: how its pipeline's call names w of f_u + w (f_c - f_u), where the network is not told its guidance.
+        guidance_less: how much less than w that is.
         rescaled: its pipeline rescales what guidance gives, which no sampler here does.
     """
 
@@ -112,5 +113,6 @@ class Architecture:
     told: str = ""
     packed: Packed | None = None
     fault: Callable[[Keywords], str | None] = _no_fault
+    scale_name: str = "guidance_scale"
     guidance_less: float = 0.0
     rescaled: bool = False

@@ -58,9 +58,20 @@ def _inputs_2(config: Options, where: str) -> dict[str, Input]:
     return {"encoder_hidden_states": Input((None, whole(config, "joint_attention_dim", where)))} | _guidance(config)
 
 
+def token_channels(config: Options, where: str) -> int:
+    """Channels of a token. Raises ModelError: the network gives another number than it takes, as FLUX.1 Fill, Depth and Canny do."""
+    taken, given = whole(config, "in_channels", where), config.get("out_channels")
+    if given is not None and taken != whole(config, "patch_size", where) ** 2 * whole(config, "out_channels", where):
+        raise ModelError(
+            f"{where}: in_channels {taken} and out_channels {given} do not belong to the same latents (an inpainting or "
+            "image-to-image network has extra inputs, which are not supported); use a text-to-image model"
+        )
+    return taken
+
+
 def packed_channels(config: Options, where: str) -> int:
     """Channels of a latent, of which a token has four. Raises ModelError."""
-    packed = whole(config, "in_channels", where)
+    packed = token_channels(config, where)
     if packed % PACK**2:
         raise ModelError(
             f"{where}: in_channels is {packed}, allowed are multiples of {PACK**2}, the latents of a token; correct it"
@@ -136,13 +147,13 @@ def levels(steps: int, scheduler: Mapping[str, Any]) -> dict[str, Any]:
 
 _ONE, _TWO = _Call(PACK, _positions), _Call(1, _positions_2)
 FLUX = Architecture(
-    "transformer", _inputs, pooled="pooled_projections", told=GUIDANCE,
+    "transformer", _inputs, pooled="pooled_projections", told=GUIDANCE, scale_name="true_cfg_scale",
     packed=Packed(latent=packed_channels, side=128, patch=PACK, call=_ONE, fix=_ONE.fix, timesteps=shifted),
 )  # fmt: skip
 FLUX_2 = Architecture(
     "transformer", _inputs_2, told=GUIDANCE,
     packed=Packed(
-        latent=lambda config, where: whole(config, "in_channels", where), side=64, patch=1, call=_TWO, fix=_TWO.fix,
+        latent=token_channels, side=64, patch=1, call=_TWO, fix=_TWO.fix,
         timesteps=_shifted_2,
     ),
 )  # fmt: skip

@@ -125,7 +125,7 @@ def _fix(network: nn.Module, x: Tensor, keywords: Keywords) -> None:
 
 
 QWEN_IMAGE = Architecture(
-    "transformer", _inputs, rescaled=True,
+    "transformer", _inputs, rescaled=True, scale_name="true_cfg_scale",
     packed=Packed(
         latent=packed_channels, side=128, patch=PACK, call=_call, fix=_fix, timesteps=shifted, ready=_ready, idle=_idle,
     ),

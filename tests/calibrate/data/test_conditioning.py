@@ -39,6 +39,7 @@ SDXL = TEXT | {
 
 KLEIN = {"_class_name": "Flux2Transformer2DModel", "in_channels": 16, "joint_attention_dim": 8, "guidance_embeds": False,
          "_is_distilled": True}  # fmt: skip
+SCHNELL = {"_class_name": "FluxTransformer2DModel"}
 Z_IMAGE = {"_class_name": "ZImageTransformer2DModel", "in_channels": 4, "cap_feat_dim": 8, "sample_size": 8}
 
 
@@ -114,6 +115,8 @@ def test_guidance_up_to_one_is_one_conditional_call(w: float, used: float, tmp_p
                          "negative prompt has no effect: a distilled model has no second call"]),
     (KLEIN, 1.0, "", []), (Z_IMAGE, 1.0, "", []),
     (Z_IMAGE, 5.0, "", ["what this model's pipeline calls guidance_scale 4: give 1 more than its model card says"]),
+    (SCHNELL, 3.5, "", ["what this model's pipeline calls true_cfg_scale; its guidance_scale has no effect"]),
+    (SCHNELL, 1.0, "", []), (SCHNELL | {"guidance_embeds": True}, 3.5, "", []),
 ])  # fmt: skip
 def test_what_has_no_effect_without_guidance_is_said(
     config: dict[str, Any], w: float, negative: str, said: list[str]
@@ -125,7 +128,7 @@ def test_what_has_no_effect_without_guidance_is_said(
 
 
 def test_a_pipeline_that_rescales_guidance_is_refused_with_it() -> None:
-    config = {"_class_name": "QwenImageTransformer2DModel", "in_channels": 16, "sample_size": 8}
+    config = {"_class_name": "QwenImageTransformer2DModel", "in_channels": 16, "out_channels": 4, "sample_size": 8}
     with pytest.raises(
         RecipeError, match=r"guidance: got 4.0, allowed is up to 1 \(none\) for QwenImageTransformer2DModel"
     ):

@@ -139,6 +139,18 @@ def test_latents_are_packed_as_the_pipeline_packs_them(side: int) -> None:
         assert torch.equal(packed, FluxPipeline._pack_latents(x, 2, 4, 6, 8))
 
 
+@pytest.mark.parametrize(
+    ("made", "change"),
+    [(flux, {"in_channels": 384, "out_channels": 64}), (flux, {"in_channels": 128, "out_channels": 64}),
+     (flux2, {"in_channels": 256, "out_channels": 128}), (qwen_image, {"in_channels": 64, "out_channels": 4})],
+)  # fmt: skip
+def test_tokens_with_more_inputs_than_outputs_are_refused_by_the_config(
+    made: Callable[[], nn.Module], change: dict[str, int]
+) -> None:
+    with pytest.raises(ModelError, match=r"do not belong to the same latents \(an inpainting"):
+        latent_shape(config_of(made()) | change)
+
+
 def test_a_flux_of_odd_channels_is_refused() -> None:
     with pytest.raises(ModelError, match="in_channels is 18, allowed are multiples of 4"):
         latent_shape(config_of(flux()) | {"in_channels": 18})
