@@ -30,8 +30,9 @@ from dq_toolchain.toolchain.errors import CalibrationError, ModelError, RecipeEr
 from dq_toolchain.toolchain.models.architectures import latent_shape
 from dq_toolchain.toolchain.models.loading import REFUSALS, Model, load
 from dq_toolchain.toolchain.models.lora import Lora
+from dq_toolchain.toolchain.models.pipelines import unlike
 from dq_toolchain.toolchain.models.sizes import not_a_multiple
-from dq_toolchain.toolchain.models.source import Source, find_model
+from dq_toolchain.toolchain.models.source import Source, find_model, pipeline_index
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.samplings import all_timesteps
@@ -155,11 +156,18 @@ def _source(recipe: Recipe, warn: Warn, given: Model | None) -> Source:
         source = Source(given.id, given.folder, given.folder, given.config, given.scheduler_config, ())
     own = given is None and section.scheduler is None
     source, notes = as_sampled(source, own=own, clip=recipe.sampler.clip)
-    for line in notes:
+    for line in (*notes, *unlike(_class_of(source, given))):
         warn(line)
     _check_json(source.config, str(source.network / "config.json"))
     _check_json(source.scheduler_config, FILE)
     return source
+
+
+def _class_of(source: Source, given: Model | None) -> object:
+    """The pipeline's class by its name, None of a network by itself."""
+    if given is not None:
+        return None if given.pipeline is None else type(given.pipeline).__name__
+    return pipeline_index(source.folder).get("_class_name") if source.is_pipeline else None
 
 
 def _check_step_vectors(recipe: Recipe, method: Method | None) -> None:

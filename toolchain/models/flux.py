@@ -59,7 +59,7 @@ def _inputs_2(config: Options, where: str) -> dict[str, Input]:
 
 
 def token_channels(config: Options, where: str) -> int:
-    """Channels of a token. Raises ModelError: the network gives another number than it takes, as FLUX.1 Fill, Depth and Canny do."""
+    """Channels of a token. Raises ModelError: the network gives another number than it takes (FLUX.1 Fill, Depth, Canny)."""
     taken, given = whole(config, "in_channels", where), config.get("out_channels")
     if given is not None and taken != whole(config, "patch_size", where) ** 2 * whole(config, "out_channels", where):
         raise ModelError(

@@ -23,6 +23,7 @@ from dq_toolchain.toolchain.models.architectures import (
 from dq_toolchain.toolchain.models.loading import Model, build_network
 from dq_toolchain.toolchain.models.network_config import complete
 from dq_toolchain.toolchain.models.own import in_float32, own_config
+from dq_toolchain.toolchain.models.pipelines import check_parts
 
 PARTS = tuple(dict.fromkeys(architecture.part for architecture in ARCHITECTURES.values()))
 MERGE = "merge adapters first (pipe.fuse_lora(), then pipe.unload_lora_weights()), or load the model unquantized"
@@ -37,13 +38,14 @@ def model_of_pipeline(pipeline: Any, scheduler_config: Mapping[str, Any]) -> Mod
     """The network of a diffusers pipeline. Its tokenizers and text encoders stay in the pipeline, and encode prompts there.
 
     Raises:
-        ModelError: its network is none of ARCHITECTURES, is quantized, or holds unmerged adapters.
+        ModelError: its network is none of ARCHITECTURES, is quantized, or holds unmerged adapters, or another part steers it.
     """
     network = next((part for name in PARTS if (part := getattr(pipeline, name, None)) is not None), None)
     if network is None or architecture_of(network) is None:
         raise ModelError(
             f"{type(pipeline).__name__}: its network is {type(network).__name__}, allowed are {', '.join(ARCHITECTURES)}"
         )
+    check_parts(pipeline.components, type(pipeline).__name__)
     model = _described(network, scheduler_config, place_of(pipeline), pipeline)
     if getattr(pipeline.config, "is_distilled", False) is True:
         model.config[DISTILLED] = True

@@ -21,6 +21,7 @@ from dq_toolchain.toolchain.models.hub import (
     is_hub_id,
 )
 from dq_toolchain.toolchain.models.network_config import LEGACY, as_built, check_bounds, complete
+from dq_toolchain.toolchain.models.pipelines import check_parts, parts_in
 from dq_toolchain.toolchain.models.single_file import refusal
 from dq_toolchain.toolchain.models.weight_files import check_whole, find_weights
 
@@ -132,6 +133,7 @@ def _network_config(folder: Path, network: Path) -> dict[str, Any]:
 
 
 def _check_pipeline(index: Mapping[str, Any], folder: Path) -> None:
+    check_parts(parts_in(index), str(folder / "model_index.json"))
     if index.get("requires_aesthetics_score") is True:
         raise ModelError(
             f"{folder / 'model_index.json'}: a refiner (requires_aesthetics_score), which improves another model's pictures and "

@@ -35,10 +35,13 @@ def as_sampled(source: Source, *, own: bool = True, clip: bool = True) -> tuple[
         ModelError: model_index.json is damaged. SamplerError: the scheduler cannot be built.
     """
     config, network, notes = dict(source.scheduler_config), dict(source.config), list[str]()
-    if own and source.is_pipeline:
+    if source.is_pipeline:
         index = pipeline_index(source.folder)
-        notes += _class_of_index(config, index.get("scheduler"))
-        notes += _corrected_by_pipeline(config, network, index.get("_class_name"))
+        name = index.get("_class_name")
+        if own:
+            notes += _class_of_index(config, index.get("scheduler"))
+            notes += _corrected_by_pipeline(config, network, name)
+        notes += _corrected_network(network, config, name)
     notes += [] if clip else _unclipped(config)
     return replace(source, config=network, scheduler_config=plain(config)), tuple(notes)
 
@@ -107,20 +110,26 @@ def _class_of_index(config: dict[str, Any], entry: Any) -> Iterator[str]:
     config["_class_name"] = name
 
 
-def _corrected_by_pipeline(config: dict[str, Any], network: dict[str, Any], name: Any) -> Iterator[str]:
-    """What the pipeline's class makes of scheduler and network config: Stable Diffusion's corrects what its first uploads had
-    wrong (steps_offset, clip_sample, sample_size), DDIM's and PNDM's take their own scheduler whatever the config names."""
-    scheduler, stub = load_scheduler(config), _Configured(network)
-    before, class_before, size = dict(scheduler.config), type(scheduler).__name__, network.get("sample_size")
-    scheduler = _scheduler_in(name, scheduler, stub)
+def _corrected_by_pipeline(config: dict[str, Any], network: Mapping[str, Any], name: Any) -> Iterator[str]:
+    """What the pipeline's class makes of its scheduler's config: Stable Diffusion's corrects what its first uploads had wrong
+    (steps_offset, clip_sample), DDIM's and PNDM's take their own scheduler whatever the config names."""
+    scheduler = load_scheduler(config)
+    before, class_before = dict(scheduler.config), type(scheduler).__name__
+    scheduler = _scheduler_in(name, scheduler, _Configured(network))
     if type(scheduler).__name__ != class_before:
         config["_class_name"] = type(scheduler).__name__
         yield f"{name} samples with {config['_class_name']}, not with the {class_before} of {FILE}"
-    else:
-        for option, value in scheduler.config.items():
-            if not option.startswith("_") and before.get(option) != value:
-                config[option] = value
-                yield f"{name} sets {option} of the scheduler to {value!r}, {FILE} has {before.get(option)!r}"
+        return
+    for option, value in scheduler.config.items():
+        if not option.startswith("_") and before.get(option) != value:
+            config[option] = value
+            yield f"{name} sets {option} of the scheduler to {value!r}, {FILE} has {before.get(option)!r}"
+
+
+def _corrected_network(network: dict[str, Any], scheduler_config: Mapping[str, Any], name: Any) -> Iterator[str]:
+    """What it makes of its network's config, whatever scheduler is put into it: the sample_size of the first uploads."""
+    stub, size = _Configured(network), network.get("sample_size")
+    _scheduler_in(name, load_scheduler(scheduler_config), stub)
     if stub.config["sample_size"] != size:
         network["sample_size"] = stub.config["sample_size"]
         yield f"{name} sets sample_size to {network['sample_size']}, the network's config.json has {size!r}"

@@ -81,9 +81,10 @@ def test_what_sanas_call_leaves_out_of_a_prompt_is_named(is_longer: bool) -> Non
     own = len(pipeline.tokenizer("a").input_ids) - 1
     prompt = "a" * (most - own + is_longer)
     lines = list(cut_short(pipeline, [prompt]))
-    assert lines == [
-        f"prompt {prompt[:40]!r} has {most + 1} tokens, tokenizer takes {most}: the rest is left out"
-    ] * is_longer
+    assert (
+        lines
+        == [f"prompt {prompt[:40]!r} has {most + 1} tokens, tokenizer takes {most}: the rest is left out"] * is_longer
+    )
 
 
 def test_what_is_said_of_prompts_is_said_again_of_cached_ones(sdxl: Path, tmp_path: Path) -> None:

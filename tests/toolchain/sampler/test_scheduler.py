@@ -80,6 +80,15 @@ def test_what_a_pipeline_corrects_of_old_configs_is_taken_over(tmp_path: Path) -
     assert "DDIMPipeline samples with DDIMScheduler, not with the DDPMScheduler" in notes[0]
 
 
+def test_another_scheduler_is_taken_as_it_is_and_the_network_is_corrected_all_the_same(tmp_path: Path) -> None:
+    old = {**UNET, "_diffusers_version": "0.2.2", "sample_size": 32}
+    given = source(tmp_path, BETAS, old, _class_name="StableDiffusionPipeline")
+    found, notes = as_sampled(given, own=False)
+    assert found.config["sample_size"] == 64
+    assert found.scheduler_config == {"_class_name": "DDIMScheduler", **BETAS}
+    assert [note.split(" to ")[0] for note in notes] == ["StableDiffusionPipeline sets sample_size"]
+
+
 @pytest.mark.parametrize("name", ["Nope", "UNet2DModel", "loading_utils", None, ["pipeline", "Own"]])
 def test_a_pipeline_that_diffusers_lacks_corrects_nothing(name: Any, tmp_path: Path) -> None:
     found, notes = as_sampled(source(tmp_path, BETAS, _class_name=name))
