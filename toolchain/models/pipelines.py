@@ -11,10 +11,9 @@ BESIDE = ("safety_checker", "feature_extractor", "image_encoder", "bert")
 """Parts that are not read and change no step: of finished pictures, of pictures as prompts, of texts given by --conditioning."""
 SAMPLED = frozenset({
     "ConsistencyModelPipeline", "DDIMPipeline", "DDPMPipeline", "DiTPipeline", "Flux2KleinPipeline", "Flux2Pipeline",
-    "FluxPipeline",
-    "LDMPipeline", "LatentConsistencyModelPipeline", "PNDMPipeline", "PixArtAlphaPipeline", "PixArtSigmaPipeline",
-    "QwenImagePipeline", "SanaPipeline", "StableDiffusion3Pipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline",
-    "ZImagePipeline",
+    "FluxPipeline", "LDMPipeline", "LatentConsistencyModelPipeline", "PNDMPipeline", "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline", "QwenImagePipeline", "SanaPipeline", "StableDiffusion3Pipeline", "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline", "ZImagePipeline",
 })  # fmt: skip
 """Classes of diffusers whose steps are those of the samplers here (tests/published)."""
 
