@@ -79,11 +79,11 @@ def calibrate(
         reference, *others = _held_out(made, recipe, reporter)
         artifact.save(folder, reference, others)
         context, ends = made.context, made.ends
-        source, bank = context.model, context.bank
+        source, bank, fitted = context.model, context.bank, len(context.samples)
         if model is None:
             _release(context)  # a caller's model stays his
         del made, context
-        write_parts(source, recipe, bank, reference.fp32_latents[-1], ends, folder, reporter.warn)
+        write_parts(source, recipe, bank, reference.fp32_latents[-1], ends, folder, reporter.warn, fitted=fitted)
         remove(work)
     return folder, artifact, reference
 

@@ -42,7 +42,15 @@ MEASURED = 8
 
 
 def write_parts(
-    model: Model, recipe: Recipe, bank: Conditioning, latents: Tensor, ends: Tensor, calibration: Path, warn: Warn
+    model: Model,
+    recipe: Recipe,
+    bank: Conditioning,
+    latents: Tensor,
+    ends: Tensor,
+    calibration: Path,
+    warn: Warn,
+    *,
+    fitted: int,
 ) -> PartsArtifact | None:
     """Write the folder ``parts`` of an artifact; None if the model came without a pipeline, or it cannot be exported.
 
@@ -51,6 +59,7 @@ def write_parts(
         latents: (S, C, h, w) at the end of FP32 rollouts of held-out samples.
         ends: (M, C, h, w), those of calibration samples; ranges are measured on them.
         calibration: folder of the artifact. warn: is told why there are no parts, where there could have been.
+        fitted: calibration samples, behind whose prompts held-out samples begin. The recipe as the user wrote it may not know.
     Raises:
         ModelError: a part cannot be read.
         ToolchainError: the folder cannot be written.
@@ -60,7 +69,7 @@ def write_parts(
         return None
     try:
         with staged(calibration / FOLDER, JSON) as folder:
-            made = _parts(model, recipe, bank, latents[:PICTURES].contiguous(), ends[:MEASURED], folder, warn)
+            made = _parts(model, recipe, bank, latents[:PICTURES].contiguous(), ends[:MEASURED], folder, warn, fitted)
             made.write(folder, calibration)
             return made
     except NotExported as error:
@@ -84,10 +93,17 @@ def check_decoder(recipe: Recipe) -> None:
 
 
 def _parts(
-    model: Model, recipe: Recipe, bank: Conditioning, latents: Tensor, ends: Tensor, folder: Path, warn: Warn
+    model: Model,
+    recipe: Recipe,
+    bank: Conditioning,
+    latents: Tensor,
+    ends: Tensor,
+    folder: Path,
+    warn: Warn,
+    fitted: int,
 ) -> PartsArtifact:
     inputs = tuple(inputs_of(model.config))
-    text = _text(model, recipe, inputs, folder, warn)
+    text = _text(model, recipe, inputs, folder, warn, fitted)
     gc.collect()  # encoders can be larger than the network
     vae = _autoencoder(model, recipe, warn)
     decoder, pictures, measured = _decoder(vae, latents, ends)
@@ -116,7 +132,7 @@ def _parts(
         latents=None if pictures is None else latents,
         pictures=pictures,
         means=None if image is None else image.means,
-        drawn=_drawn(recipe, len(latents)) if text.parts and recipe.conditioning.file is None else (),
+        drawn=_drawn(recipe, fitted, len(latents)) if text.parts and recipe.conditioning.file is None else (),
         negative=recipe.conditioning.negative_prompt,
     )
     parts = (*text.parts, *(() if image is None else (image.part,)), *(() if decoder is None else (decoder,)))
@@ -131,7 +147,7 @@ def _class_of(model: Model) -> str:
     )
 
 
-def _text(model: Model, recipe: Recipe, inputs: Collection[str], folder: Path, warn: Warn) -> TextSide:
+def _text(model: Model, recipe: Recipe, inputs: Collection[str], folder: Path, warn: Warn, fitted: int) -> TextSide:
     pipeline: Any = model.pipeline
     names = encoders_of(model.folder) if pipeline is None else [n for n in ENCODERS if getattr(pipeline, n, None)]
     if not names:
@@ -139,23 +155,23 @@ def _text(model: Model, recipe: Recipe, inputs: Collection[str], folder: Path, w
     pipeline = text_pipeline(model.folder, warn) if pipeline is None else pipeline
     if model.lora is not None:
         fuse_into_encoders(pipeline, model.network, model.lora)
-    prompts, fitted, negative = _prompts(recipe), recipe.calibrate.samples, recipe.conditioning.negative_prompt
+    prompts, negative = _prompts(recipe, fitted), recipe.conditioning.negative_prompt
     judged = prompts[:PROMPTS]
     measured = [each for each in read_prompts(recipe.conditioning.prompts)[:fitted] if each not in judged][:MEASURED]
     kept = [*judged, *([negative] if negative else [])]
     return text_side(pipeline, model.config, inputs, kept, [*(measured or judged), negative], folder)
 
 
-def _drawn(recipe: Recipe, count: int) -> tuple[str, ...]:
+def _drawn(recipe: Recipe, fitted: int, count: int) -> tuple[str, ...]:
     """Prompts of the first held-out samples, which take them in turn."""
-    prompts = _prompts(recipe)
+    prompts = _prompts(recipe, fitted)
     return tuple(prompts[index % len(prompts)] for index in range(count))
 
 
-def _prompts(recipe: Recipe) -> list[str]:
+def _prompts(recipe: Recipe, fitted: int) -> list[str]:
     """From that of the first held-out sample on."""
     prompts = read_prompts(recipe.conditioning.prompts)
-    first = first_held_out(len(prompts), recipe.calibrate.samples)
+    first = first_held_out(len(prompts), fitted)
     return prompts[first:] + prompts[:first]
 
 

@@ -8,14 +8,18 @@ import pytest
 import torch
 
 from dq_toolchain.calibrate import run
+from dq_toolchain.calibrate.data.conditioning import conditioning_bank
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.models.loading import Model, load_model
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact
 from dq_toolchain.toolchain.quant.layers import float_parameters
 from dq_toolchain.toolchain.recipe.loading import load_recipe
+from dq_toolchain.toolchain.recipe.sections import Recipe
+from tests import tiny_pipelines
 from tests.calibrate.conftest import QUIET, tiny_recipe
 from tests.tiny import noise, tiny_condition_unet, write_tiny_model
 
@@ -149,6 +153,28 @@ def test_the_prepared_network_is_the_fp32_network(tiny_model: Path, tmp_path: Pa
     torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-5)
 
 
+def test_the_parts_name_the_prompts_that_held_out_samples_have(tmp_path: Path) -> None:
+    """Behind those of the calibration samples, whose number effort and bits decide where the user does not."""
+    settings = {
+        "model": {"path": tiny_pipelines.save_sd(tmp_path / "model")},
+        "run": {"out": tmp_path / "out", "device": "cpu"},
+        "sampler": {"steps": 2},
+        "quantize": {"step_groups": 1},
+        "calibrate": {"method": "mse", "effort": "quick"},
+        "reference": {"seeds": 2},
+    }
+    folder, artifact, reference = calibrate(load_recipe(None, settings), QUIET)
+    assert artifact.record["recipe"]["calibrate"]["samples"] != Recipe().calibrate.samples
+    parts = PartsArtifact.load(folder)
+    assert parts is not None
+    drawn = tmp_path / "drawn.txt"
+    drawn.write_text("\n".join(parts.reference.drawn))
+    again = load_recipe(None, settings | {"conditioning": {"prompts": drawn}})
+    bank = conditioning_bank(load_model(tmp_path / "model"), again)
+    name = "encoder_hidden_states"
+    torch.testing.assert_close(bank.cond[name], reference.conditioning.cond[name])
+
+
 @pytest.mark.parametrize("is_given", [False, True], ids=["from-files", "in-memory"])
 def test_the_network_is_released_before_the_parts_are_made(
     is_given: bool, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -156,7 +182,7 @@ def test_the_network_is_released_before_the_parts_are_made(
     """A caller's own stays; the artifact keeps what it took of the weights."""
     seen: list[set[str]] = []
 
-    def note(model: Model, *_rest: object) -> None:
+    def note(model: Model, *_rest: object, **_named: object) -> None:
         seen.append({parameter.device.type for parameter in model.network.parameters()})
 
     monkeypatch.setattr(run, "write_parts", note)

@@ -51,12 +51,11 @@ def written(
             **sections,
             "sampler": {"guidance": 3.0, "steps": steps},
             "conditioning": settings,
-            "calibrate": {"samples": samples},
             "run": {"out": folder / "out"},
         },
     )
     bank = conditioning_bank(model, recipe, told.append)
-    return write_parts(model, recipe, bank, LATENTS, ends, folder, told.append), told
+    return write_parts(model, recipe, bank, LATENTS, ends, folder, told.append, fitted=samples), told
 
 
 @pytest.mark.parametrize(
@@ -176,7 +175,7 @@ def test_a_decoder_of_another_class_is_named(tmp_path: Path) -> None:
 def test_a_bare_network_has_no_parts(tmp_path: Path) -> None:
     model, recipe = load_model(tiny.write_tiny_model(tmp_path / "model")), load_recipe(None, {})
     (tmp_path / FOLDER).mkdir()  # of an older calibration in the same place
-    assert write_parts(model, recipe, Conditioning(), LATENTS, ENDS, tmp_path, pytest.fail) is None
+    assert write_parts(model, recipe, Conditioning(), LATENTS, ENDS, tmp_path, pytest.fail, fitted=8) is None
     assert not (tmp_path / FOLDER).exists()
 
 
