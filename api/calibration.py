@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from dq_toolchain.toolchain.models.loading import Model
     from dq_toolchain.toolchain.recipe.sections import Recipe
 
+OF_FILES = {"variant", "lora", "lora_scale", "scheduler"}
+"""Settings of [model] that say how a folder is read."""
+
 
 def calibrate(
     model: object = None,
     *,
-    out: str | Path = "dq-out",
+    out: str | Path | None = None,
     target: str | None = None,
     scheduler: object = None,
     sample_shape: Sequence[int] | None = None,
@@ -42,7 +45,7 @@ def calibrate(
             ``forward(sample, timestep, **conditioning)`` -> a tensor, a tuple that begins with it, or an object with
             ``.sample``, of the sample's shape (B, C, ...); timestep is (B,) float32. None: the embedded digits model.
             A network in memory is copied to the CPU in float32 and not changed.
-        out: folder for the artifact.
+        out: folder for the artifact; default: [run] out of ``recipe``, else dq-out.
         target: to export to later: activations that are not set are as it is best calibrated. Default: 8 bits, symmetric.
         scheduler: a diffusers scheduler, or the folder of one; default: the pipeline's own. A module needs one.
         sample_shape: of a module: (C, H, W), or other axes behind the channels, such as (C, T).
@@ -61,16 +64,12 @@ def calibrate(
     """
     from dq_toolchain.api import models
     from dq_toolchain.api.reporting import Callbacks
-    from dq_toolchain.api.settings import calibration_recipe
+    from dq_toolchain.api.settings import calibration_recipe, merged
     from dq_toolchain.toolchain.errors import RecipeError
     from dq_toolchain.toolchain.models.objects import place_of
 
-    folder, in_memory = Path(out), model is not None and not isinstance(model, str | Path)
-    if in_memory and (misplaced := {"variant", "lora", "lora_scale"} & set(settings)):
-        raise RecipeError(
-            f"{', '.join(sorted(misplaced))}: for models that are read from files, got a {type(model).__name__} in memory; "
-            "leave it out"
-        )
+    folder = merged(recipe, lambda _line: None).run.out if out is None else Path(out)
+    in_memory = model is not None and not isinstance(model, str | Path)
     is_path = isinstance(conditioning, str | Path)
     masks = not models.is_module(model)
     bank = {} if conditioning is None or is_path else models.checked_bank("conditioning", conditioning, masks=masks)  # type: ignore[arg-type]
@@ -103,7 +102,13 @@ def calibrate(
         "export": {"target": target},
     }
     reporter = Callbacks(progress, on_note)
-    found = calibrated(calibration_recipe(recipe, settings, fixed, reporter.warn), reporter, given)
+    asked = calibration_recipe(recipe, settings, fixed, reporter.warn)
+    if in_memory and (misplaced := OF_FILES & asked.model.model_fields_set):
+        raise RecipeError(
+            f"{', '.join(sorted(misplaced))}: for models that are read from files, got a {type(model).__name__} in memory; "
+            "leave it out"
+        )
+    found = calibrated(asked, reporter, given)
     return replace(found, notes=tuple(reporter.notes))
 
 

@@ -35,7 +35,7 @@ def export(
 
     Args:
         artifact: what ``calibrate`` returned, or its folder.
-        target: what `dq-toolchain targets` lists; default: the one that it names as such.
+        target: what `dq-toolchain targets` lists; default: [export] target of ``recipe``, else the one that is named there as such.
         out: the bundle's folder; default: TARGET beside the artifact's folder.
         module: of an artifact that is read from a folder and was calibrated from a module of yours: that module, for its
             architecture (its weights are not looked at). No code is ever loaded from an artifact.
@@ -52,11 +52,11 @@ def export(
     """
     from dq_toolchain import backends
     from dq_toolchain.api.reporting import Callbacks
-    from dq_toolchain.api.settings import target_settings
+    from dq_toolchain.api.settings import merged, target_settings
     from dq_toolchain.toolchain.errors import ArtifactError
     from dq_toolchain.toolchain.formats.artifact import Artifact
 
-    chosen = target or backends.DEFAULT
+    chosen = target or merged(recipe, lambda _line: None).export.target or backends.DEFAULT
     backends.load(chosen)
     asked = {"steps": steps, "guidance": guidance, "image_to_image": image_to_image}
     checked, wanted = target_settings(recipe, chosen, settings, asked)

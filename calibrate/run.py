@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.finalize import held_out_reference
 from dq_toolchain.calibrate.network.channels_last import to_host
-from dq_toolchain.calibrate.parts.make import check_decoder, write_parts
+from dq_toolchain.calibrate.parts.make import check_decoder, comes_with_parts, write_parts
 from dq_toolchain.calibrate.pipeline import Calibrated, calibrated
 from dq_toolchain.calibrate.prepare.settings import unread
 from dq_toolchain.calibrate.prepare.setup import choose_device
@@ -74,7 +75,9 @@ def calibrate(
         if idle:
             reporter.warn(idle)
         made = calibrated(recipe, reporter, work, workers, model, announce=True)
-        artifact = made.artifact
+        parts = {"parts": comes_with_parts(made.context.model)}  # a kill before they are written is noticed by it
+        artifact = replace(made.artifact, record={**made.artifact.record, **parts})
+        made = replace(made, artifact=artifact)
         to_host(made.context.network)
         reference, *others = _held_out(made, recipe, reporter)
         artifact.save(folder, reference, others)

@@ -27,7 +27,7 @@ from dq_toolchain.toolchain.models.decoder import load_autoencoder
 from dq_toolchain.toolchain.models.loading import Model
 from dq_toolchain.toolchain.models.lora import fuse_into_encoders
 from dq_toolchain.toolchain.models.source import pipeline_index, read_config
-from dq_toolchain.toolchain.parts.artifact import PartsArtifact, PartsReference
+from dq_toolchain.toolchain.parts.artifact import PartsArtifact, PartsReference, write_none
 from dq_toolchain.toolchain.parts.part import DECODER, Part, architecture, filled
 from dq_toolchain.toolchain.parts.picture import CLASSES, state_of
 from dq_toolchain.toolchain.parts.pipeline import CONSTANTS, FOLDER, JSON, PictureSize, Pipeline
@@ -39,6 +39,11 @@ PROMPTS, PICTURES = 4, 2
 """That FP32's answers are kept of."""
 MEASURED = 8
 """Pictures and prompts of the calibration whose extremes are a part's ranges; it is judged on others."""
+
+
+def comes_with_parts(model: Model) -> bool:
+    """Whether there is a pipeline around the network, so that ``write_parts`` writes its parts, or why there are none."""
+    return model.pipeline is not None or (model.folder / "model_index.json").is_file()
 
 
 def write_parts(
@@ -65,7 +70,7 @@ def write_parts(
         ToolchainError: the folder cannot be written.
     """
     shutil.rmtree(calibration / FOLDER, ignore_errors=True)  # of an older artifact, whose parts these are not
-    if model.pipeline is None and not (model.folder / "model_index.json").is_file():
+    if not comes_with_parts(model):
         return None
     try:
         with staged(calibration / FOLDER, JSON) as folder:
@@ -73,6 +78,7 @@ def write_parts(
             made.write(folder, calibration)
             return made
     except NotExported as error:
+        write_none(calibration, str(error))
         if str(error):
             warn(f"{error}: the bundle will hold the network alone, without text encoders and decoder")
         return None

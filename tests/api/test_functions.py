@@ -18,6 +18,7 @@ import dq_toolchain as dq
 from dq_toolchain.api.results import Calibration
 from dq_toolchain.api.settings import calibration_recipe
 from dq_toolchain.calibrate.work.workers import Workers
+from dq_toolchain.toolchain.recipe.sections import Recipe
 from tests import modules, tiny
 from tests.api.conftest import FAST, SEEDS, calibrated_wave
 from tests.tiny_pipelines import PROMPTS, pixart, save_sd, save_transformer
@@ -206,6 +207,11 @@ def test_another_process_of_a_launch_returns_and_does_not_exit(tmp_path: Path, m
         ({"guidance": 3.0}, dq.errors.RecipeError, "uncond"),
         ({"prompts": ["a cat"], "conditioning": None}, dq.errors.RecipeError, "takes no text"),
         ({"lora_scale": 0.5}, dq.errors.RecipeError, "lora_scale: for models that are read from files, got a Wave"),
+        (
+            {"recipe": {"model": {"lora": "x.safetensors", "scheduler": "."}}},
+            dq.errors.RecipeError,
+            "lora, scheduler: for models that are read from files, got a Wave",
+        ),
     ],
 )
 def test_what_does_not_fit_a_module_is_refused_before_work(
@@ -239,10 +245,27 @@ def test_blocks_are_reconstructed_layer_by_layer_in_a_module(tmp_path: Path) -> 
     assert found.reference.seeds == 10
 
 
+@pytest.mark.parametrize(("out", "wanted"), [(None, "of the recipe"), ("own", "own")])
+def test_the_folder_is_that_of_the_recipe_unless_one_is_given(
+    out: str | None, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+
+    def note(recipe: Recipe, *_rest: object) -> dq.Calibration:
+        seen.append(recipe.run.out)
+        raise dq.errors.CalibrationError("enough")
+
+    monkeypatch.setattr("dq_toolchain.api.calibration.calibrated", note)
+    with pytest.raises(dq.errors.CalibrationError, match="enough"):
+        dq.calibrate(out=out, recipe={"run": {"out": "of the recipe"}})
+    assert seen == [Path(wanted)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         ({"target": "toaster"}, "target must be one of"),
+        ({"recipe": {"export": {"target": "toaster"}}}, "target must be one of"),
         ({"target": "tensorrt", "ios": 18}, "unknown setting of target 'tensorrt': ios; allowed are .*step_groups"),
         ({"target": "tensorrt", "module": modules.wave()}, "which has it; leave it out"),
     ],

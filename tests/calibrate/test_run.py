@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from dq_toolchain.calibrate import run
 from dq_toolchain.calibrate.data.conditioning import conditioning_bank
+from dq_toolchain.calibrate.parts import make
+from dq_toolchain.calibrate.parts.text import NotExported
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.run import calibrate
-from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.errors import ArtifactError, RecipeError
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.reference import Reference
 from dq_toolchain.toolchain.models.loading import Model, load_model
@@ -153,16 +156,54 @@ def test_the_prepared_network_is_the_fp32_network(tiny_model: Path, tmp_path: Pa
     torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-5)
 
 
-def test_the_parts_name_the_prompts_that_held_out_samples_have(tmp_path: Path) -> None:
-    """Behind those of the calibration samples, whose number effort and bits decide where the user does not."""
-    settings = {
-        "model": {"path": tiny_pipelines.save_sd(tmp_path / "model")},
-        "run": {"out": tmp_path / "out", "device": "cpu"},
+def pipeline_settings(folder: Path) -> dict[str, dict[str, Any]]:
+    return {
+        "model": {"path": tiny_pipelines.save_sd(folder / "model")},
+        "run": {"out": folder / "out", "device": "cpu"},
         "sampler": {"steps": 2},
         "quantize": {"step_groups": 1},
         "calibrate": {"method": "mse", "effort": "quick"},
         "reference": {"seeds": 2},
     }
+
+
+def test_an_artifact_whose_parts_were_not_written_yet_is_not_taken_for_one_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill behind the artifact and before its parts; the same command goes on and writes them."""
+    recipe = load_recipe(None, pipeline_settings(tmp_path))
+
+    def killed(*_given: object, **_named: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "write_parts", killed)
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(recipe, QUIET)
+    folder = tmp_path / "out" / run.FOLDER
+    with pytest.raises(
+        ArtifactError, match="`calibrate` was stopped before it wrote text encoders and decoder; run the"
+    ):
+        PartsArtifact.load(folder)
+    calibrate(recipe, QUIET)
+    assert PartsArtifact.load(folder) is not None
+
+
+def test_parts_that_cannot_be_exported_are_none_and_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_given: object, **_named: object) -> None:
+        raise NotExported("its decoder is of another kind")
+
+    monkeypatch.setattr(make, "_parts", refused)
+    folder, artifact, _ = calibrate(load_recipe(None, pipeline_settings(tmp_path)), QUIET)
+    assert artifact.record["parts"] is True
+    assert PartsArtifact.load(folder) is None
+
+
+def test_the_parts_name_the_prompts_that_held_out_samples_have(tmp_path: Path) -> None:
+    """Behind those of the calibration samples, whose number effort and bits decide where the user does not."""
+    settings = pipeline_settings(tmp_path)
     folder, artifact, reference = calibrate(load_recipe(None, settings), QUIET)
     assert artifact.record["recipe"]["calibrate"]["samples"] != Recipe().calibrate.samples
     parts = PartsArtifact.load(folder)

@@ -19,12 +19,14 @@ from dq_toolchain.toolchain.disk.files import (
     write_json,
     write_tensors,
 )
+from dq_toolchain.toolchain.disk.staging import staged
 from dq_toolchain.toolchain.errors import ArtifactError, RecipeError
+from dq_toolchain.toolchain.formats import listing
 from dq_toolchain.toolchain.formats.listing import JSON as CALIBRATION
 from dq_toolchain.toolchain.models.image_to_image import LATENT_CONSISTENCY, begins_with_pictures
 from dq_toolchain.toolchain.parts.image_to_image import VAE_ENCODER
 from dq_toolchain.toolchain.parts.part import REMEDY, Part
-from dq_toolchain.toolchain.parts.pipeline import FOLDER, JSON, REFERENCE, Pipeline
+from dq_toolchain.toolchain.parts.pipeline import FOLDER, JSON, NONE, REFERENCE, Pipeline
 
 SCHEMA, VERSION = "dq-toolchain/parts", 1
 
@@ -108,11 +110,13 @@ class PartsArtifact:
         """The parts of an artifact; None if it has none.
 
         Raises:
-            ArtifactError: damaged, edited, or of another calibration; the text names the file.
+            ArtifactError: damaged, edited, of another calibration, or not written yet by one that was stopped; the text names the
+                file.
         """
         folder = calibration / FOLDER
         path = folder / JSON
         if not path.exists():
+            _check_finished(calibration)
             return None
         data = read_json(path, SCHEMA, VERSION, REMEDY)
         check_seal(path, data, REMEDY)
@@ -141,6 +145,36 @@ class PartsArtifact:
             )
         constants = {} if pipeline.constants is None else read_tensors(folder / pipeline.constants, REMEDY)
         return cls(pipeline=pipeline, parts=parts, constants=constants, reference=reference)
+
+
+def write_none(calibration: Path, why: str) -> None:
+    """Write that an artifact has no parts, and why: so that it is not taken for one whose parts are still to be written.
+
+    Raises:
+        ToolchainError: it cannot be written.
+    """
+    with staged(calibration / FOLDER, NONE) as folder:
+        about = {
+            "schema": SCHEMA,
+            "schema_version": VERSION,
+            "calibration": sha256(calibration / CALIBRATION),
+            "why": why,
+        }
+        write_json(folder / NONE, about)
+
+
+def _check_finished(calibration: Path) -> None:
+    """Raise ArtifactError for an artifact whose parts were to follow, and neither they nor ``write_none`` did."""
+    record = read_json(calibration / CALIBRATION, listing.SCHEMA, listing.VERSION, REMEDY).get("record")
+    if not isinstance(record, Mapping) or record.get("parts") is not True:  # none follow, or it is an older artifact
+        return
+    none = calibration / FOLDER / NONE
+    said = read_json(none, SCHEMA, VERSION, REMEDY) if none.is_file() else {}
+    if said.get("calibration") != sha256(calibration / CALIBRATION):
+        raise ArtifactError(
+            f"{calibration}: `calibrate` was stopped before it wrote text encoders and decoder; run the same command again, which "
+            "goes on from there, or export the network alone (--unet-only)"
+        )
 
 
 def with_images(found: PartsArtifact | None, counts: Collection[int] | None) -> PartsArtifact:

@@ -11,6 +11,8 @@ from dq_toolchain.toolchain.parts.image_to_image import KEY, VAE_ENCODER, ImageT
 
 FOLDER, JSON = "parts", "pipeline.json"
 """In the folder of an artifact, pipeline.json is inside FOLDER; in a bundle beside it."""
+NONE = "none.json"
+"""In the place of pipeline.json in an artifact whose pipeline cannot be exported: why."""
 REFERENCE, CONSTANTS = "reference.safetensors", "constants.safetensors"
 BUNDLE_SCHEMA, BUNDLE_VERSION = "dq-toolchain/pipeline", 1
 MASK = "mask"

@@ -20,7 +20,7 @@ from dq_toolchain.toolchain.formats.listing import JSON as CALIBRATION
 from dq_toolchain.toolchain.models.decoder import load_decoder
 from dq_toolchain.toolchain.models.loading import Model, load_model
 from dq_toolchain.toolchain.parts.artifact import PartsArtifact
-from dq_toolchain.toolchain.parts.pipeline import FOLDER
+from dq_toolchain.toolchain.parts.pipeline import FOLDER, NONE
 from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from tests import tiny, tiny_pipelines
@@ -159,7 +159,7 @@ def test_an_encoder_that_is_used_in_another_way_is_refused_by_name(
     assert made is None
     assert any("in a way that is not known: encoder_hidden_states differs by" in line for line in told)
     assert any("the bundle will hold the network alone" in line for line in told)
-    assert not (tmp_path / FOLDER).exists()
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == [NONE]
 
 
 def test_a_decoder_of_another_class_is_named(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_bare_network_has_no_parts(tmp_path: Path) -> None:
     model, recipe = load_model(tiny.write_tiny_model(tmp_path / "model")), load_recipe(None, {})
     (tmp_path / FOLDER).mkdir()  # of an older calibration in the same place
     assert write_parts(model, recipe, Conditioning(), LATENTS, ENDS, tmp_path, pytest.fail, fitted=8) is None
-    assert not (tmp_path / FOLDER).exists()
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == [NONE]
 
 
 def test_parts_of_another_calibration_are_refused(tmp_path: Path) -> None:
