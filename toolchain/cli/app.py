@@ -44,6 +44,20 @@ ModelName = Annotated[
     str | None, typer.Option(help="diffusers folder or hub id owner/name  [default: embedded digits]")
 ]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+UnetOnly = Annotated[
+    bool | None,
+    typer.Option(
+        "--unet-only",
+        help="the network alone, without the pipeline's text encoders and decoder  [default: all of it]",
+    ),
+]
+ImageToImage = Annotated[
+    bool | None,
+    typer.Option(
+        "--image-to-image",
+        help="the encoder of pictures too, so that `generate --image` can begin with a picture  [default: without]",
+    ),
+]
 Target = Annotated[
     str | None,
     typer.Option(

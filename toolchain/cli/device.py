@@ -9,10 +9,12 @@ import typer
 
 from dq_toolchain import backends
 from dq_toolchain.toolchain.cli.app import (
+    ImageToImage,
     Json,
     Out,
     RecipeFile,
     Target,
+    UnetOnly,
     app,
     bundle_folder,
     console,
@@ -41,20 +43,8 @@ def export(
     guidance: Annotated[
         str | None, typer.Option(help="the same for guidance scales and `calibrate --more-guidance`  [default: none]")
     ] = None,
-    unet_only: Annotated[
-        bool | None,
-        typer.Option(
-            "--unet-only",
-            help="the network alone, without the pipeline's text encoders and decoder  [default: all of it]",
-        ),
-    ] = None,
-    image_to_image: Annotated[
-        bool | None,
-        typer.Option(
-            "--image-to-image",
-            help="the encoder of pictures too, so that `generate --image` can begin with a picture  [default: without]",
-        ),
-    ] = None,
+    unet_only: UnetOnly = None,
+    image_to_image: ImageToImage = None,
     json_: Json = False,
     **given: Any,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from dq_toolchain import backends
-from dq_toolchain.toolchain.cli.app import Target, app
+from dq_toolchain.toolchain.cli.app import ImageToImage, Target, UnetOnly, app
 from dq_toolchain.toolchain.cli.before import check_method
 from dq_toolchain.toolchain.cli.calibration import PLACES, calibrate, calibration_recipe
 from dq_toolchain.toolchain.cli.options import target_options, with_options
@@ -26,7 +26,9 @@ BOTH = {
 """Options that calibrate and export both have, with values of other kinds: numbers, or words of its own, for calibrate."""
 
 
-def recipe(target: Target = None, **given: Any) -> None:
+def recipe(
+    target: Target = None, unet_only: UnetOnly = None, image_to_image: ImageToImage = None, **given: Any
+) -> None:
     """Print the recipe that flags of calibrate and export come to: every setting with its value and what it means.
 
     What it prints is a recipe file, for --recipe of those commands.
@@ -38,8 +40,9 @@ def recipe(target: Target = None, **given: Any) -> None:
         options[name] = next((own.kind(value) for value in values if _is_of(own, value)), None)
         of_target[name] = next((value for value in values if not _is_of(own, value)), None)
     options["target"] = target
-    asked = calibration_recipe(options, target_flags=of_target, default_target=backends.DEFAULT)
-    named, _ = backends.suited(calibration_recipe(options, target_flags=of_target))
+    of_export = {"export": {"unet_only": unet_only, "image_to_image": image_to_image}}
+    asked = calibration_recipe(options, of_export, target_flags=of_target, default_target=backends.DEFAULT)
+    named, _ = backends.suited(calibration_recipe(options, of_export, target_flags=of_target))
     check_method(asked)
     print(to_toml(_effective(asked.model_copy(update={"quantize": named.quantize}))), end="")
 

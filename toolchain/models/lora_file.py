@@ -74,9 +74,15 @@ def read_adapters(file: Path, part: str, config: Any) -> dict[str, dict[str, Ada
     known = (part, *ENCODERS)
     strange = sorted({name for name in state if name.split(".")[0] not in known})
     if strange or not state:
+        is_kohya = part == "transformer" and any(name.startswith("lora_") for name in state)
+        remedy = (
+            "names of kohya-ss are read for UNets only, take a LoRA that diffusers saved"
+            if is_kohya
+            else "take a LoRA of this network"
+        )
         raise ModelError(
             f"{file} holds no adapters of the {part} and of text encoders only: its tensors begin with "
-            f"{', '.join(sorted({name.split('.')[0] for name in state})[:5]) or 'nothing'}; take a LoRA of this network"
+            f"{', '.join(sorted({name.split('.')[0] for name in state})[:5]) or 'nothing'}; {remedy}"
         )
     settings = _settings(file, metadata)
     return {

@@ -43,16 +43,21 @@ class Wish:
     strength: float | None = None
 
 
-def check_wish(wish: Wish, pipeline: Pipeline, *, takes_labels: bool) -> None:
-    """Raise RecipeError for a wish that the pipeline cannot fulfil."""
+def check_wish(wish: Wish, pipeline: Pipeline, *, takes_labels: bool, classes: int | None = None) -> None:
+    """Raise RecipeError for a wish that the pipeline cannot fulfil.
+
+    Args:
+        classes: of a network that takes labels, how many it has; None where that is not known.
+    """
     if pipeline.encoders and wish.prompt is None:
         raise RecipeError(
             '--prompt is missing: this model draws what a text says; give one, as in --prompt "a red house"'
         )
     if not pipeline.encoders and (wish.prompt is not None or wish.negative):
         raise RecipeError("--prompt: this model takes no text; " + ("give --label" if takes_labels else "leave it out"))
-    if takes_labels and (wish.label is None or wish.label < 0):
-        raise RecipeError(f"--label: this model draws a class, got {wish.label}; give its number, from 0")
+    if takes_labels and (wish.label is None or wish.label < 0 or (classes is not None and wish.label >= classes)):
+        allowed = "from 0" if classes is None else f"0 to {classes - 1}"
+        raise RecipeError(f"--label: this model draws a class, got {wish.label}; give its number, {allowed}")
     if not takes_labels and wish.label is not None:
         raise RecipeError("--label: this model takes no class; leave it out")
     check_image(wish)

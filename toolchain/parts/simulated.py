@@ -44,8 +44,9 @@ def generate(
         raise ArtifactError(
             f"{folder} holds the network alone, without text encoders and decoder; calibrate the folder of a whole pipeline"
         )
-    takes_labels = LABELS in inputs_of(artifact.config)
-    check_wish(wish, found.pipeline, takes_labels=takes_labels)
+    labels = inputs_of(artifact.config).get(LABELS)
+    classes = None if labels is None else labels.classes
+    check_wish(wish, found.pipeline, takes_labels=labels is not None, classes=classes)
     shape = load_reference(folder).start[:1].shape
     own = artifact.table.calls if artifact.steps is None else artifact.steps
     wanted = (own if steps is None else steps, artifact.guidance if guidance is None else guidance)

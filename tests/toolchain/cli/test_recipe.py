@@ -95,6 +95,11 @@ def test_it_waits_for_neither_torch_nor_a_vendor() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_flags_of_export_alone_are_taken_too(printed: Printed) -> None:
+    found = printed("--unet-only", "--image-to-image").export
+    assert (found.unet_only, found.image_to_image) == (True, True)
+
+
 def test_compare_takes_the_file_and_gets_as_far_as_its_own_mistake(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

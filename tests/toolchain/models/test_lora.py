@@ -24,7 +24,7 @@ from dq_toolchain.toolchain.models.lora import Lora, fuse_into_encoders, fuse_in
 from dq_toolchain.toolchain.models.source import find_model
 from tests.pages import file_of
 from tests.tiny import write_tiny_model
-from tests.tiny_pipelines import WIDTH, save_sd, unet
+from tests.tiny_pipelines import WIDTH, flux, save_sd, unet
 
 
 def with_adapter() -> Any:
@@ -205,4 +205,14 @@ def test_a_tensor_that_would_be_dropped_is_refused(
     network = unet()
     write_tensors(tmp_path / "l.safetensors", kohya(network) | change)
     with pytest.raises(ModelError, match=message):
+        fuse_into_network(network, Lora(tmp_path / "l.safetensors"))
+
+
+def test_names_of_kohya_for_a_transformer_are_refused_with_the_reason(tmp_path: Path) -> None:
+    """diffusers' converter for them joins and splits tensors, so that none could be missed without being seen."""
+    name = "lora_unet_double_blocks_0_img_attn_proj"
+    tensors = {f"{name}.lora_down.weight": torch.randn(2, 16), f"{name}.lora_up.weight": torch.randn(16, 2)}
+    write_tensors(tmp_path / "l.safetensors", tensors)
+    network = flux()
+    with pytest.raises(ModelError, match="names of kohya-ss are read for UNets only, take a LoRA that diffusers saved"):
         fuse_into_network(network, Lora(tmp_path / "l.safetensors"))

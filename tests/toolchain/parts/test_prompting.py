@@ -138,3 +138,12 @@ def test_noise_is_that_of_diffusers_pipelines() -> None:
     assert torch.equal(noise[0], torch.randn((1, 4, 8, 8), generator=generator))
     with pytest.raises(RecipeError, match="--seed"):
         noise_of(-1, (1, 4, 8, 8), table)
+
+
+@pytest.mark.parametrize(
+    ("label", "said"), [(10, "got 10; give its number, 0 to 9"), (None, "got None"), (-1, "got -1")]
+)
+def test_a_label_is_one_of_the_classes(label: int | None, said: str) -> None:
+    check_wish(Wish(label=9), BARE, takes_labels=True, classes=10)
+    with pytest.raises(RecipeError, match=said):
+        check_wish(Wish(label=label), BARE, takes_labels=True, classes=10)
