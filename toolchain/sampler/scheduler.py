@@ -23,6 +23,8 @@ from dq_toolchain.toolchain.sampler.starts import Start
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
 FILE = "scheduler/scheduler_config.json"
+OTHER_DRAWS = ("KDPM2AncestralDiscreteScheduler",)
+"""Schedulers that draw no noise at a call before the last one that draws some."""
 
 
 def as_sampled(source: Source, *, own: bool = True, clip: bool = True) -> tuple[Source, tuple[str, ...]]:
@@ -43,6 +45,11 @@ def as_sampled(source: Source, *, own: bool = True, clip: bool = True) -> tuple[
             notes += _corrected_by_pipeline(config, network, name)
         notes += _corrected_network(network, config, name)
     notes += [] if clip else _unclipped(config)
+    if config.get("_class_name") in OTHER_DRAWS:
+        notes.append(
+            f"{config['_class_name']} draws noise at some calls only, the samplers here at each: with the same seed `generate` "
+            "draws another picture than diffusers, as good a one"
+        )
     return replace(source, config=network, scheduler_config=plain(config)), tuple(notes)
 
 

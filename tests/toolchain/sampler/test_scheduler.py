@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dq_toolchain.toolchain.errors import SamplerError
 from dq_toolchain.toolchain.models.source import Source
@@ -164,3 +166,32 @@ def test_the_source_itself_is_left_alone(tmp_path: Path) -> None:
     before = replace(model, config=dict(model.config), scheduler_config=dict(model.scheduler_config))
     as_sampled(model, clip=False)
     assert model == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DDPMScheduler", "LCMScheduler", "TCDScheduler", "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
+        "SASolverScheduler",
+    ],
+)  # fmt: skip
+def test_a_scheduler_that_skips_draws_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same seed all others draw what a generator that is asked at each call gives."""
+    scheduler = load_scheduler({"_class_name": name, **BETAS})
+    module, drawn = sys.modules[type(scheduler).__module__], list[int]()
+    draw = module.randn_tensor
+
+    def counted(*given: Any, **named: Any) -> torch.Tensor:
+        drawn[-1] += 1
+        return draw(*given, **named)
+
+    monkeypatch.setattr(module, "randn_tensor", counted)
+    scheduler.set_timesteps(5)
+    x = torch.zeros(1, 1, 2, 2)
+    for timestep in scheduler.timesteps:
+        drawn.append(0)
+        x = scheduler.step(scheduler.scale_model_input(x, timestep) * 0 + 0.1, timestep, x)[0]
+    while drawn and drawn[-1] == 0:
+        drawn.pop()
+    _, notes = as_sampled(source(tmp_path, {"_class_name": name, **BETAS}))
+    assert any("draws noise at some calls only" in note for note in notes) is (set(drawn) != {1})
