@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 
 #include "bundle_files.h"
 #include "error.h"
 #include "input_rows.h"
+#include "number_text.h"
 #include "sha256.h"
 
 namespace dq {
@@ -130,7 +130,7 @@ void check_files(const Bundle& bundle) {
 
 float read_guidance(const json::Value& json) {
   const double guidance = json.number_at("guidance");
-  if (!(std::fabs(guidance) <= 1e6)) throw Error("guidance must be within a million, got " + std::to_string(guidance));
+  if (!(std::fabs(guidance) <= 1e6)) throw Error("guidance must be within a million, got " + in_short(guidance));
   return static_cast<float>(guidance);
 }
 
@@ -203,9 +203,7 @@ Bundle from_json(const json::Value& json, const std::string& target) {
 }
 
 std::string name_of(std::size_t steps, double guidance) {
-  char scale[40];
-  std::snprintf(scale, sizeof scale, "%g", guidance);
-  return std::to_string(steps) + " steps, guidance " + scale;
+  return std::to_string(steps) + " steps, guidance " + in_short(guidance);
 }
 
 }  // namespace

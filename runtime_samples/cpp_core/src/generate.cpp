@@ -5,6 +5,7 @@
 
 #include "drawing.h"
 #include "machine.h"
+#include "number_text.h"
 #include "picture.h"
 #include "pipeline.h"
 #include "utf8.h"
@@ -39,6 +40,7 @@ std::string generate(const GenerateArguments& arguments, const Bundle& bundle, P
   write_png(arguments.out, drawn.picture);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   const std::optional<std::int64_t> memory = peak_memory();
+  const NumbersWithPoint with_point;
   char line[300];
   std::snprintf(line, sizeof line, ": %zu x %zu, %s, guidance %g, seed %llu; %.1f s, of them %.1f s in the network; peak memory %lld MiB",
                 drawn.picture.width, drawn.picture.height, steps_of(drawn).c_str(), static_cast<double>(bundle.guidance),

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <utility>
 
 #include "bundle_files.h"
 #include "error.h"
 #include "json_numbers.h"
+#include "number_text.h"
 
 namespace dq {
 namespace {
@@ -32,12 +32,6 @@ std::vector<Start> read_starts(const json::Member& member) {
     throw Error("starts must hold one for each of " + count + " steps, got " + std::to_string(starts.size()));
   }
   return starts;
-}
-
-std::string in_short(double number) {
-  char text[40];
-  std::snprintf(text, sizeof text, "%g", number);
-  return text;
 }
 
 std::size_t step_of(double strength, std::size_t steps, bool rounds_up) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "error.h"
+#include "number_text.h"
 #include "utf8.h"
 
 namespace dq::json {
@@ -117,8 +118,11 @@ class Parser {
       digits();
     }
     const std::string copy(text_.substr(begin, at_ - begin));  // ends with the NUL that strtod needs
+    const NumbersWithPoint with_point;
     Number result;
-    result.value = std::strtod(copy.c_str(), nullptr);
+    char* end = nullptr;
+    result.value = std::strtod(copy.c_str(), &end);
+    if (end != copy.c_str() + copy.size()) fail("a number cannot be read");
     if (!std::isfinite(result.value)) fail("a number is too large");
     if (is_integer) {
       errno = 0;

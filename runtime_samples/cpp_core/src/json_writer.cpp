@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "number_text.h"
 #include "utf8.h"
 
 namespace dq::json {
@@ -84,6 +85,7 @@ Writer& Writer::value(bool boolean) {
 Writer& Writer::value(double number) {
   if (!std::isfinite(number)) return null();
   separate();
+  const NumbersWithPoint with_point;
   char shortest[40];
   for (int digits = 15; digits <= 17; ++digits) {
     std::snprintf(shortest, sizeof shortest, "%.*g", digits, number);

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "error.h"
+#include "number_text.h"
 
 namespace dq {
 namespace {
@@ -56,6 +57,7 @@ std::optional<std::size_t> OptionWords::count(const std::string& name, std::size
 std::optional<double> OptionWords::number(const std::string& name) const {
   if (!has(name)) return {};
   const std::string& text = given_.at(name);
+  const NumbersWithPoint with_point;
   char* end = nullptr;
   const double value = std::strtod(text.c_str(), &end);
   if (end != text.c_str() + text.size() || !(std::fabs(value) <= 1e6)) {

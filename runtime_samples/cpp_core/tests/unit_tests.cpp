@@ -1,3 +1,4 @@
+#include <clocale>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -10,6 +11,7 @@
 #include "json.h"
 #include "json_writer.h"
 #include "metrics.h"
+#include "number_text.h"
 #include "safetensors.h"
 #include "sampler.h"
 #include "sha256.h"
@@ -76,6 +78,21 @@ void test_json_writer() {
     dq::json::Writer one;
     CHECK(dq::json::parse(one.value(number).text()).number("x") == number);
   }
+}
+
+/// A host may have set a locale that writes a comma; see main().
+void test_numbers_have_a_point_in_every_locale() {
+  const std::string before = std::localeconv()->decimal_point;
+  const auto numbers = dq::json::parse("[0.5, 7.25, -1.5e-3]").list("x");
+  CHECK(numbers[0].number("x") == 0.5 && numbers[1].number("x") == 7.25 && numbers[2].number("x") == -1.5e-3);
+  CHECK(dq::json::Writer().value(7.25).text() == "7.25");
+  CHECK(dq::json::parse("5e-324").number("x") == std::numeric_limits<double>::denorm_min());
+  CHECK(dq::json::parse("0." + std::string(400, '3')).number("x") == 1.0 / 3);
+  CHECK(dq::in_short(2.5) == "2.5" && dq::in_short(1e300) == "1e+300");
+  const auto guidance_of = [](const char* text) { return dq::parse_arguments({"--bundle", "b", "--report", "r", "--guidance", text}).guidance; };
+  CHECK(guidance_of("7.5") == 7.5);
+  CHECK(refused([&] { guidance_of("7,5"); }));
+  CHECK(before == std::localeconv()->decimal_point);
 }
 
 void test_safetensors() {
@@ -199,16 +216,19 @@ void test_arguments() {
 
 }  // namespace
 
+/// In the environment's locale, as in a host such as Java, which sets it for the whole process.
 int main() {
+  if (std::setlocale(LC_ALL, "") == nullptr) std::fputs("the environment names a locale that is not installed\n", stderr);
   test_sha256();
   test_json_reader();
   test_json_writer();
+  test_numbers_have_a_point_in_every_locale();
   test_safetensors();
   test_metrics();
   test_sampler();
   test_correction();
   test_damaged_corrections();
   test_arguments();
-  if (failures == 0) std::puts("all unit tests passed");
+  if (failures == 0) std::printf("all unit tests passed; printf writes %.1f\n", 0.5);
   return failures == 0 ? 0 : 1;
 }

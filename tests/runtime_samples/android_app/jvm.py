@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -61,12 +62,12 @@ class Jvm:
         self.words = ["-Xcheck:jni", "-Xshare:auto", "-cp", classes, f"-Djava.library.path={library.parent}", "Host"]
         self.java = jdk() / "bin" / "java"
 
-    def run(self, *commands: Command) -> list[list[str]]:
+    def run(self, *commands: Command, environment: Mapping[str, str] = MappingProxyType({})) -> list[list[str]]:
         """What Host.java printed for each command; misuse of JNI is a line too, so no test that compares lines passes with any."""
         words = [word for command in commands for word in (*command, ":::")][:-1]
         done = subprocess.run(
             list(map(str, [self.java, *self.words, *words])), capture_output=True, text=True, check=False,
-            env=os.environ | {"LC_ALL": "C.UTF-8"}, timeout=300,
+            env={**os.environ, "LC_ALL": "C.UTF-8", **environment}, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return [part.splitlines() for part in done.stdout.split(":::\n")[:-1]]

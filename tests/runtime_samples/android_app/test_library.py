@@ -8,11 +8,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from scripts.golden.generate import CASES
 
 from tests.runtime_samples.android_app.jvm import Jvm, pixels
 from tests.runtime_samples.cpp_core.conftest import GOLDEN
+from tests.runtime_samples.locales import comma
 
 FOLDER = GOLDEN / "generate"
 LEFT_OUT = {
@@ -98,6 +100,23 @@ def test_a_drawing_is_stopped_where_the_progress_says_so(replaying: Jvm, tmp_pat
         assert lines[-1] == ends[option]
         assert len(lines) == call + 2, "nothing is told after the end"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_locale_with_a_decimal_comma(
+    replaying: Jvm, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    """Java sets the locale of the person for the whole process, the library included."""
+    bundle, out = FOLDER / "guided" / "bundle", tmp_path / "out"
+    lines = replaying.run(
+        ("inspect", bundle),
+        ("draw", bundle, out, *words_of("guided")),
+        ("draw", bundle, out, "--prompt", "a", "--guidance", "3.5"),
+        environment=comma(tmp_path_factory),
+    )
+    assert lines[0] == ["sampling 4 2.5 true", "takes prompt"]
+    host = np.asarray(Image.open(FOLDER / "guided" / "expected" / "picture.png").convert("RGB"))
+    np.testing.assert_array_equal(pixels(out), host)
+    assert "got 4 steps, guidance 3.5, the bundle holds 4 steps, guidance 2.5" in lines[2][-1]
 
 
 def test_what_bundles_offer(replaying: Jvm, tmp_path: Path) -> None:

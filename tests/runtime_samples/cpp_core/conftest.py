@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -32,11 +34,12 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sanitized_programs(tmp_path_factory) / "core"
 
 
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
     """Never raises; what a sanitizer finds is an exit code other than 0 and 2."""
-    return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, env=os.environ | STRICT, timeout=600
-    )
+    env = {**os.environ, **STRICT, **environment}
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=env, timeout=600)
 
 
 def replay(
