@@ -11,8 +11,8 @@ ANDROID = "{http://schemas.android.com/apk/res/android}"
 CLASSES = {
     "android.app.Activity": """extends android.content.Context {
         protected void onCreate(android.os.Bundle state) {} protected void onDestroy() {}
-        public Object onRetainNonConfigurationInstance() { return null; }
-        @Deprecated public Object getLastNonConfigurationInstance() { return null; }
+        protected void onStart() {} protected void onStop() {}
+        public boolean isChangingConfigurations() { return false; }
         public void setContentView(int layout) {} public <T extends android.view.View> T findViewById(int id) { return null; }
         public android.view.Window getWindow() { return null; } public boolean isFinishing() { return false; } }""",
     "android.content.ClipData": "{ public static ClipData newRawUri(CharSequence label, android.net.Uri uri) { return null; } }",

@@ -111,6 +111,44 @@ def test_the_manifest_names_what_there_is() -> None:
     assert f'File(cacheDir, "{str(path.get("path")).rstrip("/")}")' in sharing
 
 
+def body_of(function: str, file: str) -> str:
+    """Of a function of the app's Kotlin that stands in a class or an object."""
+    text = next(path for path in KOTLIN if path.name == file).read_text()
+    found = re.search(rf"^    (?:\w+ )*fun {function}\(.*?^    }}$", text, re.MULTILINE | re.DOTALL)
+    assert found is not None, function
+    return found[0]
+
+
+def test_bundles_are_listed_whenever_the_screen_comes_back() -> None:
+    """The text that a person reads says so; where the app was only in the background, there is no onCreate."""
+    assert "open this again" in (RES / "values" / "strings.xml").read_text()
+    assert re.search(
+        r"if \(!model\.isDrawing \|\| bundles\.isEmpty\(\)\) list\(\)", body_of("onStart", "MainActivity.kt")
+    )
+    listing = body_of("list", "MainActivity.kt")
+    assert listing.index("selectedItemPosition") < listing.index("bundle.adapter = ") < listing.index("setSelection")
+    assert "problem = null" in listing, "what was said of the folder before"
+
+
+def test_a_new_screen_shows_the_drawing_of_the_old_one() -> None:
+    """Android makes and destroys screens; the library, and so the drawing, is one in the process."""
+    model = next(path for path in KOTLIN if path.name == "DrawingModel.kt").read_text()
+    assert re.search(r"^object DrawingModel \{$", model, re.MULTILINE)
+    assert "shutdown" not in model, "the next screen draws, too"
+    assert "model.onChange = onChange" in body_of("onStart", "MainActivity.kt")
+    assert "if (model.onChange === onChange)" in body_of("onStop", "MainActivity.kt"), "the next screen's stays"
+    assert "if (isFinishing && model.onChange == null) model.stop()" in body_of("onDestroy", "MainActivity.kt")
+
+
+def test_a_picture_that_was_not_written_whole_is_not_shared() -> None:
+    """Bitmap.compress keeps what a full disk throws, and says it by its result."""
+    sharing = next(path for path in KOTLIN if path.name == "Sharing.kt").read_text()
+    written = re.search(r"if \(!.*bitmap\.compress\(.*\{.*\n(.*\n)*?.*throw IOException\(.*\n    \}", sharing)
+    assert written is not None
+    assert sharing.count("compress(") == 1
+    assert sharing.index("compress(") < sharing.index("startActivity(")
+
+
 def test_every_resource_is_there_and_used() -> None:
     there = resources(RES)
     xml = "".join(path.read_text() for path in (*RES.rglob("*.xml"), MAIN / "AndroidManifest.xml"))

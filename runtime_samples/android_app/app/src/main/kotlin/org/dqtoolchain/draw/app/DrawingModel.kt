@@ -25,8 +25,11 @@ sealed interface State {
     data class Failed(val text: String) : State
 }
 
-/** One drawing at a time, on a thread of its own. It outlives the screen that shows it. Called, and calls, on the main thread. */
-class DrawingModel {
+/**
+ * One drawing at a time, on a thread of its own. There is one of these in the process, since there is one library: Android destroys and
+ * makes screens as it likes, and a new one must show the drawing that goes on. Called, and calls, on the main thread.
+ */
+object DrawingModel {
     var state: State = State.Idle
         private set(value) {
             field = value
@@ -40,7 +43,7 @@ class DrawingModel {
     var picture: DrawnPicture? = null
         private set
 
-    /** What was chosen last; a turned screen has forgotten it. */
+    /** What was chosen last; a new screen does not know it. */
     var sampling: Sampling? = null
 
     val isDrawing get() = state is State.Drawing || state is State.Stopping
@@ -74,11 +77,8 @@ class DrawingModel {
         if (!isDrawing) state = State.Failed(text)
     }
 
-    /** The screen is gone for good. */
-    fun close() {
-        wanted = false
-        onChange = null
-        worker.shutdown()
+    fun forgetFailure() {
+        if (state is State.Failed) state = State.Idle
     }
 
     private fun drawn(wish: Wish): Pair<DrawnPicture?, State> =

@@ -24,9 +24,12 @@ import org.dqtoolchain.draw.R
 
 /** A prompt in, a picture out. */
 class MainActivity : Activity() {
-    private lateinit var model: DrawingModel
+    private val model = DrawingModel
+    private val onChange = { show() }
     private var bundles: List<File> = emptyList()
     private var facts: BundleFacts? = null
+    /** Why nothing can be drawn with what lies in the folder; looked at again whenever this screen comes back. */
+    private var problem: String? = null
     private var shown: DrawnPicture? = null
     private var bitmap: Bitmap? = null
 
@@ -46,9 +49,6 @@ class MainActivity : Activity() {
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
         setContentView(R.layout.main)
-        @Suppress("DEPRECATION") // what replaces it would bring four more libraries
-        model = lastNonConfigurationInstance as? DrawingModel ?: DrawingModel()
-        model.onChange = { show() }
         bundle.onItemSelectedListener = onChosen { look(bundles[it]) }
         sampling.onItemSelectedListener = onChosen {
             model.sampling = sampling.selectedItem as Sampling
@@ -57,33 +57,51 @@ class MainActivity : Activity() {
         findViewById<Button>(R.id.next_seed).setOnClickListener { seed.setText(nextSeed(seed.text.toString())) }
         draw.setOnClickListener { if (model.isDrawing) model.stop() else start() }
         share.setOnClickListener { bitmap?.let(::hand) }
-        list()
+    }
+
+    /** Also when the app is opened again, where onCreate has long been: bundles may have been pushed. */
+    override fun onStart() {
+        super.onStart()
+        model.onChange = onChange
+        if (!model.isDrawing || bundles.isEmpty()) list()
         show()
     }
 
-    @Deprecated("of Android; see onCreate")
-    override fun onRetainNonConfigurationInstance(): Any = model
+    override fun onStop() {
+        if (model.onChange === onChange) { // another screen may have come before this one goes
+            model.onChange = null
+            if (!isChangingConfigurations) model.forgetFailure() // it was seen
+        }
+        super.onStop()
+    }
 
     override fun onDestroy() {
-        model.onChange = null
-        if (isFinishing) model.close()
+        if (isFinishing && model.onChange == null) model.stop()
         super.onDestroy()
     }
 
+    /** Shows the bundles that are there; the one that was chosen stays chosen. */
     private fun list() {
         val folder = getExternalFilesDir("bundles") // made here, so that adb may push into it
+        val chosen = bundles.getOrNull(bundle.selectedItemPosition)
         bundles = folder?.let(::bundlesIn).orEmpty()
         bundle.adapter = ArrayAdapter(this, android.R.layout.simple_spinner_dropdown_item, bundles.map(File::getName))
-        if (bundles.isEmpty()) model.fail(getString(R.string.no_bundle, folder.toString()))
+        if (chosen in bundles) bundle.setSelection(bundles.indexOf(chosen))
+        problem = null
+        if (bundles.isEmpty()) {
+            facts = null
+            refuse(getString(R.string.no_bundle, folder.toString()))
+        }
     }
 
     /** Shows what the bundle can be asked. */
     private fun look(folder: File) {
+        problem = null
         facts =
             try {
                 Generator.inspect(folder)
             } catch (error: DrawingException) {
-                model.fail(error.message.orEmpty())
+                refuse(error.message.orEmpty())
                 null
             }
         val samplings = facts?.samplings().orEmpty()
@@ -91,6 +109,11 @@ class MainActivity : Activity() {
         sampling.adapter = ArrayAdapter(this, android.R.layout.simple_spinner_dropdown_item, samplings)
         if (chosen > 0) sampling.setSelection(chosen)
         show()
+    }
+
+    private fun refuse(text: String) {
+        problem = text
+        model.forgetFailure() // which is older
     }
 
     private fun start() {
@@ -132,11 +155,11 @@ class MainActivity : Activity() {
         draw.setText(if (model.isDrawing) R.string.stop else R.string.draw)
         draw.isEnabled = facts != null && state !is State.Stopping
         when (state) {
-            is State.Idle -> status.text = ""
+            is State.Idle -> status.text = problem.orEmpty()
             is State.Stopping -> status.setText(R.string.stopping)
             is State.Failed -> status.text = state.text
             is State.Drawing -> show(state)
-            is State.Done -> model.picture?.let { status.text = described(it) }
+            is State.Done -> status.text = problem ?: model.picture?.let(::described)
         }
         model.picture?.let(::show)
         share.isEnabled = bitmap != null && !model.isDrawing
