@@ -102,6 +102,17 @@ def test_a_drawing_is_stopped_where_the_progress_says_so(replaying: Jvm, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_second_drawing_is_refused_while_one_goes_on(replaying: Jvm, tmp_path: Path) -> None:
+    """And harms neither it nor the next one."""
+    outs = [tmp_path / "first", tmp_path / "second"]
+    start = [("draw", FOLDER / "guided" / "bundle", out, *words_of("guided")) for out in outs]
+    first, second = replaying.run((*start[0], "--second-at", "3"), start[1])
+    refused = "second: another picture is being drawn, allowed is one at a time; wait for its end, or stop it first"
+    assert first.count(refused) == 1
+    assert [line for line in first if line != refused] == second
+    np.testing.assert_array_equal(pixels(outs[0]), pixels(outs[1]))
+
+
 def test_a_locale_with_a_decimal_comma(
     replaying: Jvm, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:

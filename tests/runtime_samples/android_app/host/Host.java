@@ -16,7 +16,8 @@ import org.dqtoolchain.draw.Wish;
 
 /**
  * Does what the app does with the library: {@code inspect BUNDLE}, or {@code draw BUNDLE OUT [--prompt TEXT ...]}, which writes
- * width, height and pixels as big-endian integers. {@code --stop-at N} and {@code --throw-at N}: what the Nth call of the progress does.
+ * width, height and pixels as big-endian integers. {@code --stop-at N}, {@code --throw-at N} and {@code --second-at N}: what the
+ * Nth call of the progress does; the last draws another picture on another thread.
  */
 final class Host {
     private static final PrintStream out = new PrintStream(System.out, true, StandardCharsets.UTF_8);
@@ -55,11 +56,30 @@ final class Host {
         out.println("takes" + (facts.takesPrompt ? " prompt" : "") + (facts.takesLabel ? " label" : ""));
     }
 
+    /** Until it ends. */
+    private static void drawSecond(Wish wish) {
+        Thread thread = new Thread(() -> {
+            try {
+                Generator.draw(wish, (done, total) -> true);
+                out.println("second: drawn");
+            } catch (DrawingException error) {
+                out.println("second: " + error.getMessage());
+            }
+        });
+        thread.start();
+        try {
+            thread.join();
+        } catch (InterruptedException error) {
+            throw new IllegalStateException(error);
+        }
+    }
+
     private static void draw(File bundle, Path file, String[] words) throws DrawingException, IOException {
         Wish wish = new Wish(bundle);
         wish.lowMemory = false;
         int stopAt = -1;
         int throwAt = -1;
+        int secondAt = -1;
         for (int i = 0; i < words.length; i += 2) {
             String value = words[i + 1];
             switch (words[i]) {
@@ -73,13 +93,15 @@ final class Host {
                 case "--low-memory": wish.lowMemory = Boolean.parseBoolean(value); break;
                 case "--stop-at": stopAt = Integer.parseInt(value); break;
                 case "--throw-at": throwAt = Integer.parseInt(value); break;
+                case "--second-at": secondAt = Integer.parseInt(value); break;
                 default: throw new IllegalArgumentException(words[i]);
             }
         }
-        int[] calls = {0, stopAt, throwAt};
+        int[] calls = {0, stopAt, throwAt, secondAt};
         DrawnPicture drawn = Generator.draw(wish, (done, total) -> {
             out.println("progress " + done + " " + total);
             if (calls[0] == calls[2]) throw new IllegalStateException("from the progress");
+            if (calls[0] == calls[3]) drawSecond(wish);
             return calls[0]++ != calls[1];
         });
         for (String warning : drawn.warnings) out.println("warning " + warning);

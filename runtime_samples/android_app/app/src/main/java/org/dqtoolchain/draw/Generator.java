@@ -2,9 +2,12 @@ package org.dqtoolchain.draw;
 
 import java.io.File;
 import java.nio.charset.StandardCharsets;
+import java.util.concurrent.atomic.AtomicBoolean;
 
 /** The C++ library: text encoders, sampler and decoder of a bundle. One drawing at a time; it takes the thread that asks. */
 public final class Generator {
+    private static final AtomicBoolean isDrawing = new AtomicBoolean();
+
     static {
         System.loadLibrary("dq_draw");
     }
@@ -23,10 +26,21 @@ public final class Generator {
     /**
      * Prompt in, picture out.
      *
-     * @throws DrawingException the wish cannot be fulfilled, the bundle is damaged, or the runtime refuses
+     * @throws DrawingException another drawing goes on, the wish cannot be fulfilled, the bundle is damaged, or the runtime refuses
      * @throws java.util.concurrent.CancellationException {@code progress} said so
      */
     public static DrawnPicture draw(Wish wish, Progress progress) throws DrawingException {
+        if (!isDrawing.compareAndSet(false, true)) {
+            throw new DrawingException("another picture is being drawn, allowed is one at a time; wait for its end, or stop it first");
+        }
+        try {
+            return drawAlone(wish, progress);
+        } finally {
+            isDrawing.set(false);
+        }
+    }
+
+    private static DrawnPicture drawAlone(Wish wish, Progress progress) throws DrawingException {
         return draw(
                 utf8(wish.bundle.getPath()),
                 wish.prompt == null ? null : utf8(wish.prompt),
