@@ -31,12 +31,13 @@ public struct DeviceBundle: Sendable, Hashable {
         }
     }
 
-    /// As pipeline.json says: without a look at what a drawing checks.
+    /// As pipeline.json says; nil where no picture can be of that size, which a drawing refuses with the reason.
     private static func imageSize(of folder: URL) -> PictureSize? {
         let file = folder.appendingPathComponent(Pipeline.fileName), key = ImageToImage.key
         guard let bytes = try? Data(contentsOf: file),
             case .object(let json)? = try? JSONReader.read(Array(bytes), name: Pipeline.fileName), case .object(let image)? = json[key],
-            case .integer(let height)? = image["height"], case .integer(let width)? = image["width"]
+            case .integer(let height)? = image["height"], case .integer(let width)? = image["width"],
+            Pipeline.sides.contains(height), Pipeline.sides.contains(width)
         else { return nil }
         return PictureSize(height: height, width: width)
     }

@@ -43,8 +43,11 @@ public struct PromptForm: Sendable, Equatable {
 
     public var canDraw: Bool { !prompt.isEmpty && problem == nil }
 
-    /// Another seed: the one behind this.
-    public mutating func nextSeed() { seed = String(((UInt64(seed) ?? 0) + 1) % Wish.mostSeeds) }
+    /// Another seed: the one behind this, and 0 behind the last one.
+    public mutating func nextSeed() {
+        let number = UInt64(seed.trimmingCharacters(in: .whitespaces)) ?? 0
+        seed = String(number < Wish.mostSeeds - 1 ? number + 1 : 0)
+    }
 }
 
 /// A picture that a bundle on this device drew.

@@ -22,12 +22,39 @@ final class PromptFormTests: XCTestCase {
             XCTAssertEqual(form.canDraw, allowed, seed)
             XCTAssertEqual(form.problem == nil, allowed, seed)
         }
-        form.seed = "41"
-        form.nextSeed()
-        XCTAssertEqual(form.seed, "42")
+        form.seed = "42"
         form.negativePrompt = "(blurry:1.2)"
         XCTAssertEqual(form.problem?.contains("weights and embeddings such as '(blurry:1.2)'"), true)
         XCTAssertFalse(form.canDraw)
+    }
+
+    func testTheNextSeedCanBeDrawn() throws {
+        var form = PromptForm()
+        form.prompt = "a red house"
+        let next = [
+            ("41", "42"), (" 41 ", "42"), ("", "1"), ("x", "1"), ("-1", "1"), ("9223372036854775806", "9223372036854775807"),
+            ("9223372036854775807", "0"), ("9223372036854775808", "0"), ("18446744073709551615", "0"), ("18446744073709551616", "1"),
+        ]
+        for (seed, wanted) in next {
+            form.seed = seed
+            form.nextSeed()
+            XCTAssertEqual(form.seed, wanted, seed)
+            XCTAssert(form.canDraw, seed)
+        }
+    }
+
+    /// A size that no picture has would end the app when a photo is scaled to it.
+    func testABundleWithADamagedSizeTakesNoPhoto() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("dq-\(UUID().uuidString)", isDirectory: true)
+        let bundle = folder.appendingPathComponent("bundle", isDirectory: true)
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try FileManager.default.copyItem(at: goldenFolder.appendingPathComponent("generate/image/bundle"), to: bundle)
+        for (height, width, isThere) in [(16384, 1, true), (0, 12, false), (12, -1, false), (16385, 12, false), (12, Int.max, false)] {
+            let text = #"{"image_to_image": {"height": \#(height), "width": \#(width)}}"#
+            try Data(text.utf8).write(to: bundle.appendingPathComponent("pipeline.json"))
+            XCTAssertEqual(DeviceBundle.all(in: folder).first?.imageSize != nil, isThere, text)
+        }
     }
 
     func testAPhotoIsOfTheBundlesSize() throws {

@@ -29,8 +29,8 @@ public struct ImageToImage: Sendable, Equatable {
     init(_ json: JSONObject, _ place: String) throws {
         program = try Pipeline.path(json.required("program", place), "\(place): program")
         _ = try json.integer("channels", place, within: 3...3)
-        height = try json.integer("height", place, within: 1...Pipeline.longestSide)
-        width = try json.integer("width", place, within: 1...Pipeline.longestSide)
+        height = try json.integer("height", place, within: Pipeline.sides)
+        width = try json.integer("width", place, within: Pipeline.sides)
         outputs = try json.required("outputs", place).asArray("\(place): outputs").map { try $0.asString("\(place): outputs") }
         guard outputs == ["mean"] || outputs == ["mean", "deviation"] else {
             throw SampleError("\(place): outputs must be mean, or mean and deviation, got \(outputs); export the bundle again")

@@ -52,7 +52,8 @@ public struct Pipeline: Sendable, Equatable {
     public let image: ImageToImage?
 
     private static let place = fileName
-    static let longestSide = 16384
+    /// What a side of a picture can be.
+    public static let sides = 1...16384
 
     /// Whether a bundle holds more than a network.
     public static func isIn(_ bundle: ExportedBundle) -> Bool { bundle.lists(fileName) }

@@ -21,6 +21,9 @@ extension Pipeline.EncoderPart {
     /// - Parameter tokenizers: names of those that there are.
     init(_ row: JSONObject, _ place: String, tokenizers: [String]) throws {
         name = try row.name(place)
+        guard ![PartProgram.decoderName, PartProgram.imageEncoderName].contains(name) else {
+            throw SampleError("\(place): name must not be '\(name)', which is another part's; export the bundle again")
+        }
         tokenizer = try row.required("tokenizer", place).asString("\(place): tokenizer")
         guard tokenizers.contains(tokenizer) else {
             throw SampleError("\(place): tokenizer must be one of tokenizers, got '\(tokenizer)'; export the bundle again")
@@ -39,8 +42,8 @@ extension Pipeline.DecoderPart {
         program = try Pipeline.path(row.required("program", place), "\(place): program")
         channels = try row.integer("channels", place, within: 1...3)
         guard channels != 2 else { throw SampleError("\(place): channels must be 1 or 3, got 2; export the bundle again") }
-        height = try row.integer("height", place, within: 1...Pipeline.longestSide)
-        width = try row.integer("width", place, within: 1...Pipeline.longestSide)
+        height = try row.integer("height", place, within: Pipeline.sides)
+        width = try row.integer("width", place, within: Pipeline.sides)
     }
 }
 

@@ -34,20 +34,26 @@ public struct Denoiser: Sendable {
         try await network.prepare(step: k)
         let conditional = call(x, k, conditions.conditional)
         let start = ContinuousClock.now
-        var output = try await network.execute(conditional)
+        var output = try await executed(conditional)
         if let unconditional = conditions.unconditional {
-            let other = try await network.execute(call(x, k, unconditional))
+            let other = try await executed(call(x, k, unconditional))
             let weight = Float(bundle.guidance)
             for index in output.values.indices {
                 output.values[index] = other.values[index] + weight * (output.values[index] - other.values[index])
             }
         }
         let milliseconds = (ContinuousClock.now - start).milliseconds
-        guard output.shape == bundle.output.shape else {
-            throw SampleError("step \(k) answers with shape \(output.shape), the bundle says \(bundle.output.shape); export again")
-        }
         let guided = output.reshaped(x.shape)
         return (bundle.table.correction?.after(guided, k) ?? guided, milliseconds)
+    }
+
+    /// An answer of the bundle's shape: two of different shapes cannot be combined.
+    private func executed(_ call: NetworkCall) async throws -> Tensor {
+        let output = try await network.execute(call)
+        guard output.shape == bundle.output.shape else {
+            throw SampleError("step \(call.step) answers with shape \(output.shape), the bundle says \(bundle.output.shape); export again")
+        }
+        return output
     }
 
     private func call(_ x: Tensor, _ k: Int, _ conditioning: [String: AnyTensor]) -> NetworkCall {

@@ -43,6 +43,29 @@ final class RunTests: XCTestCase {
         XCTAssertEqual(events.filter { $0.hasPrefix("warm") }.count, 1, "one method for all groups")
     }
 
+    /// A damaged program may answer anything, and the second execution something else than the first.
+    func testAnswersOfAnotherShapeAreRefused() async throws {
+        actor Shrinking: Network {
+            private var answers: [[Int]]
+
+            init(_ answers: [[Int]]) { self.answers = answers }
+
+            func warmUp(_ call: NetworkCall) {}
+            func execute(_ call: NetworkCall) -> Tensor { Tensor(zeros: answers.removeFirst()) }
+            func describe() -> RuntimeDescription { RuntimeDescription(name: "shrinking", version: "1", computeUnit: "none") }
+        }
+        let bundle = try Golden.bundle("ddim-guided"), whole = bundle.output.shape, less = [1, 1, 2, 3]
+        let reference = try Reference(bundle, seeds: 1)
+        for answers in [[less, whole], [whole, less], [less, less]] {
+            do {
+                _ = try await Run(bundle: bundle, reference: reference, network: Shrinking(answers), teacherForced: false).run()
+                XCTFail("not refused: \(answers)")
+            } catch let error as SampleError {
+                XCTAssert(error.description.contains("step 0 answers with shape \(less), the bundle says \(whole)"), error.description)
+            }
+        }
+    }
+
     func testProgressCountsEveryCall() async throws {
         final class Log: @unchecked Sendable {
             var entries: [Run.Progress] = []
