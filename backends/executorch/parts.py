@@ -22,7 +22,7 @@ def lower_part(part: Part, folder: Path) -> PartProgram:
     """Write NAME.pte, read it back, and compare its integers with the part's. Raises BackendError."""
     name = f"{part.name}.pte"
     write_bytes(folder / name, part_program(part))
-    return PartProgram(name, PRECISION, audit_part(folder / name, read_pte(folder / name), part))
+    return PartProgram(name, PRECISION, audit_part(read_pte(folder / name), part))
 
 
 def open_part(program: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int | None = None) -> RunPart:

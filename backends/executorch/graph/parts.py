@@ -55,17 +55,21 @@ def part_program(part: Part) -> bytes:
     """The .pte of a part. Raises BackendError: executorch refuses it."""
     module = rewrite(part.build())
     inputs = tuple(example(port) for port in part.inputs)
-    ranges = torch.stack([part.ranges[name][:2] * MARGIN for name in part.layers]).reshape(1, -1)
     port = RangesInput()
     geometries = _geometries(module, part, inputs)
     for index, (name, weights) in enumerate(part.layers.items()):
         layer = module.get_submodule(name)
         module.set_submodule(name, _integer(layer, weights, geometries[name], index, port))
     with torch.no_grad(), quiet(NOISE):
-        exported = torch.export.export(_WithRanges(module, port, ranges).eval(), inputs, strict=False)
+        exported = torch.export.export(_WithRanges(module, port, range_row(part)).eval(), inputs, strict=False)
     spell_out_tanh_gelu(exported)
     drop_divisions_by_one(exported)
     return lower_methods({METHOD: exported})
+
+
+def range_row(part: Part) -> Tensor:
+    """(1, 2L) float32: lo, hi of the input of every layer, of which convolutions use theirs."""
+    return torch.stack([part.ranges[name][:2] * MARGIN for name in part.layers]).reshape(1, -1)
 
 
 class _WithRanges(nn.Module):

@@ -9,25 +9,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from dq_toolchain.backends.common.outputs import OutputQParams
 from dq_toolchain.backends.executorch.graph.layers import QParams, as_filter, xnnpack_qparams
+from dq_toolchain.backends.executorch.proof.planted import check_planted
+from dq_toolchain.backends.executorch.proof.products import (
+    PRODUCTS,
+    bias_of,
+    check_types,
+    decode_weights,
+    fail,
+    is_float,
+    products,
+)
 from dq_toolchain.backends.executorch.proof.pte_file import NOTHING, Graph, Method, Node, PteFile, Value
-from dq_toolchain.backends.executorch.proof.trace import site_of
-from dq_toolchain.toolchain.errors import BackendError
+from dq_toolchain.backends.executorch.proof.trace import entry_of
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from dq_toolchain.toolchain.formats.bundle import Operation
 from dq_toolchain.toolchain.quant.site import KEPT
 
-PRODUCTS = ("Conv2d", "DepthwiseConv2d", "FullyConnected")
 PORTABLE_PRODUCTS = ("convolution", "linear", "addmm", "aten::mm")
-REMEDY = "nothing was exported; report it with calibration.json"
 
 NORMALISATION = "normalisation: statistics need float"
 _WHY = {
@@ -63,10 +68,6 @@ _PORTABLE_WHY = {
     "clone": "moves data, no arithmetic",
     "copy": "moves data, no arithmetic",
 }
-
-
-def fail(text: str) -> BackendError:
-    return BackendError(f"audit of the lowered file failed: {text}; {REMEDY}")
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,9 @@ def audit(
         BackendError: an integer, a scale, a zero_point or a bias differs, or a layer does not run in integers.
     """
     for method in file.methods:
-        for name in method.portable:
-            if any(word in name for word in PORTABLE_PRODUCTS):
-                raise fail(f"{name} runs outside the delegate, in float")
+        for node in method.portable:
+            if any(word in node.kind for word in PORTABLE_PRODUCTS):
+                raise fail(f"{node.kind} runs outside the delegate, in float")
         if static is None:
             _audit_sentinel(method, artifact, calls or {})
         else:
@@ -126,23 +127,19 @@ def audit_ranges(ranges: Tensor, artifact: Artifact) -> None:
         raise fail(f"ranges of step group {group} do not give the scale and zero_point of {artifact.sites[site].name}")
 
 
-def products(method: Method) -> Iterator[tuple[Graph, Node]]:
-    for graph in method.delegates:
-        for node in graph.nodes:
-            if node.kind in PRODUCTS:
-                yield graph, node
-
-
 def _audit_sentinel(method: Method, artifact: Artifact, calls: Mapping[str, int]) -> None:
     seen: Counter[str] = Counter()
     for graph, node in products(method):
-        if _is_float(graph, node):
+        if is_float(graph, node):
             seen[_kept_layer(graph, node, artifact)] += 1
             continue
-        site = artifact.sites[site_of(graph, node, len(artifact.sites))]
+        entry = entry_of(graph, node, method.inputs[-1:], len(artifact.sites))
+        site = artifact.sites[entry.site]
         seen[site.layer] += 1
         check_types(graph, node, site.layer, "qdint8", "fp32")
-        _check_weights(graph, node, site.layer, artifact.layers[site.layer], sentinels=True)
+        weights = artifact.layers[site.layer]
+        _check_weights(graph, node, site.layer, weights, entry.high.shape[-1])
+        check_planted(graph, node, site.layer, entry, tuple(as_filter(weights.weight_q).shape))
         bias, got = artifact.float_parameters.get(f"{site.layer}.bias"), bias_of(graph, node)
         if (b"" if bias is None else bias.numpy().tobytes()) != (b"" if got is None else got.data):
             raise fail(f"the bias of {site.layer} differs")
@@ -152,7 +149,7 @@ def _audit_sentinel(method: Method, artifact: Artifact, calls: Mapping[str, int]
 def _audit_static(method: Method, artifact: Artifact, qparams: StaticQParams, calls: Mapping[str, int]) -> None:
     seen: Counter[str] = Counter()
     for graph, node in products(method):
-        if _is_float(graph, node):
+        if is_float(graph, node):
             seen[_kept_layer(graph, node, artifact)] += 1
             continue
         entry = _per_tensor(graph.values[node.fields["input1_id"]])
@@ -186,10 +183,6 @@ def _check_counts(seen: Counter[str], artifact: Artifact, method: str, calls: Ma
                 )
 
 
-def _is_float(graph: Graph, node: Node) -> bool:
-    return graph.values[node.fields["filter_id"]].dtype == "fp32"
-
-
 def _kept_layer(graph: Graph, node: Node, artifact: Artifact) -> str:
     """The layer kept in float whose weights and bias a product has."""
     value, bias = graph.values[node.fields["filter_id"]], bias_of(graph, node)
@@ -203,32 +196,14 @@ def _kept_layer(graph: Graph, node: Node, artifact: Artifact) -> str:
     raise fail(f"a {node.kind} runs in float that no layer of keep_float is")
 
 
-def check_types(graph: Graph, node: Node, layer: str, entry: str, result: str) -> None:
-    filter_type = graph.values[node.fields["filter_id"]].dtype
-    got = (graph.values[node.fields["input1_id"]].dtype, graph.values[node.fields["output_id"]].dtype)
-    if got != (entry, result) or filter_type not in ("qcint8", "qcint4"):
-        raise fail(f"{layer} runs as {got[0]} x {filter_type} -> {got[1]}, expected {entry} x qcint8 -> {result}")
-
-
-def decode_weights(value: Value, kind: str, dtype: type[np.generic] = np.int8) -> npt.NDArray[Any]:
-    """A filter of the file as the artifact has it: (out, in, height, width) or (out, in), padding channels included. That of a
-    Conv1d is as ``as_filter`` makes it."""
-    if value.dtype == "qcint4":
-        packed = np.frombuffer(value.data, np.uint8).reshape(value.dims[0], -1)
-        pairs = np.stack([packed & 15, packed >> 4], axis=-1).reshape(value.dims[0], -1)
-        return (pairs.astype(np.int16) - 8).astype(np.int8)[:, : value.dims[1]]
-    weights = np.frombuffer(value.data, dtype).reshape(value.dims)
-    if kind == "Conv2d":
-        return weights.transpose(0, 3, 1, 2)
-    return weights.transpose(3, 0, 1, 2) if kind == "DepthwiseConv2d" else weights
-
-
-def _check_weights(graph: Graph, node: Node, layer: str, weights: LayerWeights, sentinels: bool) -> None:
+def _check_weights(graph: Graph, node: Node, layer: str, weights: LayerWeights, planted: int) -> None:
     value = graph.values[node.fields["filter_id"]]
     got, want = decode_weights(value, node.kind), as_filter(weights.weight_q).numpy()
     channels = want.shape[1]
-    if got.shape[0] != want.shape[0] or got.shape[2:] != want.shape[2:] or got.shape[1] < channels + int(sentinels):
-        raise fail(f"the weights of {layer} have shape {got.shape}, the artifact's {want.shape}")
+    if got.shape != (len(want), channels + planted, *want.shape[2:]):
+        raise fail(
+            f"the weights of {layer} have shape {got.shape}, the artifact's {want.shape}, {planted} planted channels"
+        )
     different = int((got[:, :channels] != want).sum()) + int((got[:, channels:] != 0).sum())
     if different:
         raise fail(f"{different} integer weights of {layer} differ from the artifact's")
@@ -243,10 +218,6 @@ def _same_weights(graph: Graph, node: Node, weights: LayerWeights) -> bool:
         np.array_equal(got, as_filter(weights.weight_q).numpy())
         and value.scales == weights.weight_scale.numpy().tobytes()
     )
-
-
-def bias_of(graph: Graph, node: Node) -> Value | None:
-    return None if node.fields["bias_id"] == NOTHING else graph.values[node.fields["bias_id"]]
 
 
 def _same_static_bias(graph: Graph, node: Node, artifact: Artifact, layer: str, qparams: StaticQParams) -> bool:
@@ -273,15 +244,17 @@ def operations_of(methods: Iterable[Method]) -> Iterator[Operation]:
         for graph in method.delegates:
             for node in graph.nodes:
                 rows[(node.kind, "delegate", *_arithmetic(graph, node))] += 1
-        for name in method.portable:
-            why = next((text for word, text in _PORTABLE_WHY.items() if word in name), "XNNPACK has no kernel for it")
-            rows[name, "portable", "float32", why] += 1
+        for node in method.portable:
+            why = next(
+                (text for word, text in _PORTABLE_WHY.items() if word in node.kind), "XNNPACK has no kernel for it"
+            )
+            rows[node.kind, "portable", "float32", why] += 1
     for name, where, arithmetic, why in sorted(rows, key=lambda row: (row[1], row[2], row[0])):
         yield Operation(name, where, arithmetic, rows[name, where, arithmetic, why], why)
 
 
 def _arithmetic(graph: Graph, node: Node) -> tuple[str, str]:
-    if node.kind in PRODUCTS and _is_float(graph, node):
+    if node.kind in PRODUCTS and is_float(graph, node):
         return "float32", KEPT
     if node.kind in PRODUCTS:
         bits = 4 if graph.values[node.fields["filter_id"]].dtype == "qcint4" else 8

@@ -12,7 +12,7 @@ import torch
 from dq_toolchain.backends.common.outputs import output_qparams
 from dq_toolchain.backends.executorch.graph.layers import range_table
 from dq_toolchain.backends.executorch.proof.audit import StaticQParams, audit
-from dq_toolchain.backends.executorch.proof.pte_file import PteFile, read_pte
+from dq_toolchain.backends.executorch.proof.pte_file import Node, PteFile, read_pte
 from dq_toolchain.toolchain.errors import BackendError
 from dq_toolchain.toolchain.formats.artifact import Artifact, LayerWeights
 from tests.backends.executorch.conftest import Lowered
@@ -83,7 +83,7 @@ def test_damaged_ranges_are_found_by_step_group_and_site(file: PteFile, small: L
 
 def test_a_layer_in_float_is_found(file: PteFile, small: Lowered) -> None:
     method = file.methods[0]
-    portable = replace(method, portable=(*method.portable, "aten::convolution.out"))
+    portable = replace(method, portable=(*method.portable, Node("aten::convolution.out", {})))
     with pytest.raises(BackendError, match=r"convolution\.out runs outside the delegate, in float"):
         audit(replace(file, methods=(portable,)), small[0])
     kept = tuple(
