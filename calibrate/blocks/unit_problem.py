@@ -23,6 +23,7 @@ from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.step_vectors import take_timesteps
+from dq_toolchain.toolchain.sampler.transfer import to_device
 
 JUDGED = 256
 """About this many rows, or all if there are fewer, give the error before and after."""
@@ -201,7 +202,7 @@ class UnitProblem:
 
     def _run(self, index: Tensor, rows: Rows) -> Tensor:
         self.network.set_step(int(self.rows.step[index[0]]))
-        take_timesteps(self.network.inner, self.rows.timestep[index])
+        take_timesteps(self.network.inner, to_device(self.rows.timestep[index], self.device))
         self.bring()
         args, kwargs = self.inputs.call(rows)
         out: Tensor = self.module(*args, **kwargs)

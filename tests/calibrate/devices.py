@@ -43,6 +43,7 @@ seeds = 2
 OPTIONS = {
     "int8 attention, bits by a budget": {"quantize": 'attention = "int8"\nscheme = "affine"\nbudget = "size=0.2"'},
     "growth, surrogate, inherited": {"calibrate": 'steps = "growth"\ngradient = "surrogate"\nstart = "inherited"'},
+    "step vectors, block reconstruction": {"method": "qdiffusion", "quantize": "step_vectors = true"},
 }
 METHODS = ("qdiffusion", "eda-dm", "gac", "qncd", "tac", "ptqd", "stepbaq", "accuquant-blocks", "ptq4dm")
 
@@ -56,6 +57,11 @@ LIMITS_OF_BLOCKS = {**LIMITS, "integers": 0.035}
 """Of methods that fit block after block: there one rounding is enough for all that follows to go its own way, as Adam's first
 steps have the same size however small the gradient. With eda-dm one thread and two of the same CPU differ in 2.3 % of a layer's
 integers, by 1 each; two unrelated sets of samples in 3.3 % at most."""
+
+
+def limits_of(option: str) -> Mapping[str, float]:
+    """By how much calibrations with one of OPTIONS may differ."""
+    return LIMITS_OF_BLOCKS if OPTIONS[option].get("method") in METHODS else LIMITS
 
 
 def recipe_file(folder: Path, model: Path, method: str = "accuquant", quantize: str = "", calibrate: str = "") -> Path:

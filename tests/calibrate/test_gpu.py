@@ -10,7 +10,7 @@ import torch
 
 from dq_toolchain.calibrate.ranges.observer import Histogram
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
-from tests.calibrate.devices import LIMITS, LIMITS_OF_BLOCKS, METHODS, OPTIONS, beyond, made_on, recipe_file
+from tests.calibrate.devices import LIMITS, LIMITS_OF_BLOCKS, METHODS, OPTIONS, beyond, limits_of, made_on, recipe_file
 from tests.pretend_gpu import NAME
 from tests.processes import Ended, run
 
@@ -56,7 +56,7 @@ def test_other_methods(method: str, tiny_model: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    _calibrates_as_the_cpu_does(recipe_file(tmp_path, tiny_model, **OPTIONS[name]), tmp_path)
+    _calibrates_as_the_cpu_does(recipe_file(tmp_path, tiny_model, **OPTIONS[name]), tmp_path, limits_of(name))
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import torch
 from dq_toolchain.calibrate.compare.command import compare
 from dq_toolchain.calibrate.compare.plan import Request
 from dq_toolchain.calibrate.compare.progress import GridReporter
-from tests.calibrate.devices import LIMITS, LIMITS_OF_BLOCKS, METHODS, OPTIONS, beyond, made_on, recipe_file
+from tests.calibrate.devices import LIMITS, LIMITS_OF_BLOCKS, METHODS, OPTIONS, beyond, limits_of, made_on, recipe_file
 from tests.conftest import GPU
 
 pytestmark = pytest.mark.gpu
@@ -68,7 +68,7 @@ def test_two_runs_give_the_same(tiny_model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    calibrates_as_the_cpu_does(recipe_file(tmp_path, tiny_model, **OPTIONS[name]), tmp_path)
+    calibrates_as_the_cpu_does(recipe_file(tmp_path, tiny_model, **OPTIONS[name]), tmp_path, limits_of(name))
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "accuquant-blocks"])
