@@ -28,6 +28,8 @@ aten = torch.ops.aten
 MOVES = {aten._to_copy.default, aten.copy_.default}
 INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 """Like CUDA, these take integers of the host as an index."""
+JOINED = {aten.cat.default, aten.stack.default}
+"""Like CUDA's, these take no number of the host, which other operations read as an operand."""
 
 
 class DeviceTensor(Tensor):
@@ -70,8 +72,8 @@ def _execute(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     _mapped((args, kwargs), tensors.append)
     placed = [isinstance(x, DeviceTensor) for x in tensors]
     may_mix = operation in MOVES or (operation in INDEXED and placed[0])
-    left = [x for x, here in zip(tensors, placed, strict=True) if not here and x.dim() > 0]
-    if any(placed) and left and not may_mix:
+    left = [x for x, here in zip(tensors, placed, strict=True) if not here]
+    if any(placed) and left and not may_mix and not _only_read(operation, args, kwargs, left):
         raise RuntimeError(f"{operation}: some of its tensors are on {NAME}, others on {HOST}")
     wanted = kwargs.get("device")
     if operation is aten.copy_.default:
@@ -86,6 +88,16 @@ def _execute(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         return result
     result = _mapped(result, DeviceTensor)
     return return_and_correct_aliasing(operation, args, kwargs, result)
+
+
+def _only_read(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], left: list[Tensor]) -> bool:
+    """Whether what the host has of the operands are numbers, () each, that the operation only reads."""
+    written: list[Tensor] = []
+    for place, argument in enumerate(operation._schema.arguments):
+        if argument.is_write:
+            _mapped((args[place] if place < len(args) else kwargs.get(argument.name),), written.append)
+    targets = {id(x) for x in written}
+    return operation not in JOINED and all(x.dim() == 0 and id(x) not in targets for x in left)
 
 
 class Generator(torch.Generator):

@@ -46,7 +46,7 @@ def final_errors(
     sums = {name: dict.fromkeys(widths, 0.0) for name, widths in scales.items()}
     context, elements = run.context, run.samples.start[0].numel()
     for probe in range(probes)[context.workers.share(probes)]:
-        with _moved_along(context.network, scales) as moved:
+        with _moved_along(context.network, scales, context.device) as moved:
             sweep(context, run.samples, probe)
         places = [(name, bits) for name, widths in moved.items() for bits in widths]
         values = [moved[name][bits] for name, bits in places]
@@ -82,11 +82,15 @@ def sweep(context: Context, samples: Samples, probe: int, set_step: Callable[[in
 
 
 @contextmanager
-def _moved_along(network: nn.Module, scales: Scales) -> Iterator[dict[str, dict[int, Tensor]]]:
-    """v' J dW of every layer and width, () float64 on the device, summed up over the backward passes made inside."""
+def _moved_along(network: nn.Module, scales: Scales, device: torch.device) -> Iterator[dict[str, dict[int, Tensor]]]:
+    """v' J dW of every layer and width, () float64, summed up over the backward passes made inside.
+
+    Args:
+        device: where these compute. Streamed weights are on the host now, and there only while their block is at work.
+    """
     weights = {name: network.get_parameter(f"{name}.weight") for name in scales}
     moved = {
-        name: {bits: torch.zeros((), dtype=torch.float64, device=weights[name].device) for bits in widths}
+        name: {bits: torch.zeros((), dtype=torch.float64, device=device) for bits in widths}
         for name, widths in scales.items()
     }
 

@@ -87,18 +87,28 @@ leave(0)
 
 
 def test_what_is_left_on_the_wrong_side_is_refused() -> None:
-    """The device of these tests finds what they are there to find."""
+    """The device of these tests finds what they are there to find, as strictly as torch: numbers of the host may only be read."""
     script = """
 import torch
 from tests.pretend_gpu import install, leave
-x = torch.ones(3, device=install())
-assert float((x + torch.tensor(2.0)).sum()) == 9.0 and x.cpu().device.type == "cpu"
-try:
-    x + torch.ones(3)
-except RuntimeError as error:
-    print(error)
+x, number = torch.ones(3, device=install()), torch.tensor(2.0)
+assert float((x + number).sum()) == 9.0 and x.cpu().device.type == "cpu"
+assert float(x.clone().mul_(number).sum()) == 6.0
+for mixed in (
+    lambda: x + torch.ones(3),
+    lambda: torch.tensor(0.0).add_(x.sum()),
+    lambda: torch.add(x.sum(), 1.0, out=torch.tensor(0.0)),
+    lambda: torch.stack([x.sum(), number]),
+    lambda: torch.cat([x, torch.ones(3)]),
+):
+    try:
+        print("taken", mixed())
+    except RuntimeError as error:
+        print(error)
 leave(0)
 """
     done = run(script)
     assert done.returncode == 0, done.stderr
-    assert f"some of its tensors are on {NAME}, others on cpu" in done.stdout
+    said = done.stdout.splitlines()
+    assert len(said) == 5
+    assert all(f"some of its tensors are on {NAME}, others on cpu" in line for line in said), done.stdout

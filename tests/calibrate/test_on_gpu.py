@@ -38,8 +38,9 @@ def test_blocks(tiny_model: Path, tmp_path: Path) -> None:
     calibrates_as_the_cpu_does(recipe_file(tmp_path, tiny_model, "accuquant-blocks"), tmp_path, LIMITS_OF_BLOCKS)
 
 
-def test_offload(tiny_model: Path, tmp_path: Path) -> None:
-    calibrates_as_the_cpu_does(recipe_file(tmp_path, tiny_model), tmp_path, offload=True)
+@pytest.mark.parametrize("quantize", ["", 'budget = "size=0.2"'])
+def test_offload(quantize: str, tiny_model: Path, tmp_path: Path) -> None:
+    calibrates_as_the_cpu_does(recipe_file(tmp_path, tiny_model, quantize=quantize), tmp_path, offload=True)
 
 
 def test_compare(tiny_model: Path, tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from dq_toolchain.calibrate.bits import sensitivity
 from dq_toolchain.calibrate.bits.sensitivity import final_errors, rounded
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.prepare.setup import setup
@@ -70,3 +73,21 @@ def test_the_network_is_left_as_it_was(tiny_model: Path, tmp_path: Path) -> None
         parameter.requires_grad or parameter.grad is not None for parameter in run.context.network.parameters()
     )
     assert not weight._post_accumulate_grad_hooks
+
+
+def test_sums_are_where_the_network_computes(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the weights are meanwhile: with ``--offload`` those of blocks are on the host until their block is at work."""
+    run, elsewhere, seen = _run(tiny_model, tmp_path), torch.device("meta"), list[torch.device]()
+
+    def read(x: Tensor, _name: str) -> Tensor:
+        seen.append(x.device)
+        return torch.zeros(x.shape, dtype=x.dtype)
+
+    monkeypatch.setattr(sensitivity, "sweep", lambda *_: None)
+    monkeypatch.setattr(sensitivity, "read_on_host", read)
+    weight = run.context.network.get_parameter("conv_in.weight")
+    scales = {"conv_in": {4: choose_weight_scale(weight, weight_type(4))}}
+    final_errors(replace(run, context=replace(run.context, device=elsewhere)), scales, 1)
+    assert seen == [elsewhere]
