@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.compare.held_out import BATCH, HeldOut
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.network.channels_last import to_channels_last
 from dq_toolchain.toolchain.errors import CalibrationError
@@ -62,11 +63,12 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    artifact: Artifact, held: HeldOut, device: torch.device, advance: Callable[..., None] = lambda n=1: None
+    artifact: Artifact, held: HeldOut, context: Context, advance: Callable[..., None] = lambda n=1: None
 ) -> Evaluation:
     """Run the integer simulation on the held-out samples, BATCH at a time, with ``artifact.table`` and its correction.
 
     Args:
+        context: of the calibration.
         advance: called ``calls_of(held)`` times.
     Raises:
         CalibrationError: the artifact makes another number of network calls than FP32, or its latents diverge.
@@ -77,6 +79,7 @@ def evaluate(
             f"the artifact makes {table.calls} network calls and FP32 {calls}, which cannot be compared step by step; "
             "calibrate with the same steps"
         )
+    device = context.simulation_device
     network = SimulatedNetwork(artifact).to(device)
     if device.type != "cpu" and held.final.dim() == 4:
         to_channels_last(network, device)

@@ -159,7 +159,7 @@ def do_cell(grid: Grid, cell: Cell, judges: Judges, reporter: Reporter, calibrat
         made = calibrate(grid.recipes[cell], reporter, grid.work(cell))
         held_out_samples, judge = judges.of(cell)
         with reporter.task("evaluation", calls_of(held_out_samples)) as advance:
-            evaluation = evaluate(made.artifact, held_out_samples, made.context.device, advance)
+            evaluation = evaluate(made.artifact, held_out_samples, made.context, advance)
         result = result.evaluated(evaluation, held_out_samples, judge)
         decode = judges.decoder(evaluation.samples)
         failed = save_samples(folder, evaluation, held_out_samples, decode)

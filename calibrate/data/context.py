@@ -106,6 +106,11 @@ class Context:
         )
 
     @property
+    def simulation_device(self) -> torch.device:
+        """Where the integer simulation of an artifact runs. It is not streamed: if the FP32 network is, its place is the CPU."""
+        return torch.device("cpu") if self.streaming is not None else self.device
+
+    @property
     def group_of_step(self) -> tuple[int, ...]:
         return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
 

@@ -67,10 +67,12 @@ class Trajectories:
 
     def quantized(self, artifact: Artifact, table: SamplerTable) -> OnHost:
         """The artifact's network on all samples, with ``table`` in the place of its own; latents and outputs on the CPU."""
-        network = SimulatedNetwork(artifact, "fake_quantize").to(self.context.device)
+        device = self.context.simulation_device
+        network = SimulatedNetwork(artifact, "fake_quantize").to(device)
         batch = self.context.rollout_batch if self.context.is_large else None
-        denoiser = self.context.denoiser(network, self.samples, network.set_step, batch)
-        return OnHost(replace(denoiser, table=table), self.context.device)
+        conditioning = self.samples.conditioning.to(device)
+        denoiser = Denoiser(network, table, conditioning, self.context.guidance, network.set_step, batch)
+        return OnHost(denoiser, device)
 
     def start(self) -> Tensor:
         """(M, C, H, W) latents before the first step, on the CPU."""

@@ -53,7 +53,7 @@ def measure_outputs(artifact: Artifact, context: Context, advance: Advance = lam
     Raises:
         CalibrationError: a product gives NaN or infinity; the text names it.
     """
-    device = torch.device("cpu") if context.streaming is not None else context.device
+    device = context.simulation_device
     names, groups = names_of(artifact.sites), len(artifact.step_groups)
     simulated, extremes = SimulatedNetwork(artifact).to(device), Extremes()
     share = context.samples.select(context.workers.share(len(context.samples)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
+from tests.calibrate.network.counting import streaming
 from tests.tiny import write_tiny_model
 
 QUIET = Reporter(quiet=True)
@@ -59,6 +60,11 @@ def context_of(network: nn.Module, table: SamplerTable, samples: Samples) -> Con
         device=torch.device("cpu"),
         seed=0,
     )
+
+
+def streamed_elsewhere(context: Context) -> Context:
+    """The context as if its weights were streamed to a device, which computes nothing: what works here works on the host."""
+    return replace(context, device=torch.device("meta"), streaming=streaming()[0])
 
 
 def tiny_recipe(model: Path, out: Path, **sections: Mapping[str, object]) -> Recipe:

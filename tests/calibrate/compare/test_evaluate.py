@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.compare import evaluate as module
 from dq_toolchain.calibrate.compare.evaluate import StepErrors, calls_of, evaluate, pictures_of
 from dq_toolchain.calibrate.compare.held_out import HeldOut
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.rollouts import rollouts_of
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.toolchain.errors import CalibrationError
@@ -21,6 +22,7 @@ from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
+from tests.calibrate.conftest import context_of, streamed_elsewhere
 from tests.tiny import labels, noise
 from tests.tiny_artifacts import tiny_artifact
 
@@ -39,6 +41,13 @@ def held_out_of(unet: nn.Module, artifact: Artifact) -> HeldOut:
 
 
 @pytest.fixture(scope="module")
+def context() -> Context:
+    """Of a calibration with the case's sampler."""
+    artifact, unet = tiny_artifact()
+    return context_of(unet, artifact.table, Samples(noise(SEEDS), Conditioning(labels(SEEDS).cond), None))
+
+
+@pytest.fixture(scope="module")
 def case() -> tuple[Artifact, HeldOut]:
     artifact, unet = tiny_artifact(weight_bits=4)
     return artifact, held_out_of(unet, artifact)
@@ -53,9 +62,9 @@ def own_run(artifact: Artifact, held: HeldOut) -> tuple[Tensor, list[Tensor]]:
         return rollout(artifact.table, denoiser, held.samples.start, on_step=lambda k, x, f: outputs.append(f)), outputs
 
 
-def test_an_artifact_has_no_error_against_itself() -> None:
+def test_an_artifact_has_no_error_against_itself(context: Context) -> None:
     artifact, _ = tiny_artifact()
-    found = evaluate(artifact, held_out_of(SimulatedNetwork(artifact), artifact), CPU)
+    found = evaluate(artifact, held_out_of(SimulatedNetwork(artifact), artifact), context)
     zero = (0.0,) * artifact.table.calls
     assert found.free_running == found.teacher_forced == StepErrors(zero, zero, zero)
     assert found.figures["psnr_median"] == pytest.approx(100)
@@ -64,9 +73,9 @@ def test_an_artifact_has_no_error_against_itself() -> None:
     assert found.figures["error_final"] == 0
 
 
-def test_figures_are_those_computed_by_hand(case: tuple[Artifact, HeldOut]) -> None:
+def test_figures_are_those_computed_by_hand(case: tuple[Artifact, HeldOut], context: Context) -> None:
     artifact, held = case
-    found = evaluate(artifact, held, CPU)
+    found = evaluate(artifact, held, context)
     latents, _ = own_run(artifact, held)
     for k in range(artifact.table.calls):
         errors = sorted(
@@ -85,49 +94,58 @@ def test_figures_are_those_computed_by_hand(case: tuple[Artifact, HeldOut]) -> N
     assert found.figures["psnr_p10"] <= found.figures["psnr_median"]
 
 
-def test_at_the_first_step_both_runs_are_fed_the_same(case: tuple[Artifact, HeldOut]) -> None:
+def test_at_the_first_step_both_runs_are_fed_the_same(case: tuple[Artifact, HeldOut], context: Context) -> None:
     artifact, held = case
     _, outputs = own_run(artifact, held)
     errors = (outputs[0] - held.outputs[0]).flatten(1).norm(dim=1) / held.outputs[0].flatten(1).norm(dim=1)
-    assert evaluate(artifact, held, CPU).teacher_forced.median[0] == pytest.approx(float(errors.median()), rel=1e-5)
+    assert evaluate(artifact, held, context).teacher_forced.median[0] == pytest.approx(float(errors.median()), rel=1e-5)
 
 
 def test_the_batch_changes_nothing_but_rounding(
-    case: tuple[Artifact, HeldOut], monkeypatch: pytest.MonkeyPatch
+    case: tuple[Artifact, HeldOut], context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artifact, held = case
-    whole = evaluate(artifact, held, CPU)
+    whole = evaluate(artifact, held, context)
     monkeypatch.setattr(module, "BATCH", 2)
     moved = [0]
 
     def advance(n: int = 1) -> None:
         moved[0] += n
 
-    parts = evaluate(artifact, held, CPU, advance)
+    parts = evaluate(artifact, held, context, advance)
     assert moved[0] == calls_of(held) == artifact.table.calls * (3 + 1)
     assert parts.figures["psnr_median"] == pytest.approx(whole.figures["psnr_median"], abs=0.5)
     assert parts.samples.shape == whole.samples.shape
 
 
-def test_the_tables_correction_is_applied(case: tuple[Artifact, HeldOut]) -> None:
+def test_where_weights_are_streamed_the_simulation_runs_on_the_host(
+    case: tuple[Artifact, HeldOut], context: Context
+) -> None:
+    artifact, held = case
+    found, plain = evaluate(artifact, held, streamed_elsewhere(context)), evaluate(artifact, held, context)
+    assert torch.equal(found.samples, plain.samples)
+    assert (found.figures, found.teacher_forced) == (plain.figures, plain.teacher_forced)
+
+
+def test_the_tables_correction_is_applied(case: tuple[Artifact, HeldOut], context: Context) -> None:
     artifact, held = case
     nothing = Correction.identity(artifact.table.calls, 1)
     doubled = replace(nothing, output_scale=((2.0,),) * artifact.table.calls)
-    plain = evaluate(artifact, held, CPU)
-    same = evaluate(replace(artifact, table=replace(artifact.table, correction=nothing)), held, CPU)
-    wrong = evaluate(replace(artifact, table=replace(artifact.table, correction=doubled)), held, CPU)
+    plain = evaluate(artifact, held, context)
+    same = evaluate(replace(artifact, table=replace(artifact.table, correction=nothing)), held, context)
+    wrong = evaluate(replace(artifact, table=replace(artifact.table, correction=doubled)), held, context)
     assert same.figures == plain.figures
     assert all(error > 0.8 for error in wrong.teacher_forced.median)
 
 
-def test_what_cannot_be_compared_is_refused(case: tuple[Artifact, HeldOut]) -> None:
+def test_what_cannot_be_compared_is_refused(case: tuple[Artifact, HeldOut], context: Context) -> None:
     artifact, held = case
     with pytest.raises(CalibrationError, match="makes 3 network calls and FP32 4"):
-        evaluate(tiny_artifact(steps=3)[0], held, CPU)
+        evaluate(tiny_artifact(steps=3)[0], held, context)
     name = next(iter(artifact.float_parameters))
     broken = {**artifact.float_parameters, name: artifact.float_parameters[name] * float("nan")}
     with pytest.raises(CalibrationError, match="not finite from step 0 on, for 5 of 5"):
-        evaluate(replace(artifact, float_parameters=broken), held, CPU)
+        evaluate(replace(artifact, float_parameters=broken), held, context)
 
 
 def test_pictures_are_the_first_few_as_pixels() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from dq_toolchain.calibrate.methods.base import Finish
 from dq_toolchain.calibrate.methods.corrections import Step, with_step
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.sampler.probe import probe
+from tests.calibrate.conftest import streamed_elsewhere
 from tests.calibrate.methods.conftest import Finished, finish
 
 
@@ -36,6 +38,13 @@ def test_an_undamaged_network_is_not_made_worse(finished: Finished) -> None:
     before = finished.final_error(finished.artifact)
     for correct in (ptqd.correct, tac.correct, qncd.subtract_mean, stepbaq.correct):
         assert finished.final_error(correct(finished.artifact, finished.trajectories)[0]) < 1.1 * before
+
+
+def test_where_weights_are_streamed_the_quantized_network_runs_on_the_host(finished: Finished) -> None:
+    streamed = replace(finished.trajectories, context=streamed_elsewhere(finished.context))
+    here, there = (tac.correct(finished.artifact, run) for run in (finished.trajectories, streamed))
+    assert there[0].table == here[0].table
+    assert there[1] == here[1]
 
 
 def test_ptqds_fit_finds_what_was_planted_and_falls_back() -> None:
