@@ -196,7 +196,7 @@ def _calibrated(
         record |= found
     if recipe.quantize.outputs == "range":
         share = context.workers.share(len(context.samples))
-        total = -(-(share.stop - share.start) // context.rollout_batch) * context.table.calls
+        total = -(-(share.stop - share.start) // context.simulation_batch) * context.table.calls
         with reporter.task("ranges of outputs", total) as advance:
             artifact = replace(artifact, output_ranges=measure_outputs(artifact, context, advance))
     record, lost = plain(record)

@@ -65,7 +65,7 @@ class Evaluation:
 def evaluate(
     artifact: Artifact, held: HeldOut, context: Context, advance: Callable[..., None] = lambda n=1: None
 ) -> Evaluation:
-    """Run the integer simulation on the held-out samples, BATCH at a time, with ``artifact.table`` and its correction.
+    """Run the integer simulation on the held-out samples, BATCH side by side, with ``artifact.table`` and its correction.
 
     Args:
         context: of the calibration.
@@ -90,7 +90,7 @@ def evaluate(
         noise = None if part.step_noise is None else part.step_noise.to(device)
         latents = rollout(
             table,
-            _denoiser(network, artifact, part, device),
+            _denoiser(network, artifact, part, context),
             part.start.to(device),
             noise=noise,
             on_step=lambda _k, _x, _f: advance(1),
@@ -98,7 +98,7 @@ def evaluate(
         _require_finite(latents)
         free.append(rollout_error(latents, held.latents[:, rows]))
         samples.append(latents[-1])
-    forced = _teacher_forced(network, artifact, held, device, advance)
+    forced = _teacher_forced(network, artifact, held, context, advance)
     final = torch.cat(samples)
     free_running = StepErrors.of(torch.cat(free, dim=1))
     figures = picture_figures(final, held.final) | {"error_final": free_running.median[-1]}
@@ -106,11 +106,11 @@ def evaluate(
 
 
 def _teacher_forced(
-    network: SimulatedNetwork, artifact: Artifact, held: HeldOut, device: torch.device, advance: Callable[..., None]
+    network: SimulatedNetwork, artifact: Artifact, held: HeldOut, context: Context, advance: Callable[..., None]
 ) -> Tensor:
     """(N, at most FORCED) relative errors of every network call on the FP32 latents."""
-    first = slice(0, FORCED)
-    denoiser = _denoiser(network, artifact, held.samples.select(first), device)
+    first, device = slice(0, FORCED), context.simulation_device
+    denoiser = _denoiser(network, artifact, held.samples.select(first), context)
     errors = []
     answers = each_output_at(denoiser, (latents[first].to(device) for latents in held.latents))
     for answer, outputs in zip(answers, held.outputs, strict=True):
@@ -119,8 +119,10 @@ def _teacher_forced(
     return torch.stack(errors)
 
 
-def _denoiser(network: SimulatedNetwork, artifact: Artifact, samples: Samples, device: torch.device) -> Denoiser:
-    return Denoiser(network, artifact.table, samples.conditioning.to(device), artifact.guidance, network.set_step)
+def _denoiser(network: SimulatedNetwork, artifact: Artifact, samples: Samples, context: Context) -> Denoiser:
+    conditioning = samples.conditioning.to(context.simulation_device)
+    batch = None if context.activation_memory is None else context.simulation_batch
+    return Denoiser(network, artifact.table, conditioning, artifact.guidance, network.set_step, batch)
 
 
 def calls_of(held: HeldOut) -> int:

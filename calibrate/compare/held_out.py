@@ -27,7 +27,7 @@ from dq_toolchain.toolchain.disk.digest import digest_of
 from dq_toolchain.toolchain.recipe.sections import Recipe
 
 BATCH = 64
-"""Samples per network call, FP32 and simulation alike."""
+"""Samples that are run side by side, FP32 and simulation alike; of a large network fewer per call, as many as have room."""
 PLAIN = Method("fp32")
 """No method's smoothing: FP32 is the same network, bit for bit, for every method compared."""
 POLL = 1.0
@@ -121,7 +121,9 @@ def _shared(file: CheckpointFile, run: Callable[[], dict[str, Tensor]], reporter
 
 
 def _run(context: Context, samples: Samples, guidance: float, reporter: Reporter) -> dict[str, Tensor]:
-    network, batch = context.network, min(BATCH, 2 * context.rollout_batch)
+    network, batch = context.network, BATCH
+    if context.activation_memory is not None:
+        batch = min(BATCH, context.rollout_batch)
     total = -(-len(samples) // batch) * context.table.calls
     with reporter.task("held-out FP32 rollouts", total) as advance:
         targets = rollouts_of(

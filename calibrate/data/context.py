@@ -111,6 +111,11 @@ class Context:
         return torch.device("cpu") if self.streaming is not None else self.device
 
     @property
+    def simulation_batch(self) -> int:
+        """How many samples of it run at once."""
+        return self.host_batch if self.streaming is not None else self.rollout_batch
+
+    @property
     def group_of_step(self) -> tuple[int, ...]:
         return tuple(g for g, steps in enumerate(self.step_groups) for _ in steps)
 

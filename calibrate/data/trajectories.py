@@ -67,11 +67,11 @@ class Trajectories:
 
     def quantized(self, artifact: Artifact, table: SamplerTable) -> OnHost:
         """The artifact's network on all samples, with ``table`` in the place of its own; latents and outputs on the CPU."""
-        device = self.context.simulation_device
+        context, device = self.context, self.context.simulation_device
         network = SimulatedNetwork(artifact, "fake_quantize").to(device)
-        batch = self.context.rollout_batch if self.context.is_large else None
+        batch = None if context.activation_memory is None else context.simulation_batch
         conditioning = self.samples.conditioning.to(device)
-        denoiser = Denoiser(network, table, conditioning, self.context.guidance, network.set_step, batch)
+        denoiser = Denoiser(network, table, conditioning, context.guidance, network.set_step, batch)
         return OnHost(denoiser, device)
 
     def start(self) -> Tensor:

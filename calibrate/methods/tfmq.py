@@ -43,13 +43,15 @@ def finite_set(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact
 @torch.no_grad()
 def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """layer -> (N,) smallest and largest input at every step."""
-    fp32, calls = trajectories.context.network, trajectories.calls
-    names = temporal_layers(fp32)
-    ends: dict[str, list[Tensor]] = {name: [torch.zeros(2)] * calls for name in names}
-    current = [0]
+    context, calls = trajectories.context, trajectories.calls
+    fp32, ends, current = context.network, dict[tuple[str, int], Tensor](), [0]
+    names, never = temporal_layers(fp32), torch.zeros(2, device=context.device)
 
     def keep(name: str, x: Tensor) -> None:
-        ends[name][current[0]] = torch.stack(torch.aminmax(x))
+        (low, high), before = torch.aminmax(x), ends.get((name, current[0]))
+        if before is not None:
+            low, high = torch.minimum(low, before[0]), torch.maximum(high, before[1])
+        ends[name, current[0]] = torch.stack([low, high])
 
     def set_step(k: int) -> None:
         current[0] = k
@@ -58,9 +60,11 @@ def _extremes(trajectories: Trajectories) -> tuple[dict[str, Tensor], dict[str, 
         fp32.get_submodule(name).register_forward_pre_hook(lambda _module, inputs, name=name: keep(name, inputs[0]))
         for name in names
     )
+    exact = replace(trajectories.exact(set_step), batch=context.rollout_batch)
     with hooks(handles):
-        outputs_at(trajectories.exact(set_step), trajectories.each_latent())
-    found = read_on_host(torch.stack([torch.stack(steps) for steps in ends.values()]), "ranges of the temporal block")
+        outputs_at(exact, trajectories.each_latent())
+    steps = [torch.stack([ends.get((name, k), never) for k in range(calls)]) for name in names]
+    found = read_on_host(torch.stack(steps), "ranges of the temporal block")
     low, high = found.unbind(2)
     return dict(zip(names, low, strict=True)), dict(zip(names, high, strict=True))
 

@@ -63,7 +63,7 @@ def measure_outputs(artifact: Artifact, context: Context, advance: Advance = lam
             artifact.table,
             share,
             guidance=artifact.guidance,
-            batch=context.rollout_batch,
+            batch=context.simulation_batch,
             device=device,
             set_step=simulated.set_step,
             advance=advance,

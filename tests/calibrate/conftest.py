@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dq_toolchain.calibrate.data.context import Context
+from dq_toolchain.calibrate.data.context import ACTIVATION_LIMIT, Context
 from dq_toolchain.calibrate.data.samples import Samples
 from dq_toolchain.calibrate.data.trajectories import Trajectories
+from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.network.insert import Prepared
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.ranges.measure import choose_all, observe_rollouts
@@ -24,6 +25,7 @@ from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.step_groups import even_step_groups
 from dq_toolchain.toolchain.sampler.table import SamplerTable
+from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
 from tests.calibrate.network.counting import streaming
 from tests.tiny import write_tiny_model
 
@@ -65,6 +67,24 @@ def context_of(network: nn.Module, table: SamplerTable, samples: Samples) -> Con
 def streamed_elsewhere(context: Context) -> Context:
     """The context as if its weights were streamed to a device, which computes nothing: what works here works on the host."""
     return replace(context, device=torch.device("meta"), streaming=streaming()[0])
+
+
+def with_room(context: Context, samples: int) -> Context:
+    """The context as if the host's activations had room for so many samples at once."""
+    return replace(context, activation_memory=ActivationMemory(ACTIVATION_LIMIT // samples, 0, 0))
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of every call of a simulation."""
+    found, forward = list[int](), SimulatedNetwork.forward
+
+    def noted(self: SimulatedNetwork, sample: Tensor, *rest: Any, **named: Any) -> Any:
+        found.append(len(sample))
+        return forward(self, sample, *rest, **named)
+
+    monkeypatch.setattr(SimulatedNetwork, "forward", noted)
+    return found
 
 
 def tiny_recipe(model: Path, out: Path, **sections: Mapping[str, object]) -> Recipe:

@@ -75,9 +75,7 @@ def test_the_network_is_left_as_it_was(tiny_model: Path, tmp_path: Path) -> None
     assert not weight._post_accumulate_grad_hooks
 
 
-def test_sums_are_where_the_network_computes(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sums_are_where_the_network_computes(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever the weights are meanwhile: with ``--offload`` those of blocks are on the host until their block is at work."""
     run, elsewhere, seen = _run(tiny_model, tmp_path), torch.device("meta"), list[torch.device]()
 

@@ -22,7 +22,7 @@ from dq_toolchain.toolchain.sampler.correction import Correction
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.simulation.network import SimulatedNetwork
-from tests.calibrate.conftest import context_of, streamed_elsewhere
+from tests.calibrate.conftest import context_of, streamed_elsewhere, with_room
 from tests.tiny import labels, noise
 from tests.tiny_artifacts import tiny_artifact
 
@@ -116,6 +116,20 @@ def test_the_batch_changes_nothing_but_rounding(
     assert moved[0] == calls_of(held) == artifact.table.calls * (3 + 1)
     assert parts.figures["psnr_median"] == pytest.approx(whole.figures["psnr_median"], abs=0.5)
     assert parts.samples.shape == whole.samples.shape
+
+
+def test_no_more_samples_run_at_once_than_have_room(
+    case: tuple[Artifact, HeldOut], context: Context, simulated: list[int]
+) -> None:
+    artifact, held = case
+    whole = evaluate(artifact, held, context)
+    assert max(simulated) == SEEDS
+    simulated.clear()
+    few = evaluate(artifact, held, with_room(context, 2))
+    assert max(simulated) == 2
+    assert torch.equal(few.samples, whole.samples)
+    assert few.figures == whole.figures
+    assert few.teacher_forced == whole.teacher_forced
 
 
 def test_where_weights_are_streamed_the_simulation_runs_on_the_host(

@@ -14,10 +14,12 @@ from dq_toolchain.calibrate.compare import held_out as module
 from dq_toolchain.calibrate.compare.held_out import PLAIN, held_out, identity_of
 from dq_toolchain.calibrate.compare.locks import claim
 from dq_toolchain.calibrate.compare.plan import Grid
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.data.rollouts import Rollouts, rollouts_of
 from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.toolchain.console.progress import Reporter
+from tests.calibrate.conftest import with_room
 
 QUIET = Reporter(quiet=True)
 
@@ -46,6 +48,23 @@ def test_rollouts_are_run_once_and_kept_bit_for_bit(grid: Grid, tmp_path: Path, 
     assert tuple(first.latents.shape) == (4, 5, 1, 8, 8)
     assert torch.equal(first.latents[0], first.samples.start)
     assert held_out(grid.recipes[grid.cells[0]], 6, tmp_path, QUIET).file != first.file
+
+
+def test_no_more_samples_run_at_once_than_have_room(
+    grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, batches = grid.recipes[grid.cells[0]], list[int]()
+    whole = held_out(recipe, 5, tmp_path / "whole", QUIET)
+
+    def watched(*given: Any) -> Context:
+        context = with_room(setup(*given), 2)
+        context.network.register_forward_pre_hook(lambda _network, args: batches.append(len(args[0])))
+        return context
+
+    monkeypatch.setattr(module, "setup", watched)
+    few = held_out(recipe, 5, tmp_path / "few", QUIET)
+    assert set(batches) == {1, 2}
+    torch.testing.assert_close(few.latents, whole.latents)  # in FP32 the batch changes rounding
 
 
 def test_a_damaged_file_is_run_again(grid: Grid, tmp_path: Path, runs: list[int]) -> None:

@@ -14,7 +14,7 @@ from dq_toolchain.calibrate.methods.base import Finish
 from dq_toolchain.calibrate.methods.corrections import Step, with_step
 from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.sampler.probe import probe
-from tests.calibrate.conftest import streamed_elsewhere
+from tests.calibrate.conftest import streamed_elsewhere, with_room
 from tests.calibrate.methods.conftest import Finished, finish
 
 
@@ -38,6 +38,13 @@ def test_an_undamaged_network_is_not_made_worse(finished: Finished) -> None:
     before = finished.final_error(finished.artifact)
     for correct in (ptqd.correct, tac.correct, qncd.subtract_mean, stepbaq.correct):
         assert finished.final_error(correct(finished.artifact, finished.trajectories)[0]) < 1.1 * before
+
+
+def test_no_more_samples_run_at_once_than_have_room(finished: Finished, simulated: list[int]) -> None:
+    roomy = replace(finished.trajectories, context=with_room(finished.context, 2))
+    whole, few = (tac.correct(finished.artifact, run) for run in (finished.trajectories, roomy))
+    assert set(simulated) == {2, len(finished.trajectories.samples)}
+    assert few[0].table == whole[0].table
 
 
 def test_where_weights_are_streamed_the_quantized_network_runs_on_the_host(finished: Finished) -> None:

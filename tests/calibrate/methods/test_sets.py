@@ -13,6 +13,7 @@ from dq_toolchain.calibrate.methods import eda_dm, ptq4dm, qncd, tfmq
 from dq_toolchain.calibrate.network.insert import prepare
 from dq_toolchain.toolchain.quant.qparams import activation_type, qparams_to_range
 from dq_toolchain.toolchain.recipe.sections import QuantizeSection
+from tests.calibrate.conftest import with_room
 from tests.calibrate.methods.conftest import Finished
 
 
@@ -67,6 +68,14 @@ def test_the_finite_set_covers_each_step_in_the_temporal_block_and_leaves_the_re
             slack = after.scale[:, index]
             assert (ends[0] - slack <= low[site.layer]).all()
             assert (ends[1] + slack >= high[site.layer]).all()
+
+
+def test_the_finite_set_covers_all_samples_however_few_run_at_once(finished: Finished) -> None:
+    run, rows = finished.trajectories, list[int]()
+    with run.context.network.register_forward_pre_hook(lambda _network, args: rows.append(len(args[0]))):
+        whole, few = (tfmq._extremes(each) for each in (run, replace(run, context=with_room(run.context, 2))))
+    assert rows == [len(run.samples)] * run.calls + [2] * (run.calls * len(run.samples) // 2)
+    torch.testing.assert_close(few, whole)  # products in FP32 depend on the batch by their rounding
 
 
 def test_smoothing_keeps_the_function_and_names_second_convolutions(finished: Finished) -> None:

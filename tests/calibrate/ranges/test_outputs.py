@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.data.context import Context
+from dq_toolchain.calibrate.data.context import ACTIVATION_LIMIT, Context
 from dq_toolchain.calibrate.finalize import finalize
 from dq_toolchain.calibrate.ranges import outputs
 from dq_toolchain.calibrate.ranges.outputs import measure_outputs
@@ -24,7 +24,7 @@ from dq_toolchain.toolchain.quant.sites import attention_layers
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from dq_toolchain.toolchain.sampler.rollout import rollout
 from dq_toolchain.toolchain.simulation.network import SimulatedLayer, SimulatedNetwork
-from tests.calibrate.conftest import measured
+from tests.calibrate.conftest import measured, streamed_elsewhere, with_room
 from tests.tiny_artifacts import corrected, with_result_sites
 
 SAMPLES = 3
@@ -112,6 +112,16 @@ def test_several_processes_find_the_ends_of_all_their_samples(
     assert torch.equal(merged.low, torch.stack([one.low for one in own]).amin(0))
     assert torch.equal(merged.high, torch.stack([one.high for one in own]).amax(0))
     assert not torch.equal(merged.low, own[0].low)
+
+
+def test_where_weights_are_streamed_batches_are_the_hosts(made: tuple[Artifact, Context], simulated: list[int]) -> None:
+    artifact, context = made
+    few = replace(with_room(context, 1), room=ACTIVATION_LIMIT)
+    streamed = streamed_elsewhere(replace(few, room=SAMPLES * ACTIVATION_LIMIT))
+    found = [measure_outputs(artifact, each) for each in (few, streamed)]
+    assert set(simulated) == {1}
+    assert torch.equal(found[0].low, found[1].low)
+    assert torch.equal(found[0].high, found[1].high)
 
 
 def test_what_is_not_finite_is_named(made: tuple[Artifact, Context]) -> None:
