@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ class Replay:
         if size > self.left:
             return False
         self.left -= size
-        self._orders[name] = tuple(sorted(range(output.dim()), key=output.stride, reverse=True))
+        self._orders[name] = _order_of(output)
         self._outputs[name] = self.storage.empty((self.rows, *output.shape[1:]), output.dtype, self.device)
         return True
 
@@ -104,6 +105,13 @@ class Replays:
         """The quantized unit is final in this phase."""
         if unit.name != TEMPORAL:
             self.quantized.finish(unit.name)
+
+
+def _order_of(output: Tensor) -> tuple[int, ...]:
+    """Its axes as they lie in memory, outermost first. An axis of length 1 has any stride: where it lies is not known. Such a batch
+    is taken for the outermost axis, as in every layout of pictures and tokens."""
+    strides = [inf if axis == 0 and len(output) == 1 else stride for axis, stride in enumerate(output.stride())]
+    return tuple(sorted(range(output.dim()), key=strides.__getitem__, reverse=True))
 
 
 def _in_order(value: Tensor, order: tuple[int, ...]) -> Tensor:

@@ -66,3 +66,26 @@ def test_what_does_not_fit_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         network.second.bias.add_(1)
     torch.testing.assert_close(run(network, replay, torch.zeros_like(x)), before + 1)
+
+
+def test_pictures_answer_in_the_layout_that_they_were_made_in_whatever_batch_came_first() -> None:
+    """Behind one whose only row says nothing of where rows lie: its stride is that of another axis."""
+
+    class Last(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            channels_last = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+            sizes, strides = channels_last.shape, list(channels_last.stride())
+            strides[0] = strides[3] if sizes[0] == 1 else strides[0]
+            return channels_last.as_strided(sizes, strides)
+
+    network, x, batches = nn.Sequential(Last()), torch.randn(4, 3, 2, 2), torch.arange(4).split([1, 3])
+    replay = Replay(4, CPU, IN_MEMORY)
+    replay.finish("0")
+    with replay.playing(network, ""):
+        for _ in range(2):
+            found = []
+            for index in batches:
+                replay.index = index
+                found.append(network(x[index]))
+    assert torch.equal(torch.cat(found), x)
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in found)
