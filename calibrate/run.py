@@ -78,6 +78,7 @@ def calibrate(
         parts = {"parts": comes_with_parts(made.context.model)}  # a kill before they are written is noticed by it
         artifact = replace(made.artifact, record={**made.artifact.record, **parts})
         made = replace(made, artifact=artifact)
+        artifact.check(folder)  # what loading refuses is found before hours of held-out rollouts, and checkpoints stay
         to_host(made.context.network)
         reference, *others = _held_out(made, recipe, reporter)
         artifact.save(folder, reference, others)

@@ -18,7 +18,7 @@ from dq_toolchain.toolchain.recipe.sections import Recipe
 
 DEFAULT = "accuquant"
 
-SHARED = ("base", "corrections")
+SHARED = ("base", "corrections", "groups")
 """Modules here that are no method."""
 
 

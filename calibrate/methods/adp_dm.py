@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.methods.base import Method, Record
+from dq_toolchain.calibrate.methods.groups import with_step_groups
 from dq_toolchain.calibrate.methods.ranges import MSE
 from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.toolchain.formats.artifact import Artifact
@@ -110,7 +111,7 @@ def group_steps(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifac
         scales, zeros = _candidates(found.low[column], found.high[column], site)
         taken = [int(candidate[function[steps[0]], column]) for steps in groups]
         scale[:, index], zero_point[:, index] = scales[taken], zeros[taken]
-    changed = replace(artifact, step_groups=groups, scale=scale, zero_point=zero_point)
+    changed = with_step_groups(artifact, groups, scale, zero_point)
     return changed, {"adp_dm": {"function_of_step": function.tolist()}}
 
 

@@ -8,8 +8,6 @@ parameters of every activation per step; the paper, and this, those of the tempo
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -17,6 +15,7 @@ from dq_toolchain.calibrate.blocks.temporal import temporal_layers
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.methods.base import Method, Record
+from dq_toolchain.calibrate.methods.groups import with_step_groups
 from dq_toolchain.calibrate.methods.ranges import MSE
 from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.toolchain.formats.artifact import Artifact
@@ -36,8 +35,8 @@ def finite_set(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact
         if site.layer in low and site.operand == "input":
             found = range_to_qparams(low[site.layer], high[site.layer], activation_type(site.bits), site.scheme)
             scale[:, index], zero_point[:, index] = found
-    changed = replace(artifact, step_groups=tuple((k,) for k in range(len(groups))), scale=scale, zero_point=zero_point)
-    return changed, {"finite_set": sorted(low)}
+    each = tuple((k,) for k in range(len(groups)))
+    return with_step_groups(artifact, each, scale, zero_point), {"finite_set": sorted(low)}
 
 
 @torch.no_grad()

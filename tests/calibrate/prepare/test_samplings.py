@@ -95,6 +95,28 @@ def test_the_artifact_holds_the_rollouts_of_each(tiny_model: Path, tmp_path: Pat
     assert not {"steps", "samplings"} & set(json.loads((again / "calibration.json").read_text()))
 
 
+@pytest.mark.parametrize("method", ["tfmq", "adp-dm"])
+def test_step_groups_that_a_method_finds_are_also_those_of_the_others(
+    method: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Of more groups than the recipe asks for, every call of another count takes that of the nearest timestep."""
+    recipe = tiny_recipe(
+        tiny_model,
+        tmp_path,
+        calibrate=FAST | {"method": method, "samples": 4},
+        blocks={"rows": 4, "batch": 2, "iterations": 1, "activation_iterations": 1},
+        reference={"seeds": 2, "more_steps": [3]},
+    )
+    folder, artifact, _ = calibrate(recipe, QUIET)
+    loaded = Artifact.load(folder)
+    assert len(loaded.step_groups) > 1
+    at = loaded.at(loaded.samplings[0])
+    calibrated, groups = torch.tensor(loaded.table.timesteps), loaded.group_of_step
+    nearest = [int((calibrated - timestep).abs().argmin()) for timestep in at.table.timesteps]
+    assert at.group_of_step == tuple(groups[k] for k in nearest)
+    assert len(at.step_groups) == len(loaded.step_groups) == len(artifact.scale)
+
+
 class Heard(Reporter):
     def __init__(self) -> None:
         super().__init__(quiet=True)
