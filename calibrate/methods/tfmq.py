@@ -8,6 +8,8 @@ parameters of every activation per step; the paper, and this, those of the tempo
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 

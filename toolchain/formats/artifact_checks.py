@@ -12,6 +12,7 @@ from torch import Tensor
 from dq_toolchain.toolchain.errors import ArtifactError, ModelError
 from dq_toolchain.toolchain.formats.listing import JSON, REMEDY
 from dq_toolchain.toolchain.formats.output_ranges import names_of
+from dq_toolchain.toolchain.models.architectures import latent_shape
 from dq_toolchain.toolchain.models.loading import REFUSALS
 from dq_toolchain.toolchain.models.own import OWN
 from dq_toolchain.toolchain.quant.qparams import (
@@ -43,9 +44,7 @@ def check_artifact(artifact: Artifact, folder: Path) -> None:
     _check_dtypes(artifact, refuse)
     _check_parameters(artifact, refuse)
     _check_step_vectors(artifact, refuse)
-    channels, correction = artifact.config.get("in_channels"), artifact.table.correction
-    if correction is not None and correction.channels != channels:
-        raise refuse(f"the correction has {correction.channels} channels, the latents have {channels}")
+    _check_correction(artifact, refuse)
     shape = (len(artifact.step_groups), len(artifact.sites))
     if tuple(artifact.scale.shape) != shape or tuple(artifact.zero_point.shape) != shape:
         raise refuse(f"activation parameters have shape {tuple(artifact.scale.shape)}, expected {shape}")
@@ -132,6 +131,19 @@ def _check_parameters(artifact: Artifact, refuse: Callable[[str], ArtifactError]
     }
     if unclear:
         raise refuse(f"{min(unclear)} must be either an integer layer or listed as kept in float")
+
+
+def _check_correction(artifact: Artifact, refuse: Callable[[str], ArtifactError]) -> None:
+    """It has the channels of the latent, which are not the network's inputs where that packs several places into one."""
+    correction = artifact.table.correction
+    if correction is None:
+        return
+    try:
+        channels = latent_shape(artifact.config)[0]
+    except ModelError as error:
+        raise refuse(str(error)) from error
+    if correction.channels != channels:
+        raise refuse(f"the correction has {correction.channels} channels, the latents have {channels}")
 
 
 def _check_step_vectors(artifact: Artifact, refuse: Callable[[str], ArtifactError]) -> None:

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from safetensors.torch import save_file
 
 from dq_toolchain.calibrate.methods import ptqd, qncd, stepbaq, tac
 from dq_toolchain.calibrate.methods.base import Finish
 from dq_toolchain.calibrate.methods.corrections import Step, with_step
+from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.formats.artifact import Artifact
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.sampler.probe import probe
-from tests.calibrate.conftest import streamed_elsewhere, with_room
+from tests import tiny_pipelines
+from tests.calibrate.conftest import QUIET, streamed_elsewhere, with_room
 from tests.calibrate.methods.conftest import Finished, finish
 
 
@@ -52,6 +57,31 @@ def test_where_weights_are_streamed_the_quantized_network_runs_on_the_host(finis
     here, there = (tac.correct(finished.artifact, run) for run in (finished.trajectories, streamed))
     assert there[0].table == here[0].table
     assert there[1] == here[1]
+
+
+def test_an_artifact_with_a_correction_loads_where_a_token_is_several_places_of_the_latent(tmp_path: Path) -> None:
+    network = tiny_pipelines.flux()
+    network.register_to_config(sample_size=8)
+    network.save_pretrained(tmp_path / "model" / "transformer")
+    FlowMatchEulerDiscreteScheduler().save_pretrained(tmp_path / "model" / "scheduler")
+    config = network.config
+    rows = {
+        "cond.encoder_hidden_states": torch.randn(9, 5, config.joint_attention_dim),
+        "cond.pooled_projections": torch.randn(9, config.pooled_projection_dim),
+    }
+    save_file(rows, tmp_path / "rows.safetensors")
+    settings = {
+        "model": {"path": tmp_path / "model"},
+        "run": {"out": tmp_path / "out", "device": "cpu"},
+        "sampler": {"steps": 2},
+        "conditioning": {"file": tmp_path / "rows.safetensors"},
+        "calibrate": {"method": "mse+tac", "samples": 4},
+        "reference": {"seeds": 2},
+    }
+    folder, _, reference = calibrate(load_recipe(None, settings), QUIET)
+    correction = Artifact.load(folder).table.correction
+    assert correction is not None
+    assert correction.channels == reference.start.shape[1] == config.in_channels // 4
 
 
 def test_ptqds_fit_finds_what_was_planted_and_falls_back() -> None:
