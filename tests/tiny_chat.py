@@ -11,13 +11,14 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     QwenImageTransformer2DModel,
+    SanaPipeline,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3Model
+from transformers import Gemma2Config, Gemma2Model, Qwen2Tokenizer, Qwen3Config, Qwen3Model
 
-from tests.tiny_pipelines import WIDTH, flux2
+from tests.tiny_pipelines import WIDTH, flux2, sana, t5_tokenizer
 
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -81,3 +82,19 @@ def save_chat(folder: Path, name: str) -> Path:
     file = folder / "transformer" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": 4 if name == "klein" else 8}))
     return folder
+
+
+def sana_pipeline() -> SanaPipeline:
+    """SANA's pipeline: a language model reads an instruction and the prompt. Without an autoencoder."""
+    torch.manual_seed(7)
+    config = Gemma2Config(
+        vocab_size=30, hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=4, pad_token_id=0, bos_token_id=1, eos_token_id=1,
+    )  # fmt: skip
+    return SanaPipeline(
+        transformer=sana(),
+        vae=None,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        text_encoder=Gemma2Model(config).eval(),
+        tokenizer=t5_tokenizer(),
+    )

@@ -21,7 +21,6 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtTransformer2DModel,
     QwenImageTransformer2DModel,
-    SanaPipeline,
     SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -34,8 +33,6 @@ from scripts.published.encoders import POOLED, TOKENS, text_config, tokenizer
 from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
-    Gemma2Config,
-    Gemma2Model,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -261,31 +258,10 @@ def save_flux(folder: Path) -> Path:
     """FLUX.1 schnell's pipeline: CLIP's pooled text, T5's states, no embedding of guidance."""
     torch.manual_seed(6)
     FluxPipeline(
-        transformer=flux(guidance_embeds=False),
-        vae=vae(shift_factor=0.1),
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        text_encoder=CLIPTextModel(text_config(POOLED)),
-        tokenizer=tokenizer(),
-        text_encoder_2=t5(),
-        tokenizer_2=t5_tokenizer(),
-    ).save_pretrained(folder)
+        transformer=flux(guidance_embeds=False), vae=vae(shift_factor=0.1), scheduler=FlowMatchEulerDiscreteScheduler(),
+        text_encoder=CLIPTextModel(text_config(POOLED)), tokenizer=tokenizer(), text_encoder_2=t5(), tokenizer_2=t5_tokenizer(),
+    ).save_pretrained(folder)  # fmt: skip
     return folder
-
-
-def sana_pipeline() -> SanaPipeline:
-    """SANA's pipeline: a language model reads an instruction and the prompt. Without an autoencoder."""
-    torch.manual_seed(7)
-    config = Gemma2Config(
-        vocab_size=30, hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=4, pad_token_id=0, bos_token_id=1, eos_token_id=1,
-    )  # fmt: skip
-    return SanaPipeline(
-        transformer=sana(),
-        vae=None,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        text_encoder=Gemma2Model(config).eval(),
-        tokenizer=t5_tokenizer(),
-    )
 
 
 def save_transformer(network: torch.nn.Module, folder: Path) -> Path:

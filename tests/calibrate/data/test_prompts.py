@@ -20,7 +20,8 @@ from dq_toolchain.calibrate.data.prompts import cut_short, encoded_prompts, read
 from dq_toolchain.calibrate.data.prompts import encode as encode_by
 from dq_toolchain.toolchain.errors import ModelError, RecipeError
 from dq_toolchain.toolchain.models.loading import Model
-from tests.tiny_pipelines import PROMPTS, sana_pipeline, save_sdxl
+from tests.tiny_chat import sana_pipeline
+from tests.tiny_pipelines import PROMPTS, save_sdxl
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def test_an_artifact_with_a_correction_loads_where_a_token_is_several_places_of_
         "cond.pooled_projections": torch.randn(9, config.pooled_projection_dim),
     }
     save_file(rows, tmp_path / "rows.safetensors")
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "model": {"path": tmp_path / "model"},
         "run": {"out": tmp_path / "out", "device": "cpu"},
         "sampler": {"steps": 2},

@@ -30,7 +30,7 @@ class Pipeline:
         self.__call__ = kind.__call__
 
 
-def directly(folder: Path, **options: Any) -> torch.Tensor:
+def directly(folder: Path, **options: Any) -> Any:
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator("cpu").manual_seed(SEED)
