@@ -37,14 +37,15 @@ from dq_toolchain.toolchain.verdict.limits import limits_for
 from scripts.golden.damaged_bundles import write_damaged_bundles
 
 OUT = Path("runtime_samples/golden")
-SIDE, CALLS, WIDTH = 6, 5, 7
+SIDE, CALLS, WIDTH, LENGTH = 6, 5, 7, 16
 
 
 @dataclass(frozen=True)
 class Case:
     """One bundle. ``overflow``: the network answers infinity from this execution on. ``corrected``: with a correction.
     ``vectors``: the program takes step vectors in the place of the timestep.
-    ``others``: step counts and guidance scales beside the calibrated ones, of which ``chosen`` is run."""
+    ``others``: step counts and guidance scales beside the calibrated ones, of which ``chosen`` is run.
+    ``axes``: of a sample, behind its channels."""
 
     scheduler: Any
     channels: int
@@ -58,9 +59,10 @@ class Case:
     vectors: bool = False
     others: tuple[tuple[int, float], ...] = ()
     chosen: tuple[int, float] | None = None
+    axes: tuple[int, ...] = (SIDE, SIDE)
 
 
-CORRECTED, VECTORS = "ddim-corrected", "step-vectors"
+CORRECTED, VECTORS, TRAJECTORY = "ddim-corrected", "step-vectors", "trajectory"
 CASES = {
     "ddim-guided": Case(DDIMScheduler(clip_sample=False), 1, 3, guidance=2.5, ranges=True),
     "dpm-history": Case(DPMSolverMultistepScheduler(), 3, 2),
@@ -69,6 +71,8 @@ CASES = {
     "overflow": Case(DDIMScheduler(clip_sample=False), 1, 2, overflow=7),
     CORRECTED: Case(DDIMScheduler(clip_sample=False), 3, 2, guidance=1.75, corrected=True),
     VECTORS: Case(DDIMScheduler(clip_sample=False), 1, 2, guidance=1.5, vectors=True),
+    # (C, T): three channels, which are no colours here
+    TRAJECTORY: Case(DDIMScheduler(clip_sample=False), 3, 2, corrected=True, axes=(LENGTH,)),
 }
 
 
@@ -98,7 +102,8 @@ class MadeUpNetwork:
         self.keep = False
 
     def __call__(self, k: int, x: Tensor, timestep: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
-        label, time = (each.to(torch.float64).reshape(-1, 1, 1, 1) for each in (conditioning["class_labels"], timestep))
+        rows = (-1, *(1,) * (x.dim() - 1))
+        label, time = (each.to(torch.float64).reshape(rows) for each in (conditioning["class_labels"], timestep))
         out = (torch.tanh(0.7 * x.roll(1, -1).double() + 0.1 * label) * (0.5 + time / 2000) + 0.01 * k).float()
         if self.keep:
             if self.overflow is not None and len(self.outputs) >= self.overflow:
@@ -122,7 +127,7 @@ def write_case(case: Case, folder: Path) -> None:
     groups = even_step_groups(table.calls, case.groups)
     samplings = tuple(_sampling(case, one, bundle_folder, table, groups) for one in case.others)
     write_bytes(bundle_folder / "model.bin", b"made up\n")
-    shape = (1, case.channels, SIDE, SIDE)
+    shape = (1, case.channels, *case.axes)
     ports = [Port("sample", "float32", shape), Port("timestep", "float32", (1,)), Port("class_labels", "int64", (1,))]
     if case.vectors:
         ports[1] = Port("step_vectors", "float32", (1, WIDTH))
@@ -198,7 +203,7 @@ def _correction(channels: int) -> Correction:
 def _reference(case: Case, table: SamplerTable) -> Reference:
     """Rollouts of the formula, and of the formula with a small error and the correction, as "FP32" and "simulation"."""
     generator = torch.Generator().manual_seed(len(str(case.scheduler)))
-    shape = (case.seeds, case.channels, SIDE, SIDE)
+    shape = (case.seeds, case.channels, *case.axes)
     start = _normal(shape, generator) * table.init_noise_sigma
     noise = _normal((table.calls, *shape), generator) if table.stochastic else None
     labels = torch.arange(case.seeds)

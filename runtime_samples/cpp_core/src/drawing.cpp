@@ -70,7 +70,9 @@ class Drawing {
   FloatTensor decode(FloatTensor latents) {
     const Stage stage("decoding the picture");
     FloatTensor picture = pipeline_.decoder ? decoded(*pipeline_.decoder, latents) : std::move(latents);
-    if (picture.shape[1] != 1 && picture.shape[1] != 3) throw Error("a picture has 1 or 3 channels, got " + std::to_string(picture.shape[1]) + "; this model makes no pictures");
+    if (picture.shape.size() != 4 || (picture.shape[1] != 1 && picture.shape[1] != 3)) {
+      throw Error("a picture is (1, 1 or 3, H, W), got " + to_string(picture.shape) + "; this model makes no pictures");
+    }
     check_finite(picture, "the picture");
     return picture;
   }

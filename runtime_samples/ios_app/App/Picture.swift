@@ -4,6 +4,7 @@ import DQSampler
 import SwiftUI
 
 /// (C, H, W) latents as a picture, in the range in which PSNR compares them; beyond three channels the first is shown.
+/// Samples of other axes, such as (C, T), are no picture.
 struct Picture: View {
     let latents: Tensor
     let reference: Tensor
@@ -17,6 +18,7 @@ struct Picture: View {
     }
 
     private var image: CGImage? {
+        guard latents.shape.count == 3 else { return nil }
         let (channels, height, width) = (latents.shape[0], latents.shape[1], latents.shape[2])
         let plane = height * width, convert = toUnit(reference)
         var pixels = [UInt8](repeating: 255, count: 4 * plane)

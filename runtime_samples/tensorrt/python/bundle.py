@@ -28,6 +28,8 @@ SCHEMA, VERSION = "dq-toolchain/bundle", 1
 FIXED_INPUTS = ("sample", "timestep", "ranges", "step_vectors")
 """Inputs of the program that are no conditioning."""
 MOST_ELEMENTS = 2**31 - 1
+LEAST_AXES = 3
+"""Of a sample: (1, C, H, W), or other axes behind the channels, such as (1, C, T)."""
 PORT_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "int64": np.dtype(np.int64)}
 
 
@@ -221,8 +223,8 @@ def _check_ports(inputs: tuple[Port, ...], outputs: list[Port]) -> Port:
     if len(by_name) != len(inputs):
         raise ValueError("inputs must have a name each, got one twice")
     sample, timestep, ranges, vectors = (by_name.get(name) for name in FIXED_INPUTS)
-    if sample is None or sample.dtype != np.float32 or len(sample.shape) != 4:
-        raise ValueError("inputs must list sample, float32 (1, C, H, W)")
+    if sample is None or sample.dtype != np.float32 or len(sample.shape) < LEAST_AXES:
+        raise ValueError("inputs must list sample, float32 (1, C, ...)")
     if (timestep is None) == (vectors is None):
         raise ValueError("inputs must list either timestep or step_vectors")
     if timestep is not None and (timestep.dtype != np.float32 or timestep.shape != (1,)):

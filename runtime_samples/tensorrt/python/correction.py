@@ -13,7 +13,7 @@ KEYS = ("input_shift", "output_scale", "output_shift")
 
 @dataclass(frozen=True)
 class Correction:
-    """Numbers by step and channel, each (N, C, 1, 1) float32."""
+    """Numbers by step and channel, each (N, C) float32."""
 
     input_shift: Floats
     output_scale: Floats
@@ -24,15 +24,17 @@ class Correction:
         return int(self.input_shift.shape[1])
 
     def before(self, x: Floats, k: int) -> Floats:
-        """What the network is given in step k: (1, C, H, W), already scaled by the table -> the same shape."""
-        shift: Floats = self.input_shift[k]
-        return x + shift
+        """What the network is given in step k: (1, C, ...), already scaled by the table -> the same shape."""
+        return x + _along_channels(self.input_shift[k], x)
 
     def after(self, f: Floats, k: int) -> Floats:
-        """What the sampler is given in step k: (1, C, H, W) output after guidance -> the same shape."""
-        scale, shift = self.output_scale[k], self.output_shift[k]
-        corrected: Floats = f * scale + shift
-        return corrected
+        """What the sampler is given in step k: (1, C, ...) output after guidance -> the same shape."""
+        return f * _along_channels(self.output_scale[k], f) + _along_channels(self.output_shift[k], f)
+
+
+def _along_channels(row: Floats, x: Floats) -> Floats:
+    """(C,) -> (C, 1, ...): as it is multiplied with or added to x, (1, C, ...)."""
+    return row.reshape(-1, *(1,) * (x.ndim - 2))
 
 
 def read_correction(data: Any, steps: int) -> Correction:
@@ -63,4 +65,4 @@ def _rows(rows: Any, what: str, steps: int) -> Floats:
         found = np.asarray(rows, np.float64).astype(np.float32)
     if not np.isfinite(found).all():
         raise ValueError(f"{what} has a number that is not finite in float32")
-    return found.reshape(*found.shape, 1, 1)
+    return found

@@ -16,6 +16,7 @@ SMALLEST_WIDTH = np.finfo(np.float32).tiny
 SMALLEST_MSE = 1e-10
 """PSNR ends at 100 dB: JSON holds no infinity."""
 PICTURE_CHANNELS = (1, 3)
+PICTURE_AXES = 4
 
 
 def relative_error(x: Floats, reference: Floats) -> Doubles:
@@ -35,21 +36,22 @@ def median(values: Doubles) -> float:
 
 
 def to_unit(x: Floats, reference: Floats) -> Floats:
-    """Samples (S, C, H, W) as pictures in [0, 1].
+    """Samples (S, C, H, W) as pictures in [0, 1]; samples of other axes keep them.
 
-    One or three channels are pixels in [-1, 1]; others are latents, which take the range of their seed's ``reference``.
+    One or three channels are pixels in [-1, 1]; others, and other axes, take the range of their seed's ``reference``.
     """
     low: Floats | np.float32 = np.float32(-1)
     width: Floats | np.float32 = np.float32(2)
-    if x.shape[1] not in PICTURE_CHANNELS:
-        low = reference.min((1, 2, 3), keepdims=True)
-        width = np.maximum(reference.max((1, 2, 3), keepdims=True) - low, SMALLEST_WIDTH)
+    if x.ndim != PICTURE_AXES or x.shape[1] not in PICTURE_CHANNELS:
+        axes = tuple(range(1, reference.ndim))
+        low = reference.min(axes, keepdims=True)
+        width = np.maximum(reference.max(axes, keepdims=True) - low, SMALLEST_WIDTH)
     picture: Floats = np.clip((x - low) / width, 0, 1)
     return picture
 
 
 def psnr(x: Floats, reference: Floats) -> Doubles:
-    """dB per sample, data range 1: (S, C, H, W) twice -> (S,). NaN stays NaN."""
+    """dB per sample, data range 1: (S, C, ...) twice -> (S,). NaN stays NaN."""
     apart = to_unit(x, reference).astype(np.float64) - to_unit(reference, reference)
     mse = np.square(apart).reshape(len(x), -1).mean(1)
     result: Doubles = -10 * np.log10(np.maximum(mse, SMALLEST_MSE))
@@ -62,7 +64,7 @@ def plain(value: float) -> float | None:
 
 
 def figures(latents: Floats, fp32: Floats, simulation: Floats) -> dict[str, Any]:
-    """``per_step`` and ``final`` of a report, of latents (N+1, S, C, H, W)."""
+    """``per_step`` and ``final`` of a report, of latents (N+1, S, C, ...)."""
     with np.errstate(all="ignore"):  # what is not finite becomes null
         rows = [
             {

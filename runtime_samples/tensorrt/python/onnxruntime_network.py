@@ -40,7 +40,7 @@ class OnnxRuntimeNetwork:
         self.execute(method, inputs)
 
     def execute(self, method: str, inputs: Mapping[str, Array]) -> Floats:
-        """The output, (1, C, H, W) float32. Raises Refused: it does not load or execute."""
+        """The output, (1, C, ...) float32. Raises Refused: it does not load or execute."""
         try:
             session = self._session(method)
             used = {port.name for port in session.get_inputs()}

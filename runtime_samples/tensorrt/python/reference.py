@@ -19,9 +19,9 @@ class Reference:
     """S seeds and N steps, each tensor float32 unless the program's input says int64.
 
     Attributes:
-        start: (S, C, H, W). cond, uncond: (S, ...) by input name; uncond is empty without guidance.
-        step_noise: (N, S, C, H, W), None if no step adds noise.
-        fp32_latents, simulation_latents: (N+1, S, C, H, W).
+        start: (S, C, ...). cond, uncond: (S, ...) by input name; uncond is empty without guidance.
+        step_noise: (N, S, C, ...), None if no step adds noise.
+        fp32_latents, simulation_latents: (N+1, S, C, ...).
     """
 
     start: Floats

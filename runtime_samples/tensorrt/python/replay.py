@@ -40,7 +40,7 @@ class ReplayNetwork:
         """The vectors begin after it."""
 
     def execute(self, method: str, inputs: Mapping[str, Array]) -> Floats:
-        """The stored answer, (1, C, H, W). Raises Refused: the inputs are not the stored ones, or there are no more."""
+        """The stored answer, (1, C, ...). Raises Refused: the inputs are not the stored ones, or there are no more."""
         e = self.count
         if e >= len(self.outputs):
             raise Refused(f"the golden vectors hold {e} executions, the sampler asks for more; correct the sampler")

@@ -32,7 +32,7 @@ class Network(Protocol):
         """Load the method if it is not, and do once whatever only the first execution does."""
 
     def execute(self, method: str, inputs: Mapping[str, Array]) -> Floats:
-        """The output (1, C, H, W) for inputs by name, batch 1. Raises Refused: the runtime cannot execute it."""
+        """The output (1, C, ...) for inputs by name, batch 1. Raises Refused: the runtime cannot execute it."""
 
     def close(self) -> None:
         """Give back what it holds on the device."""
@@ -40,7 +40,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Samples:
-    """Latents (N+1, S, C, H, W) and outputs_at_simulation (N, S, C, H, W) or None, float32; step_ms: N medians."""
+    """Latents (N+1, S, C, ...) and outputs_at_simulation (N, S, C, ...) or None, float32; step_ms: N medians."""
 
     latents: Floats
     outputs_at_simulation: Floats | None
@@ -59,7 +59,7 @@ class Guided:
         self.times: list[list[float]] = [[] for _ in range(bundle.steps)]
 
     def __call__(self, x: Floats, k: int, cond: Mapping[str, Array], uncond: Mapping[str, Array]) -> Floats:
-        """(1, C, H, W) float32, already scaled by the table -> (1, C, H, W) float32."""
+        """(1, C, ...) float32, already scaled by the table -> (1, C, ...) float32."""
         start = time.perf_counter()
         method = self.bundle.method_of_step[k]
         out = self.network.execute(method, self.inputs(x, k, cond))
@@ -85,7 +85,7 @@ class Guided:
 
 
 def advance(bundle: Bundle, k: int, latents: list[Floats], outputs: list[Floats], noise: Floats | None) -> Floats:
-    """x[k+1], summed in the order of the table; histories are newest first, each (1, C, H, W)."""
+    """x[k+1], summed in the order of the table; histories are newest first, each (1, C, ...)."""
     table = bundle.table
     terms = [*zip(table.a[k], latents, strict=False), *zip(table.b[k], outputs, strict=False)]
     if noise is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 import subprocess
@@ -157,6 +158,23 @@ def test_constants_of_another_shape_are_refused(program: Path, tmp_path: Path) -
 def test_a_bundle_of_a_network_alone(program: Path, tmp_path: Path) -> None:
     done = draw(program, "guided", tmp_path, bundle=GOLDEN / "ddim-guided" / "bundle")
     assert_refused(done, "holds a network alone, without text encoder and decoder; export the whole pipeline")
+
+
+def test_samples_of_other_axes_are_no_pictures(program: Path, tmp_path: Path) -> None:
+    """One channel over time, and no decoder: it was read as if it had a height and a width."""
+    bundle = Path(shutil.copytree(FOLDER / "guided" / "bundle", tmp_path / "bundle"))
+    data, pipeline = (json.loads((bundle / name).read_text()) for name in ("bundle.json", "pipeline.json"))
+    elements = math.prod(data["outputs"][0]["shape"])
+    for port in (data["inputs"][0], data["outputs"][0]):
+        port["shape"] = [1, 1, elements]
+    (bundle / "bundle.json").write_text(json.dumps(data))
+    (bundle / "pipeline.json").write_text(json.dumps(pipeline | {"decoder": None}))
+    seal_files(bundle)
+    done = draw(program, "guided", tmp_path, bundle=bundle)
+    assert done.returncode == 2
+    said = f"a picture is (1, 1 or 3, H, W), got (1, 1, {elements}); this model makes no pictures"
+    assert done.stderr.splitlines()[-1].endswith(said), done.stderr
+    assert not (tmp_path / "picture.png").exists()
 
 
 def test_a_changed_part_is_noticed(program: Path, tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def test_all_cases_are_here() -> None:
         "euler-latents",
         "overflow",
         damaged.VECTORS,
+        "trajectory",
     ]
 
 

@@ -76,14 +76,14 @@ public struct ExportedBundle: Sendable {
         }
         program = folder.appendingPathComponent(programName)
         let outputs = try Self.ports(json, "outputs", place)
-        guard let sample = inputs.first(where: { $0.name == "sample" }), sample.kind == .float32, sample.shape.count == 4,
+        guard let sample = inputs.first(where: { $0.name == "sample" }), sample.kind == .float32, sample.shape.count >= 3,
             inputs.filter({ $0.name == "timestep" || $0.name == "step_vectors" }).count == 1, outputs.count == 1,
             outputs[0].shape == sample.shape, outputs[0].kind == .float32, Set(inputs.map(\.name)).count == inputs.count,
             inputs.allSatisfy({ $0.name != "timestep" || ($0.kind == .float32 && $0.shape == [1]) }),
             inputs.allSatisfy({ !rows.contains($0.name) || ($0.kind == .float32 && $0.shape.count == 2) })
         else {
             throw SampleError(
-                "\(place) must have inputs sample (1, C, H, W) and timestep (1) or step_vectors (1, V), float32, perhaps ranges (1, R), "
+                "\(place) must have inputs sample (1, C, ...) and timestep (1) or step_vectors (1, V), float32, perhaps ranges (1, R), "
                     + "no name twice, and one output of the sample's shape; export the bundle again")
         }
         output = outputs[0]

@@ -11,9 +11,9 @@ public func relativeError(_ x: Tensor, _ y: Tensor) -> Double {
     return difference.squareRoot() / atLeast(Double.leastNormalMagnitude, wanted.squareRoot())
 }
 
-/// Peak signal-to-noise ratio in dB of (C, H, W) latents as pictures in [0, 1]; at most 100, NaN stays NaN.
+/// Peak signal-to-noise ratio in dB of (C, ...) latents as pictures in [0, 1]; at most 100, NaN stays NaN.
 ///
-/// One or three channels are pixels in [-1, 1]. Others are an autoencoder's latents, whose range is that of `reference`.
+/// One or three channels of (C, H, W) are pixels in [-1, 1]. Others, and other axes such as (C, T), have the range of `reference`.
 public func psnr(_ x: Tensor, _ reference: Tensor) -> Double {
     let convert = toUnit(reference)
     var sum = 0.0
@@ -24,9 +24,9 @@ public func psnr(_ x: Tensor, _ reference: Tensor) -> Double {
     return -10 * log10(atLeast(1e-10, sum / Double(x.values.count)))
 }
 
-/// How a value of latents like `reference`, (C, H, W), becomes one of a picture in [0, 1].
+/// How a value of latents like `reference`, (C, ...), becomes one of a picture in [0, 1].
 public func toUnit(_ reference: Tensor) -> (Float) -> Float {
-    if reference.shape[0] == 1 || reference.shape[0] == 3 { return { clampToUnit(($0 + 1) / 2) } }
+    if reference.shape.count == 3, [1, 3].contains(reference.shape[0]) { return { clampToUnit(($0 + 1) / 2) } }
     guard !reference.values.contains(where: \.isNaN), let low = reference.values.min(), let high = reference.values.max() else {
         return { _ in .nan }
     }

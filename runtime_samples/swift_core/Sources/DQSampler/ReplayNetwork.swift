@@ -10,7 +10,7 @@ public actor ReplayNetwork: Network {
     private var next = 0
 
     /// - Parameters:
-    ///   - recording: `inputs`, `outputs` (E, C, H, W) and `timesteps` (E) or `step_vectors` (E, V).
+    ///   - recording: `inputs`, `outputs` (E, C, ...) and `timesteps` (E) or `step_vectors` (E, V).
     ///   - seeds: how many are run. executionsPerRollout: N, or 2 N with guidance.
     ///   - teacherForced: whether the second half of the run happens; it is in the recording in any case.
     /// - Throws: SampleError: the recording lacks something or is too short.
@@ -22,11 +22,11 @@ public actor ReplayNetwork: Network {
         }
         times = recording.shape(of: "step_vectors") == nil ? "timesteps" : "step_vectors"
         let told = recording.shape(of: times) ?? [], length = told.first ?? 0, needed = (executions.last ?? -1) + 1
-        guard let shape = recording.shape(of: "inputs"), shape.count == 4, recording.shape(of: "outputs") == shape,
+        guard let shape = recording.shape(of: "inputs"), shape.count >= 3, recording.shape(of: "outputs") == shape,
             length == shape[0], told.count == (times == "timesteps" ? 1 : 2), length >= needed
         else {
             throw SampleError(
-                "the recording must hold inputs and outputs (E, C, H, W) and timesteps (E) or step_vectors (E, V), E at least "
+                "the recording must hold inputs and outputs (E, C, ...) and timesteps (E) or step_vectors (E, V), E at least "
                     + "\(needed), got E = \(length); give the replay of this bundle")
         }
     }

@@ -6,7 +6,7 @@ import XCTest
 /// The golden vectors.
 enum Golden {
     static let cases = [
-        "ddim-corrected", "ddim-guided", "ddim-noise", "dpm-history", "euler-latents", "overflow", "step-vectors",
+        "ddim-corrected", "ddim-guided", "ddim-noise", "dpm-history", "euler-latents", "overflow", "step-vectors", "trajectory",
     ]
 
     static let folder = goldenFolder

@@ -35,4 +35,9 @@ final class MetricsTests: XCTestCase {
         XCTAssertEqual(psnr(picture([0, 10, 5, 6], channels: 4), reference), -10 * log(0.01 / 4) / log(10), accuracy: 1e-5)
         XCTAssertEqual(psnr(picture([2, 2], channels: 2), picture([2, 2], channels: 2)), 100, accuracy: 1e-9, "flat")
     }
+
+    func testSamplesOfOtherAxesAreNoPixels() {
+        let reference = Tensor(shape: [1, 2], values: [0, 10]), other = Tensor(shape: [1, 2], values: [0, 9])
+        XCTAssertEqual(psnr(other, reference), -10 * log(0.01 / 2) / log(10), accuracy: 1e-5)
+    }
 }
