@@ -29,6 +29,7 @@ from dq_toolchain.backends.common.sealing import seal_bundle
 from dq_toolchain.backends.common.smoke import IN_FP16, REPORT, smoke
 from dq_toolchain.backends.common.staging import staging
 from dq_toolchain.backends.common.step_rows import write_step_rows
+from dq_toolchain.backends.tensorrt.deploy.build_engines import ENGINES
 from dq_toolchain.backends.tensorrt.graph.rewrite import OPSET, Rewriter, set_step_group
 from dq_toolchain.backends.tensorrt.parts import Parts
 from dq_toolchain.backends.tensorrt.proof.audit import audit
@@ -49,7 +50,7 @@ FORMS = {"methods": "static", "input": "ratio"}
 """What bundle.json calls the forms of the program, with a dash and the precision behind."""
 PLACEMENTS = "placements.json"
 INTEGERS = "int8 x int8"
-DEPLOY = ("build_engines.py", "build_engines.sh", "bench.sh")
+DEPLOY = ("build_engines.py", "graph_types.py", "int8_layers.py", "made_of.py", "build_engines.sh", "bench.sh")
 """Programs for the device; they read the bundle and import nothing of ours."""
 
 
@@ -140,7 +141,7 @@ def lower(
             say(coarse)
     elif beyond:
         say(f"values beyond fp16 at {', '.join(beyond)}: the builder is told to use no fp16 kernels")
-    with staging(out) as folder:
+    with staging(out, (ENGINES,)) as folder:
         (folder / MODEL).mkdir()
         written = write_graphs(artifact, call, settings, folder / MODEL, say)
         compiled = None

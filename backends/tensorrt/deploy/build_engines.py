@@ -3,12 +3,13 @@
 
 The graphs are those of the network, and of the text encoders and the decoder where the bundle has them.
 
-    python3 build_engines.py                 build what is missing, then check
+    python3 build_engines.py                 build what is missing or was made of other files, then check
     python3 build_engines.py --check         check only: reads engines/*.layers.json, needs no TensorRT
 
 The TensorRT found on the device decides how types are given to the builder (`types_for`): JetPack 6 has TensorRT 10.3, 7.1
 has 10.13, 7.2 has 10.16, 7.2.2 and later have 11.4. Engines are good for the GPU and the TensorRT version they were built
-with. Exit code 1: a layer that must be INT8 is not; 2: this TensorRT cannot build the bundle, one line says why.
+with. Exit codes: 0 every layer that must be INT8 is; 1 one is not; 2 the engines cannot be built, one line says why; 3 not
+decided: none is seen in float, but the builder does not show them all, or an engine is not built.
 """
 
 from __future__ import annotations
@@ -16,132 +17,65 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
-PLACEMENTS, ENGINES, CACHE = "placements.json", "engines", "timing.cache"
-MULTIPLIES = re.compile("conv|correlation|gemm|matmul|mha|fusion", re.IGNORECASE)
-"""In the kind or name of a layer that multiplies."""
+if TYPE_CHECKING or __package__:
+    from dq_toolchain.backends.tensorrt.deploy.graph_types import Types, trtexec_flags, types_for
+    from dq_toolchain.backends.tensorrt.deploy.int8_layers import judge
+    from dq_toolchain.backends.tensorrt.deploy.made_of import SUFFIX, first_changed, is_made_of, listed_files, made_of
+else:  # in a bundle's folder, which is to hold nothing that bundle.json does not list
+    sys.dont_write_bytecode = True
+    from graph_types import Types, trtexec_flags, types_for
+    from int8_layers import judge
+    from made_of import SUFFIX, first_changed, is_made_of, listed_files, made_of
 
-
-Version = tuple[int, int]
-"""Major and minor, as of TensorRT 10.3."""
-OLDEST: Version = (10, 0)
-STRONG_FP16: Version = (10, 12)
-"""From here on weak types are deprecated, and graphs that hold fp16 and Q/DQ are built with strong ones."""
-STRONG_ONLY: Version = (11, 0)
-"""From here on every network is strongly typed, and the flags of weak types are gone."""
-
-
-class Types(NamedTuple):
-    """How a builder gets the types of a graph.
-
-    ``strong``: every tensor has the type that the graph says. Otherwise ``flags`` names what the builder may compute in
-    beside fp32. ``note``: what the user should know, or "".
-    """
-
-    strong: bool
-    flags: tuple[str, ...] = ()
-    note: str = ""
-
-
-def types_for(version: Version, precision: str, fp16: bool = True) -> Types:
-    """The types that a version of TensorRT takes for the graphs of a bundle.
-
-    Args:
-        precision: "fp32" or "fp16", of the graphs between the integer layers.
-        fp16: False where the network has values that fp16 does not hold.
-    Raises:
-        SystemExit: this version cannot build such graphs; the text says what to export instead.
-    """
-    name = f"TensorRT {version[0]}.{version[1]}"
-    if version < OLDEST:
-        raise SystemExit(f"{name} does not take these graphs (ONNX opset 19); use JetPack 6.1 or later")
-    if precision == "fp16":
-        if version < STRONG_FP16:
-            raise SystemExit(f"{name} takes fp32 graphs, those of this bundle are fp16; export again with --jetpack 6")
-        return Types(strong=True)
-    if version < STRONG_ONLY:
-        return Types(strong=False, flags=("INT8", "FP16") if fp16 else ("INT8",))
-    faster = "; for fp16 export again with --jetpack 7" if fp16 else ""
-    return Types(strong=True, note=f"{name} keeps the types of the graph: what is not INT8 runs in fp32{faster}")
-
-
-def trtexec_flags(number: int, precision: str, fp16: bool = True) -> list[str]:
-    """What trtexec is told of the types. ``number``: of its banner "[TensorRT v101303]", 10000 major + 100 minor + patch, which
-    before version 10 were 1000 major + 100 minor + patch.
-
-    Raises:
-        SystemExit: see ``types_for``.
-    """
-    version = (number // 10000, number // 100 % 100) if number >= 10000 else (number // 1000, number // 100 % 10)
-    types = types_for(version, precision, fp16)
-    if types.note:
-        print(types.note, file=sys.stderr)
-    if types.strong:
-        return ["--stronglyTyped"] if version < STRONG_ONLY else []  # later it is always so, and the flag is deprecated
-    return [f"--{flag.lower()}" for flag in types.flags]
-
-
-class Judgement(NamedTuple):
-    """Sites by how the builder runs them; ``unseen``: inside a block of which this TensorRT shows nothing."""
-
-    int8: list[str]
-    in_float: list[str]
-    unseen: list[str]
-
-
-def judge(layers: Iterable[Any], sites: Iterable[str]) -> Judgement:
-    """Which sites run in INT8, by the builder's own list of layers.
-
-    A layer says in "Metadata" which nodes of the graph it was made of; nodes bear the names of sites.
-    """
-    found = Judgement([], [], [])
-    known = [layer for layer in layers if isinstance(layer, dict)]
-    for site in sites:
-        tag = f"[ONNX Layer: {site}]"
-        mine = [layer for layer in known if tag in str(layer.get("Metadata", ""))]
-        products = [
-            layer for layer in mine if MULTIPLIES.search(f"{layer.get('LayerType', '')} {layer.get('Name', '')}")
-        ]
-        if any(_is_int8(layer) for layer in products):
-            found.int8.append(site)
-        elif any(layer.get("Inputs") for layer in products):
-            found.in_float.append(site)
-        else:
-            found.unseen.append(site)
-    return found
-
-
-def _is_int8(layer: Mapping[str, Any]) -> bool:
-    """Whether the layer multiplies int8: its first input is, and it is no fusion, which dequantizes inside."""
-    if "fusion" in str(layer.get("LayerType", "")):
-        return False
-    inputs = layer.get("Inputs") or [{}]
-    return "int8" in str(inputs[0].get("Format/Datatype", inputs[0].get("Datatype", ""))).lower()
+PLACEMENTS, ENGINES, CACHE, LAYERS = "placements.json", "engines", "timing.cache", ".layers.json"
+UNDECIDED = 3
+"""The exit code where the builder's list of layers does not show every site, or there is no engine."""
 
 
 class Graph(NamedTuple):
-    """A graph of the bundle. ``precision`` and ``fp16``: see ``types_for``. ``int8``: sites that have to be INT8."""
+    """A graph of the bundle. ``precision`` and ``fp16``: see ``types_for``. ``int8``: sites that have to be INT8.
+    ``made_of``: what its engine has to be made of, see the function."""
 
     path: Path
     precision: str
     fp16: bool
     int8: list[str]
+    made_of: str
+
+    def is_built(self, engines: Path) -> bool:
+        """Whether there is an engine with its list of layers, made of the files of this bundle."""
+        plan = engines / f"{self.path.stem}.plan"
+        return plan.exists() and plan.with_suffix(LAYERS).exists() and is_made_of(plan, self.made_of)
 
 
 def graphs_of(bundle: Path) -> list[Graph]:
-    """The graphs of the step groups, then those of text encoders and decoder."""
-    placements = json.loads((bundle / PLACEMENTS).read_text())
-    rows = [{**placements, "graph": name} for name in placements["graphs"]] + placements.get("parts", [])
-    return [Graph(bundle / row["graph"], row["precision"], row.get("fp16", True), row["int8"]) for row in rows]
+    """The graphs of the step groups, then those of text encoders and decoder.
+
+    Raises:
+        SystemExit: placements.json or bundle.json is missing or damaged.
+    """
+    try:
+        files = listed_files(bundle)
+        placements = json.loads((bundle / PLACEMENTS).read_text(encoding="utf-8"))
+        rows = [{**placements, "graph": name} for name in placements["graphs"]] + placements.get("parts", [])
+        return [
+            Graph(path, row["precision"], row.get("fp16", True), list(row["int8"]), made_of(path.stem, files))
+            for row in rows
+            for path in (bundle / row["graph"],)
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SystemExit(
+            f"{PLACEMENTS} or bundle.json in {bundle} is missing or damaged: {one_line(error)}; copy the whole bundle again"
+        ) from error
 
 
 class Builder:
@@ -149,7 +83,12 @@ class Builder:
 
     def __init__(self, cache: Path, level: int, workspace_mib: int) -> None:
         # only here: --check and judge() need no TensorRT
-        globals()["trt"] = importlib.import_module("tensorrt")
+        try:
+            globals()["trt"] = importlib.import_module("tensorrt")
+        except ImportError as error:
+            raise SystemExit(
+                f"this Python does not import tensorrt ({one_line(error)}); take the system's python3, with TensorRT of JetPack"
+            ) from error
         self.cache, self.level, self.workspace_mib = cache, level, workspace_mib
         major, minor = str(trt.__version__).split(".")[:2]
         self.version = int(major), int(minor)
@@ -223,17 +162,29 @@ def write(path: Path, data: bytes) -> None:
     part.replace(path)
 
 
-def check(folder: Path, graphs: Iterable[Graph]) -> bool:
-    """Print how every engine runs its sites; False if one runs in float or was not listed."""
-    good = True
+def one_line(error: Exception) -> str:
+    """The kind and the text of an error."""
+    return f"{type(error).__name__} {' '.join(str(error).split())}"
+
+
+def check(engines: Path, graphs: Iterable[Graph]) -> int:
+    """Print how every engine runs its sites; the exit code: 1 if one runs in float, 3 if one was not listed or not built.
+
+    Raises:
+        SystemExit: a list of layers is damaged.
+    """
+    in_float = undecided = 0
     for graph in graphs:
         name, sites = graph.path.stem, graph.int8
-        path = folder / f"{name}.layers.json"
-        if not path.exists():
-            print(f"{name}: no list of layers, build it first")
-            good = False
+        if not graph.is_built(engines):
+            print(f"{name}: no engine of this bundle's files, build it first")
+            undecided += 1
             continue
-        found = judge(json.loads(path.read_text()).get("Layers", []), sites)
+        path = engines / f"{name}{LAYERS}"
+        try:
+            found = judge(json.loads(path.read_text(encoding="utf-8")).get("Layers", []), sites)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise SystemExit(f"{path} is damaged: {one_line(error)}; build it again with --force") from error
         print(
             f"{name}: {len(found.int8)} of {len(sites)} sites INT8, {len(found.in_float)} in float, {len(found.unseen)} inside "
             "blocks that are not shown"
@@ -242,8 +193,8 @@ def check(folder: Path, graphs: Iterable[Graph]) -> bool:
             print(f"  in float: {site}")
         for site in found.unseen:
             print(f"  not shown: {site}")
-        good = good and not found.in_float
-    return good
+        in_float, undecided = in_float + len(found.in_float), undecided + len(found.unseen)
+    return 1 if in_float else UNDECIDED if undecided else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -259,14 +210,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--trtexec-flags", type=int, metavar="VERSION", help="print what trtexec is told of types; build nothing"
     )
-    parser.add_argument("--graph", help="of --trtexec-flags: for which file  [default: the first of the network]")
+    parser.add_argument(
+        "--made-of", action="store_true", help="print what the engine of --graph has to be made of; build nothing"
+    )
+    parser.add_argument("--graph", help="of these two: for which file  [default: the first of the network]")
     given = parser.parse_args(arguments)
     bundle: Path = given.bundle
     graphs = graphs_of(bundle)
-    if given.trtexec_flags is not None:
+    if given.trtexec_flags is not None or given.made_of:
         wanted = graphs[0].path if given.graph is None else bundle / given.graph
-        graph = next(each for each in graphs if each.path == wanted)
-        print(*trtexec_flags(given.trtexec_flags, graph.precision, graph.fp16))
+        asked = next((each for each in graphs if each.path == wanted), None)
+        if asked is None:
+            raise SystemExit(f"{given.graph} is none of the graphs of {PLACEMENTS}; delete it, it is of another bundle")
+        if given.made_of:
+            print(asked.made_of, end="")
+        else:
+            print(*trtexec_flags(given.trtexec_flags, asked.precision, asked.fp16))
         return 0
     engines = bundle / ENGINES
     engines.mkdir(exist_ok=True)
@@ -274,17 +233,24 @@ def main(arguments: list[str] | None = None) -> int:
         builder = Builder(engines / CACHE, given.level, given.workspace_mib)
         types = [builder.types(graph) for graph in graphs]  # all of them before the first is built
         for number, graph in enumerate(graphs, 1):
-            plan = engines / (graph.path.stem + ".plan")
-            if plan.exists() and plan.with_suffix(".layers.json").exists() and not given.force:
+            plan = engines / f"{graph.path.stem}.plan"
+            if graph.is_built(engines) and not given.force:
                 print(f"{plan.name} is there")
                 continue
+            changed = first_changed(bundle, graph.made_of)
+            if changed is not None:
+                raise SystemExit(
+                    f"{bundle / changed} is not the file that bundle.json lists; copy the whole bundle again"
+                )
             start = time.monotonic()
             print(f"building {plan.name} ({number} of {len(graphs)})", flush=True)
             data = builder.build(graph.path, types[number - 1])
+            plan.with_suffix(SUFFIX).unlink(missing_ok=True)  # of the engine that goes; the new one comes last
             write(plan, data)
-            write(plan.with_suffix(".layers.json"), builder.layers(data).encode())
+            write(plan.with_suffix(LAYERS), builder.layers(data).encode())
+            write(plan.with_suffix(SUFFIX), graph.made_of.encode())
             print(f"{plan.name}: {len(data) / 1e6:.1f} MB in {time.monotonic() - start:.0f} s")
-    return 0 if check(engines, graphs) else 1
+    return check(engines, graphs)
 
 
 if __name__ == "__main__":
@@ -294,4 +260,8 @@ if __name__ == "__main__":
         if not isinstance(error.code, str):
             raise
         print(error.code, file=sys.stderr)
-        sys.exit(2)
+    except OSError as error:
+        print(f"{one_line(error)}; make room, or allow this user to write there", file=sys.stderr)
+    except Exception as error:  # exit code 1 says that a layer is in float, and nothing else
+        print(f"the engines cannot be built: {one_line(error)}", file=sys.stderr)
+    sys.exit(2)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dq_toolchain.backends.tensorrt.deploy.build_engines import judge
+from dq_toolchain.backends.tensorrt.deploy.int8_layers import judge
 from dq_toolchain.backends.tensorrt.proof.lint import Placement
 from dq_toolchain.backends.tensorrt.proof.nvidia_compiler import BINDINGS, LIBRARIES
 from dq_toolchain.toolchain.errors import BackendError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dq_toolchain.backends.common.call import OUTPUT
 from dq_toolchain.backends.tensorrt.deploy.build_engines import ENGINES
+from dq_toolchain.backends.tensorrt.deploy.made_of import SUFFIX, is_made_of, listed_files, made_of
 from dq_toolchain.toolchain.errors import BackendError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Engines:
     Args:
         library: the tensorrt module. folder: of the bundle. device: of torch; "cuda", another one in tests.
     Raises:
-        BackendError: an engine is missing.
+        BackendError: an engine is missing, or was made of other files than those of the bundle.
     """
 
     def __init__(self, library: Any, folder: Path, methods: Sequence[str], device: str = "cuda") -> None:
@@ -36,6 +37,7 @@ class Engines:
         missing = [plan.name for plan in self.plans.values() if not plan.is_file()]
         if missing:
             raise BackendError(f"{missing[0]} is missing; {BUILD.format(folder=folder)}")
+        _expect_own(folder, self.plans.values())
         self.runtime: trt.Runtime = library.Runtime(library.Logger(library.Logger.WARNING))
         self.stream = torch.cuda.Stream() if self.device.type == "cuda" else None
         self.scratch = torch.empty(0, dtype=torch.uint8, device=self.device)
@@ -90,3 +92,24 @@ class Engines:
         context = engine.create_execution_context(self.strategy)
         context.set_device_memory(self.scratch.data_ptr(), self.scratch.numel())
         self.current, self.engine, self.context = method, engine, context
+
+
+def _expect_own(folder: Path, plans: Iterable[Path]) -> None:
+    """Raise BackendError for an engine of another bundle, such as the one whose place this bundle took."""
+    try:
+        files = listed_files(folder)
+        for plan in plans:
+            if is_made_of(plan, made_of(plan.stem, files)):
+                continue
+            beside = plan.with_suffix(SUFFIX)
+            why = (
+                "says so"
+                if beside.exists()
+                else "is missing; bundles of version 0.1 have no such file, export them again"
+            )
+            raise BackendError(
+                f"{plan.name} was not made of the graph and weights of this bundle, {beside.name} {why}; "
+                f"{BUILD.format(folder=folder)}"
+            )
+    except (OSError, ValueError) as error:
+        raise BackendError(f"bundle.json in {folder} cannot be read: {error}; copy the whole bundle again") from error

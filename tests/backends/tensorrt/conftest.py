@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -12,15 +14,18 @@ import onnx_ir as ir
 import pytest
 import torch
 from diffusers import UNet2DModel
+from scripts.golden.damage import put
 from torch import Tensor, nn
 
 from dq_toolchain import backends
 from dq_toolchain.backends.tensorrt.proof import nvidia
 from dq_toolchain.backends.tensorrt.settings import Settings
+from dq_toolchain.toolchain.disk.files import sha256
 from dq_toolchain.toolchain.formats.artifact import Artifact, load_reference
 from dq_toolchain.toolchain.formats.bundle import Bundle
 from dq_toolchain.toolchain.formats.reference import Reference
 from tests import tiny, tiny_artifacts
+from tests.backends.tensorrt import fake_tensorrt
 from tests.shared import once
 from tests.toolchain.quant.test_step_vectors import CASES
 
@@ -135,6 +140,27 @@ def _artifact_of(name: str) -> tuple[Artifact, nn.Module]:
         key: networks[value]() if key == "unet" else value for key, value in FORMS[name][1].items()
     }
     return tiny_artifacts.lively_artifact(**options)
+
+
+@pytest.fixture
+def bundle(static: Lowered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a bundle on a device that has TensorRT."""
+    copy = tmp_path / "bundle"
+    shutil.copytree(static.folder, copy)
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
+    monkeypatch.setattr(fake_tensorrt, "__version__", "10.3.0")
+    fake_tensorrt.events.clear()
+    fake_tensorrt.in_float.clear()
+    return copy
+
+
+def give_other_weights(bundle: Path) -> None:
+    """What a further calibration and export change: the weights, and their hash in bundle.json."""
+    weights = bundle / "model" / "weights.bin"
+    data = bytearray(weights.read_bytes())
+    data[100] ^= 1
+    weights.write_bytes(data)
+    put("files", "model/weights.bin", to=sha256(weights))(bundle)
 
 
 def load_graph(path: Path) -> Any:

@@ -37,6 +37,9 @@ FILES = {
     "reference.safetensors",
     "placements.json",
     "build_engines.py",
+    "graph_types.py",
+    "int8_layers.py",
+    "made_of.py",
     "build_engines.sh",
     "bench.sh",
 }
@@ -99,6 +102,15 @@ def test_run_and_validate_pass(options: dict[str, Any], condition: bool, tmp_pat
     said = json.loads(report.read_text())
     assert said["runtime"]["name"] == "ONNX Runtime"
     assert "not TensorRT" in said["compute_unit"]
+
+
+def test_engines_of_an_older_bundle_go_with_it(tmp_path: Path) -> None:
+    """They hold its weights, and bear the names of the new ones."""
+    (tmp_path / "tensorrt" / "engines").mkdir(parents=True)
+    (tmp_path / "tensorrt" / "engines" / "steps_g0.plan").write_bytes(b"old")
+    (tmp_path / "tensorrt" / "report.json").write_text("mine")
+    made = lower(tmp_path, *small_artifact())
+    assert {path.name for path in made.folder.iterdir()} == FILES | {"report.json"}
 
 
 def test_weights_cannot_be_exchanged(static: Lowered, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from scripts.golden.damage import put
 
-from tests.backends.tensorrt.conftest import Lowered, made
+from dq_toolchain.backends.tensorrt.deploy.made_of import listed_files, made_of
+from tests.backends.tensorrt.conftest import Lowered, give_other_weights, made
 
 TRTEXEC = """#!/usr/bin/env python3
 import json, pathlib, sys
@@ -39,6 +41,7 @@ def _run(
     folder, log, trtexec = tmp_path / "bundle", tmp_path / "log", tmp_path / "trtexec"
     if not folder.exists():
         shutil.copytree(form.folder, folder)
+    if not trtexec.exists():
         trtexec.write_text(TRTEXEC.format(log=log, number=number))
         trtexec.chmod(0o755)
     log.unlink(missing_ok=True)
@@ -69,6 +72,39 @@ def test_engines_are_built_and_checked(static: Lowered, tmp_path: Path) -> None:
     assert benched.returncode == 0, benched.stderr
     assert [call["loadEngine"] for call in calls] == ["engines/steps_g0.plan", "engines/steps_g1.plan"]
     assert all("useCudaGraph" in call and "separateProfileRun" in call for call in calls)
+
+
+def test_engines_of_other_weights_are_built_again(static: Lowered, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    done, _ = _run("build_engines.sh", static, tmp_path)
+    assert done.returncode == 0, done.stderr
+    files = listed_files(bundle)
+    for name in ("steps_g0", "steps_g1"):
+        assert (bundle / "engines" / f"{name}.made_of").read_text() == made_of(name, files)
+    give_other_weights(bundle)
+    done, calls = _run("build_engines.sh", static, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [call["onnx"] for call in calls] == ["steps_g0.onnx", "steps_g1.onnx"]
+    (bundle / "engines" / "steps_g1.made_of").unlink()
+    done, calls = _run("build_engines.sh", static, tmp_path)
+    assert [call["onnx"] for call in calls] == ["steps_g1.onnx"]
+
+
+def test_files_of_two_bundles_are_refused(static: Lowered, tmp_path: Path) -> None:
+    """A copy that stopped half way, and a graph of an older bundle beside those of the new one."""
+    bundle = Path(shutil.copytree(static.folder, tmp_path / "bundle"))
+    good = (bundle / "bundle.json").read_bytes()
+    put("files", "model/weights.bin", to="0" * 64)(bundle)
+    done, calls = _run("build_engines.sh", static, tmp_path)
+    assert (done.returncode, calls) == (2, [])
+    assert "steps_g0.onnx or the weights beside it are not the files that bundle.json lists" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    (bundle / "bundle.json").write_bytes(good)
+    shutil.copy(bundle / "model" / "steps_g1.onnx", bundle / "model" / "steps_g2.onnx")
+    done, calls = _run("build_engines.sh", static, tmp_path)
+    assert (done.returncode, len(calls)) == (2, 2)
+    said = "model/steps_g2.onnx is none of the graphs of placements.json; delete it, it is of another bundle"
+    assert done.stderr.splitlines() == [said]
 
 
 def test_fp16_graphs_are_strongly_typed(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

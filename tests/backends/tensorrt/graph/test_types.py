@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from scripts.stubs.tensorrt import OUT, VERSIONS, repair
 
-from dq_toolchain.backends.tensorrt.deploy.build_engines import types_for
+from dq_toolchain.backends.tensorrt.deploy.graph_types import types_for
 
 ROOT = Path(__file__).parents[4]
 PROGRAMS = ("backends/tensorrt/deploy/build_engines.py", "backends/tensorrt/runtime/engines.py")

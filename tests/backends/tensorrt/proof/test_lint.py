@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper
 
-from dq_toolchain.backends.tensorrt.deploy.build_engines import judge
+from dq_toolchain.backends.tensorrt.deploy.int8_layers import judge
 from dq_toolchain.backends.tensorrt.proof import nvidia
 from dq_toolchain.backends.tensorrt.proof.lint import Placement, lint, why_float
 from dq_toolchain.toolchain.errors import BackendError

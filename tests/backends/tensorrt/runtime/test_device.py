@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,24 +10,14 @@ import pytest
 import torch
 
 from dq_toolchain.backends.common.onnx.session import Sessions
-from dq_toolchain.backends.tensorrt.deploy.build_engines import judge, main, trtexec_flags
+from dq_toolchain.backends.tensorrt.deploy.build_engines import main
+from dq_toolchain.backends.tensorrt.deploy.graph_types import trtexec_flags
+from dq_toolchain.backends.tensorrt.deploy.int8_layers import judge
 from dq_toolchain.backends.tensorrt.runtime import device
 from dq_toolchain.backends.tensorrt.runtime.engines import Engines
 from dq_toolchain.toolchain.errors import BackendError
 from tests.backends.tensorrt import fake_tensorrt
-from tests.backends.tensorrt.conftest import Lowered
-
-
-@pytest.fixture
-def bundle(static: Lowered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of a bundle on a device that has TensorRT."""
-    copy = tmp_path / "bundle"
-    shutil.copytree(static.folder, copy)
-    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt)
-    monkeypatch.setattr(fake_tensorrt, "__version__", "10.3.0")
-    fake_tensorrt.events.clear()
-    fake_tensorrt.in_float.clear()
-    return copy
+from tests.backends.tensorrt.conftest import Lowered, give_other_weights
 
 
 def test_engines_give_what_the_graphs_give(bundle: Path, static: Lowered) -> None:
@@ -153,6 +141,21 @@ def test_engines_that_are_missing_or_foreign(bundle: Path, static: Lowered) -> N
     (bundle / "engines" / "steps_g0.plan").write_bytes(b"foreign")
     with pytest.raises(BackendError, match=r"steps_g0\.plan was built for another TensorRT or GPU; .*--force"):
         Engines(fake_tensorrt, bundle, static.bundle.methods, device="cpu")("steps_g0", static.inputs(0))
+
+
+def test_engines_of_other_weights_are_refused(bundle: Path, static: Lowered) -> None:
+    """As when a new bundle was copied over the old one."""
+    assert main([str(bundle)]) == 0
+    give_other_weights(bundle)
+    build = r"build it on this device with: python3 .*build_engines\.py$"
+    said = rf"steps_g0\.plan was not made of the graph and weights of this bundle, steps_g0\.made_of says so; {build}"
+    with pytest.raises(BackendError, match=said):
+        Engines(fake_tensorrt, bundle, static.bundle.methods, device="cpu")
+    (bundle / "engines" / "steps_g0.made_of").unlink()
+    with pytest.raises(BackendError, match=rf"steps_g0\.made_of is missing; .* version 0\.1 .*; {build}"):
+        Engines(fake_tensorrt, bundle, static.bundle.methods, device="cpu")
+    assert main([str(bundle)]) == 0
+    Engines(fake_tensorrt, bundle, static.bundle.methods, device="cpu")
 
 
 def test_runs_on_tensorrt_where_there_is_a_gpu(bundle: Path, static: Lowered, monkeypatch: pytest.MonkeyPatch) -> None:
