@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bundle_files.h"
 #include "json.h"
 #include "safetensors.h"
 
@@ -83,7 +84,7 @@ struct Bundle {
   std::optional<std::size_t> steps;       // of `table`, only where there are `samplings` beside it
   std::vector<Sampling> samplings;
   std::string reference = "reference.safetensors";  // of `table`
-  std::vector<std::string> files;                   // those whose hashes were checked
+  FileHashes files;                                 // those that were checked
 
   /// The input of that name, null if there is none.
   const Port* input(const std::string& name) const {

@@ -50,20 +50,21 @@ bool stays_inside(const std::string& name) {
   return true;
 }
 
-std::vector<std::string> checked_files(const fs::path& folder, const json::Value& bundle) {
-  std::vector<std::string> names;
+FileHashes checked_files(const fs::path& folder, const json::Value& bundle) {
+  FileHashes files;
   for (const json::Member& file : bundle.object_at("files")) {
-    if (sha256_of_file(file_inside(folder, file.name)) != file.value.text("files")) {
+    const std::string& wanted = file.value.text("files");
+    if (sha256_of_file(file_inside(folder, file.name)) != wanted) {
       throw Error(file.name + " was changed after it was written (its SHA-256 differs from the one recorded)");
     }
-    names.push_back(file.name);
+    files.emplace(file.name, wanted);
   }
-  return names;
+  return files;
 }
 
-bool lists(const std::vector<std::string>& files, const std::string& name) {
+bool lists(const FileHashes& files, const std::string& name) {
   return std::any_of(files.begin(), files.end(),
-                     [&](const std::string& file) { return file == name || file.rfind(name + "/", 0) == 0; });
+                     [&](const auto& file) { return file.first == name || file.first.rfind(name + "/", 0) == 0; });
 }
 
 }  // namespace dq

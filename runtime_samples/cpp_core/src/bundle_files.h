@@ -1,8 +1,8 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
-#include <vector>
 
 #include "json.h"
 
@@ -17,10 +17,13 @@ std::string path_at(const json::Value& object, const char* key);
 /// Letters, digits, and . _ - behind the first: what programs name methods and inputs with.
 bool is_plain(const std::string& name);
 
-/// The names in bundle.json's `files`. Throws Error: one is outside, a link, missing, or was changed after it was written.
-std::vector<std::string> checked_files(const std::filesystem::path& folder, const json::Value& bundle);
+/// SHA-256 by name.
+using FileHashes = std::map<std::string, std::string>;
+
+/// bundle.json's `files`. Throws Error: one is outside, a link, missing, or was changed after it was written.
+FileHashes checked_files(const std::filesystem::path& folder, const json::Value& bundle);
 
 /// Whether the name is one of the files, or a folder with one of them.
-bool lists(const std::vector<std::string>& files, const std::string& name);
+bool lists(const FileHashes& files, const std::string& name);
 
 }  // namespace dq

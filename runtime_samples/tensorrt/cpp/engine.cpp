@@ -16,20 +16,13 @@ std::string dtype_of(nvinfer1::DataType dtype) {
 
 std::string describe(const Port& port) { return port.dtype + " of shape " + to_string(port.shape); }
 
-Bytes read_plan(const std::filesystem::path& plan) {
-  if (!std::filesystem::exists(plan)) {
-    throw Error(plan.string() + " is missing; build it on this device with: python3 build_engines.py, in the bundle's folder");
-  }
-  return read_file(plan);
-}
-
 }  // namespace
 
 std::size_t bytes_of(const Port& port) { return port.elements() * (port.dtype == "int64" ? sizeof(std::int64_t) : sizeof(float)); }
 
 Engine::Engine(nvinfer1::IRuntime& runtime, const Messages& messages, const std::filesystem::path& plan)
     : messages_(messages), name_(plan.filename().string()) {
-  const Bytes bytes = read_plan(plan);
+  const Bytes bytes = read_file(plan);
   engine_.reset(runtime.deserializeCudaEngine(bytes.data(), bytes.size()));
   if (!engine_) {
     throw Error(name_ + " does not load: it is damaged or was built for another TensorRT or GPU" + build_again + messages.last());

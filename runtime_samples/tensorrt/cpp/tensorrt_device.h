@@ -2,10 +2,10 @@
 
 #include <NvInfer.h>
 
-#include <filesystem>
 #include <memory>
 #include <string>
 
+#include "bundle.h"
 #include "cuda.h"
 #include "engine.h"
 #include "messages.h"
@@ -19,8 +19,8 @@ class TensorRTDevice {
   TensorRTDevice();
 
   const Stream& stream() const { return stream_; }
-  /// engines/NAME.plan of a bundle. Throws Error: it is missing or does not load.
-  std::unique_ptr<Engine> read(const std::filesystem::path& bundle, const std::string& name) const;
+  /// engines/NAME.plan of a bundle. Throws Error: it is missing, was made of other files than the bundle's, or does not load.
+  std::unique_ptr<Engine> read(const Bundle& bundle, const std::string& name) const;
 
  private:
   // They go from the last to the first.

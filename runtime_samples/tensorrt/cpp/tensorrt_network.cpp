@@ -36,7 +36,7 @@ TensorRTNetwork::~TensorRTNetwork() {
 }
 
 std::unique_ptr<Engine> TensorRTNetwork::read(std::size_t method) {
-  std::unique_ptr<Engine> engine = device_.read(bundle_.folder, bundle_.methods[method]);
+  std::unique_ptr<Engine> engine = device_.read(bundle_, bundle_.methods[method]);
   for (const Port& port : engine->ports()) {
     engine->expect(port, port.name == bundle_.output.name ? &bundle_.output : bundle_.input(port.name), "the bundle");
   }

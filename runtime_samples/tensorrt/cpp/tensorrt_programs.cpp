@@ -69,7 +69,7 @@ class TensorRTPart : public Part {
 }  // namespace
 
 std::unique_ptr<Part> TensorRTPrograms::open(const std::filesystem::path&, const std::string& name) {
-  return std::make_unique<TensorRTPart>(device_.read(folder_, name), device_, name);
+  return std::make_unique<TensorRTPart>(device_.read(bundle_, name), device_, name);
 }
 
 std::unique_ptr<Network> TensorRTPrograms::open_network(const Bundle& bundle) {

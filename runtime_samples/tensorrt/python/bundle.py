@@ -54,6 +54,7 @@ class Bundle:
         step_vectors: (N, V) float32, the input ``step_vectors`` of every step; None where ``timestep`` is the input.
         asked: steps of the scheduler, by which ``table`` is named; None where there is no other.
         samplings: other step counts and guidance scales. reference: file of the held-out rollouts of ``table``.
+        files: SHA-256 by name of all that was checked.
     """
 
     folder: Path
@@ -71,6 +72,7 @@ class Bundle:
     asked: int | None
     samplings: tuple[Sampling, ...]
     reference: str
+    files: Mapping[str, str]
 
     @property
     def steps(self) -> int:
@@ -214,7 +216,7 @@ def _parse(folder: Path, digest: str, data: Mapping[str, Any]) -> Bundle:
         folder, digest, as_text(data["target"], "target"), program, inputs, outputs[0], group_of_step,
         tuple(methods), table, as_guidance(data), _rows(folder / RANGES, inputs, "ranges", len(groups)),
         _rows(folder / VECTORS, inputs, "step_vectors", len(table.timesteps)),
-        as_steps(data) if samplings else None, samplings, REFERENCE)  # fmt: skip
+        as_steps(data) if samplings else None, samplings, REFERENCE, files)  # fmt: skip
 
 
 def _check_ports(inputs: tuple[Port, ...], outputs: list[Port]) -> Port:

@@ -13,6 +13,7 @@ from bundle import Bundle
 from cuda import Cuda
 from engine import Engine
 from errors import Refused
+from made_of import expect_own
 from messages import keep_messages
 from safetensors_file import Array, Floats
 
@@ -42,7 +43,8 @@ class TensorRTNetwork:
         reload: keep one engine, load the next when its step group comes; else all stay.
         graphs: record each engine's work as a CUDA graph.
     Raises:
-        Refused: an engine is missing or does not load, or the device has too little memory.
+        Refused: an engine is missing, was made of other files than the bundle's or does not load, or the device has too little
+            memory.
     """
 
     name = "TensorRT (Python)"
@@ -59,6 +61,8 @@ class TensorRTNetwork:
         self.compute_unit = f"{cuda.device_name()} GPU, {', '.join(modes)}"
         self.ports = (*bundle.inputs, bundle.output)
         self.plans = {method: bundle.folder / ENGINES / f"{method}.plan" for method in bundle.methods}
+        for plan in self.plans.values():
+            expect_own(plan, bundle.files)
         self.messages = keep_messages(library)
         self.runtime: trt.Runtime = library.Runtime(self.messages)
         self.output = bundle.output.name
@@ -84,7 +88,7 @@ class TensorRTNetwork:
             self.engines[method].record(self.cuda)
 
     def execute(self, method: str, inputs: Mapping[str, Array]) -> Floats:
-        """The output, (1, C, H, W) float32. Raises Refused: it does not load or execute."""
+        """The output, (1, C, ...) float32. Raises Refused: it does not load or execute."""
         self._load(method)
         for name, value in inputs.items():
             np.copyto(self.host[name], value)  # stays where it is until the copy was made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from dq_toolchain.backends.tensorrt.deploy.made_of import made_of
 from tests.runtime_samples.tensorrt.programs import GOLDEN
 
 FAKE = Path(__file__).parent / "fake"
@@ -54,16 +56,36 @@ def build_fakes(root: Path, *flags: str) -> Path:
 def bundle_of(case: str, folder: Path) -> Path:
     """A golden bundle for target tensorrt, with plans that replay the golden answers; scratch memory grows from plan to plan."""
     shutil.copytree(GOLDEN / case / "bundle", folder / "bundle")
-    path = folder / "bundle" / "bundle.json"
-    data = json.loads(path.read_text())
-    path.write_text(json.dumps(data | {"target": "tensorrt"}))
+    data = json.loads((folder / "bundle" / "bundle.json").read_text())
+    write_bundle(folder / "bundle", data, {method: f"model/{method}" for method in data["methods"]})
     for name, tensor in load_file(GOLDEN / case / "replay.safetensors").items():
         (folder / f"{name}.f32").write_bytes(tensor.astype("<f4").tobytes())
-    (folder / "bundle" / "engines").mkdir()
     methods: list[str] = data["methods"]
     for number, method in enumerate(methods):
         (folder / "bundle" / "engines" / f"{method}.plan").write_text(plan_of(folder, data, FIRST_SCRATCH + number))
     return folder / "bundle"
+
+
+def write_bundle(bundle: Path, data: dict[str, Any], graphs: Mapping[str, str]) -> None:
+    """bundle.json for target tensorrt, with ``graphs``, a place for each engine, and in engines/ what each was made of."""
+    files = dict(data["files"])
+    for place in graphs.values():
+        for file in (f"{place}.onnx", f"{Path(place).parent.as_posix()}/weights.bin"):
+            (bundle / file).parent.mkdir(exist_ok=True)
+            (bundle / file).write_text(f"made up: {file}")
+            files[file] = hashlib.sha256((bundle / file).read_bytes()).hexdigest()
+    (bundle / "bundle.json").write_text(json.dumps(data | {"target": "tensorrt", "files": files}))
+    (bundle / "engines").mkdir(exist_ok=True)
+    for name in graphs:
+        (bundle / "engines" / f"{name}.made_of").write_text(made_of(name, files))
+
+
+def give_other_weights(bundle: Path, file: str) -> None:
+    """What a further export changes: ``file``, and its hash in bundle.json."""
+    (bundle / file).write_text("others")
+    data = json.loads((bundle / "bundle.json").read_text())
+    data["files"][file] = hashlib.sha256((bundle / file).read_bytes()).hexdigest()
+    (bundle / "bundle.json").write_text(json.dumps(data))
 
 
 def plan_of(replay: Path, data: dict[str, Any], scratch: int) -> str:
@@ -82,15 +104,15 @@ def generate_bundle_of(case: str, folder: Path) -> Path:
     bundle = Path(shutil.copytree(source / "bundle", folder / "bundle"))
     data = json.loads((bundle / "bundle.json").read_text())
     methods = [f"steps_g{group}" for group in range(len(data["step_groups"]))]
-    (bundle / "bundle.json").write_text(json.dumps(data | {"target": "tensorrt", "methods": methods}))
     tensors = load_file(source / "replay.safetensors")
     for name, tensor in tensors.items():
         integers = tensor.dtype == np.int64
         (folder / f"{name}.{'i64' if integers else 'f32'}").write_bytes(
             tensor.astype("<i8" if integers else "<f4").tobytes()
         )
-    engines = bundle / "engines"
-    engines.mkdir()
+    engines, parts = bundle / "engines", [path.stem for path in (bundle / "parts").glob("*.bin")]
+    graphs = {method: f"model/{method}" for method in methods} | {part: f"parts/{part}.graph/{part}" for part in parts}
+    write_bundle(bundle, data | {"methods": methods}, graphs)
     for number, method in enumerate(methods):
         (engines / f"{method}.plan").write_text(plan_of(folder, data | {"methods": []}, FIRST_SCRATCH + number))
     about = json.loads((bundle / "pipeline.json").read_text())

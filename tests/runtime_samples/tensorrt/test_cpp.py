@@ -21,6 +21,7 @@ from tests.runtime_samples.tensorrt.cpp import (
     build_fakes,
     bundle_of,
     call,
+    give_other_weights,
     must,
     plan_of,
 )
@@ -157,6 +158,16 @@ def test_what_is_refused(program: Path, tmp_path: Path) -> None:
     plan.unlink()
     assert_refused(run(program, bundle), "steps_g1.plan is missing", "python3 build_engines.py")
     plan.write_text(good)
+    made_of = plan.with_suffix(".made_of")
+    made_of.unlink()
+    said = "it is not known what steps_g1.plan was made of"
+    assert_refused(run(program, bundle), said, "python3 build_engines.py", "version 0.1 has no such file")
+    made_of.write_text(plan.with_name("steps_g0.made_of").read_text())
+    said = "steps_g1.plan was not made of the graph and weights of this bundle"
+    assert_refused(run(program, bundle, "--reload"), said, "python3 build_engines.py")
+    made_of.write_text(made_of.read_text().replace("steps_g0", "steps_g1"))
+    give_other_weights(bundle, "model/weights.bin")
+    assert_refused(run(program, bundle), "steps_g0.plan was not made of the graph and weights of this bundle")
     (bundle / "model.bin").write_text("other")
     assert_refused(run(program, bundle), "model.bin")
     assert_refused(run(program, JETSON.parent / "golden" / "overflow" / "bundle", "--seeds", 1), "golden")

@@ -13,7 +13,13 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from tests.runtime_samples.building import add_target, sanitized_programs
-from tests.runtime_samples.tensorrt.cpp import FIRST_SCRATCH, call, generate_bundle_of, plan_of_part
+from tests.runtime_samples.tensorrt.cpp import (
+    FIRST_SCRATCH,
+    call,
+    generate_bundle_of,
+    give_other_weights,
+    plan_of_part,
+)
 from tests.runtime_samples.tensorrt.programs import GOLDEN, assert_refused
 
 CASES = ("guided", "two-encoders", "noise-in-each-step")
@@ -107,6 +113,12 @@ def test_what_is_refused(program: Path, tmp_path: Path) -> None:
     plan.unlink()
     refused("text_encoder.plan is missing", "python3 build_engines.py")
     plan.write_text(good)
+    weights = bundle / "parts" / "text_encoder.graph" / "weights.bin"
+    files = weights.read_bytes(), (bundle / "bundle.json").read_bytes()
+    give_other_weights(bundle, weights.relative_to(bundle).as_posix())
+    refused("text_encoder.plan was not made of the graph and weights of this bundle", "python3 build_engines.py")
+    weights.write_bytes(files[0])
+    (bundle / "bundle.json").write_bytes(files[1])
     decoder = bundle / "engines" / "decoder.plan"
     decoder.write_text(decoder.read_text().replace("out picture float32", "out picture float16"))
     refused("decoder.plan has 'picture', dtype number 1 of shape (1, 1, 12, 12), pipeline.json has float32")

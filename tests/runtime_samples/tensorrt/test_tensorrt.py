@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from dq_toolchain.backends.tensorrt.deploy.made_of import made_of
 from dq_toolchain.toolchain.verdict.judge import validate
-from tests.backends.tensorrt.conftest import Lowered
+from tests.backends.tensorrt.conftest import Lowered, give_other_weights
 from tests.runtime_samples.tensorrt.fake_cuda import FakeCuda
 from tests.runtime_samples.tensorrt.fake_tensorrt import FakeTensorRT
 from tests.runtime_samples.tensorrt.programs import expected_counts, module, read_report
@@ -55,6 +56,7 @@ def with_engines(lowered: Lowered, folder: Path) -> Path:
     (folder / "engines").mkdir()
     for method in lowered.bundle.methods:
         (folder / "engines" / f"{method}.plan").write_text(json.dumps(str(folder / "model" / f"{method}.onnx")))
+        (folder / "engines" / f"{method}.made_of").write_text(made_of(method, lowered.bundle.files))
     return folder
 
 
@@ -140,6 +142,24 @@ def test_what_the_runtime_refuses(static_bundle: Path, device: Device, capsys: p
     plan.unlink()
     assert "build it on this device with: python3 build_engines.py" in refused(device, capsys, static_bundle)
     assert "build it on this device with" in refused(device, capsys, static_bundle, "--reload")
+
+
+@pytest.mark.parametrize("options", [(), ("--reload",)], ids=["resident", "reload"])
+def test_engines_of_other_weights_are_refused(
+    options: tuple[str, ...], static_bundle: Path, device: Device, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when a new bundle was copied over the old one."""
+    beside = static_bundle / "engines" / "steps_g1.made_of"
+    good = beside.read_text()
+    beside.unlink()
+    said = refused(device, capsys, static_bundle, *options)
+    assert "it is not known what steps_g1.plan was made of" in said
+    assert "python3 build_engines.py" in said
+    beside.write_text(good)
+    give_other_weights(static_bundle)
+    said = refused(device, capsys, static_bundle, *options)
+    assert "steps_g0.plan was not made of the graph and weights of this bundle; build it on this device with" in said
+    assert device.tensorrt.loaded == []
 
 
 def test_a_failure_gives_everything_back(
