@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from dq_toolchain.toolchain.errors import ModelError
 from dq_toolchain.toolchain.quant.hooks import hooks
@@ -94,6 +95,10 @@ class Current:
 
     rows: Tensor | None = None
 
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Current:
+        """Of a copy of the network, which is in no pass: one on shapes could not copy a real tensor."""
+        return Current()
+
     def of(self) -> Tensor:
         if self.rows is None:
             raise RuntimeError("a step vector was read before the network was called with a timestep")
@@ -120,14 +125,15 @@ class StepRows(nn.Module):
         Args:
             given: (B,) timesteps of the table, or (B, V) rows.
         Raises:
-            ModelError: a timestep is not in the table. On a GPU, where looking takes time, its rows are NaN instead.
+            ModelError: a timestep is not in the table. On a GPU, where looking takes time, its rows are NaN instead. Of shapes
+                alone, which have no numbers, nothing is asked.
         """
         self.current.rows = given if given.dim() == 2 else self._rows_of(given)
 
     def _rows_of(self, timesteps: Tensor) -> Tensor:
         same = self.timesteps == timesteps.to(torch.float32).reshape(-1, 1)
         found = same.any(1)
-        if found.device.type == "cpu" and not bool(found.all()):
+        if found.device.type == "cpu" and not isinstance(found, FakeTensor) and not bool(found.all()):
             raise ModelError(_unknown(float(timesteps[~found][0]), len(self.timesteps)))
         rows = self.rows[same.to(torch.uint8).argmax(1)]
         return torch.where(found[:, None], rows, torch.nan)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dq_toolchain.calibrate.network.activation_memory import activation_memory_of
 from dq_toolchain.toolchain.models.architectures import call_network
+from dq_toolchain.toolchain.quant.step_vectors import find_step_vectors
 from tests.tiny import noise, tiny_unet
 
 BATCH = 16
@@ -40,3 +41,13 @@ def test_bytes_grow_with_the_batch_and_nothing_of_the_network_changes() -> None:
     assert many.inputs == BATCH * few.inputs
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_network_with_step_vectors_needs_as_much_as_the_one_it_came_from() -> None:
+    """Neither the rows of the last pass nor the look for a timestep in the table stands in the way."""
+    network = tiny_unet()
+    before = activation_memory_of(network, call)
+    find_step_vectors(network, [5.0, 9.0], call)
+    found = activation_memory_of(network, call)
+    assert 0.95 < found.forward / before.forward < 1.05
+    assert 0.95 < found.backward / before.backward < 1.05
