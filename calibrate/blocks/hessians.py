@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from dq_toolchain.calibrate.blocks.evaluations import Evaluations
-from dq_toolchain.calibrate.blocks.second_order import blocks_of, groups_of, input_patches
+from dq_toolchain.calibrate.blocks.second_order import blocks_of, groups_of, input_patches, outputs_of, patches_at
 from dq_toolchain.calibrate.work.seeds import hash_seed
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.hooks import hooks
 from dq_toolchain.toolchain.quant.layers import Layer
+from dq_toolchain.toolchain.sampler.transfer import to_device
 
 POSITIONS = 64
 """Outputs of one evaluation whose inputs count at most; drawn for each batch anew, those of an image are much alike."""
@@ -97,8 +98,10 @@ def add_products(sums: list[Tensor], layer: Layer, columns: Tensor) -> None:
 
 
 def _add(sums: list[Tensor], layer: Layer, x: Tensor, generator: torch.Generator) -> None:
-    patches = input_patches(layer, x)
-    if patches.shape[1] > POSITIONS:
-        chosen = torch.randperm(patches.shape[1], generator=generator)[:POSITIONS]
-        patches = patches[:, chosen.to(patches.device)]
+    outputs = outputs_of(layer, x)
+    if outputs > POSITIONS:
+        chosen = torch.randperm(outputs, generator=generator)[:POSITIONS]
+        patches = patches_at(layer, x, to_device(chosen, x.device))
+    else:
+        patches = input_patches(layer, x)
     add_products(sums, layer, patches.flatten(0, 1).transpose(0, 1))

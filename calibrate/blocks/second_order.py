@@ -10,6 +10,8 @@ that were searched for; and the Hessian of a large layer is cut into blocks (``L
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,6 +67,47 @@ def input_patches(layer: Layer, x: Tensor) -> Tensor:
     patches: Tensor = F.unfold(x[:, :, None] if flat else x, kernel, dilation, 0, stride)
     patches = patches.transpose(1, 2)
     return patches.reshape(*patches.shape[:2], layer.groups, -1)
+
+
+def outputs_of(layer: Layer, x: Tensor) -> int:
+    """P of ``input_patches``: outputs of a channel."""
+    if isinstance(layer, nn.Linear):
+        return x[0].numel() // x.shape[-1]
+    return prod(_places(layer, x))
+
+
+def patches_at(layer: Layer, x: Tensor, chosen: Tensor) -> Tensor:
+    """``input_patches`` of some outputs. Those of the others are never made: of a convolution they take many times x's memory.
+
+    Args:
+        chosen: (n,) int64 of them, on the device of x.
+    Returns:
+        (B, n, groups, K).
+    """
+    if isinstance(layer, nn.Linear):
+        return x.reshape(len(x), -1, 1, x.shape[-1])[:, chosen]
+    places, before = _places(layer, x), _padding(layer)[-2::-2]
+    axes, rest = len(places), chosen
+    index, outside = list[Tensor](), torch.zeros((), dtype=torch.bool, device=x.device)
+    for axis in reversed(range(axes)):
+        rest, place = rest // places[axis], rest % places[axis]
+        offsets = torch.arange(layer.kernel_size[axis], device=x.device) * layer.dilation[axis]
+        at = (place * layer.stride[axis] - before[axis])[:, None] + offsets
+        at = at.view(len(chosen), *(-1 if other == axis else 1 for other in range(axes)))
+        size = x.shape[2 + axis]
+        index.insert(0, at.clamp(0, size - 1))
+        outside = outside | (at < 0) | (at >= size)
+    patches = x[(slice(None), slice(None), *index)].masked_fill_(outside, 0.0)
+    return patches.movedim(2, 1).contiguous().view(len(x), len(chosen), layer.groups, -1)
+
+
+def _places(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> list[int]:
+    """Outputs along each axis."""
+    padding = _padding(layer)
+    axes = zip(
+        x.shape[2:], padding[-2::-2], padding[::-2], layer.kernel_size, layer.stride, layer.dilation, strict=True
+    )
+    return [(size + before + after - d * (k - 1) - 1) // s + 1 for size, before, after, k, s, d in axes]
 
 
 def _padding(layer: nn.Conv1d | nn.Conv2d) -> list[int]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import UNet2DModel
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dq_toolchain.calibrate.blocks import hessians
+from dq_toolchain.calibrate.blocks.evaluations import Evaluations
 from dq_toolchain.calibrate.blocks.hessians import bytes_of, hessians_of, in_parts
 from dq_toolchain.calibrate.blocks.second_order import blocks_of, input_patches
+from dq_toolchain.toolchain.models.activations import Ledger
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.layers import Layer
 from dq_toolchain.toolchain.quant.sites import weighted_layers
@@ -67,6 +71,23 @@ def test_layers_in_parts_have_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> 
         assert sum(bytes_of(layer) for layer in chosen.values()) <= room
         for name, blocks in summed(case, chosen).items():
             assert all(torch.equal(a, b) for a, b in zip(blocks, whole[name], strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+def test_memory_is_that_of_a_pass_and_of_the_sums(batch: int) -> None:
+    """On shapes alone: of an image, what is drawn of a layer's inputs is little beside them, and all patches would be nine times."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        network = UNet2DModel(
+            sample_size=64, in_channels=3, out_channels=3, block_out_channels=(32, 64), layers_per_block=1,
+            down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"), norm_num_groups=8,
+        ).requires_grad_(False)  # fmt: skip
+        layers = dict(weighted_layers(network))
+        rows = Evaluations(torch.empty(batch, 3, 64, 64), torch.empty(batch), {}, torch.zeros(batch, dtype=torch.int64))
+        with torch.no_grad(), Ledger() as one:
+            call_network(network, rows.sample[:1], rows.timestep[:1], {})
+        with Ledger() as found:
+            hessians_of(network, layers, rows, batch, CPU, seed=3)
+    assert found.peak <= batch * one.peak + sum(bytes_of(layer) for layer in layers.values())
 
 
 def test_bytes_are_those_of_the_sums() -> None:

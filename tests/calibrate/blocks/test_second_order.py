@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dq_toolchain.calibrate.blocks import second_order
-from dq_toolchain.calibrate.blocks.second_order import blocks_of, input_patches, rounded
+from dq_toolchain.calibrate.blocks.second_order import blocks_of, input_patches, outputs_of, patches_at, rounded
 from dq_toolchain.toolchain.quant.layers import Layer, channel_shape
 
 LAYERS: dict[str, tuple[Callable[[], Layer], tuple[int, ...]]] = {
@@ -44,6 +44,19 @@ def test_patches_times_weights_are_the_outputs(name: str) -> None:
     expected = layer(x) - (layer.bias if isinstance(layer, nn.Linear) else layer.bias.view(channel_shape(layer)))
     expected = expected.reshape(3, -1, 6).transpose(1, 2) if isinstance(layer, nn.Linear) else expected.flatten(2)
     torch.testing.assert_close(products.flatten(1, 2), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_patches_of_some_outputs_are_theirs_among_all(name: str) -> None:
+    make, shape = LAYERS[name]
+    layer, x = make(), torch.randn(shape)
+    patches = input_patches(layer, x)
+    assert outputs_of(layer, x) == patches.shape[1]
+    for count in (patches.shape[1], (patches.shape[1] + 1) // 2):
+        chosen = torch.randperm(patches.shape[1])[:count]
+        found = patches_at(layer, x, chosen)
+        assert torch.equal(found, patches[:, chosen])
+        assert found.stride() == patches[:, chosen].stride()  # so that their products are added up alike
 
 
 def alike(shape: tuple[int, ...]) -> Tensor:
