@@ -6,6 +6,7 @@ A pass is one FP32 call of the network for one sample, without gradient, both ha
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import get_args
 
 import torch
@@ -15,6 +16,7 @@ from dq_toolchain.calibrate.fitting.phase import phases_of
 from dq_toolchain.calibrate.methods import effective
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.toolchain.console.progress import Reporter, roughly
+from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.recipe.sections import Effort, Recipe
 
 OBSERVED = 1.2
@@ -49,15 +51,25 @@ def say_duration(context: Context, recipe: Recipe, method: Method, reporter: Rep
     one = seconds_per_pass(context)
     parts = {part: one * count for part, count in passes(recipe, method, context).items()}
     others = [
-        f"{effort} takes about {roughly(one * sum(passes(_with_effort(recipe, effort), method, context).values()))}"
-        for effort in get_args(Effort)
-        if effort != recipe.calibrate.effort
+        f"{effort} takes about {roughly(one * sum(found.values()))}"
+        for effort, found in _others(recipe, method, context).items()
     ]
+    also = f"; {', '.join(others)}" if others else ""
     reporter.say(
         f"--effort {recipe.calibrate.effort}: about {roughly(sum(parts.values()))} here "
         f"({', '.join(f'{part} {roughly(seconds)}' for part, seconds in parts.items())}), by one network pass of "
-        f"{1000 * one:.3g} ms a sample; {', '.join(others)}"
+        f"{1000 * one:.3g} ms a sample{also}"
     )
+
+
+def _others(recipe: Recipe, method: Method, context: Context) -> dict[Effort, dict[str, float]]:
+    """The passes of the other efforts, without those that refuse what the user set: rounding that they have no iterations for."""
+    found = {}
+    for effort in get_args(Effort):
+        if effort != recipe.calibrate.effort:
+            with suppress(RecipeError):
+                found[effort] = passes(_with_effort(recipe, effort), method, context)
+    return found
 
 
 def _with_effort(recipe: Recipe, effort: Effort) -> Recipe:

@@ -19,13 +19,16 @@ from torch import Tensor, nn
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.fitting.memory import AT_WORK, FINISHED, HOMES, RESIDENT, SPILLED
 from dq_toolchain.calibrate.fitting.phase import Needs, phases_of
+from dq_toolchain.calibrate.fitting.run import check_workers
+from dq_toolchain.calibrate.methods import effective
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.network.activation_checkpointing import checkpointed, outermost_blocks
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory, activation_memory_of
 from dq_toolchain.calibrate.network.streaming import streamed_tensors
+from dq_toolchain.calibrate.prepare.step_vectors import check_step_vectors
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.console.progress import Reporter
-from dq_toolchain.toolchain.errors import CalibrationError
+from dq_toolchain.toolchain.errors import CalibrationError, RecipeError
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 
@@ -105,7 +108,7 @@ def check_memory(context: Context, recipe: Recipe, method: Method, reporter: Rep
         _check_host(context, need, reporter)
         return replace(context, gradient_batch=batch)
     tried = []
-    for change, other in _smaller(recipe):
+    for change, other in _smaller(context, recipe, method):
         smaller = estimate(context, other, method, in_parts=True)
         size = gib(smaller.on(device))
         if smaller.on(device) <= free:
@@ -206,16 +209,27 @@ def _gradient_batch(context: Context, recipe: Recipe, method: Method, free: int)
     return max(1, int((free - used) / SCATTERED) // each)
 
 
-def _smaller(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
-    """What can be changed to need less, and the recipe with it."""
+def _smaller(context: Context, recipe: Recipe, method: Method) -> Iterator[tuple[str, Recipe]]:
+    """What can be changed to need less, and the recipe with it as it is then calibrated; without what would be refused."""
+    for change, changed in _changes(recipe):
+        other = effective(changed)
+        try:
+            check_step_vectors(other, method)
+            check_workers(method.name, phases_of(method.fit, other), other, context.workers, context.step_groups)
+        except RecipeError:
+            continue
+        yield change, other
+
+
+def _changes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     exact = recipe.model_copy(update={"calibrate": recipe.calibrate.model_copy(update={"gradient": "adjoint"})})
-    is_full = recipe.calibrate.gradient == "full" and recipe.calibrate.horizon > 1
-    if is_full:
+    is_full, several = recipe.calibrate.gradient == "full", recipe.calibrate.horizon > 1
+    if is_full and several:
         yield "--gradient adjoint", exact
     if not recipe.run.offload:
         run = {"run": recipe.run.model_copy(update={"offload": True})}
         yield "--offload", recipe.model_copy(update=run)
-        if is_full:
+        if is_full and (several or recipe.quantize.step_vectors):
             yield "--offload --gradient adjoint", exact.model_copy(update=run)
 
 

@@ -24,6 +24,7 @@ from dq_toolchain.calibrate.network.precision import check_precision
 from dq_toolchain.calibrate.network.streaming import Streaming
 from dq_toolchain.calibrate.prepare.memory import room_on
 from dq_toolchain.calibrate.prepare.samplings import samplings_of
+from dq_toolchain.calibrate.prepare.step_vectors import check_step_vectors
 from dq_toolchain.calibrate.work.workers import ALONE, Workers
 from dq_toolchain.toolchain.disk.spill import Spill
 from dq_toolchain.toolchain.errors import CalibrationError, ModelError, RecipeError
@@ -66,7 +67,7 @@ def setup(
     table = sampler_table(source.config, source.scheduler_config, recipe.sampler.steps, eta=recipe.sampler.eta)
     if method is not None and method.check is not None:
         method.check(table)
-    _check_step_vectors(recipe, method)
+    check_step_vectors(recipe, method)
     step_groups = even_step_groups(table.calls, recipe.quantize.step_groups)
     guidance = guidance_of(source.config, recipe, warn)
     samplings = samplings_of(recipe, source, table, step_groups, guidance)
@@ -168,22 +169,6 @@ def _class_of(source: Source, given: Model | None) -> object:
     if given is not None:
         return None if given.pipeline is None else type(given.pipeline).__name__
     return pipeline_index(source.folder).get("_class_name") if source.is_pipeline else None
-
-
-def _check_step_vectors(recipe: Recipe, method: Method | None) -> None:
-    """Raises RecipeError: the recipe asks for step vectors, and for what cannot be done with them."""
-    if not recipe.quantize.step_vectors:
-        return
-    if method is not None and method.needs_timestep:
-        raise RecipeError(
-            f"[quantize] step_vectors: method {method.name!r} {method.needs_timestep}, which a network with step vectors has not; "
-            "leave step_vectors out, or take another method"
-        )
-    if recipe.run.offload and recipe.calibrate.gradient == "full":
-        raise RecipeError(
-            '[quantize] step_vectors: with --offload, gradient = "full" runs blocks again after later steps; leave step_vectors '
-            'out, or set gradient = "adjoint"'
-        )
 
 
 def _check_json(config: Mapping[str, Any], file: str) -> None:

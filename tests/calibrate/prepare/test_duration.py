@@ -14,6 +14,7 @@ from dq_toolchain.calibrate.prepare import duration
 from dq_toolchain.calibrate.prepare.duration import passes, say_duration
 from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.toolchain.console.progress import Reporter, roughly
+from dq_toolchain.toolchain.recipe.loading import load_recipe
 from dq_toolchain.toolchain.recipe.sections import Recipe
 from dq_toolchain.toolchain.sampler.denoiser import Denoiser
 from tests.calibrate.conftest import QUIET, tiny_recipe
@@ -67,6 +68,24 @@ def test_minutes_are_said_with_what_other_efforts_take(
     assert line.startswith(f"--effort standard: about {roughly(wanted)} here (FP32 rollouts ")
     assert "quick takes about " in line
     assert "best takes about " in line
+
+
+def test_an_effort_that_refuses_what_was_set_is_left_out(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 8 bits only the best has iterations that learn rounding."""
+    settings = {
+        "model": {"path": tiny_model},
+        "run": {"out": tmp_path, "device": "cpu"},
+        "calibrate": {"effort": "best", "rounding": "learned"},
+    }
+    recipe = effective(load_recipe(None, settings))
+    monkeypatch.setattr(duration, "seconds_per_pass", lambda _context: 1.0)
+    heard = Heard()
+    say_duration(setup(recipe), recipe, ACCUQUANT, heard)
+    (line,) = heard.lines
+    assert line.startswith("--effort best: about ")
+    assert line.endswith(" ms a sample")
 
 
 def test_a_pass_is_measured_on_the_network(case: tuple[Context, Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
