@@ -73,6 +73,7 @@ def outputs_of(layer: Layer, x: Tensor) -> int:
     """P of ``input_patches``: outputs of a channel."""
     if isinstance(layer, nn.Linear):
         return x[0].numel() // x.shape[-1]
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
     return prod(_places(layer, x))
 
 
@@ -86,6 +87,7 @@ def patches_at(layer: Layer, x: Tensor, chosen: Tensor) -> Tensor:
     """
     if isinstance(layer, nn.Linear):
         return x.reshape(len(x), -1, 1, x.shape[-1])[:, chosen]
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d)
     places, before = _places(layer, x), _padding(layer)[-2::-2]
     axes, rest = len(places), chosen
     index, outside = list[Tensor](), torch.zeros((), dtype=torch.bool, device=x.device)
@@ -97,7 +99,8 @@ def patches_at(layer: Layer, x: Tensor, chosen: Tensor) -> Tensor:
         size = x.shape[2 + axis]
         index.insert(0, at.clamp(0, size - 1))
         outside = outside | (at < 0) | (at >= size)
-    patches = x[(slice(None), slice(None), *index)].masked_fill_(outside, 0.0)
+    cut: tuple[slice | Tensor, ...] = (slice(None), slice(None), *index)
+    patches = x[cut].masked_fill_(outside, 0.0)
     return patches.movedim(2, 1).contiguous().view(len(x), len(chosen), layer.groups, -1)
 
 

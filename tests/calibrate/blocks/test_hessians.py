@@ -75,7 +75,7 @@ def test_layers_in_parts_have_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("batch", [1, 6])
 def test_memory_is_that_of_a_pass_and_of_the_sums(batch: int) -> None:
-    """On shapes alone: of an image, what is drawn of a layer's inputs is little beside them, and all patches would be nine times."""
+    """On shapes alone: what is drawn of an image is little, all patches of a layer are nine times its input."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         network = UNet2DModel(
             sample_size=64, in_channels=3, out_channels=3, block_out_channels=(32, 64), layers_per_block=1,

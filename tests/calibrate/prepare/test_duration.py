@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor
@@ -74,7 +75,7 @@ def test_an_effort_that_refuses_what_was_set_is_left_out(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With 8 bits only the best has iterations that learn rounding."""
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "model": {"path": tiny_model},
         "run": {"out": tmp_path, "device": "cpu"},
         "calibrate": {"effort": "best", "rounding": "learned"},
