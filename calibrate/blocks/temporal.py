@@ -79,6 +79,15 @@ def temporal_layers(network: nn.Module) -> tuple[str, ...]:
     )
 
 
+def check_temporal(network: nn.Module) -> None:
+    """Raise CalibrationError: no residual block of the network projects a time embedding."""
+    if not _projecting_blocks(network):
+        raise CalibrationError(
+            f"no residual block of this {type(network).__name__} projects a time embedding, so there is no temporal block to "
+            "reconstruct; use a method without it"
+        )
+
+
 def with_temporal_unit(network: nn.Module, units: Sequence[Unit]) -> tuple[Unit, ...]:
     """The same layers in units of which the temporal block is the first; units left empty are dropped.
 
@@ -87,11 +96,7 @@ def with_temporal_unit(network: nn.Module, units: Sequence[Unit]) -> tuple[Unit,
     Raises:
         CalibrationError: no residual block of the network projects a time embedding.
     """
-    if not _projecting_blocks(network):
-        raise CalibrationError(
-            "no residual block of this UNet projects a time embedding, so there is no temporal block to reconstruct; use a "
-            "method without it"
-        )
+    check_temporal(network)
     temporal = temporal_layers(network)
     rest = [Unit(unit.name, tuple(layer for layer in unit.layers if layer not in temporal)) for unit in units]
     return (Unit(TEMPORAL, temporal), *(unit for unit in rest if unit.layers))

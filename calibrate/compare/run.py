@@ -6,10 +6,12 @@ A run that was killed loses the cell at work; several processes share a grid by 
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from dq_toolchain.calibrate.compare.cells import CellResult, load_result, load_samples, save_samples
@@ -152,7 +154,12 @@ class Judges:
 
 
 def do_cell(grid: Grid, cell: Cell, judges: Judges, reporter: Reporter, calibrate: Calibrate) -> None:
-    """Calibrate, judge and write one cell; a failure is recorded. Raises ToolchainError: the folder cannot be written."""
+    """Calibrate, judge and write one cell; a failure is recorded, also one that is a fault of this program.
+
+    Raises:
+        ToolchainError: the folder cannot be written.
+        MemoryError, OSError, ImportError, torch.OutOfMemoryError: the machine is at fault, and other cells would fail too.
+    """
     folder, begin = grid.cell_folder(cell), time.perf_counter()
     result = begun(grid, cell)
     try:
@@ -167,10 +174,21 @@ def do_cell(grid: Grid, cell: Cell, judges: Judges, reporter: Reporter, calibrat
             judges.fail(failed)
         result = replace(result, pictures_reason=judges.no_pictures, calibration_seconds=made.seconds)
         replace(result, wall_seconds=time.perf_counter() - begin).save(folder)
-    except ToolchainError as error:
-        reason = " ".join(str(error).split())
+    except (MemoryError, OSError, ImportError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join((str(error) if isinstance(error, ToolchainError) else _fault(error)).split())
         record_failure(grid, replace(result, reason=reason))
         reporter.warn(f"{cell.name} failed: {reason}")
+
+
+def _fault(error: Exception) -> str:
+    """Of an exception that no user's mistake raises: what it says and where it came from."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"a fault of dq-toolchain: {type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno}); take another "
+        "method or setting, and report it"
+    )
 
 
 def record_failure(grid: Grid, result: CellResult) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from dq_toolchain.toolchain.errors import RecipeError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.sampler.table import SamplerTable
 
+T = TypeVar("T")
 Settings = Mapping[str, Mapping[str, Any]]
 Record = dict[str, Any]
 Smooth = Callable[[nn.Module, SamplerTable, Samples], Mapping[str, Tensor]]
@@ -32,6 +33,8 @@ Finish = Callable[[Artifact, Trajectories], tuple[Artifact, Record]]
 """-> the changed artifact and what to record."""
 Check = Callable[[SamplerTable], None]
 """Raises RecipeError for a sampler that the method cannot serve."""
+CheckNetwork = Callable[[nn.Module], None]
+"""Raises CalibrationError for a network (FP32) that the method cannot serve."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Method:
         fit: its phases in order; without any, ranges and weights stay as they were searched.
         blocks: changes to BlockOptions, for ``BLOCKS`` among the phases.
         constants: numbers of its functions that are no constants of their modules, such as arguments they were made with.
+        check: of the sampler, before weights are read. check_network: before any other work.
         needs_timestep: what it does with the time embedding or other timesteps, in words after its name; empty: nothing.
     """
 
@@ -58,6 +62,7 @@ class Method:
     choose: Choose | None = None
     smooth: Smooth | None = None
     check: Check | None = None
+    check_network: CheckNetwork | None = None
     finish: tuple[Finish, ...] = ()
     constants: Mapping[str, Any] = field(default_factory=dict)
     needs_timestep: str = ""
@@ -105,6 +110,7 @@ def add(first: Method, second: Method) -> Method:
         choose=first.choose or second.choose,
         smooth=first.smooth or second.smooth,
         check=_both(first.check, second.check),
+        check_network=_both(first.check_network, second.check_network),
         finish=first.finish + second.finish,
         constants={**first.constants, **second.constants},
         needs_timestep=first.needs_timestep or second.needs_timestep,
@@ -114,12 +120,12 @@ def add(first: Method, second: Method) -> Method:
 _PHASES = {"choose": "calibration set", "smooth": "smoothing"}
 
 
-def _both(first: Check | None, second: Check | None) -> Check | None:
+def _both(first: Callable[[T], None] | None, second: Callable[[T], None] | None) -> Callable[[T], None] | None:
     if first is None or second is None:
         return first or second
 
-    def check(table: SamplerTable) -> None:
-        first(table)
-        second(table)
+    def check(given: T) -> None:
+        first(given)
+        second(given)
 
     return check

@@ -18,12 +18,23 @@ from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.methods.ranges import MSE
 from dq_toolchain.calibrate.work.host_reads import read_on_host
+from dq_toolchain.toolchain.errors import CalibrationError
 from dq_toolchain.toolchain.sampler.denoiser import outputs_at
 
+MIDDLE = "mid_block"
 PAIRS = 1024
 VARIETY = 1.2
 INNER, DROP = 0.9, 0.5
 """Weight of the inner layers' errors (the paper uses 0.8 to 1), share of activations left in float (QDrop)."""
+
+
+def check_network(network: nn.Module) -> None:
+    """Raise CalibrationError: there is no middle block."""
+    if not isinstance(getattr(network, MIDDLE, None), nn.Module):
+        raise CalibrationError(
+            f"method eda-dm chooses steps by the features of a UNet's middle block, which this {type(network).__name__} has not; "
+            "take another method"
+        )
 
 
 def dense_and_various(trajectories: Trajectories) -> Tensor:
@@ -56,7 +67,7 @@ def _scaled(x: Tensor) -> Tensor:
 def _features(trajectories: Trajectories) -> Tensor:
     """(N, F) of the middle block along the first sample's trajectory, as the paper takes one."""
     one, found = trajectories.first(1), list[Tensor]()
-    middle = trajectories.context.network.get_submodule("mid_block")
+    middle = trajectories.context.network.get_submodule(MIDDLE)
 
     def keep(_module: nn.Module, _inputs: Any, out: Tensor) -> None:
         found.append(out[:1].flatten())
@@ -74,5 +85,6 @@ METHODS = (
         fit=(BLOCKS,),
         blocks={"joint": True, "inner": INNER, "drop": DROP},
         choose=dense_and_various,
+        check_network=check_network,
     ),
 )

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.blocks.temporal import temporal_layers
+from dq_toolchain.calibrate.blocks.temporal import check_temporal, temporal_layers
 from dq_toolchain.calibrate.data.trajectories import Trajectories
 from dq_toolchain.calibrate.fitting.blocks import BLOCKS
 from dq_toolchain.calibrate.methods.base import Method, Record
@@ -76,6 +76,7 @@ TFMQ = Method(
     MSE,
     fit=(BLOCKS,),
     blocks={"temporal": True},
+    check_network=check_temporal,
     finish=(finite_set,),
     needs_timestep="quantizes the time embedding",
 )

@@ -79,6 +79,8 @@ def setup(
         model = load(
             source, None if recipe.model.lora is None else Lora(recipe.model.lora, recipe.model.lora_scale), spill
         )
+    if method is not None and method.check_network is not None:
+        method.check_network(model.network)
     bank = conditioning_bank(model, recipe, warn)
     samples = draw(
         latent_shape(model.config), table, bank, calibration_seeds(recipe.run.seed, recipe.calibrate.samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from dq_toolchain.calibrate.compare.page import render
 from dq_toolchain.calibrate.compare.plan import Grid
 from dq_toolchain.calibrate.compare.progress import GridReporter
 from dq_toolchain.calibrate.compare.results import collect
-from dq_toolchain.calibrate.compare.run import grid_result, next_cell, run
+from dq_toolchain.calibrate.compare.run import Calibrate, grid_result, next_cell, run
 from dq_toolchain.calibrate.pipeline import Calibrated
 from dq_toolchain.calibrate.work.checkpoint import CheckpointFile
 from dq_toolchain.toolchain.console.progress import Reporter
@@ -169,6 +170,36 @@ def test_failures_are_recorded_and_tried_again_next_time(
     result = grid_result(grid)(grid.cells[0])
     assert result is not None
     assert (result.attempts, result.reason, result.complete) == (3, None, True)
+
+
+def raising(error: BaseException, fake: FakeCalibrator) -> Calibrate:
+    """Instead of every artifact of minmax."""
+
+    def calibrate(recipe: Recipe, reporter: Reporter, work: Path) -> Calibrated:
+        if recipe.calibrate.method == "minmax":
+            raise error
+        return fake(recipe, reporter, work)
+
+    return calibrate
+
+
+def test_a_fault_of_the_program_costs_the_cell_alone(grid: Grid, fake: FakeCalibrator) -> None:
+    run(grid, QUIET, raising(AttributeError("no such\nthing"), fake))
+    found = collect(grid, grid_result(grid))
+    assert [(row.failed, len(row.seeds)) for row in found.rows] == [(2, 0), (0, 2)]
+    reasons = set(found.with_state("failed").values())
+    assert all(
+        reason is not None
+        and re.match(r"a fault of dq-toolchain: AttributeError: no such thing \(test_run\.py, line \d+\); ", reason)
+        for reason in reasons
+    )
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError(), torch.OutOfMemoryError(), OSError(28, "full")])
+def test_what_is_not_of_the_cell_ends_the_comparison(error: BaseException, grid: Grid, fake: FakeCalibrator) -> None:
+    with pytest.raises(type(error)):
+        run(grid, QUIET, raising(error, fake))
+    assert not collect(grid, grid_result(grid)).with_state("failed")
 
 
 def test_an_extractor_that_comes_later_costs_no_calibration(

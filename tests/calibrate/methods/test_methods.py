@@ -12,11 +12,13 @@ from dq_toolchain.calibrate.data.samples import held_out_seeds
 from dq_toolchain.calibrate.finalize import held_out_reference
 from dq_toolchain.calibrate.methods import names, resolve, with_settings
 from dq_toolchain.calibrate.pipeline import calibrated
+from dq_toolchain.calibrate.prepare.setup import setup
 from dq_toolchain.calibrate.run import calibrate
 from dq_toolchain.toolchain.console.progress import Reporter
-from dq_toolchain.toolchain.errors import RecipeError
+from dq_toolchain.toolchain.errors import CalibrationError, RecipeError
 from dq_toolchain.toolchain.formats.artifact import Artifact
 from dq_toolchain.toolchain.recipe.loading import load_recipe
+from tests import tiny_pipelines
 
 QUIET = Reporter(quiet=True)
 BLOCKS = {"rows": 16, "batch": 8, "iterations": 4, "activation_iterations": 2}
@@ -56,6 +58,13 @@ def test_a_method_leaves_an_artifact_near_fp32(name: str, work: Path, tiny_model
     assert 1e-5 < error < 0.2
     assert loaded.table == artifact.table
     assert loaded.smoothed == artifact.smoothed
+
+
+@pytest.mark.parametrize("name", ["eda-dm", "tfmq", "gac", "mse+eda-dm", "tfmq+tac"])
+def test_a_method_for_unets_refuses_a_transformer_before_any_work(name: str, tmp_path: Path) -> None:
+    recipe = small(tiny_pipelines.save_transformer(tiny_pipelines.dit(), tmp_path), tmp_path / "out", name)
+    with pytest.raises(CalibrationError, match=r"this DiTTransformer2DModel .*a(nother)? method"):
+        setup(recipe, resolve(name))
 
 
 def test_every_method_of_the_issue_is_there() -> None:
