@@ -278,7 +278,20 @@ def _from_file(path: Path, inputs: Mapping[str, Input]) -> Conditioning:
                 f"{tuple(shapes[keyword][1:])}; pad them to one length"
             )
         sides[side][keyword] = tensor.float() if inputs[keyword].classes is None else tensor.long()
+    _check_rows(path, tensors)
     return Conditioning(sides["cond"], sides["uncond"])
+
+
+def _check_rows(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Samples take the rows of each tensor in turn: of two lengths, they would take two rows that do not belong together."""
+    several = {name: len(tensor) for name, tensor in sorted(tensors.items()) if len(tensor) > 1}
+    first = next(iter(several), "")
+    other = next((name for name, rows in several.items() if rows != several[first]), None)
+    if other is not None:
+        raise RecipeError(
+            f"{path}: {first} has {several[first]} rows and {other} {several[other]}, allowed is the same number, one row per "
+            "prompt, or one row for all; correct the file"
+        )
 
 
 def _describe(tensor: Tensor) -> str:

@@ -89,8 +89,8 @@ class ConditioningSection(Section):
     file: Path | None = Field(
         default=None,
         strict=False,
-        description="safetensors with cond.NAME and uncond.NAME, one row per prompt; masks may be bool, or integers 0 and 1. "
-        "Held-out samples take the rows behind the first [calibrate] samples, where there are more",
+        description="safetensors with cond.NAME and uncond.NAME, one row per prompt, or one for all; masks may be bool, or "
+        "integers 0 and 1. Held-out samples take the rows behind the first [calibrate] samples, where there are more",
     )
     prompts: Path | None = Field(
         default=None, strict=False, description="one prompt per line; default: a built-in list; held-out as with file"

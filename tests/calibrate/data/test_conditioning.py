@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,30 @@ def test_sizes_follow_from_the_latent_and_stand_on_both_sides(tmp_path: Path) ->
     for side in (found.cond, found.uncond):
         assert set(side) == {"encoder_hidden_states", "text_embeds", "time_ids"}
         assert side["time_ids"].tolist() == [[64, 128, 0, 0, 64, 128]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ((9, 10, 1, 1), r"cond\.encoder_hidden_states has 9 rows and cond\.text_embeds 10, allowed is the same number"),
+        ((9, 9, 9, 8), r"cond\.encoder_hidden_states has 9 rows and uncond\.text_embeds 8"),
+        ((1, 1, 3, 2), r"uncond\.encoder_hidden_states has 3 rows and uncond\.text_embeds 2"),
+        ((9, 9, 9, 9), None),
+        ((9, 9, 1, 1), None),
+        ((9, 1, 1, 1), None),
+    ],
+)
+def test_rows_of_a_file_belong_together_or_are_one_for_all(
+    rows: tuple[int, ...], said: str | None, tmp_path: Path
+) -> None:
+    names = [(side, name) for side in ("cond", "uncond") for name in ("encoder_hidden_states", "text_embeds")]
+    shapes = {"encoder_hidden_states": (7, 8), "text_embeds": (5,)}
+    tensors = {
+        f"{side}__{name}": torch.ones(count, *shapes[name]) for (side, name), count in zip(names, rows, strict=True)
+    }
+    settings = recipe(conditioning=with_file(tmp_path, **tensors), sampler={"guidance": 7.0})
+    with nullcontext() if said is None else pytest.raises(RecipeError, match=said):
+        conditioning_bank(model(**SDXL), settings)
 
 
 def test_a_network_that_is_told_its_guidance_runs_without(tmp_path: Path) -> None:
