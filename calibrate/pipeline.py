@@ -28,6 +28,7 @@ from dq_toolchain.calibrate.methods import effective, resolve
 from dq_toolchain.calibrate.methods.base import Method
 from dq_toolchain.calibrate.prepare import identity
 from dq_toolchain.calibrate.prepare.duration import say_duration
+from dq_toolchain.calibrate.prepare.gradient_batch import as_it_began
 from dq_toolchain.calibrate.prepare.memory import check_memory
 from dq_toolchain.calibrate.prepare.parts_memory import check_parts_memory
 from dq_toolchain.calibrate.prepare.settings import recorded
@@ -165,6 +166,8 @@ def _calibrated(
         )
     key = identity.of_fit(rolled, context, recipe, method, ranges.scale, ranges.zero_point, ranges.chosen)
     checkpoint = CheckpointFile.of(work, "fit", key, workers.is_first, _names(context))
+    if phases:
+        context = as_it_began(context, CheckpointFile.of(work, "parts", key, workers.is_first), reporter)
     fit = Work(
         recipe=recipe,
         network=network,
