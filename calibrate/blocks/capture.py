@@ -137,11 +137,11 @@ def capture(
             part = rows.select(current)
             if set_step is not None:
                 set_step(int(part.step[0]))
-            part = part.to(device)
+            given = part.to(device)
             if replay is not None:
                 replay.index = current
             try:
-                call_network(network, part.sample, part.timestep, part.keywords)
+                call_network(network, given.sample, given.timestep, given.keywords)
             except _Reached:
                 continue
             raise CalibrationError(f"the network never calls the {record.name} that is to be reconstructed")

@@ -13,7 +13,7 @@ from dq_toolchain.calibrate.fitting.memory import BLOCKS as PER_WEIGHT
 from dq_toolchain.calibrate.fitting.memory import LARGEST, OFFLOADED, UNIT
 from dq_toolchain.calibrate.fitting.passes import FITTED, GRADIENT
 from dq_toolchain.calibrate.fitting.phase import WEIGHTS, FitResult, Needs, Phase, Work
-from dq_toolchain.calibrate.fitting.rows import drawn_rows
+from dq_toolchain.calibrate.fitting.rows import bytes_of_rows, drawn_rows
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.recipe.sections import Recipe
@@ -47,7 +47,7 @@ class Blocks(Phase):
         return Needs(
             per_weight=OFFLOADED if offload else PER_WEIGHT + learned,
             floats=UNIT * LARGEST * largest,
-            host=0 if offload else recipe.blocks.rows * one.forward,
+            host=bytes_of_rows(context, recipe) + (0 if offload else recipe.blocks.rows * one.forward),
         )
 
     def passes(self, context: Context, recipe: Recipe) -> float:

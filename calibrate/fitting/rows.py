@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 from dq_toolchain.calibrate.blocks.evaluations import Evaluations, evaluations_of
+from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.fitting.phase import Work
+from dq_toolchain.toolchain.recipe.sections import Recipe
 
 
 def drawn_rows(work: Work) -> Evaluations:
@@ -18,3 +20,8 @@ def drawn_rows(work: Work) -> Evaluations:
     order = torch.randperm(len(step), generator=torch.Generator().manual_seed(context.seed))
     order = order[: max(1, work.recipe.blocks.rows // per_pair)]
     return evaluations_of(context.table, targets, context.samples, context.guidance, step[order], sample[order])
+
+
+def bytes_of_rows(context: Context, recipe: Recipe) -> int:
+    """Of ``drawn_rows``, on the host: their latents. Conditioning is the samples' own."""
+    return recipe.blocks.rows * context.samples.start[0].nbytes

@@ -16,7 +16,7 @@ from dq_toolchain.calibrate.blocks.second_order import LARGEST, MARGIN, has_patc
 from dq_toolchain.calibrate.data.context import Context
 from dq_toolchain.calibrate.fitting.memory import OFFLOADED, ROUNDED
 from dq_toolchain.calibrate.fitting.phase import WEIGHTS, FitResult, Needs, Phase, Work
-from dq_toolchain.calibrate.fitting.rows import drawn_rows
+from dq_toolchain.calibrate.fitting.rows import bytes_of_rows, drawn_rows
 from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.work.constants import constants_of
 from dq_toolchain.toolchain.console.progress import Advance
@@ -110,6 +110,7 @@ class SecondOrder(Phase):
             per_weight=OFFLOADED if recipe.run.offload else ROUNDED,
             floats=(max(sums, largest) + FACTORS * 8 * columns**2) // 4,
             activations=one.backward + one.inputs if _is_guided(recipe) else 0,
+            host=bytes_of_rows(context, recipe),
         )
 
     def passes(self, context: Context, recipe: Recipe) -> float:

@@ -16,6 +16,7 @@ from dq_toolchain.toolchain.models.activations import Ledger
 from dq_toolchain.toolchain.models.architectures import call_network
 from dq_toolchain.toolchain.quant.layers import Layer
 from dq_toolchain.toolchain.quant.sites import weighted_layers
+from dq_toolchain.toolchain.sampler.conditioning import Conditioning
 from tests.calibrate.blocks.test_units import Tiny, tiny
 
 CPU = torch.device("cpu")
@@ -82,7 +83,14 @@ def test_memory_is_that_of_a_pass_and_of_the_sums(batch: int) -> None:
             down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"), norm_num_groups=8,
         ).requires_grad_(False)  # fmt: skip
         layers = dict(weighted_layers(network))
-        rows = Evaluations(torch.empty(batch, 3, 64, 64), torch.empty(batch), {}, torch.zeros(batch, dtype=torch.int64))
+        none = torch.zeros(batch, dtype=torch.int64)
+        rows = Evaluations(
+            sample=torch.empty(batch, 3, 64, 64),
+            timestep=torch.empty(batch),
+            step=none,
+            conditioning=Conditioning(),
+            place=none,
+        )
         with torch.no_grad(), Ledger() as one:
             call_network(network, rows.sample[:1], rows.timestep[:1], {})
         with Ledger() as found:

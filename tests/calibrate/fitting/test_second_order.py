@@ -13,7 +13,9 @@ from dq_toolchain.calibrate.blocks.guided_hessians import guided_hessians_of
 from dq_toolchain.calibrate.blocks.second_order import MARGIN
 from dq_toolchain.calibrate.fitting import second_order
 from dq_toolchain.calibrate.fitting.phase import Work
+from dq_toolchain.calibrate.fitting.rows import drawn_rows
 from dq_toolchain.calibrate.fitting.second_order import SECOND_ORDER
+from dq_toolchain.calibrate.network.activation_memory import ActivationMemory
 from dq_toolchain.calibrate.network.insert import QuantizedNetwork
 from dq_toolchain.calibrate.network.straight_through import per_channel
 from dq_toolchain.calibrate.pipeline import calibrated
@@ -110,6 +112,20 @@ def test_a_layer_with_inputs_that_are_not_finite_is_named(
     monkeypatch.setattr(second_order, "guided_hessians_of", spoilt)
     with pytest.raises(CalibrationError, match=r"mid_block\.resnets\.0\.conv1 has inputs that are NaN, .* keep_float"):
         rounded(tiny_model, tmp_path, "closed-form")
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_its_rows_are_counted(guidance: float, tiny_model: Path, tmp_path: Path) -> None:
+    given = measured(tiny_model, tmp_path, sampler={"guidance": guidance}, blocks={"rows": 16})
+    network = quantize_with(given.context, given.scale, given.zero_point, given.recipe)
+    rows = drawn_rows(
+        Work(
+            recipe=given.recipe, network=network, trajectories=given.trajectories, chosen=None, block_options={},
+            checkpoint=CheckpointFile(tmp_path / "work.safetensors", ""), reporter=QUIET,
+        )
+    )  # fmt: skip
+    needs = SECOND_ORDER.needs(given.context, given.recipe, ActivationMemory(0, 0, 0))
+    assert needs.host == rows.sample.nbytes == 16 * given.context.samples.start[0].nbytes
 
 
 def test_the_fit_after_it_is_recorded_after_it(tiny_model: Path, tmp_path: Path) -> None:
