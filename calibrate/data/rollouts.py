@@ -25,6 +25,15 @@ class Rollouts:
     latents: Tensor
     outputs: Tensor
 
+    @classmethod
+    def empty(cls, table: SamplerTable, samples: Samples) -> Rollouts:
+        """To be filled, on the CPU: whole from the start, so that batches are not held twice."""
+        count, *shape = samples.start.shape
+        latents, outputs = (
+            torch.empty((steps, count, *shape), dtype=samples.start.dtype) for steps in (table.calls + 1, table.calls)
+        )
+        return cls(latents, outputs)
+
     def select(self, index: slice, device: torch.device) -> Rollouts:
         """Some of the samples, on a device."""
         return Rollouts(to_device(self.latents[:, index], device), to_device(self.outputs[:, index], device))
@@ -57,19 +66,21 @@ def parallel_rollouts(
     Raises:
         CalibrationError: the network computes rows of different timesteps otherwise than each alone.
     """
-    each, window, found = samples_at_once(batch, window), min(window, batch), list[tuple[Tensor, Tensor]]()
+    each, window, made = samples_at_once(batch, window), min(window, batch), Rollouts.empty(table, samples)
     if window > 1:
         first = samples.select(slice(0, 1))
         one = Denoiser(network, table, first.conditioning.to(device), guidance)
         check_rows_apart(one, to_device(first.start, device))
     for begin in range(0, len(samples), each):
-        part = samples.select(slice(begin, begin + each))
+        rows = slice(begin, begin + each)
+        part = samples.select(rows)
         denoiser = Denoiser(network, table, part.conditioning.to(device), guidance)
         noise = None if part.step_noise is None else to_device(part.step_noise, device)
         start = to_device(part.start, device)
         run = picard_rollout(denoiser, start, window=window, noise=noise, advance=advance)
-        found.append((read_on_host(run[0], "rollouts of a batch"), read_on_host(run[1], "rollouts of a batch")))
-    return Rollouts(*(torch.cat(parts, dim=1) for parts in zip(*found, strict=True)))
+        made.latents[:, rows] = read_on_host(run[0], "rollouts of a batch")
+        made.outputs[:, rows] = read_on_host(run[1], "rollouts of a batch")
+    return made
 
 
 def samples_at_once(batch: int, window: int) -> int:
@@ -90,18 +101,23 @@ def rollouts_of(
     advance: Advance = lambda n=1: None,
 ) -> Rollouts:
     """Run the sampler for every sample, ``batch`` at a time; results on the CPU."""
-    latents, outputs = [], []
+    made = Rollouts.empty(table, samples)
     for begin in range(0, len(samples), batch):
-        part = samples.select(slice(begin, begin + batch))
+        rows = slice(begin, begin + batch)
+        part = samples.select(rows)
         denoiser = Denoiser(network, table, part.conditioning.to(device), guidance, set_step)
-        found: list[Tensor] = []
+        arriving: list[Tensor] = []
         noise = None if part.step_noise is None else to_device(part.step_noise, device)
 
-        def on_step(_k: int, _x: Tensor, f: Tensor, found: list[Tensor] = found) -> None:
-            found.append(f.to("cpu", non_blocking=True))
+        def on_step(k: int, _x: Tensor, f: Tensor, rows: slice = rows, arriving: list[Tensor] = arriving) -> None:
+            if f.device.type == "cpu":
+                made.outputs[k, rows] = f
+            else:
+                arriving.append(f.to("cpu", non_blocking=True))
             advance(1)
 
         run = rollout(table, denoiser, to_device(part.start, device), noise=noise, on_step=on_step)
-        latents.append(read_on_host(run, "rollouts of a batch"))  # after it, the outputs have arrived as well
-        outputs.append(torch.stack(found))
-    return Rollouts(torch.cat(latents, dim=1), torch.cat(outputs, dim=1))
+        made.latents[:, rows] = read_on_host(run, "rollouts of a batch")  # after it, the outputs have arrived as well
+        for k, f in enumerate(arriving):
+            made.outputs[k, rows] = f
+    return made
