@@ -52,13 +52,20 @@ def correct(artifact: Artifact, trajectories: Trajectories) -> tuple[Artifact, R
         mean = channel_mean(error)
         variance = float((error - mean.view(-1, *[1] * (error.dim() - 2))).square().mean()) if k else 0.0
         now = int(table.timesteps[k])
-        tau = int((alphas - alphas[now] / (1 + variance)).abs().argmin())
+        tau = _like(alphas, now, variance)
         table = _from(table, k, now, tau, mean, alphas)
         taken.append(tau)
         variances.append(variance)
         output = network.with_table(table)(x, k)
         x = table.advance(k, [x], [output])
     return replace(artifact, table=table), {"stepbaq": {"timesteps": taken, "variance": variances}}
+
+
+def _like(alphas: Tensor, now: int, variance: float) -> int:
+    """The trained timestep that a latent of ``now`` with an error of this variance looks like. One of noise alone, with which
+    schedulers without terminal signal begin, is for latents of noise alone."""
+    distance = (alphas - alphas[now] / (1 + variance)).abs()
+    return int((distance.where(alphas > 0, math.inf) if alphas[now] > 0 else distance).argmin())
 
 
 def _from(table: SamplerTable, k: int, now: int, tau: int, mean: Tensor, alphas: Tensor) -> SamplerTable:
@@ -71,7 +78,7 @@ def _from(table: SamplerTable, k: int, now: int, tau: int, mean: Tensor, alphas:
             "DDIMScheduler or another method"
         )
     a, b = _coefficients(_level(float(alphas[tau])), end, table.prediction_type)
-    scale = math.sqrt(float(alphas[tau] / alphas[now]))
+    scale = 1.0 if tau == now else math.sqrt(float(alphas[tau] / alphas[now]))  # of noise alone both are 0
     moved = replace(
         table,
         timesteps=_put(table.timesteps, k, float(tau)),

@@ -22,6 +22,7 @@ from dq_toolchain.toolchain.sampler.probe import probe
 from tests import tiny_pipelines
 from tests.calibrate.conftest import QUIET, streamed_elsewhere, with_room
 from tests.calibrate.methods.conftest import Finished, finish
+from tests.tiny import write_tiny_model
 
 
 @pytest.mark.parametrize(("correct", "shift"), [(ptqd.correct, 0.1), (tac.correct, 0.0)])
@@ -146,6 +147,26 @@ def test_stepbaq_goes_back_in_time_as_far_as_the_error_says(finished: Finished) 
     assert all(tau >= t for tau, t in zip(taken, table.timesteps, strict=True))
     assert any(tau > t for tau, t in zip(taken, table.timesteps, strict=True))
     assert corrected.table.timesteps == tuple(map(float, taken))
+
+
+def test_stepbaq_begins_at_a_timestep_without_signal(tmp_path: Path) -> None:
+    """Where no error has been made yet, and goes back there from no other."""
+    scheduler = DDIMScheduler(
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False
+    )
+    model = write_tiny_model(tmp_path / "model")
+    scheduler.save_pretrained(model / "scheduler")
+    assert scheduler.alphas_cumprod[-1] == 0
+    made = finish(model, tmp_path)
+    damaged = made.damaged(1.3, 0.0)
+    corrected, record = stepbaq.correct(damaged, made.trajectories)
+    assert record["stepbaq"]["timesteps"][0] == damaged.table.timesteps[0] == 999
+    assert corrected.table.a[0] == pytest.approx(damaged.table.a[0])
+    assert corrected.table.b[0] == pytest.approx(damaged.table.b[0])
+    assert made.final_error(corrected) < made.final_error(damaged)
+    alphas = scheduler.alphas_cumprod.double()
+    assert stepbaq._like(alphas, 998, 1e6) == 998
+    assert stepbaq._like(alphas, 999, 1.0) == 999
 
 
 def test_stepbaq_refuses_samplers_that_it_cannot_step_back_in() -> None:
