@@ -11,13 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dq_toolchain.calibrate.ranges.observer import BINS, COUNTED, Histogram, not_finite
+from dq_toolchain.calibrate.ranges.observer import BINS, COUNTED, LARGEST, NOTHING, Histogram, not_finite
 from dq_toolchain.calibrate.work.host_reads import read_on_host
 from dq_toolchain.calibrate.work.lagged import Lagged
 from dq_toolchain.toolchain.sampler.transfer import to_device
 
-NOTHING, LARGEST = -100, 127
-"""Exponents of the span: none yet, or values that small; and the largest that float32 holds."""
 NEVER = 2**40
 """The number of a call that was not made."""
 CENTRE = BINS // 2
@@ -29,7 +27,8 @@ class DeviceHistogram:
     def __init__(self, powers: Tensor, bins: Tensor) -> None:
         """
         Args:
-            powers: 2.0 to the exponents NOTHING .. LARGEST, float32. bins: -CENTRE .. CENTRE - 1, int32. Both shared by all.
+            powers: 2.0 to the exponents NOTHING .. LARGEST, float32, but 1 for NOTHING: beside it values that small are zeros.
+            bins: -CENTRE .. CENTRE - 1, int32. Both shared by all.
         """
         device = powers.device
         self.powers, self.bins = powers, bins
@@ -78,7 +77,7 @@ class DeviceHistograms:
     """Of all sites and step groups; raises for what is not finite, if not at once."""
 
     def __init__(self, device: torch.device) -> None:
-        powers = torch.tensor([2.0**e for e in range(NOTHING, LARGEST + 1)])
+        powers = torch.tensor([1.0, *(2.0**e for e in range(NOTHING + 1, LARGEST + 1))])
         bins = torch.arange(-CENTRE, CENTRE, dtype=torch.int32)
         self.shared = to_device(powers, device), to_device(bins, device)
         self.found: dict[tuple[int, int], DeviceHistogram] = {}

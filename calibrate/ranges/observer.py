@@ -30,6 +30,9 @@ CANDIDATES = 80
 CACHED = 2**17
 """Weights whose scales are searched at once on a CPU: what stays in its cache over all candidates."""
 NORM = 2.4
+NOTHING, LARGEST = -100, 127
+"""Exponents of a histogram's span: values up to the one count as zeros, as float32 has no bins for them; and the largest that
+float32 holds."""
 COUNTED = 2**22
 """Values that are sorted into bins at once: bounds the memory of their bin numbers."""
 
@@ -56,8 +59,8 @@ class Histogram:
             raise not_finite(site)
         self.low, self.high = min(self.low, low), max(self.high, high)
         largest = max(-low, high)
-        if largest > self.span:
-            self.widen(2.0 ** math.ceil(math.log2(largest)))
+        if largest > max(self.span, 2.0**NOTHING):
+            self.widen(2.0 ** min(LARGEST, math.ceil(math.log2(largest))))
         if self.span > 0:
             for part in x.detach().float().flatten().split(COUNTED):
                 self.counts += bin_counts(part, self.span).to("cpu", torch.float64)
@@ -101,11 +104,12 @@ def not_finite(site: str) -> CalibrationError:
 
 
 def bin_counts(x: Tensor, span: float) -> Tensor:
-    """(BINS,) int64: how many of the values x (n,) float32 lie in each of BINS equal bins of [-span, span].
+    """(BINS,) int64: how many of the values x (n,) float32 lie in each of BINS equal bins of [-span, span], span at least
+    2**NOTHING; those beyond count as its ends.
 
     The counts of ``torch.histc``, with the same arithmetic (``span`` is a power of two), in a quarter of its time on a CPU.
     """
-    number = (x + span).mul_(BINS / (2 * span)).to(torch.int32).clamp_(max=BINS - 1)
+    number = (x + span).mul_(BINS / (2 * span)).to(torch.int32).clamp_(0, BINS - 1)
     return torch.bincount(number, minlength=BINS)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dq_toolchain.calibrate.ranges import device_histogram
 from dq_toolchain.calibrate.ranges.device_histogram import DeviceHistograms
-from dq_toolchain.calibrate.ranges.observer import Histogram
+from dq_toolchain.calibrate.ranges.observer import NOTHING, Histogram
 from dq_toolchain.toolchain.errors import CalibrationError
 
 HERE = torch.device("cpu")
@@ -47,6 +47,10 @@ SEEN = {
     "one sign": [torch.rand(50, generator=torch.Generator().manual_seed(1)) + 3],
     "half precision": [drawn(3).clamp(-100, 100).to(torch.bfloat16)],
     "small values, then others": [torch.full((4,), 1e-5), drawn(20)],
+    "next to nothing": [torch.tensor([1e-36, -1e-36, 0.0]), torch.tensor([1e-40, -1e-41])],
+    "next to nothing, then others": [torch.tensor([1e-36, -1e-36]), torch.tensor([3e-31, -3e-31]), drawn(20)],
+    "at the least span": [torch.tensor([2.0**e, -(2.0**e)]) for e in range(NOTHING - 2, NOTHING + 3)],
+    "as large as float32 holds": [torch.tensor([3.4e38, -3.4e38, 1e38, 0.0])],
 }
 
 

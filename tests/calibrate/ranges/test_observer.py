@@ -13,6 +13,7 @@ from dq_toolchain.calibrate.ranges.observer import (
     BINS,
     NORM,
     Histogram,
+    RangeMethod,
     bin_counts,
     choose_qparams,
     choose_weight_scale,
@@ -54,6 +55,17 @@ def test_counts_do_not_depend_on_the_order_of_batches() -> None:
 def test_memory_does_not_grow_with_the_data() -> None:
     few, many = collected(heavy_tailed(count=100)), collected(*(heavy_tailed(seed) for seed in range(20)))
     assert few.counts.shape == many.counts.shape
+
+
+@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
+@pytest.mark.parametrize("method", ["mse", "minmax", "percentile"])
+@pytest.mark.parametrize("value", [1e-36, 1e-40])
+def test_values_next_to_nothing_have_the_smallest_scale(value: float, method: RangeMethod, scheme: Scheme) -> None:
+    histogram = collected(torch.tensor([value, -value, 0.0]))
+    assert (histogram.span, histogram.counts.sum(), histogram.high) == (0.0, 3, pytest.approx(value))
+    scale, zero_point = choose_qparams(histogram, KIND, scheme, method, 99.9)
+    assert scale == SMALLEST_SCALE
+    assert KIND.qmin <= zero_point <= KIND.qmax
 
 
 @pytest.mark.parametrize("scheme", ["symmetric", "affine"])
