@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from math import sqrt
 from typing import Any
@@ -14,6 +15,11 @@ from dq_toolchain.toolchain.console.terminal import line, plain
 SHOWN = 20
 """Layers; the rest is one row."""
 SHARES = ("weights", "activations")
+BITS = {"weights": "weight_bits", "activations": "activation_bits"}
+MOST = {"weights": 8, "activations": 16}
+"""Bits that a recipe can ask for."""
+NARROW, WIDTH = 4, 8
+"""What a budget gives layers; the second is also the usual width of activations."""
 
 
 def show_analysis(console: Console, found: Mapping[str, Any]) -> None:
@@ -60,14 +66,33 @@ def _proposal(found: Mapping[str, Any]) -> str:
 
 
 def _remedy(found: Mapping[str, Any]) -> str:
-    if found["weights"] >= found["activations"]:
+    """The settings that give what makes most of the error more bits, by the bits that it has."""
+    name = max(SHARES, key=lambda name: found[name])
+    bits = _bits(found["layers"], name)
+    what = "weights" if name == "weights" else "rounded activations"
+    if bits >= MOST[name]:
         return (
-            "most of the error is of weights: give some of them more bits (--budget), all (--weight-bits), or fit longer "
-            "(--effort best)"
+            f"most of the error is of {what}, which have {bits} bits: no setting gives them more; what is left is float for the "
+            "first layers of the table (keep_float), which costs their multiplications"
         )
+    if name == "weights":
+        some = "give some of them more bits (--budget), all" if bits <= NARROW else "give all of them more bits"
+        return f"most of the error is of weights: {some} (--weight-bits 8), or fit longer (--effort best)"
+    wider = "--activation-bits 16, where the target takes it"
+    if bits < WIDTH:
+        return f"most of the error is of rounded activations, which have {bits} bits: --activation-bits {WIDTH}, or {wider}"
     if found["scheme"] == "symmetric":
         return (
             "most of the error is of rounded activations: --scheme affine where the target takes it (dq-toolchain targets), or "
             "--activation-bits 16"
         )
-    return "most of the error is of rounded activations: --activation-bits 16, where the target takes it"
+    return f"most of the error is of rounded activations: {wider}"
+
+
+def _bits(layers: list[Mapping[str, Any]], name: str) -> int:
+    """The width that makes most of these errors."""
+    key, shares = BITS[name], Counter[int]()
+    for row in layers:
+        if row[key] is not None:
+            shares[row[key]] += row[name]
+    return max(shares, key=shares.__getitem__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -17,9 +18,11 @@ def _printed(found: dict[str, Any]) -> str:
     return stream.getvalue()
 
 
-def _row(name: str, weights: float, activations: float, multiplications: float = 0.01) -> dict[str, Any]:
+def _row(
+    name: str, weights: float, activations: float, multiplications: float = 0.01, *, bits: tuple[int, int] = (8, 8)
+) -> dict[str, Any]:
     return {
-        "layer": name, "weight_bits": 8, "activation_bits": 8, "weights": weights, "activations": activations,
+        "layer": name, "weight_bits": bits[0], "activation_bits": bits[1], "weights": weights, "activations": activations,
         "multiplications": multiplications,
     }  # fmt: skip
 
@@ -49,6 +52,32 @@ def _gain(low: float) -> dict[str, Any]:
     return {"layers": ("conv_out",), "mean": 0.5, "low": low, "high": 1.5, "seeds": 16}
 
 
+@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
+@pytest.mark.parametrize(
+    ("bits", "share", "settings"),
+    [
+        ((2, 8), 0.8, {"--budget", "--weight-bits 8", "--effort best"}),
+        ((4, 16), 0.8, {"--budget", "--weight-bits 8", "--effort best"}),
+        ((6, 8), 0.8, {"--weight-bits 8", "--effort best"}),
+        ((8, 8), 0.8, set()),
+        ((8, 16), 0.8, set()),
+        ((4, 4), 0.2, {"--activation-bits 8", "--activation-bits 16"}),
+        ((8, 8), 0.2, {"--activation-bits 16"}),
+        ((8, 16), 0.2, set()),
+        ((4, 16), 0.2, set()),
+    ],
+)
+def test_only_settings_that_give_more_bits_are_named(
+    bits: tuple[int, int], share: float, settings: set[str], scheme: str
+) -> None:
+    if bits[1] == 8 and share < 0.5 and scheme == "symmetric":
+        settings = settings | {"--scheme affine"}
+    rows = [_row("conv_in", 0.1 * share, 0.1 * (1 - share)), _row("middle", 0.9 * share, 0.9 * (1 - share), bits=bits)]
+    last = _printed(_found(rows, scheme=scheme)).splitlines()[-1]
+    assert set(re.findall(r"--[a-z-]+(?: (?:\d+|best|affine))?", last)) == settings
+    assert ("no setting gives them more" in last) == (not settings)
+
+
 @pytest.mark.parametrize(
     ("rows", "more", "said"),
     [
@@ -60,7 +89,7 @@ def _gain(low: float) -> dict[str, Any]:
         (EDGE, {"in_float": _gain(0.1)}, "held-out samples, no new fit): calibrate with --keep-float conv_out"),
         (EDGE, {"in_float": _gain(-0.1)}, "which is not certain; most of the error is of rounded activations"),
         (
-            [_row("conv_in", 0.8, 0.2)],
+            [_row("conv_in", 0.8, 0.2, bits=(4, 8))],
             {},
             "no layer is worth float; most of the error is of weights: give some of them more bits",
         ),
