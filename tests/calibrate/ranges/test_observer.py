@@ -62,7 +62,8 @@ def test_memory_does_not_grow_with_the_data() -> None:
 @pytest.mark.parametrize("value", [1e-36, 1e-40])
 def test_values_next_to_nothing_have_the_smallest_scale(value: float, method: RangeMethod, scheme: Scheme) -> None:
     histogram = collected(torch.tensor([value, -value, 0.0]))
-    assert (histogram.span, histogram.counts.sum(), histogram.high) == (0.0, 3, pytest.approx(value))
+    assert (histogram.span, int(histogram.counts.sum())) == (0.0, 3)
+    assert histogram.high == pytest.approx(value)
     scale, zero_point = choose_qparams(histogram, KIND, scheme, method, 99.9)
     assert scale == SMALLEST_SCALE
     assert KIND.qmin <= zero_point <= KIND.qmax
