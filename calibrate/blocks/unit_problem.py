@@ -30,18 +30,19 @@ JUDGED = 256
 SHARE_SEED = 0
 
 
-def row_errors(output: Tensor, target: Tensor, norm: float) -> Tensor:
+def row_errors(output: Tensor, target: Tensor, norm: float, axis: int | None = None) -> Tensor:
     """(B,) float32: |output - target|^norm summed over channels, mean over the rest.
 
     BRECQ's loss; differs: the channels of tokens (B, T, C) are the last axis, its code sums over the second of any
     tensor, which for tokens is the position.
 
     Args:
-        output, target: (B, C), (B, T, C) or (B, C, H, W) float32.
+        output, target: (B, C), (B, T, C) or (B, C, H, W) float32; with ``axis`` any shape.
+        axis: of the channels. None, of blocks, which give tokens or pictures: by the number of axes.
     """
     difference = output - target
     powers = difference.square() if norm == 2.0 else difference.abs().pow(norm)
-    per_place = powers.sum(1 if powers.dim() == 4 else -1)
+    per_place = powers.sum((1 if powers.dim() == 4 else -1) if axis is None else axis)
     return per_place.flatten(1).mean(1) if per_place.dim() > 1 else per_place
 
 
@@ -131,6 +132,9 @@ class UnitProblem:
         """
         self.network, self.rows, self.unit = network, rows, unit
         self.weight_of_inner = inner if len(unit.layers) > 1 else 0.0
+        kinds = {site.layer: site.kind for site in network.sites if site.kind != "attention"}
+        self.axes = {layer: -1 if kind == "linear" else 1 for layer, kind in kinds.items()}
+        """Of the channels of what each layer gives: those of Conv1d, (B, C, T), have as many axes as tokens."""
         self.device = network.device
         self.validation, self.storage = pools.share(JUDGED), storage
         root, self.module = _root_and_module(network.inner, unit)
@@ -178,9 +182,9 @@ class UnitProblem:
         rows = self._reader.read(index)
         with self._watched() as inner:
             output = self._run(index, rows)
-        total = row_errors(output, rows["output", ""], norm)
+        total = row_errors(output, rows["output", ""], norm, self.axes.get(self.unit.name))
         for name, found in inner.items():
-            total = total + self.weight_of_inner * row_errors(found, rows["inner", name], norm)
+            total = total + self.weight_of_inner * row_errors(found, rows["inner", name], norm, self.axes[name])
         return total
 
     def expect(self, index: Tensor) -> None:
