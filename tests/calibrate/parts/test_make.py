@@ -176,7 +176,7 @@ def test_a_bare_network_has_no_parts(tmp_path: Path) -> None:
     model, recipe = load_model(tiny.write_tiny_model(tmp_path / "model")), load_recipe(None, {})
     (tmp_path / FOLDER).mkdir()  # of an older calibration in the same place
     assert write_parts(model, recipe, Conditioning(), LATENTS, ENDS, tmp_path, pytest.fail, fitted=8) is None
-    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == [NONE]
+    assert not (tmp_path / FOLDER).exists()
 
 
 def test_parts_of_another_calibration_are_refused(tmp_path: Path) -> None:
