@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from tests.runtime_samples.building import add_target
 from tests.runtime_samples.cpp_core import pngs
 from tests.runtime_samples.cpp_core.conftest import GOLDEN, assert_refused, run, seal_files
-from tests.runtime_samples.cpp_core.test_generate import put
+from tests.runtime_samples.cpp_core.test_generate_bundles import put
 
 FOLDER = GOLDEN / "generate"
 CASES = {"image": "2 of 4", "image-noise-in-each-step": "3 of 4", "image-other-steps": "3 of 6"}
